@@ -1,0 +1,60 @@
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+SEEDS ?= 200
+TIME ?= 600
+
+.PHONY: help install demo test fast check format lint types architecture simulate bench coverage clean
+
+help: ## Show what can be made
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+
+$(STAMP): pyproject.toml requirements/cpu.txt scripts/bootstrap.py
+	@$(PYTHON) scripts/bootstrap.py --venv $(VENV)
+	@touch $@
+
+install: $(STAMP) ## Make the environment in .venv (about 1 GB with PyTorch, CPU build)
+
+demo: $(STAMP) ## Five hospitals learn together on this machine; one is killed and comes back
+	@$(BIN)/swarm demo
+
+test: $(STAMP) ## Run the tests
+	@$(BIN)/python -m pytest -n 2 --dist loadfile
+
+fast: $(STAMP) ## Run the tests that start no process and open no socket
+	@$(BIN)/python -m pytest -q -m "not real"
+
+check: format-check lint types architecture test ## Everything CI runs
+
+format: $(STAMP) ## Format the code
+	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+
+.PHONY: format-check
+format-check: $(STAMP)
+	@$(BIN)/ruff format --check .
+
+lint: $(STAMP) ## Lint
+	@$(BIN)/ruff check .
+
+types: $(STAMP) ## Check types, strictly
+	@$(BIN)/mypy
+
+architecture: $(STAMP) ## Check that imports point one way
+	@$(BIN)/lint-imports
+
+simulate: $(STAMP) ## Search seeds for a fork, a false accusation or a stuck swarm: SEEDS=n TIME=seconds
+	@$(BIN)/python scripts/simulate_faults.py --seeds $(SEEDS) --time $(TIME)
+
+bench: $(STAMP) ## Measure, as ratios, what the README claims (quiet machine, about three minutes)
+	@$(BIN)/python -m tests.benchmarks
+
+coverage: $(STAMP) ## Test coverage of the pure packages
+	@$(BIN)/coverage run -m pytest -q -m "not real" && $(BIN)/coverage report --include 'swarm/*,gossip/*,node/core.py,topologies/*'
+
+clean: ## Remove what was built
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -1,0 +1,1 @@
+"""One running process: the pure core and the shells around it."""

@@ -1,0 +1,515 @@
+"""The charter: what the founders of a swarm agree on, signed by each, and the first entry of its ledger.
+
+A charter is written in TOML for people and compiled to canonical bytes for signatures. Every founder signs the same
+bytes; the ledger's id is the hash of the entry that holds them, so a peer with another charter is in another swarm, and
+says so. A member appears as a *card*: its name, its four public keys, where it can be reached, and proofs that it holds
+the keys. This module reads no file and trusts no field: `check` is called on every charter that is built or decoded.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
+
+import msgspec
+
+from swarm import codec, identity
+from swarm.errors import Reject, UsageError
+from swarm.ledger.block import MEMBERS_MAX, NO_HASH, faults, quorum
+from swarm.ledger.entry import CHARTER, ENTRY_BYTES_MAX, ENTRY_VERSION, METRICS_MAX, NO_AUTHOR, Entry
+from swarm.machine import NodeId
+
+T = TypeVar("T")
+
+CHARTER_VERSION = 1
+NAME_CHARACTERS_MAX = 64
+ROUNDS_MAX = 1_000_000
+CLIP_NORM_MILLI_MAX = 1_024_000
+"""Largest clipping norm, 1,024: the fixed-point sum holds values up to 2**10 (`swarm.mixing.average`)."""
+
+MIXINGS = ("exact",)
+OUTER_OPTIMIZERS = ("none",)
+PARAMETERS_MAX = 2**33
+
+
+class Card(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """One member as the others know it. Keys are 32 bytes; `endpoint` is "tcp://host:port", empty if outbound-only.
+
+    `proof` holds the signatures of the identity, vote and cosigning keys over everything else: whoever presents a card
+    holds its keys, and the transport key is bound to the identity.
+    """
+
+    name: str
+    id_key: bytes
+    vote_key: bytes
+    cosign_key: bytes
+    curve_key: bytes
+    endpoint: str
+    roles: tuple[str, ...]
+    proof: tuple[bytes, ...]
+
+    @property
+    def node(self) -> NodeId:
+        """The member's id."""
+        return identity.node_id(self.id_key)
+
+    def signed_bytes(self) -> bytes:
+        """Return what the proofs sign."""
+        fields = (self.name, self.id_key, self.vote_key, self.cosign_key, self.curve_key, self.endpoint, self.roles)
+        return identity.DOMAIN_CARD + codec.encode(fields)
+
+    def check(self) -> None:
+        """Raise `UsageError` unless the card is well formed, its keys admissible and its proofs valid."""
+        named = f"the card of {self.name!r}"
+        _name("a member", self.name)
+        for what, key in (("identity", self.id_key), ("vote", self.vote_key), ("cosigning", self.cosign_key)):
+            if not identity.admissible(key):
+                raise UsageError(f"couldn't accept {named}: its {what} key is not a valid Ed25519 key")
+        if len(self.curve_key) != 32 or len({self.id_key, self.vote_key, self.cosign_key, self.curve_key}) != 4:
+            raise UsageError(f"couldn't accept {named}: it needs four different keys of 32 bytes")
+        if self.endpoint and not self.endpoint.startswith("tcp://"):
+            raise UsageError(
+                f"couldn't accept {named}: endpoint {self.endpoint!r}",
+                hint="write it as tcp://host:port or leave it empty",
+            )
+        message = self.signed_bytes()
+        keys = (self.id_key, self.vote_key, self.cosign_key)
+        if len(self.proof) != 3 or not all(
+            identity.verify(key, message, proof) for key, proof in zip(keys, self.proof, strict=True)
+        ):
+            raise UsageError(
+                f"couldn't accept {named}: a proof of its keys does not verify",
+                hint="ask the site to run `swarm keygen` again and send the new card",
+            )
+
+
+class Task(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """What is learned: digests of the task file, the parameter layout and the model to start from."""
+
+    name: str
+    digest: bytes
+    layout: bytes
+    parameters: int
+    initial_model: bytes
+    seed: int
+
+
+class RoundPolicy(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """How rounds go. Times in milliseconds, norms in thousandths, shares in millionths.
+
+    A round closes when everyone is in, or without the sites that made no progress for `patience_ms`, or at
+    `deadline_ms`; never with fewer than `min_contributions`.
+    """
+
+    rounds: int
+    mixing: str
+    outer: str
+    min_contributions: int
+    deadline_ms: int
+    patience_ms: int
+    clip_norm_milli: int
+    weight_cap_ppm: int
+
+
+class LedgerPolicy(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """How agreement goes. `t0_ms` is the first view timeout; a block may be dated at most `max_skew_ms` ahead."""
+
+    max_skew_ms: int
+    t0_ms: int
+    require_byzantine: bool
+    evidence: str
+
+
+class Charter(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """The agreed terms. `edges` lists the links as ascending index pairs; empty means everyone with everyone.
+
+    `predecessor` is empty or (ledger id, size, root) of the ledger this one continues. `options` is for later policies:
+    (name, value) pairs, refused unless known, so that no peer ignores a term it did not understand.
+    """
+
+    version: int
+    name: str
+    created_ms: int
+    members: tuple[Card, ...]
+    task: Task
+    round: RoundPolicy
+    ledger: LedgerPolicy
+    metrics: tuple[str, ...]
+    edges: tuple[tuple[int, int], ...]
+    predecessor: tuple[tuple[bytes, int, bytes], ...]
+    options: tuple[tuple[str, str], ...]
+
+    def encode(self) -> bytes:
+        """Return the canonical bytes that every founder signs."""
+        return codec.encode(self)
+
+    @property
+    def model_bytes(self) -> int:
+        """Size of a model or an update: float32."""
+        return 4 * self.task.parameters
+
+    @property
+    def clip_norm(self) -> float:
+        """Largest L2 norm of an update."""
+        return self.round.clip_norm_milli / 1000
+
+    @property
+    def quorum(self) -> int:
+        """Members whose agreement makes something final."""
+        return quorum(len(self.members))
+
+    def index(self, node: NodeId) -> int | None:
+        """Return a member's index, or None."""
+        return next((i for i, card in enumerate(self.members) if card.node == node), None)
+
+    def neighbours(self, index: int) -> tuple[int, ...]:
+        """Return the indices a member has links to, ascending."""
+        if not self.edges:
+            return tuple(i for i in range(len(self.members)) if i != index)
+        return tuple(sorted({a + b - index for a, b in self.edges if index in (a, b)}))
+
+    def dials(self, index: int, other: int) -> bool:
+        """Whether `index` opens the connection to `other`: whoever cannot be reached dials, else the higher index."""
+        mine, theirs = self.members[index].endpoint, self.members[other].endpoint
+        if bool(mine) != bool(theirs):
+            return not mine
+        return index > other
+
+    def check(self) -> None:
+        """Raise `UsageError` for the first term that cannot stand."""
+        _check_members(self)
+        _check_terms(self)
+        _check_edges(self)
+
+    def fault_tolerance(self) -> str:
+        """Say in words what the number of members can bear."""
+        n, f = len(self.members), faults(len(self.members))
+        silent = n - self.quorum
+        return f"{n} members: goes on with {_count(silent, 'site')} silent, tolerates {_count(f, 'liar')}"
+
+
+class SignedCharter(msgspec.Struct, frozen=True):
+    """A charter and the founders' signatures, by member index."""
+
+    charter: Charter
+    signatures: Mapping[int, bytes]
+
+    @property
+    def ledger_id(self) -> bytes:
+        """The id of the ledger this charter founds: SHA-256 of the genesis entry without signatures."""
+        return self.genesis().id
+
+    def missing(self) -> tuple[str, ...]:
+        """Return the names of the founders that have not signed."""
+        return tuple(card.name for i, card in enumerate(self.charter.members) if i not in self.signatures)
+
+    def genesis(self) -> Entry:
+        """Return entry 0. Its ledger id is zeros (it is what the id is made of); its author is nobody, being all."""
+        signatures = codec.encode(tuple(sorted(self.signatures.items())))
+        created = self.charter.created_ms
+        return Entry(ENTRY_VERSION, CHARTER, NO_HASH, NO_AUTHOR, 0, NO_HASH, created, self.charter.encode(), signatures)
+
+    def sign(self, member: identity.Identity) -> SignedCharter:
+        """Return the charter with this founder's signature added."""
+        index = self.charter.index(member.node)
+        if index is None:
+            raise UsageError(
+                f"couldn't sign the charter of {self.charter.name!r}: this site's identity is not among its members",
+                hint="send your card (swarm keygen prints its path) to whoever drafts the charter",
+            )
+        signature = member.id_key.sign(identity.DOMAIN_CHARTER + self.charter.encode())
+        return SignedCharter(self.charter, {**self.signatures, index: signature})
+
+    def check(self, *, complete: bool = True) -> None:
+        """Raise `UsageError` unless the terms stand and the signatures verify (all of them, when `complete`)."""
+        self.charter.check()
+        message = identity.DOMAIN_CHARTER + self.charter.encode()
+        for index, signature in self.signatures.items():
+            if not 0 <= index < len(self.charter.members):
+                raise UsageError("couldn't accept the charter: a signature belongs to no member")
+            card = self.charter.members[index]
+            if not identity.verify(card.id_key, message, signature):
+                raise UsageError(
+                    f"couldn't accept the charter: the signature of {card.name!r} does not match its terms",
+                    hint="the text was changed after it was signed; ask for the signed original, or sign the new text",
+                )
+        if complete and self.missing():
+            raise UsageError(
+                f"couldn't use the charter: not signed yet by {', '.join(self.missing())}",
+                hint="each founder runs `swarm charter sign`",
+            )
+
+
+def open_genesis(leaf: bytes) -> SignedCharter:
+    """Return the signed charter of a ledger's entry 0. Raises `Reject` or `UsageError`."""
+    entry = codec.decode(leaf, Entry, limit=ENTRY_BYTES_MAX)
+    if entry.kind != CHARTER or entry.version != ENTRY_VERSION:
+        raise Reject("couldn't read entry 0: it is not a charter")
+    charter = codec.decode(entry.body, Charter, limit=ENTRY_BYTES_MAX)
+    pairs = codec.decode(entry.signature, tuple[tuple[int, bytes], ...], limit=ENTRY_BYTES_MAX)
+    signed = SignedCharter(charter, dict(pairs))
+    signed.check()
+    if signed.genesis() != entry:
+        raise Reject("couldn't read entry 0: it is not in canonical form")
+    return signed
+
+
+def make_card(member: identity.Identity, *, name: str, endpoint: str, roles: Sequence[str] = ("train", "vote")) -> Card:
+    """Return the proven card of an identity."""
+    keys = (member.id_key, member.vote_key, member.cosign_key)
+    id_key, vote_key, cosign_key = (key.public for key in keys)
+    bare = Card(name, id_key, vote_key, cosign_key, member.curve_public, endpoint, tuple(roles), ())
+    message = bare.signed_bytes()
+    card = msgspec.structs.replace(bare, proof=tuple(key.sign(message) for key in keys))
+    card.check()
+    return card
+
+
+# --- TOML -----------------------------------------------------------------------------------------------------
+
+
+def to_toml(signed: SignedCharter) -> str:
+    """Return the charter as text that `from_toml` reads back to the same bytes."""
+    charter = signed.charter
+    parts = [
+        "# The terms of a swarm. Every founder signs exactly this; a changed value voids the signatures.\n",
+        _table("swarm", {"version": charter.version, "name": charter.name, "created_ms": charter.created_ms}),
+        _table("task", _fields(charter.task)),
+        _table("round", _fields(charter.round)),
+        _table("ledger", _fields(charter.ledger)),
+        _table("share", {"metrics": charter.metrics, "edges": charter.edges, "options": charter.options}),
+    ]
+    if charter.predecessor:
+        ledger_id, size, root = charter.predecessor[0]
+        parts.append(_table("predecessor", {"ledger_id": ledger_id, "size": size, "root": root}))
+    parts += [_table("[member]", _fields(card)) for card in charter.members]
+    for index, signature in sorted(signed.signatures.items()):
+        parts.append(_table("[signature]", {"member": charter.members[index].name, "signature": signature}))
+    return "\n".join(parts)
+
+
+def from_toml(text: str) -> SignedCharter:
+    """Return the charter written in `text`. Raises `UsageError` naming what is missing, unknown or of another type."""
+    data = _parse(text)
+    swarm = _take(data, "swarm", "the charter")
+    share = _take(data, "share", "the charter")
+    before = data.pop("predecessor", None)
+    tables = _tables(data, "member")
+    signatures = _tables(data, "signature")
+    charter = _struct(
+        Charter,
+        "the charter",
+        {
+            **swarm,
+            "members": tuple(_struct(Card, "a member", table) for table in tables),
+            "task": _struct(Task, "[task]", _take(data, "task", "the charter")),
+            "round": _struct(RoundPolicy, "[round]", _take(data, "round", "the charter")),
+            "ledger": _struct(LedgerPolicy, "[ledger]", _take(data, "ledger", "the charter")),
+            **share,
+            "predecessor": () if before is None else (_predecessor(before),),
+        },
+    )
+    if data:
+        raise UsageError(f"couldn't read the charter: unknown table {min(data)!r}")
+    index = {card.name: i for i, card in enumerate(charter.members)}
+    found: dict[int, bytes] = {}
+    for table in signatures:
+        name, signature = table.get("member"), table.get("signature")
+        if name not in index or not isinstance(signature, str) or set(table) != {"member", "signature"}:
+            raise UsageError(f"couldn't read the charter: a signature names {name!r}, who is not a member")
+        found[index[str(name)]] = _bytes("a signature", signature)
+    return SignedCharter(charter, found)
+
+
+def card_to_toml(card: Card) -> str:
+    """Return a card as text to send to whoever drafts the charter."""
+    return "# A site's public card: keys and address, nothing secret.\n" + _table("card", _fields(card))
+
+
+def card_from_toml(text: str) -> Card:
+    """Return the checked card written in `text`. Raises `UsageError`."""
+    data = _parse(text)
+    card = _struct(Card, "a card", _take(data, "card", "the card"))
+    card.check()
+    return card
+
+
+def _check_members(charter: Charter) -> None:
+    members = charter.members
+    if not 1 <= len(members) <= MEMBERS_MAX:
+        raise UsageError(f"couldn't accept the charter: {len(members)} members, 1 to {MEMBERS_MAX} are possible")
+    for card in members:
+        card.check()
+    for what in ("name", "node", "vote_key", "cosign_key", "curve_key"):
+        values = [getattr(card, what) for card in members]
+        if len({*values}) != len(values):
+            raise UsageError(f"couldn't accept the charter: two members have the same {what.replace('_', ' ')}")
+    if charter.ledger.require_byzantine and faults(len(members)) < 1:
+        raise UsageError(
+            f"couldn't accept the charter: {len(members)} members cannot outvote a liar and it requires that",
+            hint="invite a fourth member, or set require_byzantine = false and trust the three",
+        )
+
+
+def _check_terms(charter: Charter) -> None:
+    policy, task, ledger = charter.round, charter.task, charter.ledger
+    _name("the swarm", charter.name)
+    ranges = (
+        ("version", charter.version, CHARTER_VERSION, CHARTER_VERSION),
+        ("created_ms", charter.created_ms, 0, 2**62),
+        ("rounds", policy.rounds, 1, ROUNDS_MAX),
+        ("min_contributions", policy.min_contributions, 1, len(charter.members)),
+        ("deadline_ms", policy.deadline_ms, 1_000, 30 * 86_400_000),
+        ("patience_ms", policy.patience_ms, 500, policy.deadline_ms),
+        ("clip_norm_milli", policy.clip_norm_milli, 1, CLIP_NORM_MILLI_MAX),
+        ("weight_cap_ppm", policy.weight_cap_ppm, 1, 1_000_000),
+        ("parameters", task.parameters, 1, PARAMETERS_MAX),
+        ("seed", task.seed, 0, 2**32 - 1),
+        ("max_skew_ms", ledger.max_skew_ms, 1_000, 86_400_000),
+        ("t0_ms", ledger.t0_ms, 100, 300_000),
+    )
+    for what, value, low, high in ranges:
+        if not low <= value <= high:
+            raise UsageError(f"couldn't accept the charter: {what} = {value}, it must be {low} to {high}")
+    choices: tuple[tuple[str, str, tuple[str, ...]], ...] = (
+        ("mixing", policy.mixing, MIXINGS),
+        ("outer", policy.outer, OUTER_OPTIMIZERS),
+        ("evidence", ledger.evidence, ("record",)),
+    )
+    for what, text, known in choices:
+        if text not in known:
+            raise UsageError(f"couldn't accept the charter: {what} = {text!r}, known are {', '.join(known)}")
+    digests = (("task.digest", task.digest), ("task.layout", task.layout), ("initial_model", task.initial_model))
+    for what, digest in digests:
+        if len(digest) != 32:
+            raise UsageError(f"couldn't accept the charter: {what} is not a digest of 32 bytes")
+    if len(charter.metrics) > METRICS_MAX or len({*charter.metrics}) != len(charter.metrics):
+        raise UsageError(f"couldn't accept the charter: metrics must be at most {METRICS_MAX} different names")
+    for metric in charter.metrics:
+        _name("a metric", metric)
+    if charter.options:
+        raise UsageError(f"couldn't accept the charter: unknown option {charter.options[0][0]!r}")
+
+
+def _check_edges(charter: Charter) -> None:
+    """Every site must be reachable from every other, over links of which at least one end can be dialled."""
+    n = len(charter.members)
+    for a, b in charter.edges:
+        if not 0 <= a < b < n:
+            raise UsageError(f"couldn't accept the charter: link ({a}, {b}) is not an ascending pair of members")
+    if tuple(sorted({*charter.edges})) != charter.edges:
+        raise UsageError("couldn't accept the charter: its links are not sorted and unique")
+    usable = {i: [j for j in charter.neighbours(i) if _reachable(charter, i, j)] for i in range(n)}
+    seen, frontier = {0}, [0]
+    while frontier:
+        fresh = [j for j in usable[frontier.pop()] if j not in seen]
+        seen.update(fresh)
+        frontier.extend(fresh)
+    if len(seen) < n:
+        lonely = next(card.name for i, card in enumerate(charter.members) if i not in seen)
+        raise UsageError(
+            f"couldn't accept the charter: no chain of links leads to {lonely!r}",
+            hint="give it an endpoint, or a neighbour that has one: of two linked sites at least one must be dialable",
+        )
+
+
+def _reachable(charter: Charter, a: int, b: int) -> bool:
+    return bool(charter.members[a].endpoint or charter.members[b].endpoint)
+
+
+def _name(what: str, name: str) -> None:
+    if not (
+        0 < len(name) <= NAME_CHARACTERS_MAX and name.isascii() and name.replace("-", "").replace("_", "").isalnum()
+    ):
+        raise UsageError(
+            f"couldn't accept {name!r} as the name of {what}",
+            hint=f"use letters, digits, - and _, at most {NAME_CHARACTERS_MAX} characters",
+        )
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n or 'no'} {noun}{'' if n == 1 else 's'}"
+
+
+def _parse(text: str) -> dict[str, object]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"couldn't read the TOML: {error}") from None
+
+
+def _take(data: dict[str, object], key: str, where: str) -> dict[str, object]:
+    value = data.pop(key, None)
+    if not isinstance(value, dict):
+        raise UsageError(f"couldn't read {where}: the table [{key}] is missing")
+    return value
+
+
+def _tables(data: dict[str, object], key: str) -> list[dict[str, object]]:
+    value = data.pop(key, [])
+    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+        raise UsageError(f"couldn't read the charter: {key} must be written as [[{key}]] tables")
+    return value
+
+
+def _struct(type_: type[T], where: str, table: Mapping[str, object]) -> T:
+    """Build a wire struct from a TOML table: digests and keys are hex there."""
+    fields = msgspec.structs.fields(type_)  # type: ignore[arg-type]
+    names = [field.name for field in fields]
+    unknown = sorted(set(table) - set(names))
+    absent = [name for name in names if name not in table]
+    if unknown or absent:
+        what = f"unknown key {unknown[0]!r}" if unknown else f"{absent[0]!r} is missing"
+        raise UsageError(f"couldn't read {where}: {what}")
+    values = [_plain(where, field.name, field.type, table[field.name]) for field in fields]
+    try:
+        return msgspec.convert(values, type_, strict=True, builtin_types=(bytes,))
+    except msgspec.ValidationError as error:
+        raise UsageError(f"couldn't read {where}: {error}") from None
+
+
+def _plain(where: str, name: str, type_: object, value: object) -> object:
+    """Turn a TOML value into what the canonical codec would have decoded."""
+    if type_ is bytes:
+        return _bytes(f"{where}, {name}", value)
+    if name == "proof" and isinstance(value, list):
+        return tuple(_bytes(f"{where}, {name}", item) for item in value)
+    return msgspec.to_builtins(value, builtin_types=(bytes,))
+
+
+def _bytes(what: str, value: object) -> bytes:
+    try:
+        return bytes.fromhex(str(value))
+    except ValueError:
+        raise UsageError(f"couldn't read {what}: {value!r} is not hexadecimal") from None
+
+
+def _predecessor(table: object) -> tuple[bytes, int, bytes]:
+    if not isinstance(table, dict) or set(table) != {"ledger_id", "size", "root"} or not isinstance(table["size"], int):
+        raise UsageError("couldn't read [predecessor]: it needs ledger_id, size and root")
+    return _bytes("ledger_id", table["ledger_id"]), table["size"], _bytes("root", table["root"])
+
+
+def _fields(value: msgspec.Struct) -> dict[str, object]:
+    return {name: getattr(value, name) for name in value.__struct_fields__}
+
+
+def _table(name: str, values: Mapping[str, object]) -> str:
+    return f"[{name}]\n" + "".join(f"{key} = {_toml(value)}\n" for key, value in values.items())
+
+
+def _toml(value: object) -> str:
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case int():
+            return str(value)
+        case bytes():
+            return f'"{value.hex()}"'
+        case str():
+            return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+        case tuple() | list():
+            return "[" + ", ".join(_toml(item) for item in value) + "]"
+        case _:
+            raise TypeError(f"{type(value).__name__} has no place in a charter")

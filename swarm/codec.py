@@ -1,0 +1,91 @@
+"""Canonical bytes: the one way to write a value down, so that a signature can cover it.
+
+MessagePack is not canonical by itself, so this module allows a profile of it: arrays, integers, byte strings, text
+and booleans, in their shortest forms; no maps, floats, extensions or nil (`docs/decisions/0003`). Received bytes are
+accepted only if encoding what they decode to gives the same bytes again, and it is the received bytes that are hashed
+and stored. Typed validation is msgspec's; the bytes are the msgpack package's.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from typing import TypeVar
+
+import msgpack
+import msgspec
+
+from swarm.errors import Reject
+
+T = TypeVar("T")
+
+DEPTH_MAX = 8
+"""Deepest nesting of arrays. The deepest message of the protocol uses 5."""
+
+TEXT_CHARACTERS_MAX = 4096
+"""Longest text anywhere: names, sentences, endpoints. Nothing of the protocol is prose."""
+
+
+def encode(value: object) -> bytes:
+    """Return the canonical bytes of nested sequences of int, bytes, str and bool, or of an array-like Struct.
+
+    Raises:
+        TypeError: the value holds something outside the profile (a float, None, a map). This is the caller's mistake.
+    """
+    plain = msgspec.to_builtins(value, builtin_types=(bytes, bytearray, memoryview))
+    _check(plain, 0)
+    packed: bytes = msgpack.packb(plain, use_bin_type=True)
+    return packed
+
+
+def decode(data: bytes, type_: type[T], *, limit: int) -> T:
+    """Decode `data` of at most `limit` bytes as `type_`, accepting only its canonical form.
+
+    Raises:
+        Reject: too long, malformed, outside the profile, not canonical, or not of the shape of `type_`.
+    """
+    if len(data) > limit:
+        raise Reject(f"couldn't decode {type_.__name__}: {len(data)} bytes, at most {limit} are allowed")
+    try:
+        plain = msgpack.unpackb(
+            data,
+            use_list=False,
+            raw=False,
+            strict_map_key=True,
+            max_array_len=limit,
+            max_map_len=0,
+            max_ext_len=0,
+            max_bin_len=limit,
+            max_str_len=limit,
+        )
+        _check(plain, 0)
+        canonical = msgpack.packb(plain, use_bin_type=True) == data
+        value = msgspec.convert(plain, type_, strict=True, builtin_types=(bytes,))
+    except (ValueError, TypeError, RecursionError, msgpack.exceptions.UnpackException) as error:
+        # msgpack raises ValueError subclasses for malformed input, msgspec.ValidationError is one too; nothing else
+        # may escape, whatever the bytes (invariant I5).
+        raise Reject(f"couldn't decode {type_.__name__}: {_brief(error)}") from None
+    if not canonical:
+        raise Reject(f"couldn't decode {type_.__name__}: the bytes are not in canonical form")
+    return value
+
+
+def _check(value: object, depth: int) -> None:
+    """Refuse everything outside the profile, on the way out as on the way in."""
+    if isinstance(value, (tuple, list)):
+        if depth >= DEPTH_MAX:
+            raise TypeError(f"nested deeper than {DEPTH_MAX} arrays")
+        for item in value:
+            _check(item, depth + 1)
+    elif isinstance(value, str):
+        if len(value) > TEXT_CHARACTERS_MAX:
+            raise TypeError(f"text of {len(value)} characters, at most {TEXT_CHARACTERS_MAX}")
+        # Two spellings of one name would be two identities to a machine and one to a person.
+        if not (value.isascii() or unicodedata.is_normalized("NFC", value)):
+            raise TypeError("text is not in Unicode normal form C")
+    elif not isinstance(value, (int, bytes, bytearray, memoryview)):
+        raise TypeError(f"{type(value).__name__} is outside the canonical profile")
+
+
+def _brief(error: Exception) -> str:
+    text = str(error) or type(error).__name__
+    return text if len(text) <= 200 else text[:200] + "…"

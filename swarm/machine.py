@@ -1,0 +1,342 @@
+"""The seam between what a node decides and the world it lives in.
+
+A machine never waits and touches nothing: events go in, effects come out. The shells (ZeroMQ, disk, torch, the
+terminal) feed it and obey it; the simulator is another shell. Two rules bind every shell:
+
+1. Effects are obeyed in order.
+2. A `Persist` is durable before any effect after it is begun (etcd-io/raft calls this the Ready contract).
+
+Bulk bytes are not events. Models and updates live in a content-addressed *blob store* that the shell owns; the machine
+names them by digest and decides who asks whom for which range. A received chunk passes through as an opaque buffer.
+
+`now` is seconds since the Unix epoch and never goes backwards within one process. Randomness is a `random.Random`
+given to the machine when it is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NewType, Protocol, TypeAlias
+
+NodeId = NewType("NodeId", bytes)
+"""32 bytes: SHA-256 of the member's founding identity key. Stable when keys rotate."""
+
+Digest = NewType("Digest", bytes)
+"""32 bytes: content address of a blob, see `swarm.vector.blob_digest`."""
+
+Buffer: TypeAlias = bytes | bytearray | memoryview
+
+# Kinds of durable record. Numbers are on disk for ever: add, never renumber.
+RECORD_BLOCK = 1  # a final block with its certificate: the ledger itself
+RECORD_BODY = 2  # the body of a block this node voted for, written with the vote
+RECORD_VOTE = 3  # a vote this node is about to send
+RECORD_ENTRY = 4  # an entry of this node's own feed, before it is ordered
+RECORD_CERTIFICATE = 5  # a certificate (notarise or skip) that later proposals justify themselves with
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One durable record. `height` is the block height or view it belongs to and decides when it may be dropped."""
+
+    kind: int
+    height: int
+    payload: bytes
+
+
+# --- events ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The process is up. `records` is everything that was durable, in the order it was written, log by log.
+
+    `blobs` lists the complete blobs in the store; `partial` maps the digests of interrupted transfers, whose content
+    is unverified, to their full sizes in bytes.
+    """
+
+    records: Sequence[Record] = ()
+    blobs: Sequence[Stored] = ()
+    partial: Mapping[Digest, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A frame from an authenticated peer. `payload` is the raw second frame of a chunk message, else None."""
+
+    sender: NodeId
+    frame: bytes
+    payload: Buffer | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LinkChanged:
+    """The transport gained or lost a working link to a peer. `why` is a sentence for people."""
+
+    peer: NodeId
+    up: bool
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Stepped:
+    """User code made progress: `step` of about `steps` (0 when unknown)."""
+
+    round: int
+    step: int
+    steps: int
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """Local training ended. On success `update` names a blob already in the store; else `error` says why not."""
+
+    round: int
+    update: Digest | None
+    size: int = 0
+    samples: int = 0
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluated:
+    """The user's evaluation of a model on this site's held-out data."""
+
+    round: int
+    model: Digest
+    samples: int
+    metrics: Mapping[str, float]
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Inspected:
+    """A complete update was read through once. `problem` is empty when it may be averaged."""
+
+    digest: Digest
+    problem: str = ""
+    norm: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Mixed:
+    """The mean of a round is in the store as a blob, or `error` says why it could not be made (disk full)."""
+
+    round: int
+    model: Digest | None
+    size: int = 0
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """An interrupted transfer was compared with its leaf hashes: the indices of the leaves that are already right."""
+
+    digest: Digest
+    leaves: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A blob the shell put into the store itself (own update, own mix), always before an event that names it."""
+
+    digest: Digest
+    size: int
+    leaves: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StoreFailed:
+    """An effect on the blob store could not be carried out (disk full, read only). Nothing durable was lost."""
+
+    digest: Digest
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Woke:
+    """The earliest `WakeAt` has come."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A local question (status, pause). Answered by one `Answer` with the same ticket."""
+
+    ticket: int
+    question: str
+
+
+Event: TypeAlias = (
+    Started
+    | Received
+    | LinkChanged
+    | Stepped
+    | Trained
+    | Evaluated
+    | Inspected
+    | Mixed
+    | Checked
+    | Stored
+    | StoreFailed
+    | Woke
+    | Asked
+)
+
+# --- effects --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Persist:
+    """Make the records durable, in order, with one sync, before anything that follows."""
+
+    records: tuple[Record, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send one control frame. It may be lost; nobody may believe that it arrived."""
+
+    to: NodeId
+    frame: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SendChunk:
+    """Send a two-frame message: `frame`, then bytes [offset, offset+length) of the blob `digest`."""
+
+    to: NodeId
+    frame: bytes
+    digest: Digest
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """Write `payload` at `offset` of the partial blob `digest` whose full size is `size` bytes."""
+
+    digest: Digest
+    size: int
+    offset: int
+    payload: Buffer
+
+
+@dataclass(frozen=True, slots=True)
+class Seal:
+    """Every leaf of the partial blob has been verified: make it a complete one."""
+
+    digest: Digest
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """Compare an interrupted partial blob with its leaf hashes; answered by `Checked`."""
+
+    digest: Digest
+    size: int
+    leaves: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Forget:
+    """These blobs (complete or partial) are no longer needed."""
+
+    digests: tuple[Digest, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Inspect:
+    """Read an update through: size, finite values, norm within the charter's bound. Answered by `Inspected`."""
+
+    digest: Digest
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Train:
+    """Train from `model` for one round; answered by `Stepped`* and one `Trained`."""
+
+    round: int
+    model: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluate:
+    """Evaluate `model`, which is the outcome of `round`, on local held-out data; answered by `Evaluated`."""
+
+    round: int
+    model: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class Mix:
+    """Average: `model` + weighted mean of the updates, in member order, in fixed point. Answered by `Mixed`.
+
+    `terms` holds (update digest, integer weight).
+    """
+
+    round: int
+    model: Digest
+    terms: tuple[tuple[Digest, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class WakeAt:
+    """Send `Woke` at this time. A later `WakeAt` replaces an earlier one."""
+
+    time: float
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A fact for people and logs: a stable event name, a sentence, and its values."""
+
+    event: str
+    text: str
+    values: Mapping[str, str | int | float | bool] = field(default_factory=dict)
+    level: str = "info"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The reply to one `Asked`: JSON-like data."""
+
+    ticket: int
+    reply: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The run has reached a terminal state: DONE or FAILED with a reason. The node stays up to serve laggards."""
+
+    outcome: str
+    reason: str
+
+
+Effect: TypeAlias = (
+    Persist
+    | Send
+    | SendChunk
+    | Keep
+    | Seal
+    | Check
+    | Forget
+    | Inspect
+    | Train
+    | Evaluate
+    | Mix
+    | WakeAt
+    | Report
+    | Answer
+    | Finished
+)
+
+
+class Machine(Protocol):
+    """A node's whole logic."""
+
+    def handle(self, event: Event, now: float) -> Sequence[Effect]:
+        """Advance by one event. Never raises for anything a peer sent."""
+        ...
