@@ -228,6 +228,7 @@ class Seal:
 
     digest: Digest
     size: int
+    leaves: tuple[bytes, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,1 @@
+"""How peers talk: messages, frames, transfers, links. Only `gossip.zeromq` touches a socket."""

@@ -1,0 +1,142 @@
+"""Who is alive, who is moving, who misbehaved.
+
+Two questions are kept apart, because real swarms lost sites by confusing them: *is it there* (any word from it, at
+heartbeat pace) and *is it getting anywhere* (its work advanced). A slow site that still moves is never silent. What
+neighbours tell about members we have no link to is believed for these two questions only; the worst a lie can do is to
+delay a close until the charter's deadline.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from gossip.messages import Heartbeat, Progress
+from swarm.charter import Charter
+from swarm.machine import NodeId
+
+HEARTBEAT_S = 1.0
+"""Between heartbeats to each neighbour: 60 bytes a member, and a killed site is noticed within a few."""
+
+ABSENCE_SHARE = 0.25
+ABSENCE_S_MIN = 3.0
+ABSENCE_S_MAX = 60.0
+"""A member nobody has heard for a quarter of the charter's patience counts as absent, within these bounds: three lost
+heartbeats are an accident, a minute without any is not."""
+
+FAULTS_MAX = 20
+"""Faults within one window after which a peer is ignored until the window ends."""
+
+FAULT_WINDOW_S = 60.0
+
+
+@dataclass(slots=True)
+class Member:
+    """What is known of one other member. Times are on this node's clock, in seconds."""
+
+    name: str
+    linked: bool = False
+    welcome: bool = False
+    refused: str = ""
+    round: int = 0
+    phase: int = 0
+    step: int = 0
+    steps: int = 0
+    moved_at: float = 0.0
+    heard_at: float = 0.0
+    final_height: int = 0
+    clock_offset_ms: int = 0
+    disk_free: int = 0
+    faults: list[float] = field(default_factory=list)
+
+
+class Peers:
+    """The table of the other members."""
+
+    def __init__(self, charter: Charter, me: NodeId, now: float) -> None:
+        self.me = me
+        self._patience_s = charter.round.patience_ms / 1000
+        self._absence_s = min(max(self._patience_s * ABSENCE_SHARE, ABSENCE_S_MIN), ABSENCE_S_MAX)
+        self.members = {card.node: Member(card.name, moved_at=now, heard_at=now) for card in charter.members}
+
+    def silent(self, node: NodeId, now: float) -> bool:
+        """Whether a member is absent, or has made no progress for the charter's patience."""
+        if node == self.me:
+            return False
+        member = self.members[node]
+        return now - member.heard_at > self._absence_s or now - member.moved_at > self._patience_s
+
+    def absent(self, node: NodeId, now: float) -> bool:
+        """Whether nobody has heard of a member lately."""
+        return node != self.me and now - self.members[node].heard_at > self._absence_s
+
+    def next_silence(self, now: float) -> float | None:
+        """Return the next time at which some member would become silent if nothing more is heard."""
+        ends = []
+        for node, member in self.members.items():
+            if node != self.me:
+                ends += [member.heard_at + self._absence_s, member.moved_at + self._patience_s]
+        return min((end for end in ends if end > now), default=None)
+
+    def heard(self, node: NodeId, now: float) -> None:
+        """Any authenticated word of a member shows that it is there."""
+        self.members[node].heard_at = now
+
+    def moved(self, node: NodeId, now: float) -> None:
+        """A member's own signed work arrived: it is there and getting somewhere."""
+        member = self.members.get(node)
+        if member is not None:
+            member.heard_at = max(member.heard_at, now)
+            member.moved_at = max(member.moved_at, now)
+
+    def note_self(self, *, round_: int, phase: int, step: int, steps: int, now: float) -> None:
+        """Record what this node is doing, to be told to the others."""
+        mine = self.members[self.me]
+        doing = (round_, phase, step)
+        if doing != (mine.round, mine.phase, mine.step):
+            mine.moved_at = now
+        mine.round, mine.phase, mine.step, mine.steps, mine.heard_at = round_, phase, step, steps, now
+
+    def on_heartbeat(self, sender: NodeId, beat: Heartbeat, now: float) -> None:
+        """Learn from a neighbour about itself and about those it hears of."""
+        teller = self.members[sender]
+        teller.heard_at = now
+        teller.final_height = beat.final_height
+        teller.clock_offset_ms = beat.now_ms - int(now * 1000)
+        teller.disk_free = beat.disk_free
+        for row in beat.progress:
+            member = self.members.get(NodeId(row.node))
+            if member is None or row.node == self.me:
+                continue
+            moved_at = now - max(0, row.moved_ms) / 1000
+            if moved_at >= member.moved_at or row.node == sender:
+                member.round, member.phase = row.round, row.phase
+                member.step, member.steps = row.step, row.steps
+            member.moved_at = max(member.moved_at, moved_at)
+            member.heard_at = max(member.heard_at, now - max(0, row.heard_ms) / 1000)
+
+    def heartbeat(self, now: float, *, final_height: int, disk_free: int) -> Heartbeat:
+        """Return this node's next heartbeat: itself and everybody it knows of, in member order."""
+        rows = tuple(
+            Progress(
+                node,
+                member.round,
+                member.phase,
+                member.step,
+                member.steps,
+                max(0, int((now - member.moved_at) * 1000)),
+                max(0, int((now - member.heard_at) * 1000)),
+            )
+            for node, member in self.members.items()
+        )
+        return Heartbeat(int(now * 1000), final_height, disk_free, rows)
+
+    def fault(self, node: NodeId, now: float) -> None:
+        """Count a fault of an authenticated peer."""
+        member = self.members[node]
+        member.faults = [at for at in member.faults if now - at < FAULT_WINDOW_S][-FAULTS_MAX:]
+        member.faults.append(now)
+
+    def ignored(self, node: NodeId, now: float) -> bool:
+        """Whether a peer has misbehaved so often of late that it is not listened to."""
+        member = self.members[node]
+        return len(member.faults) > FAULTS_MAX and now - member.faults[0] < FAULT_WINDOW_S

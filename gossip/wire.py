@@ -1,0 +1,62 @@
+"""Messages to frames and back.
+
+A frame is one byte of wire version, one byte of message kind, and the canonical MessagePack of the message. The kind is
+looked up and the length bounded before anything is decoded, each kind by its own bound, so that a heartbeat cannot
+arrive a megabyte long.
+"""
+
+from __future__ import annotations
+
+from gossip import messages as m
+from swarm import codec
+from swarm.errors import Reject
+
+WIRE_VERSION = 1
+
+CONTROL_FRAME_BYTES_MAX = 1 << 20
+"""Largest control frame: one proposal of the largest block (768 KiB) with room for its certificates."""
+
+_SMALL = 1 << 10
+_MEDIUM = 1 << 17
+
+# Kind numbers are on the wire for ever: add, never renumber. Each with its largest frame in bytes.
+_KINDS: dict[int, tuple[type[m.Message], int]] = {
+    1: (m.Hello, 4 * _SMALL),
+    2: (m.Refuse, 8 * _SMALL),
+    3: (m.Heartbeat, _MEDIUM),
+    4: (m.EntryMessage, _MEDIUM),
+    5: (m.FeedHeads, _MEDIUM),
+    6: (m.Propose, CONTROL_FRAME_BYTES_MAX),
+    7: (m.CastVote, _SMALL),
+    8: (m.Certify, _MEDIUM),
+    9: (m.Standing, _MEDIUM),
+    10: (m.GetBlocks, _SMALL),
+    11: (m.Blocks, CONTROL_FRAME_BYTES_MAX),
+    12: (m.Have, _SMALL * 8),
+    13: (m.GetLeaves, _SMALL),
+    14: (m.Leaves, CONTROL_FRAME_BYTES_MAX),
+    15: (m.Want, _SMALL),
+    16: (m.ChunkHeader, _SMALL),
+    17: (m.Missing, _SMALL),
+}
+_KIND_OF = {type_: kind for kind, (type_, _) in _KINDS.items()}
+
+
+def encode(message: m.Message) -> bytes:
+    """Return the frame of a message."""
+    return bytes((WIRE_VERSION, _KIND_OF[type(message)])) + codec.encode(message)
+
+
+def decode(frame: bytes) -> m.Message:
+    """Return the message of a frame.
+
+    Raises:
+        Reject: another wire version, an unknown kind, too long for its kind, or not the canonical form of one.
+    """
+    if len(frame) < 2 or frame[0] != WIRE_VERSION:
+        raise Reject(f"couldn't read a frame of {len(frame)} bytes: not wire version {WIRE_VERSION}")
+    known = _KINDS.get(frame[1])
+    if known is None:
+        raise Reject(f"couldn't read a frame: message kind {frame[1]} is unknown")
+    type_, limit = known
+    return codec.decode(frame[2:], type_, limit=limit)

@@ -1,0 +1,115 @@
+"""SHELL. Work on whole models, off the node's loop: read through, clip, average.
+
+A model may be hundreds of megabytes. Everything here goes through it in blocks, so that the node's memory does not grow
+with it, and runs on one worker thread, so that no heartbeat waits. numpy and BLAKE3 release the interpreter lock while
+they work. Results come back as the events the machine waits for.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from node.storage import BlobStore
+from swarm.errors import SwarmError
+from swarm.machine import Check, Checked, Digest, Event, Inspect, Inspected, Mix, Mixed, Stored, Trained
+from swarm.mixing.average import weighted_mean_into
+from swarm.privacy.clipping import clip_in_place, inspect
+
+MIX_BLOCK_ELEMENTS = 1 << 20
+"""Elements averaged at a time: 4 MiB of each input, so that 50 inputs stay within the node's memory allowance."""
+
+
+class BulkWorker:
+    """One thread, first come first served. `wake` is called, from that thread, when there is a result to take."""
+
+    def __init__(self, store: BlobStore, *, elements: int, bound: float, wake: Callable[[], None]) -> None:
+        self._store = store
+        self._elements = elements
+        self._bound = bound
+        self._wake = wake
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="bulk")
+        self._done: deque[Event] = deque()
+
+    def submit_inspect(self, effect: Inspect) -> None:
+        """Read an update through."""
+        self._submit(self._inspect, effect)
+
+    def submit_check(self, effect: Check) -> None:
+        """Compare an interrupted transfer with its leaf hashes."""
+        self._submit(self._check, effect)
+
+    def submit_mix(self, effect: Mix) -> None:
+        """Average a round."""
+        self._submit(self._mix, effect)
+
+    def submit_update(self, trained: Trained, path: Path) -> None:
+        """Clip what the trainer wrote, move it into the store, and only then say that training is done."""
+        self._submit(self._update, trained, path)
+
+    def take(self) -> list[Event]:
+        """Return the finished results, in order. For the loop's thread."""
+        taken = []
+        while self._done:
+            taken.append(self._done.popleft())
+        return taken
+
+    def close(self) -> None:
+        """Wait for the work in hand and stop."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def _submit(self, work: Callable[..., Sequence[Event]], *arguments: object) -> None:
+        def run() -> None:
+            self._done.extend(work(*arguments))
+            self._wake()
+
+        self._pool.submit(run)
+
+    def _inspect(self, effect: Inspect) -> Sequence[Event]:
+        try:
+            update = self._store.open_vector(effect.digest)
+        except SwarmError as error:
+            return [Inspected(effect.digest, error.message)]
+        problem, norm = inspect(update, elements=self._elements, bound=self._bound)
+        return [Inspected(effect.digest, problem, norm)]
+
+    def _check(self, effect: Check) -> Sequence[Event]:
+        return [Checked(effect.digest, self._store.check(effect.digest, effect.size, effect.leaves))]
+
+    def _update(self, trained: Trained, path: Path) -> Sequence[Event]:
+        try:
+            update = np.memmap(path, dtype="<f4", mode="r+")
+            clip_in_place(update, self._bound)
+            del update
+            stored = self._store.add_file(path)
+        except (SwarmError, OSError, ValueError) as error:
+            return [Trained(trained.round, None, error=f"the update could not be stored: {error}")]
+        done = Trained(trained.round, stored.digest, stored.size, trained.samples, trained.metrics)
+        return [stored, done]
+
+    def _mix(self, effect: Mix) -> Sequence[Event]:
+        try:
+            stored = self._average(effect)
+        except (SwarmError, OSError, ValueError) as error:
+            return [Mixed(effect.round, None, error=str(error))]
+        return [stored, Mixed(effect.round, stored.digest, stored.size)]
+
+    def _average(self, effect: Mix) -> Stored:
+        weights = [weight for _, weight in effect.terms]
+        path = self._store.new_file()
+        with path.open("wb") as out:
+            for start in range(0, self._elements, MIX_BLOCK_ELEMENTS):
+                count = min(MIX_BLOCK_ELEMENTS, self._elements - start)
+                base = self._slice(effect.model, start, count)
+                updates = [self._slice(digest, start, count) for digest, _ in effect.terms]
+                mean = np.empty(count, dtype="<f4")
+                weighted_mean_into(mean, base, updates, weights)
+                out.write(mean.data)
+        return self._store.add_file(path)
+
+    def _slice(self, digest: Digest, start: int, count: int) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
+        return np.frombuffer(self._store.read(digest, 4 * start, 4 * count), dtype="<f4")

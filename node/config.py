@@ -1,0 +1,160 @@
+"""What a site decides for itself: names, paths, addresses, limits. Frozen once read, passed from then on.
+
+Layers, later ones winning: built-in defaults, the site's `swarm.toml`, the environment (`SWARM_SECTION__KEY`), `--set
+section.key=value`. An unknown key is an error in every layer: a typo must not silently mean the default. What all sites
+must agree on is not here but in the charter.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import TypeAlias
+
+from swarm.errors import UsageError
+
+Value: TypeAlias = str | int | float | bool
+
+ENVIRONMENT_PREFIX = "SWARM_"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SiteSettings:
+    """Who and where. Paths are relative to the site's folder."""
+
+    name: str = ""
+    listen: str = ""
+    """Where to listen, "tcp://0.0.0.0:7400"; empty means this site only dials out."""
+    charter: str = "charter.toml"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskSettings:
+    """What is trained, on what."""
+
+    file: str = "task.py"
+    data: str = "data"
+    """Handed to the task's `load_data` as the site's own folder or file."""
+    loader: str = ""
+    """A Python file whose `load_data` replaces the task's: how a site reads its data is its own business."""
+    device: str = "cpu"
+    threads: int = 0
+    """CPU threads of the trainer; 0 lets PyTorch choose."""
+    stall_s: float = 600.0
+    """A trainer that makes no optimizer step for this long is stopped and said to hang."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSettings:
+    """How the node process behaves."""
+
+    log: str = "auto"
+    """auto: live view on a terminal, lines elsewhere; or plain, json."""
+    exit_when_done: bool = False
+    linger_s: float = 600.0
+    """With exit_when_done: how long to go on serving sites that are behind."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """All of it, and where each value came from."""
+
+    site: SiteSettings
+    task: TaskSettings
+    run: RunSettings
+    origin: Mapping[str, str]
+
+
+_SECTIONS: dict[str, type[SiteSettings] | type[TaskSettings] | type[RunSettings]] = {
+    "site": SiteSettings,
+    "task": TaskSettings,
+    "run": RunSettings,
+}
+
+
+def load(
+    text: str, *, where: str, environment: Mapping[str, str] | None = None, overrides: Sequence[str] = ()
+) -> Settings:
+    """Return the settings of a site whose `swarm.toml`, found at `where`, holds `text`.
+
+    Raises:
+        UsageError: unreadable TOML, an unknown section or key, a value of the wrong type.
+    """
+    values: dict[str, Value] = {}
+    origin = {f"{section}.{name}": "default" for section, kind in _SECTIONS.items() for name in _names(kind)}
+    for key, value in _from_toml(text, where):
+        values[key], origin[key] = value, where
+    for variable, raw in sorted((environment or {}).items()):
+        if variable.startswith(ENVIRONMENT_PREFIX) and "__" in variable:
+            key = variable[len(ENVIRONMENT_PREFIX) :].lower().replace("__", ".")
+            values[key], origin[key] = _parse(key, raw, f"the variable {variable}"), f"environment {variable}"
+    for override in overrides:
+        key, sign, raw = override.partition("=")
+        if not sign:
+            raise UsageError(f"couldn't read --set {override!r}", hint="write it as --set section.key=value")
+        values[key], origin[key] = _parse(key, raw, f"--set {key}"), "--set"
+    return Settings(
+        site=SiteSettings(**_section("site", values)),  # type: ignore[arg-type]
+        task=TaskSettings(**_section("task", values)),  # type: ignore[arg-type]
+        run=RunSettings(**_section("run", values)),  # type: ignore[arg-type]
+        origin=origin,
+    )
+
+
+def _from_toml(text: str, where: str) -> Sequence[tuple[str, Value]]:
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"couldn't read {where}: {error}", hint="fix the line it names") from None
+    found: list[tuple[str, Value]] = []
+    for section, table in data.items():
+        if not isinstance(table, dict):
+            raise UsageError(f"couldn't read {where}: {section!r} stands outside a section")
+        for name, value in table.items():
+            key = f"{section}.{name}"
+            found.append((key, _typed(key, value, where)))
+    return found
+
+
+def _parse(key: str, raw: str, where: str) -> Value:
+    """Turn text from a variable or an option into the type of its key."""
+    kind = _type(key, where)
+    if kind is bool:
+        if raw.lower() not in ("true", "false"):
+            raise UsageError(f"couldn't use {where}: {raw!r} is neither true nor false")
+        return raw.lower() == "true"
+    try:
+        return kind(raw)
+    except ValueError:
+        raise UsageError(f"couldn't use {where}: {raw!r} is not of type {kind.__name__}") from None
+
+
+def _typed(key: str, value: object, where: str) -> Value:
+    kind = _type(key, where)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if type(value) is not kind:
+        raise UsageError(f"couldn't read {where}: {key} = {value!r} must be of type {kind.__name__}")
+    return value  # type: ignore[return-value]
+
+
+def _type(key: str, where: str) -> type[Value]:
+    section, _, name = key.partition(".")
+    kind = _SECTIONS.get(section)
+    if kind is None or name not in _names(kind):
+        known = [f"{s}.{n}" for s, k in _SECTIONS.items() for n in _names(k)]
+        close = difflib.get_close_matches(key, known, 1)
+        hint = f"did you mean {close[0]}?" if close else f"known keys are {', '.join(known)}"
+        raise UsageError(f"couldn't use {where}: unknown key {key!r}", hint=hint)
+    return type(getattr(kind(), name))
+
+
+def _names(kind: type[SiteSettings] | type[TaskSettings] | type[RunSettings]) -> list[str]:
+    return [field.name for field in fields(kind)]
+
+
+def _section(section: str, values: Mapping[str, Value]) -> dict[str, Value]:
+    prefix = section + "."
+    return {key[len(prefix) :]: value for key, value in values.items() if key.startswith(prefix)}

@@ -1,0 +1,362 @@
+"""SHELL. The loop: one owner, one queue, effects performed in order.
+
+Everything that happens to the node becomes an event for `node.core.Node`, one at a time, on this thread; every effect is
+obeyed here, in the order it was given. A `Persist` is durable when the journal's `append` returns, so whatever follows
+may be seen by others. Long work goes to the trainer process or the bulk thread and comes back as events.
+
+When the disk is full the loop *holds*: the effect that failed is tried again each second and nothing after it happens,
+so that nothing is promised that is not written and nothing is lost. Others see a silent site and go on without it.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import selectors
+import shutil
+import socket
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from swarm.ledger.disk import DiskFull
+from swarm.ledger.journal import Journal
+
+from gossip.zeromq import Incident, PeerAddress, Readable, Transport
+from node.bulk import BulkWorker
+from node.clock import Clock
+from node.core import Node
+from node.storage import BlobStore
+from node.trainer import EvaluateDone, Failed, LogLine, Progress, TrainDone, Trainer
+from swarm.charter import Charter
+from swarm.machine import (
+    Answer,
+    Asked,
+    Check,
+    Effect,
+    Evaluate,
+    Evaluated,
+    Event,
+    Finished,
+    Forget,
+    Inspect,
+    Keep,
+    LinkChanged,
+    Mix,
+    NodeId,
+    Persist,
+    Received,
+    Report,
+    Seal,
+    Send,
+    SendChunk,
+    Started,
+    Stepped,
+    Train,
+    Trained,
+    WakeAt,
+    Woke,
+)
+
+HOLD_RETRY_S = 1.0
+"""Between tries of an effect that a full disk refused."""
+
+POLL_S_MAX = 1.0
+"""Longest wait in the loop, so that a stop request is noticed."""
+
+QUESTION_BYTES_MAX = 4096
+"""Largest local question."""
+
+
+@dataclass(slots=True)
+class Ports:
+    """The shells a runtime drives."""
+
+    transport: Transport
+    journal: Journal
+    store: BlobStore
+    trainer: Trainer
+    bulk: BulkWorker
+    clock: Clock
+
+
+class Runtime:
+    """Drives one node until it is told to stop, or until the run is done and nobody needs it any more."""
+
+    def __init__(
+        self,
+        node: Node,
+        ports: Ports,
+        *,
+        control: Path,
+        report: Callable[[Report, float], None],
+        snapshot: Callable[[Mapping[str, object], float], None],
+        linger_s: float | None,
+    ) -> None:
+        self._node = node
+        self._transport, self._journal, self._store = ports.transport, ports.journal, ports.store
+        self._trainer, self._bulk, self._clock = ports.trainer, ports.bulk, ports.clock
+        self._control_path = control
+        self._report = report
+        self._snapshot = snapshot
+        self._linger_s = linger_s
+        self._events: deque[Event] = deque()
+        self._held: deque[Effect] = deque()
+        self._held_until = 0.0
+        self._wake_at = 0.0
+        self._stopping = False
+        self._finished: Finished | None = None
+        self._finished_at = 0.0
+        self._snapshot_at = 0.0
+        self._updates: dict[int, Path] = {}
+        self._models: dict[int, Evaluate] = {}
+        self._control: ControlSocket | None = None
+
+    def stop(self) -> None:
+        """Ask the loop to end. Safe in a signal handler."""
+        self._stopping = True
+
+    def run(self, started: Started) -> Finished | None:
+        """Run until stopped. Return how the run ended, or None when it was stopped before its end."""
+        self._transport.open()
+        self._trainer.start()
+        self._transport.watch(self._trainer.fileno())
+        self._control = ControlSocket(self._control_path)
+        self._transport.watch(self._control.fileno())
+        self._events.append(started)
+        try:
+            while not self._stopping and not self._lingered():
+                self._turn()
+        finally:
+            self._control.close()
+            self._trainer.close()
+            self._bulk.close()
+            self._transport.close()
+        return self._finished
+
+    # --- one turn of the loop -----------------------------------------------------------------------------------
+
+    def _turn(self) -> None:
+        now = self._clock.now()
+        if self._held:
+            self._retry(now)
+        else:
+            if now >= self._wake_at:
+                self._wake_at = now + POLL_S_MAX
+                self._events.append(Woke())
+            while self._events and not self._held:
+                self._handle(self._events.popleft())
+        now = self._clock.now()
+        self._show(now)
+        due = self._held_until if self._held else self._wake_at
+        self._collect(0.0 if self._events and not self._held else min(max(due - now, 0.0), POLL_S_MAX))
+
+    def _handle(self, event: Event) -> None:
+        now = self._clock.now()
+        self._perform(deque(self._node.handle(event, now)))
+
+    def _perform(self, effects: deque[Effect]) -> None:
+        """Obey in order; hold the rest when the disk is full."""
+        while effects:
+            try:
+                self._obey(effects[0])
+            except DiskFull as full:
+                self._hold(effects, full)
+                return
+            effects.popleft()
+
+    def _hold(self, effects: deque[Effect], full: DiskFull) -> None:
+        now = self._clock.now()
+        if not self._held:
+            text = f"{full.message}: this site holds still until there is space, nothing is lost"
+            self._report(Report("disk_full", text, level="error"), now)
+        self._held = effects
+        self._held_until = now + HOLD_RETRY_S
+
+    def _retry(self, now: float) -> None:
+        if now < self._held_until:
+            return
+        held, self._held = self._held, deque()
+        first = held[0]
+        self._perform(held)
+        if not self._held or self._held[0] is not first:
+            self._report(Report("disk_space", "there is space on the disk again: going on"), now)
+
+    def _collect(self, timeout_s: float) -> None:
+        """Wait for the world and queue what it says. While holding, the network is drained but not believed."""
+        items = self._transport.poll(timeout_s)
+        now = self._clock.now()
+        for item in items:
+            match item:
+                case Received() | LinkChanged():
+                    if not self._held or isinstance(item, LinkChanged):
+                        self._events.append(item)
+                case Incident():
+                    self._report(Report(item.event, item.text, level=item.level), now)
+                case Readable():
+                    pass
+        for event in self._trainer.poll(now):
+            self._from_trainer(event, now)
+        self._events.extend(self._bulk.take())
+        if self._control is not None:
+            self._events.extend(self._control.questions())
+
+    # --- effects ------------------------------------------------------------------------------------------------
+
+    def _obey(self, effect: Effect) -> None:
+        match effect:
+            case Persist():
+                self._journal.append(effect.records)
+            case Send():
+                self._transport.send(effect.to, effect.frame)
+            case SendChunk():
+                data = self._store.read(effect.digest, effect.offset, effect.length)
+                self._transport.send(effect.to, effect.frame, data)
+            case Keep():
+                self._store.keep(effect)
+            case Seal():
+                self._store.seal(effect.digest, effect.size, effect.leaves)
+            case Check():
+                self._bulk.submit_check(effect)
+            case Forget():
+                self._store.forget(effect.digests)
+            case Inspect():
+                self._bulk.submit_inspect(effect)
+            case Mix():
+                self._bulk.submit_mix(effect)
+            case Train():
+                path = self._updates[effect.round] = self._store.new_file()
+                self._trainer.train(effect.round, self._store.path(effect.model), path)
+            case Evaluate():
+                self._models[effect.round] = effect
+                self._trainer.evaluate(effect.round, self._store.path(effect.model))
+            case WakeAt():
+                self._wake_at = effect.time
+            case Report():
+                self._report(effect, self._clock.now())
+            case Answer():
+                if self._control is not None:
+                    self._control.answer(effect)
+            case Finished():
+                self._finished, self._finished_at = effect, self._clock.now()
+
+    def _from_trainer(self, event: TrainDone | EvaluateDone | Failed | Progress | LogLine, now: float) -> None:
+        match event:
+            case Progress():
+                self._events.append(Stepped(event.round, event.step, event.steps))
+            case TrainDone():
+                trained = Trained(event.round, None, samples=event.samples, metrics=event.metrics)
+                self._bulk.submit_update(trained, self._updates.pop(event.round))
+            case EvaluateDone():
+                asked = self._models.pop(event.round)
+                self._events.append(Evaluated(event.round, asked.model, event.samples, event.metrics))
+            case Failed(kind="train"):
+                self._updates.pop(event.round).unlink(missing_ok=True)
+                self._events.append(Trained(event.round, None, error=event.text))
+            case Failed():
+                asked = self._models.pop(event.round)
+                self._events.append(Evaluated(event.round, asked.model, 0, {}, error=event.text))
+            case LogLine():
+                self._report(Report("task_output", event.text, level="debug"), now)
+
+    # --- people -------------------------------------------------------------------------------------------------
+
+    def _show(self, now: float) -> None:
+        if now >= self._snapshot_at:
+            self._snapshot_at = now + 0.25
+            self._snapshot(self._node.status(now), now)
+
+    def _lingered(self) -> bool:
+        """Whether the run is over and everybody else has it too, or has had the time to fetch it."""
+        if self._finished is None or self._linger_s is None:
+            return False
+        waited = self._clock.now() - self._finished_at
+        return waited >= self._linger_s or self._node.everyone_has_finished()
+
+
+class ControlSocket:
+    """Local questions over a Unix socket: one JSON line in, one JSON line out. Only this user can open it."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        path.unlink(missing_ok=True)
+        self._path = path
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._listener.bind(str(path))
+        path.chmod(0o600)
+        self._listener.listen(8)
+        self._listener.setblocking(False)
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._listener, selectors.EVENT_READ)
+        self._waiting: dict[int, socket.socket] = {}
+
+    def fileno(self) -> int:
+        """The selector's descriptor: readable when anybody asks."""
+        return self._selector.fileno()
+
+    def questions(self) -> Sequence[Asked]:
+        """Return what is being asked now."""
+        asked = []
+        for key, _ in self._selector.select(0):
+            if key.fileobj is self._listener:
+                connection, _ = self._listener.accept()
+                connection.setblocking(False)
+                self._selector.register(connection, selectors.EVENT_READ)
+                continue
+            connection = key.fileobj
+            assert isinstance(connection, socket.socket)
+            self._selector.unregister(connection)
+            try:
+                line = connection.recv(QUESTION_BYTES_MAX)
+                question = json.loads(line)["question"]
+            except (OSError, ValueError, KeyError, TypeError):
+                connection.close()
+                continue
+            self._waiting[connection.fileno()] = connection
+            asked.append(Asked(connection.fileno(), str(question)))
+        return asked
+
+    def answer(self, answer: Answer) -> None:
+        """Reply and hang up. A reader that went away is nobody's problem."""
+        connection = self._waiting.pop(answer.ticket, None)
+        if connection is None:
+            return
+        try:
+            connection.setblocking(True)
+            connection.settimeout(0.5)
+            connection.sendall(json.dumps(answer.reply).encode() + b"\n")
+        except OSError:
+            pass
+        finally:
+            connection.close()
+
+    def close(self) -> None:
+        """Stop listening and remove the socket file."""
+        for connection in self._waiting.values():
+            connection.close()
+        self._selector.close()
+        self._listener.close()
+        self._path.unlink(missing_ok=True)
+
+
+def addresses(charter: Charter, me: NodeId) -> list[PeerAddress]:
+    """Return the neighbours this node may talk to, each with its endpoint where it is this node that dials."""
+    index = charter.index(me)
+    assert index is not None, "only members have neighbours"
+    found = []
+    for other in charter.neighbours(index):
+        card = charter.members[other]
+        endpoint = card.endpoint if charter.dials(index, other) else ""
+        found.append(PeerAddress(node=card.node, name=card.name, curve_key=card.curve_key, endpoint=endpoint))
+    return found
+
+
+def free_bytes(folder: Path) -> Callable[[], int]:
+    """Return a function that tells the free space of the disk a folder is on, in bytes."""
+    return lambda: shutil.disk_usage(folder).free
+
+
+def seeded(seed: bytes) -> random.Random:
+    """Return the node's random source: jitter and peer choice, nothing secret."""
+    return random.Random(seed)

@@ -1,0 +1,137 @@
+"""SHELL. A site's folder: settings, keys, card, charter, and where everything else lies.
+
+::
+
+    swarm.toml        settings
+    keys/             identity.seed, curve.seed; nobody else may read them
+    card.toml         the public side of the keys, to hand out
+    charter.toml      the signed terms
+    ledger/           the journal
+    blobs/            models and updates in hand
+    models/           what is exported
+    run/              lock, control socket, logs; may be deleted when the node is down
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from node.config import Settings, load
+from node.storage import write_file_durably
+from swarm import charter as terms
+from swarm.errors import UsageError
+from swarm.identity import SEED_BYTES, Identity
+
+SETTINGS_TEXT = """\
+# This site's own settings. What all sites must agree on is in the charter.
+
+[site]
+name = "{name}"
+# Where to listen. Leave it empty if this site can only dial out.
+listen = "{listen}"
+charter = "charter.toml"
+
+[task]
+file = "{task}"
+# Handed to the task's load_data: this site's own folder or file.
+data = "{data}"
+# loader = "my_loader.py"   # a file with load_data(site), if this site reads its data its own way
+# device = "cpu"
+# threads = 0               # CPU threads for training; 0 lets PyTorch choose
+# stall_s = 600             # a trainer that makes no step for this long is stopped
+
+[run]
+# log = "auto"              # auto, plain or json
+# exit_when_done = false
+"""
+
+
+class Site:
+    """A folder and what is in it. Nothing is read before it is asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.settings_path = folder / "swarm.toml"
+        self.keys = folder / "keys"
+        self.card_path = folder / "card.toml"
+        self.ledger = folder / "ledger"
+        self.blobs = folder / "blobs"
+        self.models = folder / "models"
+        self.run = folder / "run"
+        self.control = self.run / "control.sock"
+
+    def create(self, *, name: str, listen: str, advertise: str, task: str, data: str) -> terms.Card:
+        """Make a new site: settings, keys, card. Raises `UsageError` rather than overwrite anything."""
+        if self.settings_path.exists():
+            raise UsageError(
+                f"couldn't make a site in {self.folder}: it already holds one",
+                hint="choose another folder; to start over, move this one away first",
+            )
+        card = self.make_keys(name=name, endpoint=advertise)
+        text = SETTINGS_TEXT.format(name=name, listen=listen, task=task, data=data)
+        load(text, where="the new settings")
+        write_file_durably(self.settings_path, text.encode(), mode=0o644)
+        return card
+
+    def make_keys(self, *, name: str, endpoint: str) -> terms.Card:
+        """Draw new keys and write them and their card. Raises `UsageError` rather than overwrite keys."""
+        if self.keys.exists():
+            raise UsageError(
+                f"couldn't make keys in {self.keys}: there are keys already",
+                hint="keys are this site's identity; move them away only if you mean to become someone else",
+            )
+        identity_seed, curve_seed = secrets.token_bytes(SEED_BYTES), secrets.token_bytes(SEED_BYTES)
+        card = terms.make_card(Identity.from_seed(identity_seed, curve_seed), name=name, endpoint=endpoint)
+        self.keys.mkdir(parents=True, mode=0o700)
+        write_file_durably(self.keys / "identity.seed", identity_seed.hex().encode() + b"\n")
+        write_file_durably(self.keys / "curve.seed", curve_seed.hex().encode() + b"\n")
+        write_file_durably(self.card_path, terms.card_to_toml(card).encode(), mode=0o644)
+        return card
+
+    def load_identity(self) -> Identity:
+        """Return the site's secrets. Raises `UsageError` when they are missing, damaged or readable by others."""
+        return Identity.from_seed(self._seed("identity.seed"), self._seed("curve.seed"))
+
+    def load_settings(self, environment: Mapping[str, str] | None = None, overrides: Sequence[str] = ()) -> Settings:
+        """Return the settings, all layers applied. Raises `UsageError`."""
+        where = str(self.settings_path)
+        text = self._read(self.settings_path, "make a site with `swarm init`")
+        return load(
+            text, where=where, environment=os.environ if environment is None else environment, overrides=overrides
+        )
+
+    def load_charter(self, settings: Settings | None = None) -> terms.SignedCharter:
+        """Return the complete charter. Raises `UsageError` when it is missing, unsigned or does not verify."""
+        name = "charter.toml" if settings is None else settings.site.charter
+        hint = "put the signed charter there; `swarm charter new` drafts one"
+        signed = terms.from_toml(self._read(self.folder / name, hint))
+        signed.check()
+        return signed
+
+    def _seed(self, name: str) -> bytes:
+        path = self.keys / name
+        text = self._read(path, "make keys with `swarm keygen`")
+        mode = stat.S_IMODE(path.stat().st_mode)
+        if mode & 0o077:
+            raise UsageError(
+                f"couldn't use {path}: others on this machine can read it (mode {mode:o})", hint=f"run chmod 600 {path}"
+            )
+        try:
+            seed = bytes.fromhex(text.strip())
+        except ValueError:
+            seed = b""
+        if len(seed) != SEED_BYTES:
+            raise UsageError(f"couldn't use {path}: it does not hold a key", hint="restore it from your backup")
+        return seed
+
+    def _read(self, path: Path, hint: str) -> str:
+        try:
+            return path.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            raise UsageError(f"couldn't find {path}", hint=hint) from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"couldn't read {path}: {error}") from None

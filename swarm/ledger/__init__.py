@@ -1,0 +1,1 @@
+"""The append-only record of rounds and contributions, and the agreement that orders it."""

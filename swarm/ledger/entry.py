@@ -1,0 +1,220 @@
+"""Entries: what members say, signed, and what follows from it.
+
+An *authored* entry sits in its author's feed: `seq` counts from 0 and `prev` is the id of the entry before it, so that
+a feed cannot be forked without leaving two signed contradictory entries. A *derived* entry has no author: every member
+computes the same bytes from the entries before it. The leaf of the ledger's tree is the whole envelope, signature
+included. An entry's id leaves the signature out, because a malicious signer can make many valid signatures of one
+message.
+
+One narrow schema per version: an unknown kind or version is refused, never skipped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import msgspec
+
+from swarm import codec, identity
+from swarm.errors import Reject
+from swarm.ledger.block import NO_HASH
+from swarm.machine import NodeId
+
+ENTRY_VERSION = 1
+ENTRY_BYTES_MAX = 65_535
+"""Largest entry: the tlog-tiles entry bundle counts an entry's length in 16 bits."""
+
+METRICS_MAX = 32
+"""Most metrics in one entry."""
+
+METRIC_SCALE = 1_000_000
+"""Metrics are integers in millionths, so that no float is ever signed."""
+
+# Kinds are in the ledger for ever: add, never renumber (`ledger.md` 1.1; 12 and 13 are ours, see docs/decisions/0005).
+CHARTER = 0
+CONTRIBUTION = 1
+ATTEST = 2
+ROUND_COMMIT = 3
+MEMBER_PROPOSAL = 4
+MEMBER_VOTE = 5
+EPOCH = 6
+EVIDENCE = 7
+BLOCK_CERT = 8
+SNAPSHOT = 9
+ANNOTATION = 10
+ANCHOR = 11
+ROUND_CLOSE = 12
+EVALUATION = 13
+
+KIND_NAMES = {
+    CHARTER: "charter",
+    CONTRIBUTION: "contribution",
+    ATTEST: "attest",
+    ROUND_COMMIT: "round_commit",
+    MEMBER_PROPOSAL: "member_proposal",
+    MEMBER_VOTE: "member_vote",
+    EPOCH: "epoch",
+    EVIDENCE: "evidence",
+    BLOCK_CERT: "block_cert",
+    SNAPSHOT: "snapshot",
+    ANNOTATION: "annotation",
+    ANCHOR: "anchor",
+    ROUND_CLOSE: "round_close",
+    EVALUATION: "evaluation",
+}
+
+NO_AUTHOR = NodeId(bytes(32))
+
+# Why a close leaves a contribution out.
+UNUSABLE = 1  # the bytes were read and may not be averaged: not finite, or over the charter's norm
+UNAVAILABLE = 2  # the bytes could not be had before the round had to close
+OTHER_BASE = 3  # it does not start from the model of the round before
+REASONS = {UNUSABLE: "unusable", UNAVAILABLE: "unavailable", OTHER_BASE: "started from another model"}
+
+
+class Entry(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """The envelope. `ts_ms` is the author's clock in milliseconds: a claim, never used to order anything."""
+
+    version: int
+    kind: int
+    ledger_id: bytes
+    author: bytes
+    seq: int
+    prev: bytes
+    ts_ms: int
+    body: bytes
+    signature: bytes
+
+    @property
+    def id(self) -> bytes:
+        """SHA-256 of the signed bytes."""
+        return hashlib.sha256(self.signed_bytes()).digest()
+
+    def signed_bytes(self) -> bytes:
+        """Return the canonical envelope without its signature."""
+        return codec.encode(
+            (self.version, self.kind, self.ledger_id, self.author, self.seq, self.prev, self.ts_ms, self.body)
+        )
+
+    def encode(self) -> bytes:
+        """Return the leaf: the whole canonical envelope."""
+        return codec.encode(self)
+
+
+class Contribution(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """A peer's claim for one round.
+
+    `attempt` grows when a peer must repeat a round because the bytes of its first try were lost with its disk cache;
+    the highest attempt whose bytes are available counts. `base_height` is the last final block the author knew.
+    `metrics` pairs a charter metric's index with its value in millionths.
+    """
+
+    round: int
+    attempt: int
+    base_height: int
+    base_digest: bytes
+    update_digest: bytes
+    update_bytes: int
+    samples: int
+    metrics: tuple[tuple[int, int], ...]
+    privacy: tuple[int, int, int]  # epsilon in thousandths, -log10 delta, clipping norm in thousandths
+    code_digest: bytes
+    data_digest: bytes
+
+
+class Attest(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """What a peer averaged and where it ended. In exact mixing the close says it: `used` and `sketch` are empty."""
+
+    round: int
+    close_index: int
+    model_digest: bytes
+    model_bytes: int
+    used: tuple[tuple[bytes, bytes, int], ...]
+    sketch: bytes
+
+
+class RoundClose(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """Who is in a round, with what weight, who is not, and why.
+
+    `included` pairs a contribution's leaf index with its integer weight, in member order. `missing` names the members
+    that contributed nothing; `rejected` pairs the leaf index of a contribution that is left out with a reason code.
+    """
+
+    round: int
+    attempt: int
+    included: tuple[tuple[int, int], ...]
+    missing: tuple[bytes, ...]
+    rejected: tuple[tuple[int, int], ...]
+
+
+class RoundCommit(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """The end of a round: the digest a quorum attested, or gossip distances in millionths of the model's norm."""
+
+    round: int
+    close_index: int
+    model_digest: bytes
+    model_bytes: int
+    attests: int
+    samples: int
+    missing: tuple[bytes, ...]
+    late: tuple[int, ...]
+    distance_max_ppm: int
+    distance_mean_ppm: int
+
+
+class Evaluation(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """How a round's model does on the author's held-out data."""
+
+    round: int
+    model_digest: bytes
+    samples: int
+    metrics: tuple[tuple[int, int], ...]
+
+
+class BlockCert(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """The finalize certificate of an earlier block, so that the ledger carries its own proof of finality."""
+
+    header: bytes
+    certificate: bytes
+
+
+def sign_entry(
+    key: identity.SigningKey,
+    *,
+    ledger_id: bytes,
+    author: NodeId,
+    kind: int,
+    seq: int,
+    prev: bytes,
+    ts_ms: int,
+    body: object,
+) -> Entry:
+    """Return a signed entry of the author's feed."""
+    unsigned = Entry(ENTRY_VERSION, kind, ledger_id, author, seq, prev, ts_ms, codec.encode(body), b"")
+    signature = key.sign(identity.DOMAIN_ENTRY + ledger_id + unsigned.signed_bytes())
+    return msgspec.structs.replace(unsigned, signature=signature)
+
+
+def derived_entry(*, ledger_id: bytes, kind: int, index: int, ts_ms: int, body: object) -> Entry:
+    """Return an entry that nobody signs: `seq` is its own leaf index and `ts_ms` the block's time."""
+    return Entry(ENTRY_VERSION, kind, ledger_id, NO_AUTHOR, index, NO_HASH, ts_ms, codec.encode(body), b"")
+
+
+def decode_entry(leaf: bytes) -> Entry:
+    """Decode a leaf and check what needs no context: version, known kind, sizes. Raises `Reject`."""
+    entry = codec.decode(leaf, Entry, limit=ENTRY_BYTES_MAX)
+    if entry.version != ENTRY_VERSION or entry.kind not in KIND_NAMES:
+        raise Reject(f"couldn't accept an entry: version {entry.version} kind {entry.kind} is unknown")
+    if not (len(entry.ledger_id) == len(entry.author) == len(entry.prev) == 32):
+        raise Reject("couldn't accept an entry: a hash in it is not 32 bytes long")
+    if not (0 <= entry.seq < 2**63 and 0 <= entry.ts_ms < 2**63):
+        raise Reject("couldn't accept an entry: its sequence number or time is out of range")
+    return entry
+
+
+def verify_entry(entry: Entry, id_key: bytes, ledger_id: bytes) -> None:
+    """Raise `Reject` unless the entry belongs to this ledger and its author's key signed it."""
+    if entry.ledger_id != ledger_id:
+        raise Reject("couldn't accept an entry: it belongs to another ledger")
+    message = identity.DOMAIN_ENTRY + ledger_id + entry.signed_bytes()
+    identity.require(id_key, message, entry.signature, f"entry {entry.seq} of {entry.author.hex()[:8]}")

@@ -1,0 +1,387 @@
+"""One member's copy of the ledger: the final state, the blocks being agreed on, and the entries not ordered yet.
+
+This is the application that `swarm.ledger.consensus` asks to build and to judge blocks. What the log alone decides is
+in `swarm.ledger.state`. What depends on who asks is asked of a `Witness`: do I hold these bytes, has that site gone
+silent? Such soft answers delay a vote, they never make a block invalid for ever: two honest members may answer
+differently for a while.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import msgspec
+
+from swarm import codec
+from swarm.charter import SignedCharter
+from swarm.errors import LedgerError, Reject
+from swarm.ledger import entry as e
+from swarm.ledger.block import (
+    BLOCK_BYTES_MAX,
+    BLOCK_LEAVES_MAX,
+    Block,
+    Certificate,
+    FinalBlock,
+    Header,
+    entries_hash,
+    justify_hash,
+)
+from swarm.ledger.consensus import Invalid, Valid, Verdict, Wait
+from swarm.ledger.state import (
+    Placed,
+    Signatures,
+    State,
+    apply_authored,
+    apply_block,
+    apply_derived,
+    derived_leaf,
+    due_commit,
+    genesis,
+    make_close,
+    open_authored,
+)
+from swarm.machine import Digest, NodeId
+
+PENDING_PER_AUTHOR_MAX = 64
+"""Entries of one author that may wait to be ordered. A peer writes three a round and may be a few rounds ahead."""
+
+GATHER_S = 1.0
+"""How long a leader lets entries that complete nothing collect before it spends a block on them."""
+
+ATTEST_GATHER_S = 0.1
+"""How long a leader that already has a quorum of attests waits for the rest, so that they are on record too."""
+
+RESERVED_BYTES = 96 * 1024
+"""Room left in a block for derived entries and certificates."""
+
+
+class Witness(Protocol):
+    """What this member knows and the log does not say."""
+
+    def usable(self, digest: Digest) -> bool | None:
+        """Whether the update is held and fit to be averaged; None while it is not known."""
+        ...
+
+    def moving(self, digest: Digest, now: float) -> bool:
+        """Whether bytes of it are arriving."""
+        ...
+
+    def silent(self, node: NodeId, now: float) -> bool:
+        """Whether the member has made no progress for the charter's patience."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """An authenticated entry that is not final yet."""
+
+    entry: e.Entry
+    leaf: bytes
+    body: msgspec.Struct
+    since: float
+
+
+class Replica:
+    """See the module. `head` is the final state."""
+
+    def __init__(self, signed: SignedCharter, witness: Witness) -> None:
+        self.head = genesis(signed)
+        self._charter = signed.charter
+        self._witness = witness
+        self._signatures = Signatures()
+        self._states: dict[bytes, State] = {self.head.ledger_id: self.head}
+        self._pool: dict[NodeId, dict[int, Pending]] = {card.node: {} for card in signed.charter.members}
+        self._certificate: tuple[Header, Certificate] | None = None
+        self._fresh: list[tuple[Header, Block]] = []
+
+    def restore(self, final: FinalBlock, header: Header) -> None:
+        """Take back a final block this node had made durable: its signatures were checked before that."""
+        self._signatures.trusting = True
+        self.finalized(final, header, 0.0)
+        self._signatures.trusting = False
+
+    # --- entries ------------------------------------------------------------------------------------------------
+
+    def admit(self, leaf: bytes, now: float) -> Pending | None:
+        """Take in a signed entry. Return it when it is new and within bounds, else None.
+
+        Raises:
+            Reject: it is malformed, not signed by a member, or contradicts another entry of its author.
+        """
+        entry = e.decode_entry(leaf)
+        author = NodeId(entry.author)
+        feed = self._pool.get(author)
+        if feed is None:
+            raise Reject(f"couldn't accept an entry: its author {author.hex()[:8]} is not a member")
+        known = feed.get(entry.seq)
+        if known is not None and known.leaf == leaf:
+            return None
+        head = self.head.heads[author]
+        if not head.seq <= entry.seq < head.seq + PENDING_PER_AUTHOR_MAX:
+            return None
+        body = open_authored(self.head, entry, leaf, self._signatures)
+        if known is not None and known.entry.id != entry.id:
+            raise Reject(f"couldn't accept entry {entry.seq} of {author.hex()[:8]}: it signed another one before")
+        pending = Pending(entry, leaf, body, now)
+        feed[entry.seq] = pending
+        return pending
+
+    def pending(self, state: State) -> Iterator[Pending]:
+        """Yield, in member order, the entries that continue the feeds of `state`."""
+        for card in self._charter.members:
+            feed, head = self._pool[card.node], state.heads[card.node]
+            seq, prev = head.seq, head.prev
+            while (found := feed.get(seq)) is not None and found.entry.prev == prev:
+                yield found
+                seq, prev = seq + 1, found.entry.id
+
+    def feed_heads(self) -> tuple[tuple[bytes, int], ...]:
+        """Return, per member, the next sequence number this replica lacks, final and pending entries together."""
+        return tuple((bytes(card.node), self.next_entry(card.node).seq) for card in self._charter.members)
+
+    def entries_from(self, author: NodeId, seq: int) -> list[bytes]:
+        """Return the pending leaves of an author from `seq` on, while they continue."""
+        feed = self._pool.get(author, {})
+        found = []
+        while (pending := feed.get(seq)) is not None:
+            found.append(pending.leaf)
+            seq += 1
+        return found
+
+    def next_entry(self, author: NodeId) -> _Next:
+        """Return the sequence number and previous id that the author's next entry must have."""
+        head, feed = self.head.heads[author], self._pool[author]
+        seq, prev = head.seq, head.prev
+        while (found := feed.get(seq)) is not None and found.entry.prev == prev:
+            seq, prev = seq + 1, found.entry.id
+        return _Next(seq, prev)
+
+    def bodies(self, kind: type[msgspec.Struct]) -> Iterator[tuple[NodeId, msgspec.Struct]]:
+        """Yield the pending bodies of one type, in member order."""
+        for pending in self.pending(self.head):
+            if isinstance(pending.body, kind):
+                yield NodeId(pending.entry.author), pending.body
+
+    def take_final(self) -> list[tuple[Header, Block]]:
+        """Return the blocks finalised since the last call."""
+        fresh, self._fresh = self._fresh, []
+        return fresh
+
+    # --- what consensus asks ------------------------------------------------------------------------------------
+
+    def wants_block(self, parent: bytes, now: float) -> bool:
+        """Whether there is enough to say on top of `parent` to spend a block on it now."""
+        state = self._states.get(parent)
+        if state is None:
+            return False
+        state, oldest = self._ahead(state)
+        if self._ready(state, now, int(now * 1000)) is not None:
+            return True
+        if oldest is None:
+            return False
+        if state.close is not None and len(state.attests) >= self._charter.quorum:
+            waiting = [c.node for c in self._charter.members if c.node not in state.attests]
+            settled = all(self._witness.silent(node, now) for node in waiting)
+            return settled or now - oldest >= ATTEST_GATHER_S
+        return now - oldest >= GATHER_S
+
+    def next_wake(self, now: float) -> float | None:
+        """Return when a gathering period ends."""
+        since = [pending.since for pending in self.pending(self.head)]
+        if not since:
+            return None
+        ends = [min(since) + wait for wait in (ATTEST_GATHER_S, GATHER_S)]
+        return min((end for end in ends if end > now), default=None)
+
+    def build(
+        self, parent: Header | None, parent_hash: bytes, view: int, justify: tuple[Certificate, ...], now: float
+    ) -> tuple[Header, tuple[bytes, ...]] | None:
+        """Return the next block on top of `parent_hash`, or None when the parent's state is not known."""
+        before = self._states.get(parent_hash)
+        if before is None:
+            return None
+        time_ms = max(int(now * 1000), before.time_ms + 1)
+        leaves: list[bytes] = []
+        state = self._record_certificate(before, time_ms, leaves)
+        state = self._order_entries(state, leaves)
+        commit = due_commit(state)
+        if commit is not None:
+            leaves.append(derived_leaf(state, e.ROUND_COMMIT, commit, time_ms))
+            state = apply_derived(state, e.ROUND_COMMIT, commit, time_ms)
+        close = self._ready(state, now, time_ms)
+        if close is not None:
+            leaves.append(derived_leaf(state, e.ROUND_CLOSE, close, time_ms))
+            state = apply_derived(state, e.ROUND_CLOSE, close, time_ms)
+        state = replace(state, height=before.height + 1, time_ms=time_ms)
+        header = Header(
+            epoch=0 if parent is None else parent.epoch,
+            view=view,
+            height=state.height,
+            parent_hash=parent_hash,
+            parent_view=0 if parent is None else parent.view,
+            time_ms=time_ms,
+            first_index=before.size,
+            count=len(leaves),
+            size=state.size,
+            root=state.frontier.root(),
+            entries_hash=entries_hash(leaves),
+            state_hash=state.digest(),
+            justify_hash=justify_hash(justify),
+        )
+        self._states[header.hash] = state
+        return header, tuple(leaves)
+
+    def judge(self, block: Block, header: Header, now: float) -> Verdict:
+        """Say whether to vote for a block: by the log, then by what this member knows."""
+        before = self._states.get(header.parent_hash)
+        if before is None:
+            return Wait("the block it extends is not known here yet", progressing=False)
+        if header.time_ms > now * 1000 + self._charter.ledger.max_skew_ms:
+            return Wait("it is dated in the future", progressing=False)
+        state = self._states.get(header.hash)
+        if state is None:
+            try:
+                state = apply_block(before, header, block.leaves, self._signatures)
+                self._check_recorded(block)
+            except Reject as reason:
+                return Invalid(reason.message)
+            self._states[header.hash] = state
+        if state.close is not None and (before.close is None or before.close.index != state.close.index):
+            return self._judge_close(state, now)
+        return Valid()
+
+    def finalized(self, final: FinalBlock, header: Header, now: float) -> None:
+        """Move the final state forward. Raises `LedgerError` if a certified block breaks the rules."""
+        del now
+        state = self._states.get(header.hash)
+        if state is None:
+            try:
+                state = apply_block(self.head, header, final.block.leaves, self._signatures)
+            except Reject as reason:
+                raise LedgerError(
+                    f"couldn't follow the ledger past height {self.head.height}: {reason.message}",
+                    hint="too many members have lied, or this software differs from theirs; keep the evidence",
+                ) from None
+        self.head = state
+        self._states = {h: s for h, s in self._states.items() if s.height > state.height}
+        self._states[header.hash] = state
+        for node, head in state.heads.items():
+            feed = self._pool[node]
+            for seq in [seq for seq in feed if seq < head.seq]:
+                del feed[seq]
+        if final.certificate:
+            self._certificate = (header, final.certificate[0])
+        self._fresh.append((header, final.block))
+
+    # --- parts --------------------------------------------------------------------------------------------------
+
+    def _ahead(self, state: State) -> tuple[State, float | None]:
+        """Return the state with everything pending applied, and since when the oldest of it has waited."""
+        oldest: float | None = None
+        for pending in self.pending(state):
+            state = apply_authored(state, pending.entry, pending.leaf, self._signatures)
+            oldest = pending.since if oldest is None else min(oldest, pending.since)
+        return state, oldest
+
+    def _record_certificate(self, state: State, time_ms: int, leaves: list[bytes]) -> State:
+        """Put the newest finalize certificate on record when the log does not have it yet."""
+        if self._certificate is None or self._certificate[0].height <= state.certified:
+            return state
+        header, certificate = self._certificate
+        body = e.BlockCert(header.encode(), codec.encode(certificate))
+        leaves.append(derived_leaf(state, e.BLOCK_CERT, body, time_ms))
+        return apply_derived(state, e.BLOCK_CERT, body, time_ms)
+
+    def _order_entries(self, state: State, leaves: list[bytes]) -> State:
+        """Append what is pending, as much as fits."""
+        room = BLOCK_BYTES_MAX - RESERVED_BYTES - sum(map(len, leaves))
+        for pending in self.pending(state):
+            room -= len(pending.leaf)
+            if room < 0 or len(leaves) >= BLOCK_LEAVES_MAX - 2:
+                break
+            state = apply_authored(state, pending.entry, pending.leaf, self._signatures)
+            leaves.append(pending.leaf)
+        return state
+
+    def _ready(self, state: State, now: float, time_ms: int) -> e.RoundClose | None:
+        """Return the close of the open round if, as far as this member knows, it should be closed now.
+
+        Nobody is left out while they make progress, until the charter's deadline (architecture section 4.3).
+        """
+        commit = due_commit(state)
+        if commit is not None:
+            state = apply_derived(state, e.ROUND_COMMIT, commit, time_ms)
+        if state.complete or state.close is not None:
+            return None
+        included: list[Placed] = []
+        rejected: dict[int, int] = {}
+        for card in self._charter.members:
+            placed = state.contributions.get((state.round, card.node))
+            verdict = None if placed is None else self._weigh(state, placed)
+            if placed is not None and verdict == 0:
+                included.append(placed)
+            elif placed is not None and verdict is not None:
+                rejected[placed.index] = verdict
+            elif not self._given_up(state, card.node, placed, now, time_ms):
+                return None
+            elif placed is not None:
+                rejected[placed.index] = e.UNAVAILABLE
+        if len(included) < self._charter.round.min_contributions:
+            return None
+        return make_close(state, included, rejected)
+
+    def _weigh(self, state: State, placed: Placed) -> int | None:
+        """Return 0 to include a contribution, a reason to reject it, None while its bytes are not known."""
+        if placed.body.base_digest != state.committed.model:
+            return e.OTHER_BASE
+        usable = self._witness.usable(Digest(placed.body.update_digest))
+        return None if usable is None else (0 if usable else e.UNUSABLE)
+
+    def _given_up(self, state: State, node: NodeId, placed: Placed | None, now: float, time_ms: int) -> bool:
+        """Whether a round may close without this member."""
+        if time_ms >= state.opened_ms + self._charter.round.deadline_ms:
+            return True
+        if placed is not None and self._witness.moving(Digest(placed.body.update_digest), now):
+            return False
+        return self._witness.silent(node, now)
+
+    def _judge_close(self, state: State, now: float) -> Verdict:
+        """Vote for a close only holding every update it names: a final close proves that the data is available."""
+        assert state.close is not None
+        included: Mapping[int, int] = dict(state.close.body.included)
+        rejected: Mapping[int, int] = dict(state.close.body.rejected)
+        opened = replace(state, close=None)
+        for card in self._charter.members:
+            placed = state.contributions.get((state.round, card.node))
+            reason = None if placed is None else rejected.get(placed.index)
+            if placed is not None and placed.index in included:
+                verdict = self._weigh(opened, placed)
+                if verdict is None:
+                    moving = self._witness.moving(Digest(placed.body.update_digest), now)
+                    return Wait(f"the update of {card.name} has not arrived", progressing=moving)
+                if verdict:
+                    return Invalid(f"the update of {card.name} is {e.REASONS[verdict]}")
+            elif placed is not None and reason == e.UNUSABLE:
+                if self._weigh(opened, placed) == 0:
+                    return Invalid(f"the update of {card.name} is called unusable and is not")
+            elif reason != e.OTHER_BASE and not self._given_up(opened, card.node, placed, now, state.time_ms):
+                return Wait(f"{card.name} is still making progress", progressing=True)
+        return Valid()
+
+    def _check_recorded(self, block: Block) -> None:
+        """Check the signatures of a certificate that a block puts on record."""
+        for leaf in block.leaves[:1]:
+            entry = e.decode_entry(leaf)
+            if entry.kind == e.BLOCK_CERT:
+                body = codec.decode(entry.body, e.BlockCert, limit=e.ENTRY_BYTES_MAX)
+                certificate = codec.decode(body.certificate, Certificate, limit=e.ENTRY_BYTES_MAX)
+                keys = [card.vote_key for card in self._charter.members]
+                certificate.check(self.head.ledger_id, keys, self._charter.quorum)
+
+
+@dataclass(frozen=True, slots=True)
+class _Next:
+    seq: int
+    prev: bytes

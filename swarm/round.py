@@ -1,0 +1,317 @@
+"""One learning round after another: train, offer, close, mix, attest, commit.
+
+The machine is *level-triggered*: `advance` looks at the final state of the ledger, at what this peer has already said
+and at which blobs it holds, and returns whatever should be under way and is not. There is no step to remember across a
+crash: what was durable decides what comes next, so a peer killed at any instruction resumes by starting again.
+
+It knows nothing of links, votes or disks. Bulk work (training, reading updates, averaging) is asked for by effects and
+comes back as events.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import TypeAlias
+
+import msgspec
+
+from swarm.charter import Charter
+from swarm.ledger import entry as e
+from swarm.ledger.state import State
+from swarm.machine import (
+    Digest,
+    Effect,
+    Evaluate,
+    Evaluated,
+    Finished,
+    Mix,
+    Mixed,
+    NodeId,
+    Report,
+    Train,
+    Trained,
+)
+
+TRAIN_ATTEMPTS_MAX = 3
+"""Tries at one round before a site whose training fails sits it out. The next round starts afresh."""
+
+RETRY_S = 5.0
+"""Pause before training is tried again after a failure, so that a broken task does not spin."""
+
+METRIC_LIMIT = 2**52
+"""Largest metric in millionths that is exact as a double on both sides."""
+
+
+class Phase(IntEnum):
+    """What a peer is doing, as told in heartbeats. Numbers are on the wire."""
+
+    WAITING = 0
+    FETCHING = 1
+    TRAINING = 2
+    OFFERED = 3
+    MIXING = 4
+    ATTESTED = 5
+    DONE = 6
+    PAUSED = 7
+
+
+def phase_name(number: int) -> str:
+    """Return the word for a phase a peer told; a newer peer may know phases this one does not."""
+    return Phase(number).name.lower() if number in Phase.__members__.values() else "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Say:
+    """Append an entry to my feed."""
+
+    kind: int
+    body: msgspec.Struct
+
+
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """Get this blob from whoever has it, perhaps these."""
+
+    digest: Digest
+    size: int
+    hints: tuple[NodeId, ...]
+
+
+Action: TypeAlias = Effect | Say | Fetch
+
+
+@dataclass(frozen=True, slots=True)
+class _Model:
+    """The outcome of a round, as a blob."""
+
+    digest: Digest
+    size: int
+
+
+class Round:
+    """One member's part in the rounds. `me` is None for an observer, who mixes and checks but does not train."""
+
+    def __init__(self, charter: Charter, me: NodeId, *, code_digest: bytes, data_digest: bytes) -> None:
+        self.phase = Phase.WAITING
+        self.round = 1
+        self._charter = charter
+        self._me = me
+        self._code_digest = code_digest
+        self._data_digest = data_digest
+        self._mixed: dict[int, _Model] = {}
+        self._training: tuple[int, _Model] | None = None
+        self._mixing: int | None = None
+        self._failures: dict[int, int] = {}
+        self._retry_at = 0.0
+        self._evaluating: set[int] = set()
+        self._evaluated: set[int] = set()
+        self._finished = False
+
+    # --- what should be going on --------------------------------------------------------------------------------
+
+    def advance(
+        self, state: State, mine: Sequence[msgspec.Struct], holds: Callable[[Digest], bool], now: float
+    ) -> list[Action]:
+        """Return what to start. `state` is final; `mine` are my entries that are not; `holds` tells complete blobs."""
+        self._learn_models(state)
+        actions: list[Action] = []
+        actions += self._gather(state, holds)
+        actions += self._mix(state, mine, holds)
+        actions += self._train(state, mine, holds, now)
+        actions += self._evaluate(state, holds)
+        actions += self._finish(state, mine)
+        return actions
+
+    def next_wake(self, now: float) -> float | None:
+        """Return when a failed training may be tried again."""
+        return self._retry_at if self._retry_at > now else None
+
+    def keep(self, state: State) -> set[Digest]:
+        """Return the blobs that a peer one round behind, or this one after a crash, may still ask for."""
+        kept = {model.digest for model in self._mixed.values()}
+        kept.add(Digest(state.committed.model))
+        kept.update(Digest(placed.body.update_digest) for placed in state.contributions.values())
+        return kept
+
+    def said(self, body: msgspec.Struct) -> None:
+        """Note an entry of mine that is final, so that a restart does not repeat what is on record."""
+        if isinstance(body, e.Evaluation):
+            self._evaluated.add(body.round)
+
+    # --- what happened ------------------------------------------------------------------------------------------
+
+    def trained(self, event: Trained, state: State, mine: Sequence[msgspec.Struct], now: float) -> list[Action]:
+        """Offer what local training produced, or say why there is nothing to offer."""
+        training, self._training = self._training, None
+        if event.update is None:
+            tries = self._failures[event.round] = self._failures.get(event.round, 0) + 1
+            self._retry_at = now + RETRY_S
+            rest = "sitting this round out" if tries >= TRAIN_ATTEMPTS_MAX else f"trying again in {RETRY_S:.0f} s"
+            text = f"training for round {event.round} failed: {event.error} ({rest})"
+            return [Report("training_failed", text, {"round": event.round}, level="error")]
+        if training is None or training[0] != event.round:
+            return []  # Answers a request from before a restart: its base is not known for sure.
+        self._failures.pop(event.round, None)
+        body = e.Contribution(
+            round=event.round,
+            attempt=self._last_attempt(event.round, state, mine) + 1,
+            base_height=state.height,
+            base_digest=training[1].digest,
+            update_digest=event.update,
+            update_bytes=event.size,
+            samples=event.samples,
+            metrics=self._millionths(event.metrics),
+            privacy=(0, 0, self._charter.round.clip_norm_milli),
+            code_digest=self._code_digest,
+            data_digest=self._data_digest,
+        )
+        values: dict[str, str | int | float | bool] = {"round": event.round, "samples": event.samples, **event.metrics}
+        text = f"trained round {event.round} on {event.samples} samples"
+        return [Say(e.CONTRIBUTION, body), Report("trained", text, values)]
+
+    def mixed(self, event: Mixed, state: State) -> list[Action]:
+        """Attest the model this peer ended a round with."""
+        self._mixing = None
+        if event.model is None:
+            return [Report("mix_failed", f"couldn't average round {event.round}: {event.error}", level="error")]
+        self._mixed[event.round] = _Model(event.model, event.size)
+        if state.close is None or state.close.body.round != event.round:
+            return []
+        values: dict[str, str | int | float | bool] = {"round": event.round, "model": event.model.hex()}
+        body = e.Attest(event.round, state.close.index, event.model, event.size, (), b"")
+        return [Say(e.ATTEST, body), Report("mixed", f"averaged round {event.round}", values)]
+
+    def evaluated(self, event: Evaluated) -> list[Action]:
+        """Put the model's score on this site's held-out data on record."""
+        self._evaluating.discard(event.round)
+        self._evaluated.add(event.round)
+        if event.error:
+            text = f"evaluating round {event.round} failed: {event.error}"
+            return [Report("evaluation_failed", text, {"round": event.round}, level="error")]
+        body = e.Evaluation(event.round, event.model, event.samples, self._millionths(event.metrics))
+        values: dict[str, str | int | float | bool] = {"round": event.round, "samples": event.samples, **event.metrics}
+        return [Say(e.EVALUATION, body), Report("evaluated", f"evaluated the model of round {event.round}", values)]
+
+    # --- parts --------------------------------------------------------------------------------------------------
+
+    def _learn_models(self, state: State) -> None:
+        """The ledger's word on a model replaces this peer's own."""
+        done = state.committed
+        self._mixed[done.round] = _Model(Digest(done.model), done.model_bytes)
+        for old in [r for r in self._mixed if r < done.round - 1]:
+            del self._mixed[old]
+        for old in [r for r in self._failures if r <= done.round]:
+            del self._failures[old]
+
+    def _model_of(self, round_: int) -> _Model | None:
+        return self._mixed.get(round_)
+
+    def _gather(self, state: State, holds: Callable[[Digest], bool]) -> Iterator[Action]:
+        """Get every update of the open round: a vote for its close needs them all."""
+        for (round_, author), placed in sorted(state.contributions.items()):
+            digest = Digest(placed.body.update_digest)
+            if round_ >= state.round and not holds(digest):
+                yield Fetch(digest, placed.body.update_bytes, (author,))
+
+    def _mix(self, state: State, mine: Sequence[msgspec.Struct], holds: Callable[[Digest], bool]) -> Iterator[Action]:
+        """Average what the close names, once base and updates are here."""
+        close = state.close
+        if close is None or self._mixing is not None:
+            return
+        round_ = close.body.round
+        base = self._model_of(round_ - 1)
+        if self._me in state.attests or any(isinstance(b, e.Attest) and b.close_index == close.index for b in mine):
+            # Already attested, perhaps before a crash: what it said is what it holds, if the blob survived.
+            self._recall(round_, state, mine)
+            return
+        if base is None:
+            return
+        if not holds(base.digest):
+            yield Fetch(base.digest, base.size, ())
+            return
+        weights = [weight for _, weight in close.body.included]
+        terms = tuple((Digest(p.body.update_digest), w) for p, w in zip(close.terms, weights, strict=True))
+        if all(holds(digest) for digest, _ in terms):
+            self._mixing = round_
+            self.phase = Phase.MIXING
+            yield Mix(round_, base.digest, terms)
+
+    def _recall(self, round_: int, state: State, mine: Sequence[msgspec.Struct]) -> None:
+        if round_ in self._mixed:
+            return
+        said = state.attests.get(self._me)
+        for body in mine:
+            if isinstance(body, e.Attest) and body.round == round_:
+                said = (body.model_digest, body.model_bytes)
+        if said is not None:
+            self._mixed[round_] = _Model(Digest(said[0]), said[1])
+
+    def _train(
+        self, state: State, mine: Sequence[msgspec.Struct], holds: Callable[[Digest], bool], now: float
+    ) -> Iterator[Action]:
+        """Train for the open round; for the next as soon as the mean of a closed one is known (finality may trail)."""
+        target = state.round + (1 if state.close is not None else 0)
+        self.round = min(target, self._charter.round.rounds)
+        if self._training is not None or target > self._charter.round.rounds:
+            return
+        base = self._model_of(target - 1)
+        if base is None:
+            return
+        offered = self._offered(target, state, mine)
+        if offered is not None and holds(Digest(offered.update_digest)):
+            self.phase = Phase.ATTESTED if state.close is not None else Phase.OFFERED
+            return
+        if self._failures.get(target, 0) >= TRAIN_ATTEMPTS_MAX or now < self._retry_at:
+            self.phase = Phase.WAITING
+            return
+        if not holds(base.digest):
+            self.phase = Phase.FETCHING
+            yield Fetch(base.digest, base.size, ())
+            return
+        self._training = (target, base)
+        self.phase = Phase.TRAINING
+        yield Train(target, base.digest)
+
+    def _evaluate(self, state: State, holds: Callable[[Digest], bool]) -> Iterator[Action]:
+        """Score each committed model once; what is committed while the trainer is busy waits its turn."""
+        done = state.committed.round
+        model = self._model_of(done)
+        if done < 1 or model is None or done in self._evaluated or done in self._evaluating or not holds(model.digest):
+            return
+        self._evaluating.add(done)
+        yield Evaluate(done, model.digest)
+
+    def _finish(self, state: State, mine: Sequence[msgspec.Struct]) -> Iterator[Action]:
+        """A run is done when its last round is committed and this site has scored the result."""
+        done = state.committed
+        if not state.complete or self._finished or done.round not in self._evaluated or mine:
+            return
+        self._finished = True
+        self.phase = Phase.DONE
+        yield Report("done", f"all {done.round} rounds are committed", {"model": done.model.hex(), "round": done.round})
+        yield Finished("DONE", f"all {done.round} rounds are committed")
+
+    def _offered(self, round_: int, state: State, mine: Sequence[msgspec.Struct]) -> e.Contribution | None:
+        """Return my newest contribution to a round, final or not."""
+        placed = state.contributions.get((round_, self._me))
+        newest = None if placed is None else placed.body
+        for body in mine:
+            if isinstance(body, e.Contribution) and body.round == round_:
+                newest = body if newest is None or body.attempt > newest.attempt else newest
+        return newest
+
+    def _last_attempt(self, round_: int, state: State, mine: Sequence[msgspec.Struct]) -> int:
+        offered = self._offered(round_, state, mine)
+        return 0 if offered is None else offered.attempt
+
+    def _millionths(self, metrics: Mapping[str, float]) -> tuple[tuple[int, int], ...]:
+        """Return the charter's metrics among these, as integers in millionths. Others stay at the site."""
+        found = []
+        for index, name in enumerate(self._charter.metrics):
+            value = metrics.get(name)
+            if value is not None and math.isfinite(value) and abs(value) * e.METRIC_SCALE < METRIC_LIMIT:
+                found.append((index, round(value * e.METRIC_SCALE)))
+        return tuple(found)

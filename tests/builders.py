@@ -1,0 +1,102 @@
+"""Swarms to test with: identities, charters and nodes made from a number, the same ones every time."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from node.core import Node
+from swarm import charter as c
+from swarm.identity import Identity
+from swarm.vector import blob_digest, leaf_hashes
+from topologies.world.clock import EPOCH_S
+
+CODE = hashlib.sha256(b"a task file").digest()
+LAYOUT = hashlib.sha256(b"a layout").digest()
+
+
+@dataclass(frozen=True, slots=True)
+class Swarm:
+    """A complete swarm: every member's secrets and the charter they all signed."""
+
+    identities: tuple[Identity, ...]
+    signed: c.SignedCharter
+    initial: bytes
+
+    @property
+    def charter(self) -> c.Charter:
+        return self.signed.charter
+
+    def node(self, index: int, *, now: float = EPOCH_S, seed: int = 0) -> Node:
+        """Return the machine of one member."""
+        return Node(
+            signed=self.signed,
+            identity=self.identities[index],
+            rng=random.Random(f"node/{seed}/{index}"),
+            now=now,
+            code_digest=CODE,
+            layout_digest=LAYOUT,
+        )
+
+    def factory(self, seed: int, clock: Callable[[], float]) -> Callable[[int, int], Node]:
+        """Return what a `World` makes machines with."""
+        return lambda member, incarnation: self.node(member, now=clock(), seed=seed * 1000 + incarnation)
+
+
+@functools.lru_cache(maxsize=256)
+def identity(number: int) -> Identity:
+    """Return the same identity for the same number."""
+    return Identity.from_seed(hashlib.sha256(b"id%d" % number).digest(), hashlib.sha256(b"curve%d" % number).digest())
+
+
+@functools.lru_cache(maxsize=32)
+def make_swarm(
+    n: int,
+    *,
+    rounds: int = 3,
+    elements: int = 32,
+    edges: tuple[tuple[int, int], ...] = (),
+    min_contributions: int = 1,
+    deadline_ms: int = 600_000,
+    patience_ms: int = 8_000,
+    clip_norm_milli: int = 100_000,
+    t0_ms: int = 1_000,
+    metrics: Sequence[str] = ("loss",),
+    first: int = 0,
+) -> Swarm:
+    """Return a swarm of `n` members whose model starts at zero. `first` picks other identities."""
+    identities = tuple(identity(first + i) for i in range(n))
+    cards = tuple(
+        c.make_card(who, name=f"site-{i}", endpoint=f"tcp://127.0.0.1:{17000 + i}") for i, who in enumerate(identities)
+    )
+    initial = bytes(4 * elements)
+    charter = c.Charter(
+        version=c.CHARTER_VERSION,
+        name="test-swarm",
+        created_ms=int(EPOCH_S * 1000) - 60_000,
+        members=cards,
+        task=c.Task("toy", CODE, LAYOUT, elements, blob_digest(len(initial), leaf_hashes(initial)), 7),
+        round=c.RoundPolicy(
+            rounds, "exact", "none", min_contributions, deadline_ms, patience_ms, clip_norm_milli, 1_000_000
+        ),
+        ledger=c.LedgerPolicy(600_000, t0_ms, False, "record"),
+        metrics=tuple(metrics),
+        edges=edges,
+        predecessor=(),
+        options=(),
+    )
+    signed = c.SignedCharter(charter, {})
+    for who in identities:
+        signed = signed.sign(who)
+    signed.check()
+    return Swarm(identities, signed, initial)
+
+
+def changed(swarm: Swarm, **fields: object) -> c.Charter:
+    """Return the swarm's charter with other terms."""
+    return msgspec.structs.replace(swarm.charter, **fields)

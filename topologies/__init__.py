@@ -1,0 +1,1 @@
+"""Who talks to whom, and a simulated world to try it in."""

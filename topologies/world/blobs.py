@@ -1,0 +1,236 @@
+"""The blob store of one simulated process: models and updates by digest, in memory, with what the real one forgets.
+
+It plays the part of the real store and of the workers that read it (inspection, mixing, training). Like the real one
+it syncs nothing, because every blob can be fetched again by its digest: a process crash leaves all of it in place, a
+power cut may take or tear anything. Unlike the real one it recomputes every digest at `seal`, so a machine that seals
+unverified bytes is caught at once.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import random
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from swarm.ledger.disk import DiskFull
+
+from swarm.machine import (
+    Buffer,
+    Check,
+    Checked,
+    Digest,
+    Evaluate,
+    Evaluated,
+    Event,
+    Forget,
+    Inspect,
+    Inspected,
+    Keep,
+    Mix,
+    Mixed,
+    Seal,
+    Stepped,
+    Stored,
+    StoreFailed,
+    Train,
+    Trained,
+)
+from swarm.mixing.average import weighted_mean_into
+from swarm.privacy.clipping import inspect
+from swarm.vector import blob_digest, leaf_hashes
+from topologies.world.learner import Learner, Lesson, Vector
+
+STEPPED_MAX = 4
+"""Progress events of one training: enough to notice that they stop, few enough to leave the trace readable."""
+
+BLOB_S = 0.001
+"""Virtual time of one piece of work on a blob. Models are tiny here; that it takes time at all is what matters."""
+
+HANG_S = 4.0
+"""A training that hangs shows half its progress at the pace of one that would take this long."""
+
+Work = Callable[[], Sequence[Event]]
+"""What a worker does when its virtual time is over: the events to hand to the machine, in order."""
+
+
+class BlobStore:
+    """Complete blobs and interrupted transfers. While `full` is set nothing can be added."""
+
+    def __init__(self, blobs: Sequence[Buffer] = ()) -> None:
+        self.full = False
+        self._complete: dict[Digest, tuple[Stored, Buffer]] = {}
+        self._partial: dict[Digest, bytearray] = {}
+        for blob in blobs:
+            self.put(blob)
+
+    def put(self, data: Buffer) -> Stored:
+        """Add a complete blob; the store keeps `data` itself, so the caller must not change it afterwards.
+
+        Raises:
+            DiskFull: If nothing fits.
+        """
+        if self.full:
+            raise DiskFull("couldn't write a blob: the disk is full")
+        leaves = leaf_hashes(data)
+        stored = Stored(blob_digest(len(data), leaves), len(data), leaves)
+        self._complete[stored.digest] = (stored, data)
+        return stored
+
+    def listing(self) -> tuple[tuple[Stored, ...], dict[Digest, int]]:
+        """(complete blobs, sizes of partial ones), both in order of digest, as `Started` carries them."""
+        complete = tuple(self._complete[digest][0] for digest in sorted(self._complete))
+        return complete, {digest: len(self._partial[digest]) for digest in sorted(self._partial)}
+
+    def read(self, digest: Digest, offset: int, length: int) -> Buffer | None:
+        """The bytes [offset, offset+length) of a complete or partial blob, or None if they are not here."""
+        found = self._complete.get(digest)
+        if found is not None:
+            # Complete blobs never change, so a view is safe and free.
+            return memoryview(found[1])[offset : offset + length] if offset + length <= len(found[1]) else None
+        partial = self._partial.get(digest)
+        if partial is None or offset + length > len(partial):
+            return None
+        return bytes(partial[offset : offset + length])
+
+    def vector(self, digest: Digest) -> Vector | None:
+        """A complete blob as a flat float32 array (not to be written to), or None if it is not here."""
+        found = self._complete.get(digest)
+        return None if found is None or len(found[1]) % 4 else np.frombuffer(found[1], "<f4")
+
+    def keep(self, effect: Keep) -> StoreFailed | None:
+        """Write a piece of a partial blob, making room for it first."""
+        assert 0 <= effect.offset <= effect.offset + len(effect.payload) <= effect.size, "a piece beyond its blob"
+        if effect.digest in self._complete:
+            return None
+        partial = self._partial.get(effect.digest)
+        if partial is None:
+            if self.full:
+                return StoreFailed(effect.digest, "couldn't begin a transfer: the disk is full")
+            partial = self._partial[effect.digest] = bytearray(effect.size)
+        assert len(partial) == effect.size, "one blob, two sizes"
+        partial[effect.offset : effect.offset + len(effect.payload)] = effect.payload
+        return None
+
+    def seal(self, effect: Seal) -> None:
+        """Make a partial blob complete; its content must be what its digest says."""
+        if effect.digest in self._complete:
+            return
+        data = bytes(self._partial.pop(effect.digest, b""))
+        leaves = leaf_hashes(data)
+        stored = Stored(blob_digest(len(data), leaves), len(data), leaves)
+        assert stored.digest == effect.digest, "sealed a blob whose bytes do not match its digest"
+        self._complete[effect.digest] = (stored, data)
+
+    def forget(self, effect: Forget) -> None:
+        """Drop blobs, complete or partial; unknown digests are nothing to drop."""
+        for digest in effect.digests:
+            self._complete.pop(digest, None)
+            self._partial.pop(digest, None)
+
+    def check(self, effect: Check) -> Work:
+        """Compare a partial blob with its leaf hashes."""
+
+        def work() -> Sequence[Event]:
+            partial = self._partial.get(effect.digest)
+            if partial is None or len(partial) != effect.size:
+                return (Checked(effect.digest, ()),)
+            pairs = zip(leaf_hashes(partial), effect.leaves, strict=True)
+            return (Checked(effect.digest, tuple(i for i, (mine, right) in enumerate(pairs) if mine == right)),)
+
+        return work
+
+    def inspect(self, effect: Inspect, learner: Learner) -> Work:
+        """Read an update through against the learner's model length and norm bound."""
+        update = self.vector(effect.digest)
+
+        def work() -> Sequence[Event]:
+            if update is None:
+                return (Inspected(effect.digest, "it is not in the store or not a whole number of float32 values"),)
+            problem, norm = inspect(update, elements=learner.elements, bound=learner.bound)
+            return (Inspected(effect.digest, problem, norm),)
+
+        return work
+
+    def mix(self, effect: Mix) -> Work:
+        """Average; the inputs are read now, so forgetting them in a later effect does no harm."""
+        base = self.vector(effect.model)
+        updates = [self.vector(digest) for digest, _ in effect.terms]
+
+        def work() -> Sequence[Event]:
+            present = [update for update in updates if update is not None]
+            if base is None or len(present) < len(updates):
+                return (Mixed(effect.round, None, error="couldn't mix: a blob that it names is not in the store"),)
+            out = np.empty_like(base)
+            weighted_mean_into(out, base, present, [weight for _, weight in effect.terms])
+            try:
+                stored = self.put(out.tobytes())
+            except DiskFull as error:
+                return (Mixed(effect.round, None, error=error.message),)
+            return (stored, Mixed(effect.round, stored.digest, stored.size))
+
+        return work
+
+    def train(self, effect: Train, learner: Learner | None, member: int) -> list[tuple[float, Work]]:
+        """Train now, show it later: (delay in seconds, work) for progress and for the result, if there will be one."""
+        model = self._model(effect.model, learner)
+        if learner is None or model is None:
+            error = "couldn't train: the model is not in the store or does not fit the task"
+            return [(BLOB_S, lambda: (Trained(effect.round, None, error=error),))]
+        lesson = learner.train(member, effect.round, model)
+        hangs = lesson.duration_s == math.inf
+        step_s = (HANG_S if hangs else lesson.duration_s) / STEPPED_MAX
+        works: list[tuple[float, Work]] = []
+        for part in range(1, STEPPED_MAX // 2 + 1 if hangs else STEPPED_MAX):
+            stepped = Stepped(effect.round, lesson.steps * part // STEPPED_MAX, lesson.steps)
+            works.append((step_s * part, functools.partial(tuple, (stepped,))))
+        if not hangs:
+            works.append((lesson.duration_s, functools.partial(self._hand_in, effect.round, lesson)))
+        return works
+
+    def _hand_in(self, number: int, lesson: Lesson) -> Sequence[Event]:
+        """The end of a training: the update enters the store, then the machine hears of both."""
+        if lesson.update is None:
+            return (Trained(number, None, metrics=lesson.metrics, error=lesson.error),)
+        try:
+            stored = self.put(lesson.update.tobytes())
+        except DiskFull as error:
+            return (Trained(number, None, error=error.message),)
+        return (stored, Trained(number, stored.digest, stored.size, lesson.samples, lesson.metrics))
+
+    def evaluate(self, effect: Evaluate, learner: Learner | None, member: int) -> Work:
+        """Evaluate a model at one member."""
+        model = self._model(effect.model, learner)
+        if learner is None or model is None:
+            error = "couldn't evaluate: the model is not in the store or does not fit the task"
+            return lambda: (Evaluated(effect.round, effect.model, 0, {}, error),)
+        samples, metrics = learner.evaluate(member, model)
+        return lambda: (Evaluated(effect.round, effect.model, samples, metrics),)
+
+    def _model(self, digest: Digest, learner: Learner | None) -> Vector | None:
+        """A model that fits the learner's task, or None."""
+        model = self.vector(digest)
+        return model if learner is not None and model is not None and model.size == learner.elements else None
+
+    def lose_power(self, rng: random.Random) -> None:
+        """Every blob was still in the page cache: each is kept, torn into a partial one, or gone, by chance."""
+        for digest, (_, data) in list(self._complete.items()):
+            fate = rng.randrange(3)
+            if fate:
+                del self._complete[digest]
+            if fate == 1 and len(data):
+                self._partial[digest] = _torn(data, rng)
+        for digest, partial in list(self._partial.items()):
+            if rng.randrange(3) == 0:
+                del self._partial[digest]
+            elif partial:
+                self._partial[digest] = _torn(partial, rng)
+
+
+def _torn(data: Buffer, rng: random.Random) -> bytearray:
+    """The same size with one stretch never written."""
+    torn = bytearray(data)
+    begin, end = sorted((rng.randrange(len(torn) + 1), rng.randrange(len(torn) + 1)))
+    torn[begin:end] = bytes(end - begin)
+    return torn

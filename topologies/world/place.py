@@ -1,0 +1,84 @@
+"""One simulated process, as the world and its checkers see it, and the counters of a run.
+
+Values only: who it is, what it owns, what it has said, and how far it is with the effects of its last event. What
+happens to it is the world's business. It survives its crashes; the machine inside does not.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+
+from swarm.ledger.journal import Journal, Opened
+
+from swarm.machine import Answer, Effect, Event, Finished, Machine, NodeId, Report
+from topologies.world.blobs import BlobStore
+from topologies.world.clock import Clock
+from topologies.world.disk import SimulatedDisk
+from topologies.world.faults import Crash
+
+Connections = tuple[tuple[int, int, int], ...]
+"""The processes at the other end of a link: (slot, incarnation, epoch of the connection) each. Empty means down."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Stats:
+    """What happened so far. `frames` were sent by machines; copies to twins and repeats are counted on arrival."""
+
+    events: int = 0
+    frames: int = 0
+    frame_bytes: int = 0
+    delivered: int = 0
+    lost: int = 0
+    repeated: int = 0
+    unroutable: int = 0
+    persists: int = 0
+    crashes: int = 0
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Place:
+    """One process: what it owns, what it has said, and how far it is with the effects of its last event."""
+
+    slot: int
+    member: int
+    twin: int
+    id: NodeId
+    name: str
+    disk: SimulatedDisk
+    blobs: BlobStore
+    clock: Clock = field(default_factory=Clock)
+    machine: Machine | None = None
+    incarnation: int = -1
+    journal: Journal | None = None
+    opened: Opened | None = None
+    reports: list[tuple[float, Report]] = field(default_factory=list)
+    answers: list[Answer] = field(default_factory=list)
+    finished: Finished | None = None
+    links: dict[NodeId, Connections] = field(default_factory=dict)
+    """Per neighbour, the connections this process believes in."""
+
+    suspected: dict[NodeId, tuple[int, Connections]] = field(default_factory=dict)
+    """Per neighbour whose link is not what this process believes: the scheduler step since when, and what it is."""
+
+    peers: dict[NodeId, tuple[Place, ...]] = field(default_factory=dict)
+    inbox: deque[Event] = field(default_factory=deque)
+    effects: Sequence[Effect] = ()
+    cursor: int = 0
+    syncing: bool = False
+    wake_at: float = math.inf
+    wake_unix_s: float = math.inf
+    training: int = 0
+    fuse: int = -1
+    """Effects that may still be begun before `crash` strikes; -1 means no crash is armed."""
+
+    crash: Crash | None = None
+    recovery_crashes: int = 0
+
+
+def member_id(member: int) -> NodeId:
+    """The identity of a member where a scenario needs no keys."""
+    return NodeId(sha256(b"simulated member %d" % member).digest())

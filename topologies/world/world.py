@@ -1,0 +1,538 @@
+"""The simulated world: it drives many `Machine`s under one seeded scheduler and virtual time, and obeys their effects.
+
+It is a shell like the real one, so the node that is tested here is the node that ships. It knows the seam and nothing
+behind it: no message, no ledger, no round. Everything random comes from the seed, nothing from the machine it runs on,
+so a run is its seed: same seed, same trace, byte for byte.
+
+What it promises a machine is what the real shell promises: effects in order, a `Persist` durable before anything after
+it is begun. While a sync takes its time the process is busy and events wait, and a crash may fall in any gap between
+two effects or into the sync itself. What survives is what the simulated disk says, read back by the real journal.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
+from typing import NoReturn
+
+from swarm.ledger.journal import Journal
+
+from swarm.errors import StoreError
+from swarm.machine import (
+    Answer,
+    Asked,
+    Buffer,
+    Check,
+    Effect,
+    Evaluate,
+    Event,
+    Finished,
+    Forget,
+    Inspect,
+    Keep,
+    Machine,
+    Mix,
+    NodeId,
+    Persist,
+    Received,
+    Report,
+    Seal,
+    Send,
+    SendChunk,
+    Started,
+    StoreFailed,
+    Train,
+    WakeAt,
+    Woke,
+)
+from topologies.graph import Topology
+from topologies.world.blobs import BLOB_S, BlobStore, Work
+from topologies.world.checkers import Checker, Violation
+from topologies.world.clock import EPOCH_S, Scheduler
+from topologies.world.disk import SimulatedDisk
+from topologies.world.faults import Crash, Fault, FaultPlan
+from topologies.world.learner import Learner
+from topologies.world.links import Links
+from topologies.world.misfortunes import Misfortunes
+from topologies.world.network import NetworkModel, NetworkProfile
+from topologies.world.place import Place, Stats, member_id
+from topologies.world.trace import Trace, Words
+
+EVENTS_MAX = 5_000_000
+"""Scheduler steps of one `run` unless told otherwise: minutes of real time, far beyond any honest scenario."""
+
+RESTART_S = 2.0
+"""A process that stopped itself, or could not start, is tried again after this long, as a service manager does."""
+
+START_SPREAD_S = 0.5
+"""Processes of one swarm start within this time of each other."""
+
+RECOVERY_OPERATIONS_MAX = 12
+"""A crash during recovery falls within this many disk operations; opening a small journal takes about as many."""
+
+SEGMENT_BYTES = 1 << 16
+"""Journal segments are small here, so that rolling to a new one happens in most runs."""
+
+Factory = Callable[[int, int], Machine]
+"""(member, incarnation) -> machine. Incarnations count up from 0 with every start of the member, twins included."""
+
+
+class World:
+    """N members, their links, their disks and their misfortunes.
+
+    Args:
+        seed: Everything random follows from it.
+        make: Makes a machine for each start of a process.
+        topology: Members and links; a frame to anybody but a neighbour goes nowhere.
+        plan: What goes wrong, and when.
+        network: What the links are like.
+        learner: Answers Train, Evaluate and Inspect; without one training fails with a sentence.
+        ids: Identity of each member, default `member_id`.
+        twins: Members run as two processes with one identity and two disks: the liar of Bano et al., "Twins: BFT
+            Systems Made Robust" (2021). Unless the plan routes them, `twin_split` gives each process of the pair half
+            of the other processes; without it both talk to everybody.
+        blobs: Blobs that every store holds from the beginning.
+        checkers: Asked after every event.
+        sync_s: Mean time of a sync; 0 means at once.
+        ledger_id: Names the journal of every disk.
+        record_trace: Keep all lines of the trace, not only the last few.
+    """
+
+    def __init__(
+        self,
+        *,
+        seed: int,
+        make: Factory,
+        topology: Topology,
+        plan: FaultPlan | None = None,
+        network: NetworkProfile | None = None,
+        learner: Learner | None = None,
+        ids: Sequence[NodeId] | None = None,
+        twins: Collection[int] = (),
+        twin_split: bool = True,
+        blobs: Sequence[bytes] = (),
+        checkers: Sequence[Checker] = (),
+        sync_s: float = 0.002,
+        ledger_id: bytes = bytes(32),
+        record_trace: bool = False,
+    ) -> None:
+        self.seed, self.topology, self.plan = seed, topology, plan or FaultPlan()
+        self.learner = learner
+        self.stats = Stats()
+        self.trace = Trace(record=record_trace)
+        self._make, self._sync_s, self._ledger_id = make, sync_s, ledger_id
+        self._rng = _stream("world", seed)
+        self._scheduler = Scheduler()
+        self._at = self._scheduler.at
+        self._tickets = 0
+        self._incarnations = [0] * topology.n
+        self.ids = tuple(ids) if ids is not None else tuple(member_id(member) for member in range(topology.n))
+        assert len(set(self.ids)) == topology.n, "as many different identities as members"
+        self.places = self._populate(sorted(set(twins)), blobs)
+        self.network = NetworkModel(network or NetworkProfile(), len(self.places), _stream("network", seed))
+        self._words = Words({node: f"n{member}" for member, node in enumerate(self.ids)}, EPOCH_S)
+        self._hook(checkers)
+        self._links = Links(self.places, self.network, self._scheduler, self._rng, self._give)
+        self._misfortunes = Misfortunes(
+            self.places,
+            self.network,
+            self._links,
+            self._scheduler,
+            note=lambda text: self._note(None, text),
+            crash=self._crash,
+            set_alarm=self._set_alarm,
+        )
+        self._schedule(sorted(set(twins)) if twin_split else [])
+
+    def _populate(self, twins: Sequence[int], blobs: Sequence[bytes]) -> tuple[Place, ...]:
+        """Members in slots 0..n-1, then the second processes of twins; each knows its neighbours' processes."""
+        who = [(member, 0) for member in range(self.topology.n)] + [(member, 1) for member in twins]
+        places = tuple(
+            Place(
+                slot=slot,
+                member=member,
+                twin=twin,
+                id=self.ids[member],
+                name=f"n{member}" + "b" * twin,
+                disk=SimulatedDisk(),
+                blobs=BlobStore(blobs),
+            )
+            for slot, (member, twin) in enumerate(who)
+        )
+        of_member = [tuple(place for place in places if place.member == member) for member in range(self.topology.n)]
+        for place in places:
+            for neighbour in self.topology.neighbours(place.member):
+                place.peers[self.ids[neighbour]] = of_member[neighbour]
+                place.links[self.ids[neighbour]] = ()
+        return places
+
+    def _hook(self, checkers: Sequence[Checker]) -> None:
+        """Remember only the hooks that are overridden: a run makes millions of calls."""
+        self._checkers = tuple(checkers)
+        self._on_start = [c.on_start for c in checkers if type(c).on_start is not Checker.on_start]
+        self._on_event = [c.on_event for c in checkers if type(c).on_event is not Checker.on_event]
+        self._on_persist = [c.on_persist for c in checkers if type(c).on_persist is not Checker.on_persist]
+        self._on_send = [c.on_send for c in checkers if type(c).on_send is not Checker.on_send]
+        self._on_crash = [c.on_crash for c in checkers if type(c).on_crash is not Checker.on_crash]
+
+    def _schedule(self, split: Sequence[int]) -> None:
+        for place in self.places:
+            self._at(START_SPREAD_S * self._rng.random(), self._start, place)
+        for member in split:
+            others = [place.slot for place in self.places if place.member != member]
+            self._rng.shuffle(others)
+            half = len(others) // 2
+            self._misfortunes.route_twin(member, others[:half], others[half:])
+        for fault in self.plan.faults:
+            self._at(fault.at_s, self.strike, fault)
+        if self.plan.heal_s < math.inf:
+            self._at(self.plan.heal_s, self._misfortunes.heal)
+
+    # What scenarios use.
+
+    @property
+    def now(self) -> float:
+        """Virtual time, in seconds from the beginning of the run."""
+        return self._scheduler.now
+
+    def run(
+        self, until: float | Callable[[World], bool], *, max_events: int = EVENTS_MAX, end_s: float = math.inf
+    ) -> bool:
+        """Go on until virtual time `until`, or until a condition holds, asked at once and after every step.
+
+        Returns:
+            Whether it came to that: False if `max_events` steps or virtual time `end_s` were used up before, or
+            nothing is left to happen and the condition does not hold.
+
+        Raises:
+            Violation: A checker objected.
+        """
+        if not callable(until):
+            return self._scheduler.run(until, max_events, None)
+        condition = until
+        return self._scheduler.run(end_s, max_events, lambda: condition(self))
+
+    def end(self) -> None:
+        """Ask every checker for its last word.
+
+        Raises:
+            Violation: A checker objected.
+        """
+        for checker in self._checkers:
+            checker.at_end(self)
+
+    def fail(self, text: str) -> NoReturn:
+        """Stop the run: `text` says which truth does not hold.
+
+        Raises:
+            Violation: Always, with seed, time and the last lines of the trace.
+        """
+        tail = "\n".join(self.trace.lines()[-20:])
+        raise Violation(f"{text} (seed {self.seed}, at {self.now:.6f} s)\n{tail}")
+
+    def place(self, node: int, twin: int = 0) -> Place:
+        """The process of a member, or its second one."""
+        if not twin:
+            return self.places[node]
+        return next(place for place in self.places if place.member == node and place.twin == twin)
+
+    def ask(self, node: int, question: str, *, twin: int = 0) -> int:
+        """Put a local question to a member now; the answer, with the ticket returned here, appears in its `answers`."""
+        self._tickets += 1
+        place = self.place(node, twin)
+        ticket = self._tickets
+        self._later(place, 0.0, lambda: (Asked(ticket, question),))
+        return ticket
+
+    def strike(self, fault: Fault) -> None:
+        """Let a fault happen now, whatever its `at_s` says."""
+        self._misfortunes.strike(fault)
+
+    def trace_digest(self) -> str:
+        """SHA-256 of the trace so far: equal for equal runs."""
+        return self.trace.digest()
+
+    # Handing events over.
+
+    def _later(self, place: Place, delay_s: float, work: Work) -> None:
+        """Hand the result of `work` to the machine that runs now, if it still runs then."""
+        self._at(self._scheduler.now + delay_s, self._finish, place, place.incarnation, work)
+
+    def _finish(self, place: Place, incarnation: int, work: Work) -> None:
+        if place.machine is None or place.incarnation != incarnation:
+            return
+        for event in work():
+            self._give(place, incarnation, event)
+
+    def _note(self, place: Place | None, text: str) -> None:
+        self.trace.add(f"{self._scheduler.now:.6f} {place.name if place else 'world'} {text}")
+
+    # A process and its machine.
+
+    def _give(self, place: Place, incarnation: int, event: Event) -> None:
+        """Let the machine handle an event, or queue it while a sync keeps the process busy."""
+        if place.machine is None or place.incarnation != incarnation:
+            return
+        if place.syncing or place.inbox:
+            place.inbox.append(event)
+        else:
+            self._handle(place, place.machine, event)
+
+    def _handle(self, place: Place, machine: Machine, event: Event) -> None:
+        effects = machine.handle(event, place.clock.read(self._scheduler.now))
+        self.stats.events += 1
+        line = f"{self._scheduler.now:.6f} {place.name} {self._words.event(event)}"
+        if effects:
+            self.trace.add(f"{line} > {self._words.effects(effects)}")
+            place.effects, place.cursor = effects, 0
+            self._perform(place)
+        else:
+            self.trace.add(line)
+        for hook in self._on_event:
+            hook(self, place.member, place.twin, event, effects)
+
+    def _perform(self, place: Place) -> None:
+        """Obey effects from the cursor on, until they are done, a sync takes time, or the process stops."""
+        effects, obey = place.effects, self._obey
+        while place.cursor < len(effects):
+            if place.fuse >= 0:
+                if place.fuse == 0 and place.crash is not None:
+                    self._crash(place, place.crash)
+                    return
+                place.fuse -= 1
+            effect = effects[place.cursor]
+            if isinstance(effect, Send):
+                self._send(place, effect.to, effect.frame, None)
+            elif isinstance(effect, Persist):
+                if self._sync_s > 0.0:
+                    place.syncing = True
+                    took = self._sync_s * (0.5 + self._rng.random())
+                    self._at(self._scheduler.now + took, self._synced, place, place.incarnation)
+                    return
+                if not self._persist(place, effect):
+                    return
+            else:
+                obey(place, effect)
+            place.cursor += 1
+        place.effects = ()
+
+    def _synced(self, place: Place, incarnation: int) -> None:
+        """A sync is over: go on with the effects after it, then with the events that waited."""
+        if place.machine is None or place.incarnation != incarnation:
+            return
+        effect = place.effects[place.cursor]
+        assert isinstance(effect, Persist), "only a Persist takes time"
+        place.syncing = False
+        if not self._persist(place, effect):
+            return
+        place.cursor += 1
+        self._perform(place)
+        while place.inbox and not place.syncing and place.machine is not None:
+            self._handle(place, place.machine, place.inbox.popleft())
+
+    def _persist(self, place: Place, effect: Persist) -> bool:
+        """Make the records durable; on failure the process stops, as it must when it cannot know what is durable."""
+        assert place.journal is not None, "a running process has its journal open"
+        try:
+            place.journal.append(effect.records)
+        except StoreError as error:
+            self._note(place, f"stops: {error.message}")
+            self._crash(place, Crash(at_s=self._scheduler.now, slot=place.slot, down_s=RESTART_S))
+            return False
+        self.stats.persists += 1
+        for hook in self._on_persist:
+            hook(self, place.member, place.twin, effect.records)
+        return True
+
+    def _obey(self, place: Place, effect: Effect) -> None:
+        match effect:
+            case WakeAt(time=time):
+                self._set_alarm(place, time)
+            case SendChunk():
+                self._send_chunk(place, effect)
+            case Keep():
+                if (failed := place.blobs.keep(effect)) is not None:
+                    self._later(place, 0.0, lambda: (failed,))
+            case Seal():
+                place.blobs.seal(effect)
+            case Check():
+                self._later(place, BLOB_S, place.blobs.check(effect))
+            case Forget():
+                place.blobs.forget(effect)
+            case Inspect():
+                assert self.learner is not None, "a machine that inspects updates needs a learner"
+                self._later(place, BLOB_S, place.blobs.inspect(effect, self.learner))
+            case Mix():
+                self._later(place, BLOB_S, place.blobs.mix(effect))
+            case Train():
+                self._train(place, effect)
+            case Evaluate():
+                self._later(place, BLOB_S, place.blobs.evaluate(effect, self.learner, place.member))
+            case Report():
+                place.reports.append((self._scheduler.now, effect))
+            case Answer():
+                place.answers.append(effect)
+            case Finished():
+                place.finished = effect
+            case Send() | Persist():
+                raise AssertionError("obeyed by _perform")
+
+    # Links.
+
+    def _send(self, place: Place, to: NodeId, frame: bytes, payload: Buffer | None) -> None:
+        stats, route, slot = self.stats, self.network.route, place.slot
+        size = len(frame) if payload is None else len(frame) + len(payload)
+        stats.frames += 1
+        stats.frame_bytes += size
+        for hook in self._on_send:
+            hook(self, place.member, place.twin, to, frame)
+        targets = place.peers.get(to)
+        if targets is None:
+            stats.unroutable += 1
+            return
+        event = Received(place.id, frame, payload)  # one object for all copies: events are frozen
+        for target in targets:
+            arrivals = route(slot, target.slot, size, self._scheduler.now)
+            if not arrivals:
+                stats.lost += 1
+                if self.network.profile.fifo:
+                    self._links.notice_pair(place, target)
+            elif len(arrivals) > 1:
+                stats.repeated += 1
+            for at_s in arrivals:
+                self._at(at_s, self._arrive, slot, target, self.network.epoch(slot, target.slot), event)
+
+    def _arrive(self, source: int, target: Place, epoch: int, event: Received) -> None:
+        network = self.network
+        if (
+            target.machine is None
+            or not network.is_open(source, target.slot)
+            or network.epoch(source, target.slot) != epoch
+        ):
+            self.stats.lost += 1
+            return
+        self.stats.delivered += 1
+        self._give(target, target.incarnation, event)
+
+    def _send_chunk(self, place: Place, effect: SendChunk) -> None:
+        payload = place.blobs.read(effect.digest, effect.offset, effect.length)
+        if payload is not None:
+            self._send(place, effect.to, effect.frame, payload)
+            return
+        failed = StoreFailed(effect.digest, f"couldn't read {effect.length} bytes at {effect.offset}: not in the store")
+        self._later(place, 0.0, lambda: (failed,))
+
+    # Time.
+
+    def _set_alarm(self, place: Place, unix_s: float) -> None:
+        at_s = max(self._scheduler.now, place.clock.when(unix_s))
+        place.wake_unix_s = unix_s
+        if at_s != place.wake_at:
+            place.wake_at = at_s
+            if at_s < math.inf:
+                self._at(at_s, self._wake, place, place.incarnation, at_s)
+
+    def _wake(self, place: Place, incarnation: int, at_s: float) -> None:
+        """Only the alarm set last rings; older ones find that `wake_at` is no longer theirs."""
+        if place.incarnation == incarnation and place.wake_at == at_s:
+            place.wake_at = place.wake_unix_s = math.inf
+            self._give(place, incarnation, Woke())
+
+    def _train(self, place: Place, effect: Train) -> None:
+        """Train; a training that still runs is given up for the new one."""
+        place.training += 1
+        token = place.training
+        for delay_s, work in place.blobs.train(effect, self.learner, place.member):
+            self._later(place, delay_s, _while_current(place, token, work))
+
+    # Starting and stopping.
+
+    def _start(self, place: Place) -> None:
+        """Read the disk back with the real journal and make a new machine; try again later if that fails."""
+        place.clock.restart()
+        if place.recovery_crashes > 0:
+            place.recovery_crashes -= 1
+            self._crash_in_recovery(place)
+            return
+        journal = Journal(place.disk, ledger_id=self._ledger_id, segment_bytes=SEGMENT_BYTES)
+        try:
+            opened = journal.open()
+        except StoreError as error:
+            self._note(place, f"couldn't start: {error.message}")
+            place.disk.crash(self._rng)
+            self._at(self._scheduler.now + RESTART_S, self._start, place)
+            return
+        place.journal, place.opened = journal, opened
+        place.incarnation = self._incarnations[place.member]
+        self._incarnations[place.member] += 1
+        place.machine = self._make(place.member, place.incarnation)
+        for hook in self._on_start:
+            hook(self, place.member, place.twin, opened.records)
+        blobs, partial = place.blobs.listing()
+        self._give(place, place.incarnation, Started(opened.records, blobs, partial))
+        for peer in place.peers:
+            for other in place.peers[peer]:
+                self._links.notice_pair(place, other)
+
+    def _crash(self, place: Place, crash: Crash) -> None:
+        """Stop now. A sync under way may have written nothing, something or everything."""
+        if place.machine is None:
+            return
+        self.stats.crashes += 1
+        self._note(place, f"crash after effect {place.cursor} of {len(place.effects)}" + " power" * crash.power)
+        if place.syncing:
+            self._tear(place)
+        place.disk.crash(self._rng)
+        if crash.power:
+            place.blobs.lose_power(self._rng)
+        place.machine = place.journal = place.crash = None
+        place.inbox.clear()
+        place.effects, place.cursor, place.syncing, place.fuse = (), 0, False, -1
+        place.wake_at = place.wake_unix_s = math.inf
+        place.links = dict.fromkeys(place.links, ())
+        place.suspected.clear()
+        place.recovery_crashes = crash.recovery_crashes
+        self.network.restarted(place.slot)
+        self._links.notice_all()
+        for hook in self._on_crash:
+            hook(self, place.member, place.twin)
+        self._at(self._scheduler.now + crash.down_s, self._start, place)
+
+    def _tear(self, place: Place) -> None:
+        """The sync under way wrote nothing, a part, or all of it, unacknowledged."""
+        effect, journal = place.effects[place.cursor], place.journal
+        assert isinstance(effect, Persist), "only a Persist takes time"
+        assert journal is not None, "a running process has its journal open"
+        records = effect.records
+        fate = self._rng.randrange(3)
+        if fate == 1:
+            self._interrupted(place.disk, lambda: journal.append(records))
+        elif fate == 2:
+            with suppress(StoreError):
+                journal.append(records)
+
+    def _crash_in_recovery(self, place: Place) -> None:
+        """Begin to read the disk, stop at any of its operations, and try again."""
+        self._note(place, "crash in recovery")
+        journal = Journal(place.disk, ledger_id=self._ledger_id, segment_bytes=SEGMENT_BYTES)
+        self._interrupted(place.disk, journal.open)
+        place.disk.crash(self._rng)
+        self._at(self._scheduler.now + RESTART_S, self._start, place)
+
+    def _interrupted(self, disk: SimulatedDisk, act: Callable[[], object]) -> None:
+        """Let the disk refuse its k-th operation from now and everything after it, as if the process were gone."""
+        disk.stop_after(self._rng.randrange(RECOVERY_OPERATIONS_MAX))
+        with suppress(StoreError):
+            act()
+
+
+def _stream(purpose: str, seed: int) -> random.Random:
+    """Randomness of its own for each purpose, so that a change to one does not shift the others."""
+    return random.Random(f"{purpose}/{seed}")  # noqa: S311 - to be repeated, not secret
+
+
+def _while_current(place: Place, token: int, work: Work) -> Work:
+    """Nothing, if a later training has taken the place of this one."""
+    return lambda: work() if place.training == token else ()
