@@ -12,6 +12,8 @@ import hashlib
 import random
 from collections.abc import Sequence
 
+import msgspec
+
 from gossip import wire
 from gossip.messages import FeedHeads, Heartbeat, Hello, Message, Refuse
 from gossip.peers import HEARTBEAT_S, Peers
@@ -74,8 +76,8 @@ class Engine:
             return False, effects
         member.refused = ""
         fresh, member.welcome = not member.welcome, True
-        # A greeting from a peer that restarted, or that missed ours, is answered with ours.
-        return fresh, [Send(sender, wire.encode(self._hello))] if fresh else []
+        answer = msgspec.structs.replace(self._hello, answer=False)
+        return fresh, [Send(sender, wire.encode(answer))] if hello.answer else []
 
     def on_refuse(self, sender: NodeId, refuse: Refuse) -> list[Effect]:
         """Say in words why a peer will not work with this node."""

@@ -18,7 +18,8 @@ from swarm.ledger.consensus import Status
 class Hello(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """First message on a link, both ways: who speaks what, about which swarm. A mismatch is said in words by both ends.
 
-    `protocol` is (major, minor). The digests are 32 bytes each.
+    `protocol` is (major, minor). The digests are 32 bytes each. `answer` asks for the receiver's greeting in return; a
+    greeting that is itself an answer does not ask.
     """
 
     protocol: tuple[int, int]
@@ -28,6 +29,7 @@ class Hello(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
     charter: bytes
     task: bytes
     layout: bytes
+    answer: bool
 
 
 class Refuse(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):

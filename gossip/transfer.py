@@ -32,6 +32,9 @@ HOLDERS_TOLD_MAX = 4096
 REQUEST_S = 10.0
 """A peer that sends nothing of what it was asked for this long is not waited for any longer."""
 
+SEARCH_S = 2.0
+"""Between questions after a blob of which nothing is on its way."""
+
 MOVING_S = 5.0
 """Bytes that arrived within this time count as progress."""
 
@@ -82,6 +85,8 @@ class _Fetch:
     verified: set[int] = field(default_factory=set)
     banned: set[NodeId] = field(default_factory=set)
     announced: int = 0
+    search_at: float = 0.0
+    searched: int = 0
     moved_at: float = -1e9
 
 
@@ -123,9 +128,9 @@ class Transfer:
         """Whether a blob is complete."""
         return digest in self._held
 
-    def held(self) -> list[Digest]:
-        """Return the complete blobs."""
-        return list(self._held)
+    def known(self) -> list[Digest]:
+        """Return the blobs that are held, complete or in part, and those being fetched."""
+        return list({**self._held, **self._partial, **self._fetches})
 
     def progress(self, digest: Digest) -> tuple[int, int] | None:
         """Return (bytes verified, size) of a blob that is being fetched."""
@@ -160,6 +165,7 @@ class Transfer:
             if leaf_count(size) > LEAVES_MAX:
                 return []
             fetch = self._fetches[digest] = _Fetch(size, tuple(hints), partial=self._partial.get(digest) == size)
+            fetch.search_at = now + SEARCH_S
         elif hints and not set(hints) <= set(fetch.hints):
             fetch.hints = (*fetch.hints, *(node for node in hints if node not in fetch.hints))
         else:
@@ -241,7 +247,7 @@ class Transfer:
         return self._after_leaf(checked.digest, fetch) + self._pursue(checked.digest, fetch, now)
 
     def step(self, now: float) -> list[Effect]:
-        """Stop waiting for peers that do not deliver."""
+        """Stop waiting for peers that do not deliver, and look for holders of what nobody offers."""
         effects: list[Effect] = []
         for digest, fetch in list(self._fetches.items()):
             late = [i for i, leaf in fetch.active.items() if self._overdue(leaf, now)]
@@ -254,11 +260,25 @@ class Transfer:
                 del fetch.asked_leaves[node]
             if late or asked:
                 effects += self._pursue(digest, fetch, now)
+            if not fetch.active and not fetch.checking and now >= fetch.search_at:
+                effects += self._search(digest, fetch, now)
         return effects
 
     def next_wake(self, now: float) -> float | None:
         """Return when `step` may have something to do."""
-        return now + REQUEST_S / 4 if self._fetches else None
+        return now + SEARCH_S / 2 if self._fetches else None
+
+    def _search(self, digest: Digest, fetch: _Fetch, now: float) -> list[Effect]:
+        """An offer may have been lost: ask any linked peer, one after the other, whether it has the blob."""
+        fetch.search_at = now + SEARCH_S
+        candidates = [node for node in self._peers if node not in fetch.banned]
+        if not candidates:
+            # Everybody has sent wrong bytes at some time; better to try again than to wait for ever.
+            fetch.banned.clear()
+            return []
+        chosen = candidates[fetch.searched % len(candidates)]
+        fetch.searched += 1
+        return [Send(chosen, wire.encode(m.GetLeaves(digest)))]
 
     # --- receiving ----------------------------------------------------------------------------------------------
 
@@ -480,10 +500,14 @@ class Transfer:
     def _on_get_leaves(self, sender: NodeId, digest: Digest) -> list[Effect]:
         blob, fetch = self._held.get(digest), self._fetches.get(digest)
         if blob is not None:
-            return [Send(sender, wire.encode(m.Leaves(digest, blob.size, b"".join(blob.leaves))))]
-        if fetch is not None and fetch.hashes:
-            return [Send(sender, wire.encode(m.Leaves(digest, fetch.size, b"".join(fetch.hashes))))]
-        return [Send(sender, wire.encode(m.Missing(digest)))]
+            size, hashes, have = blob.size, blob.leaves, b""
+        elif fetch is not None and fetch.hashes:
+            size, hashes, have = fetch.size, fetch.hashes, _bitmap(fetch.verified, len(fetch.hashes))
+        else:
+            return [Send(sender, wire.encode(m.Missing(digest)))]
+        # Who asks has perhaps missed the offer, so it is repeated.
+        answer = (m.Leaves(digest, size, b"".join(hashes)), m.Have(digest, size, have))
+        return [Send(sender, wire.encode(message)) for message in answer]
 
 
 def _bitmap(leaves: set[int], count: int) -> bytes:

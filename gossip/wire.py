@@ -47,6 +47,12 @@ def encode(message: m.Message) -> bytes:
     return bytes((WIRE_VERSION, _KIND_OF[type(message)])) + codec.encode(message)
 
 
+def kind(frame: bytes) -> type[m.Message] | None:
+    """Return the message type a frame claims to be, without decoding it."""
+    known = _KINDS.get(frame[1]) if len(frame) > 1 else None
+    return None if known is None else known[0]
+
+
 def decode(frame: bytes) -> m.Message:
     """Return the message of a frame.
 

@@ -898,12 +898,12 @@ def _peer_of(fd: int) -> str:
     try:
         connection = socket.socket(fileno=fd)
     except OSError:
-        return "an address that is gone"
+        return "an unknown address"
     try:
         host, port = connection.getpeername()[:2]
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     except OSError:
-        return "an address that is gone"
+        return "an unknown address"
     finally:
         connection.detach()
 

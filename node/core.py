@@ -100,6 +100,7 @@ class Node:
             charter=self._ledger_id,
             task=code_digest,
             layout=layout_digest,
+            answer=True,
         )
         self.peers = Peers(charter, identity.node, now)
         self.engine = Engine(charter, identity.node, hello, self.peers, rng)
@@ -428,7 +429,7 @@ class Node:
         for _, body in self.replica.bodies(e.Contribution):
             assert isinstance(body, e.Contribution)
             keep.add(Digest(body.update_digest))
-        gone = [digest for digest in self.transfer.held() if digest not in keep]
+        gone = [digest for digest in self.transfer.known() if digest not in keep]
         self._verdicts = {digest: problem for digest, problem in self._verdicts.items() if digest not in gone}
         return self.transfer.forget(gone) if gone else []
 
@@ -479,7 +480,12 @@ class Node:
             body=say.body,
         )
         leaf = entry.encode()
-        self.replica.admit(leaf, now)
+        try:
+            self.replica.admit(leaf, now)
+        except Reject as reason:
+            # Somebody else speaks with this identity: a cloned disk, or a folder restored from an old backup.
+            text = f"this node's identity has been used elsewhere: {reason.message}"
+            return [Report("identity_conflict", text, level="error")]
         record = Record(RECORD_ENTRY, self.replica.head.height, leaf)
         return [Persist((record,)), *self.engine.broadcast(m.EntryMessage(leaf))]
 

@@ -71,6 +71,9 @@ def decode(data: bytes, type_: type[T], *, limit: int) -> T:
 
 def _check(value: object, depth: int) -> None:
     """Refuse everything outside the profile, on the way out as on the way in."""
+    kind = type(value)
+    if kind is int or kind is bytes or kind is bool:
+        return
     if isinstance(value, (tuple, list)):
         if depth >= DEPTH_MAX:
             raise TypeError(f"nested deeper than {DEPTH_MAX} arrays")
@@ -82,8 +85,8 @@ def _check(value: object, depth: int) -> None:
         # Two spellings of one name would be two identities to a machine and one to a person.
         if not (value.isascii() or unicodedata.is_normalized("NFC", value)):
             raise TypeError("text is not in Unicode normal form C")
-    elif not isinstance(value, (int, bytes, bytearray, memoryview)):
-        raise TypeError(f"{type(value).__name__} is outside the canonical profile")
+    elif not isinstance(value, (int, bytearray, memoryview)):
+        raise TypeError(f"{kind.__name__} is outside the canonical profile")
 
 
 def _brief(error: Exception) -> str:

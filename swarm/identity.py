@@ -10,6 +10,7 @@ Every signature is over a prefix that names its purpose, so that no signature ca
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import hmac
 from dataclasses import dataclass
@@ -93,6 +94,7 @@ class Identity:
         return f"Identity({self.node.hex()[:12]}…)"
 
 
+@functools.lru_cache(maxsize=4096)
 def node_id(founding_id_key: bytes) -> NodeId:
     """Return the 32-byte id of the member that first appeared with this identity key."""
     return NodeId(hashlib.sha256(DOMAIN_NODE + founding_id_key).digest())

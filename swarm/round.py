@@ -279,7 +279,10 @@ class Round:
         """Score each committed model once; what is committed while the trainer is busy waits its turn."""
         done = state.committed.round
         model = self._model_of(done)
-        if done < 1 or model is None or done in self._evaluated or done in self._evaluating or not holds(model.digest):
+        if done < 1 or model is None or done in self._evaluated or done in self._evaluating:
+            return
+        if not holds(model.digest):
+            yield Fetch(model.digest, model.size, ())
             return
         self._evaluating.add(done)
         yield Evaluate(done, model.digest)

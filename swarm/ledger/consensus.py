@@ -108,8 +108,12 @@ class Application(Protocol):
         """Return the block to propose, or None when there is nothing to propose yet."""
         ...
 
+    def observe(self, block: Block, header: Header) -> None:
+        """Take note of a block that others may extend, whether or not this member would vote for it."""
+        ...
+
     def judge(self, block: Block, header: Header, now: float) -> Verdict:
-        """Say whether to vote for a block whose justification is in order."""
+        """Say whether to vote for a block whose justification is in order and whose ancestors were observed."""
         ...
 
     def finalized(self, final: FinalBlock, header: Header, now: float) -> None:
@@ -180,6 +184,17 @@ class Note:
 Output: TypeAlias = Durable | ToAll | ToOne | Note
 
 
+@dataclass(frozen=True, slots=True)
+class Contradiction:
+    """Two signed messages of one member that no honest member signs both of: canonical bytes of votes or blocks."""
+
+    rule: str
+    culprit: int
+    view: int
+    first: bytes
+    second: bytes
+
+
 @dataclass(slots=True)
 class _Body:
     block: Block
@@ -236,7 +251,7 @@ class Consensus:
         self._stall_at: float | None = None
         self._stall_s = self._timing.standstill_s
         self._budgets: dict[int, tuple[float, int]] = {}
-        self.evidence: list[tuple[str, bytes, bytes]] = []
+        self.evidence: list[Contradiction] = []
         self.stalled_since: float | None = None
 
     # --- what others may look at --------------------------------------------------------------------------------
@@ -457,7 +472,7 @@ class Consensus:
             return False
         for block_hash in list(state.bodies):
             body = state.bodies[block_hash]
-            if body.invalid or not self._known_parent(body.header):
+            if body.invalid or not self._observe(body.header.parent_hash):
                 continue
             verdict = self._app.judge(body.block, body.header, now)
             match verdict:
@@ -500,6 +515,8 @@ class Consensus:
         if base is None:
             return False
         parent, parent_hash, justify = base
+        if not self._observe(parent_hash):
+            return False
         if not self._app.wants_block(parent_hash, now):
             # An empty block only serves to finalise its ancestors, when their own votes did not.
             overdue = state.armed_at is not None and now >= state.armed_at + self._empty_s()
@@ -709,8 +726,9 @@ class Consensus:
                 self._accuse(rule, codec.encode(other), codec.encode(vote), vote.signer, vote.view)
 
     def _accuse(self, rule: str, first: bytes, second: bytes, culprit: int, view: int) -> None:
-        if len(self.evidence) < EVIDENCE_MAX and all(pair != (rule, first, second) for pair in self.evidence):
-            self.evidence.append((rule, first, second))
+        found = Contradiction(rule, culprit, view, first, second)
+        if len(self.evidence) < EVIDENCE_MAX and found not in self.evidence:
+            self.evidence.append(found)
             text = f"member {culprit} contradicted itself in view {view}: {rule}"
             self._out.append(Note("equivocation", text, "error"))
 
@@ -758,8 +776,14 @@ class Consensus:
     def _live(self, view: int) -> bool:
         return self.final_view < view <= self._view + VIEWS_AHEAD_MAX
 
-    def _known_parent(self, header: Header) -> bool:
-        return header.parent_hash == self.final_hash or header.parent_hash in self._headers
+    def _observe(self, block_hash: bytes) -> bool:
+        """Show the application the blocks above the final one up to this one. Return whether all of them are here."""
+        chain = self._chain(block_hash)
+        if chain is None:
+            return False
+        for body in chain:
+            self._app.observe(body.block, body.header)
+        return True
 
     def _timeout(self, view: int) -> float:
         timing = self._timing

@@ -8,6 +8,7 @@ differently for a while.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -30,6 +31,7 @@ from swarm.ledger.block import (
 )
 from swarm.ledger.consensus import Invalid, Valid, Verdict, Wait
 from swarm.ledger.state import (
+    Authored,
     Placed,
     Signatures,
     State,
@@ -75,12 +77,25 @@ class Witness(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """An authenticated entry that is not final yet."""
+    """An entry that is not final yet, and since when it has waited."""
 
-    entry: e.Entry
-    leaf: bytes
-    body: msgspec.Struct
+    authored: Authored
     since: float
+
+    @property
+    def entry(self) -> e.Entry:
+        """The envelope."""
+        return self.authored.entry
+
+    @property
+    def leaf(self) -> bytes:
+        """The envelope's bytes."""
+        return self.authored.leaf
+
+    @property
+    def body(self) -> msgspec.Struct:
+        """What it says."""
+        return self.authored.body
 
 
 class Replica:
@@ -95,6 +110,7 @@ class Replica:
         self._pool: dict[NodeId, dict[int, Pending]] = {card.node: {} for card in signed.charter.members}
         self._certificate: tuple[Header, Certificate] | None = None
         self._fresh: list[tuple[Header, Block]] = []
+        self._ahead_of: dict[bytes, tuple[State, float | None]] = {}
 
     def restore(self, final: FinalBlock, header: Header) -> None:
         """Take back a final block this node had made durable: its signatures were checked before that."""
@@ -121,11 +137,11 @@ class Replica:
         head = self.head.heads[author]
         if not head.seq <= entry.seq < head.seq + PENDING_PER_AUTHOR_MAX:
             return None
-        body = open_authored(self.head, entry, leaf, self._signatures)
-        if known is not None and known.entry.id != entry.id:
+        authored = open_authored(self.head, entry, leaf, self._signatures)
+        if known is not None and known.authored.id != authored.id:
             raise Reject(f"couldn't accept entry {entry.seq} of {author.hex()[:8]}: it signed another one before")
-        pending = Pending(entry, leaf, body, now)
-        feed[entry.seq] = pending
+        pending = feed[entry.seq] = Pending(authored, now)
+        self._ahead_of.clear()
         return pending
 
     def pending(self, state: State) -> Iterator[Pending]:
@@ -135,7 +151,7 @@ class Replica:
             seq, prev = head.seq, head.prev
             while (found := feed.get(seq)) is not None and found.entry.prev == prev:
                 yield found
-                seq, prev = seq + 1, found.entry.id
+                seq, prev = seq + 1, found.authored.id
 
     def feed_heads(self) -> tuple[tuple[bytes, int], ...]:
         """Return, per member, the next sequence number this replica lacks, final and pending entries together."""
@@ -155,7 +171,7 @@ class Replica:
         head, feed = self.head.heads[author], self._pool[author]
         seq, prev = head.seq, head.prev
         while (found := feed.get(seq)) is not None and found.entry.prev == prev:
-            seq, prev = seq + 1, found.entry.id
+            seq, prev = seq + 1, found.authored.id
         return _Next(seq, prev)
 
     def bodies(self, kind: type[msgspec.Struct]) -> Iterator[tuple[NodeId, msgspec.Struct]]:
@@ -176,7 +192,7 @@ class Replica:
         state = self._states.get(parent)
         if state is None:
             return False
-        state, oldest = self._ahead(state)
+        state, oldest = self._ahead(parent, state)
         if self._ready(state, now, int(now * 1000)) is not None:
             return True
         if oldest is None:
@@ -233,21 +249,20 @@ class Replica:
         self._states[header.hash] = state
         return header, tuple(leaves)
 
+    def observe(self, block: Block, header: Header) -> None:
+        """Learn the state after a block that others may extend. A block that breaks the rules has none."""
+        with contextlib.suppress(Reject):
+            self._follow(block, header)
+
     def judge(self, block: Block, header: Header, now: float) -> Verdict:
         """Say whether to vote for a block: by the log, then by what this member knows."""
-        before = self._states.get(header.parent_hash)
-        if before is None:
-            return Wait("the block it extends is not known here yet", progressing=False)
         if header.time_ms > now * 1000 + self._charter.ledger.max_skew_ms:
             return Wait("it is dated in the future", progressing=False)
-        state = self._states.get(header.hash)
-        if state is None:
-            try:
-                state = apply_block(before, header, block.leaves, self._signatures)
-                self._check_recorded(block)
-            except Reject as reason:
-                return Invalid(reason.message)
-            self._states[header.hash] = state
+        try:
+            state = self._follow(block, header)
+        except Reject as reason:
+            return Invalid(reason.message)
+        before = self._states[header.parent_hash]
         if state.close is not None and (before.close is None or before.close.index != state.close.index):
             return self._judge_close(state, now)
         return Valid()
@@ -267,6 +282,7 @@ class Replica:
         self.head = state
         self._states = {h: s for h, s in self._states.items() if s.height > state.height}
         self._states[header.hash] = state
+        self._ahead_of.clear()
         for node, head in state.heads.items():
             feed = self._pool[node]
             for seq in [seq for seq in feed if seq < head.seq]:
@@ -277,12 +293,31 @@ class Replica:
 
     # --- parts --------------------------------------------------------------------------------------------------
 
-    def _ahead(self, state: State) -> tuple[State, float | None]:
-        """Return the state with everything pending applied, and since when the oldest of it has waited."""
+    def _follow(self, block: Block, header: Header) -> State:
+        """Return the state after a block. Raises `Reject` when it breaks the rules, or extends one that does."""
+        state = self._states.get(header.hash)
+        if state is None:
+            before = self._states.get(header.parent_hash)
+            if before is None:
+                raise Reject(f"couldn't accept block {header.height}: the block it extends is not acceptable")
+            state = apply_block(before, header, block.leaves, self._signatures)
+            self._check_recorded(block)
+            self._states[header.hash] = state
+        return state
+
+    def _ahead(self, block: bytes, state: State) -> tuple[State, float | None]:
+        """Return the state after a block with everything pending applied, and since when the oldest has waited.
+
+        Asked on every step and changed by few of them, so the answer is kept until an entry arrives or a block is final.
+        """
+        known = self._ahead_of.get(block)
+        if known is not None:
+            return known
         oldest: float | None = None
         for pending in self.pending(state):
-            state = apply_authored(state, pending.entry, pending.leaf, self._signatures)
+            state = apply_authored(state, pending.authored)
             oldest = pending.since if oldest is None else min(oldest, pending.since)
+        self._ahead_of[block] = state, oldest
         return state, oldest
 
     def _record_certificate(self, state: State, time_ms: int, leaves: list[bytes]) -> State:
@@ -301,7 +336,7 @@ class Replica:
             room -= len(pending.leaf)
             if room < 0 or len(leaves) >= BLOCK_LEAVES_MAX - 2:
                 break
-            state = apply_authored(state, pending.entry, pending.leaf, self._signatures)
+            state = apply_authored(state, pending.authored)
             leaves.append(pending.leaf)
         return state
 

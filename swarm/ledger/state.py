@@ -45,6 +45,17 @@ class Head:
 
 
 @dataclass(frozen=True, slots=True)
+class Authored:
+    """A member's entry whose signature has been checked, with what was computed on the way."""
+
+    entry: e.Entry
+    id: bytes
+    leaf: bytes
+    leaf_hash: bytes
+    body: msgspec.Struct
+
+
+@dataclass(frozen=True, slots=True)
 class Placed:
     """A contribution and where it stands in the log."""
 
@@ -198,23 +209,19 @@ def decode_body(entry: e.Entry) -> msgspec.Struct:
             raise Reject(f"couldn't accept an entry: nobody may write a {e.KIND_NAMES[entry.kind]} here")
 
 
-def open_authored(state: State, entry: e.Entry, leaf: bytes, signatures: Signatures) -> msgspec.Struct:
-    """Return the body of an entry decoded from `leaf` after authenticating it. Raises `Reject`.
-
-    Says nothing about the entry's place in its feed.
-    """
+def open_authored(state: State, entry: e.Entry, leaf: bytes, signatures: Signatures) -> Authored:
+    """Authenticate an entry decoded from `leaf`. Raises `Reject`. Says nothing about its place in its feed."""
     index = state.signed.charter.index(NodeId(entry.author))
     if index is None:
         raise Reject(f"couldn't accept an entry: its author {entry.author.hex()[:8]} is not a member")
     body = decode_body(entry)
     signatures.verify(leaf, entry, state.signed.charter.members[index].id_key, state.ledger_id)
-    return body
+    return Authored(entry, entry.id, leaf, leaf_hash(leaf), body)
 
 
-def apply_authored(state: State, entry: e.Entry, leaf: bytes, signatures: Signatures) -> State:
-    """Append one authored leaf. Raises `Reject` when it does not continue its author's feed (invariant I6)."""
-    body = open_authored(state, entry, leaf, signatures)
-    author = NodeId(entry.author)
+def apply_authored(state: State, authored: Authored) -> State:
+    """Append one authenticated entry. Raises `Reject` when it does not continue its author's feed (invariant I6)."""
+    entry, author = authored.entry, NodeId(authored.entry.author)
     head = state.heads[author]
     if (entry.seq, entry.prev) != (head.seq, head.prev):
         raise Reject(
@@ -225,14 +232,14 @@ def apply_authored(state: State, entry: e.Entry, leaf: bytes, signatures: Signat
     index = state.size
     state = replace(
         state,
-        frontier=state.frontier.append(leaf_hash(leaf)),
-        heads={**state.heads, author: Head(entry.seq + 1, entry.id)},
+        frontier=state.frontier.append(authored.leaf_hash),
+        heads={**state.heads, author: Head(entry.seq + 1, authored.id)},
     )
-    match body:
+    match authored.body:
         case e.Contribution():
-            return _note_contribution(state, index, author, body)
+            return _note_contribution(state, index, author, authored.body)
         case e.Attest():
-            return _note_attest(state, author, body)
+            return _note_attest(state, author, authored.body)
         case _:
             return state
 
@@ -369,7 +376,7 @@ def _apply_leaf(state: State, entry: e.Entry, leaf: bytes, header: Header, signa
                 raise Reject(f"couldn't accept the close of round {close.round}: it is not in its derived form")
             return apply_derived(state, entry.kind, close, header.time_ms)
         case _:
-            return apply_authored(state, entry, leaf, signatures)
+            return apply_authored(state, open_authored(state, entry, leaf, signatures))
 
 
 def _apply_cert(state: State, entry: e.Entry, leaf: bytes, header: Header) -> State:

@@ -1,0 +1,119 @@
+"""The main suite: the real node under loss, duplication, partitions, crashes and liars, one seed after another.
+
+`run(seed, ...)` is one story; everything in it follows from its arguments. As a program it searches seeds until its time
+is up and prints, for the first one that fails, the one command that replays it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from dataclasses import dataclass
+
+from tests.builders import make_swarm
+from topologies.families import complete
+from topologies.world.checkers import PersistBeforeSend, Violation
+from topologies.world.clock import EPOCH_S
+from topologies.world.faults import FaultOptions, FaultPlan, generate
+from topologies.world.learner import QuadraticTask
+from topologies.world.network import NetworkProfile
+from topologies.world.truths import Agreement, HonestOnTheWire
+from topologies.world.world import World
+
+HEAL_S = 40.0
+"""Faults end here."""
+
+END_S = 400.0
+"""By then every honest member must be done: ten times the time of the faults."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Story:
+    """What became of a run."""
+
+    seed: int
+    virtual_s: float
+    events: int
+    height: int
+    accused: tuple[int, ...]
+    digest: str
+
+
+def run(seed: int, *, members: int = 4, twins: int = 1, rounds: int = 2, calm: bool = False) -> Story:
+    """Run one seed. Raises `Violation` when a truth does not hold or an honest member is not done in time."""
+    swarm = make_swarm(members, rounds=rounds)
+    liars = tuple(range(members - twins, members))
+    options = FaultOptions(heal_s=HEAL_S, partition_every_s=8.0, crash_every_s=10.0)
+    plan = FaultPlan() if calm else generate(seed, members=members, twins=liars, options=options)
+    profile = NetworkProfile() if calm else NetworkProfile(loss=0.05, duplication=0.05)
+    world = World(
+        seed=seed,
+        make=lambda member, incarnation: swarm.node(member, now=EPOCH_S + world.now, seed=seed * 1000 + incarnation),
+        topology=complete(members),
+        plan=plan,
+        network=profile,
+        learner=QuadraticTask(seed=seed, samples=tuple(100 * (i + 1) for i in range(members)), bound=100.0),
+        ids=[who.node for who in swarm.identities],
+        twins=liars,
+        blobs=[swarm.initial],
+        checkers=[Agreement(liars), HonestOnTheWire(liars), PersistBeforeSend()],
+        ledger_id=swarm.signed.ledger_id,
+    )
+    honest = [place for place in world.places if place.member not in liars]
+    done = world.run(lambda _: all(place.finished for place in honest), end_s=END_S)
+    accused = sorted({e.culprit for place in honest if place.machine for e in place.machine.consensus.evidence})
+    if not set(accused) <= set(liars):
+        world.fail(f"honest members were accused: {accused}")
+    if not done:
+        stuck = [f"{p.name} at round {p.machine.replica.head.round}" for p in honest if p.machine and not p.finished]
+        world.fail(f"not done by {END_S} s: {', '.join(stuck)}")
+    world.end()
+    height = max(place.machine.replica.head.height for place in honest if place.machine)
+    return Story(
+        seed=seed,
+        virtual_s=world.now,
+        events=world.stats.events,
+        height=height,
+        accused=tuple(accused),
+        digest=world.trace_digest(),
+    )
+
+
+def main() -> int:
+    """Search seeds; return 1 when one fails."""
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--members", type=int, default=4)
+    options.add_argument("--twins", type=int, default=1, help="members that run as two contradictory processes")
+    options.add_argument("--rounds", type=int, default=2)
+    options.add_argument("--first", type=int, default=1, help="first seed")
+    options.add_argument("--seeds", type=int, default=200)
+    options.add_argument("--time", type=float, default=600.0, help="stop after this many seconds")
+    chosen = options.parse_args()
+    begun = time.monotonic()
+    events = tried = failed = accused = 0
+    for seed in range(chosen.first, chosen.first + chosen.seeds):
+        if time.monotonic() - begun > chosen.time:
+            break
+        tried += 1
+        try:
+            story = run(seed, members=chosen.members, twins=chosen.twins, rounds=chosen.rounds)
+            events += story.events
+            accused += bool(story.accused)
+        except Violation as violation:
+            failed += 1
+            print(f"seed {seed}: {str(violation).splitlines()[0]}")
+            print(
+                f"  replay: python -m tests.simulation.campaign --members {chosen.members} --twins {chosen.twins} "
+                f"--rounds {chosen.rounds} --first {seed} --seeds 1"
+            )
+    spent = time.monotonic() - begun
+    print(
+        f"{tried} seeds of n={chosen.members} with {chosen.twins} twins: {tried - failed} safe and live, {failed} failed; "
+        f"liars caught in {accused}; {events} events in {spent:.0f} s"
+    )
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
