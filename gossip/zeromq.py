@@ -658,8 +658,6 @@ class Transport:
                 self._hang_up(link)
                 self._dial(link)
             if link.waits and link.dealer is None:
-                self._flush(link)
-            if link.waits and link.dealer is None:
                 wait_s = min(wait_s, ROUTER_RETRY_S)
             wait_s = min(wait_s, link.redial_at - now)
         ready = self._poller.poll(0 if self._items else _ms(min(max(wait_s, 0.0), POLL_S_MAX)))
@@ -670,6 +668,10 @@ class Transport:
             handler = self._handlers.get(handle)
             if handler is not None:
                 handler()
+        # After the wait and not before: a caller who paces itself by `backlog` has something to do once a queue is empty.
+        for link in self._links.values():
+            if link.waits and link.dealer is None:
+                self._flush(link)
         items, self._items = self._items, []
         return items
 

@@ -351,9 +351,8 @@ class Node:
         effects: list[Effect] = []
         effects += self.transfer.step(now)
         effects += self._read_arrivals(now)
-        actions = self.round.advance(self.replica.head, self._mine(), self.transfer.has, now)
-        effects += self._do(actions, now)
         if not self._halted:
+            effects += self._advance(now)
             try:
                 effects += self._obey(self.consensus.step(now))
             except LedgerError as error:
@@ -389,9 +388,12 @@ class Node:
             effects += self._tell(header, block)
         if effects:
             self._grew_at = now
-            effects += self._do(self.round.advance(self.replica.head, self._mine(), self.transfer.has, now), now)
+            effects += self._advance(now)
             effects += self._tidy()
         return effects
+
+    def _advance(self, now: float) -> list[Effect]:
+        return self._do(self.round.advance(self.replica.head, self._mine(), self.transfer.has, now), now)
 
     def _recall(self) -> None:
         """Let the round know which evaluations are on record already."""
@@ -480,12 +482,11 @@ class Node:
             body=say.body,
         )
         leaf = entry.encode()
-        try:
-            self.replica.admit(leaf, now)
-        except Reject as reason:
-            # Somebody else speaks with this identity: a cloned disk, or a folder restored from an old backup.
-            text = f"this node's identity has been used elsewhere: {reason.message}"
-            return [Report("identity_conflict", text, level="error")]
+        if self.replica.admit(leaf, now) is None:
+            # Somebody else speaks with this identity: a cloned disk, or a folder restored from an old backup. Saying
+            # anything more could only make this site contradict itself.
+            self._halted = "this node's identity has been used elsewhere"
+            return [Report("identity_conflict", f"{self._halted}: this node stops speaking", level="error")]
         record = Record(RECORD_ENTRY, self.replica.head.height, leaf)
         return [Persist((record,)), *self.engine.broadcast(m.EntryMessage(leaf))]
 

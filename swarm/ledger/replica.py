@@ -55,6 +55,9 @@ GATHER_S = 1.0
 ATTEST_GATHER_S = 0.1
 """How long a leader that already has a quorum of attests waits for the rest, so that they are on record too."""
 
+FORKS_MAX = 1000
+"""Feed forks remembered: one per member at most."""
+
 RESERVED_BYTES = 96 * 1024
 """Room left in a block for derived entries and certificates."""
 
@@ -99,7 +102,7 @@ class Pending:
 
 
 class Replica:
-    """See the module. `head` is the final state."""
+    """See the module. `head` is the final state; `forks` holds, per author, two signed entries for one place."""
 
     def __init__(self, signed: SignedCharter, witness: Witness) -> None:
         self.head = genesis(signed)
@@ -111,6 +114,7 @@ class Replica:
         self._certificate: tuple[Header, Certificate] | None = None
         self._fresh: list[tuple[Header, Block]] = []
         self._ahead_of: dict[bytes, tuple[State, float | None]] = {}
+        self.forks: dict[NodeId, tuple[bytes, bytes]] = {}
 
     def restore(self, final: FinalBlock, header: Header) -> None:
         """Take back a final block this node had made durable: its signatures were checked before that."""
@@ -124,7 +128,7 @@ class Replica:
         """Take in a signed entry. Return it when it is new and within bounds, else None.
 
         Raises:
-            Reject: it is malformed, not signed by a member, or contradicts another entry of its author.
+            Reject: it is malformed or not signed by a member.
         """
         entry = e.decode_entry(leaf)
         author = NodeId(entry.author)
@@ -139,7 +143,10 @@ class Replica:
             return None
         authored = open_authored(self.head, entry, leaf, self._signatures)
         if known is not None and known.authored.id != authored.id:
-            raise Reject(f"couldn't accept entry {entry.seq} of {author.hex()[:8]}: it signed another one before")
+            # Two signed entries in one place of a feed: the author's doing, not that of whoever passed them on.
+            if len(self.forks) < FORKS_MAX:
+                self.forks.setdefault(author, (known.leaf, leaf))
+            return None
         pending = feed[entry.seq] = Pending(authored, now)
         self._ahead_of.clear()
         return pending

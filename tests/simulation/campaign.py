@@ -42,7 +42,7 @@ class Story:
 
 def run(seed: int, *, members: int = 4, twins: int = 1, rounds: int = 2, calm: bool = False) -> Story:
     """Run one seed. Raises `Violation` when a truth does not hold or an honest member is not done in time."""
-    swarm = make_swarm(members, rounds=rounds)
+    swarm = make_swarm(members, rounds=rounds, deadline_ms=60_000)
     liars = tuple(range(members - twins, members))
     options = FaultOptions(heal_s=HEAL_S, partition_every_s=8.0, crash_every_s=10.0)
     plan = FaultPlan() if calm else generate(seed, members=members, twins=liars, options=options)
