@@ -34,7 +34,7 @@ from typing import TypeAlias
 import zmq
 
 from gossip.wire import CONTROL_FRAME_BYTES_MAX
-from gossip.zap import ZAP_DOMAIN, ZAP_ENDPOINT, Verdict, zap_reply
+from gossip.zap import ZAP_DOMAIN, ZAP_ENDPOINT, AllowList, Verdict, zap_reply
 from swarm.errors import UsageError
 from swarm.machine import Buffer, LinkChanged, NodeId, Received
 
@@ -67,9 +67,6 @@ POLL_BYTES_MAX = 8 << 20
 
 EVENTS_PER_TURN = 128
 """Monitor events and ZAP requests handled per socket and `poll`: a flood of strangers cannot hold the loop."""
-
-REVOKED_MAX = 4096
-"""Keys remembered as revoked. One that is forgotten is still refused, as unknown."""
 
 ROUTES_RETIRED_MAX = 8
 """Replaced routing ids remembered per peer, so that what is left in an old connection does not pass for a new one."""
@@ -215,6 +212,9 @@ def self_test() -> str:
 class Transport:
     """All links of one node. Made and used by one thread.
 
+    Nothing happens before `open`. From then on `poll` must be called again and again: it serves handshakes, redials,
+    moves what is queued, and is where everything that happened is told.
+
     Args:
         secret_key: raw CURVE secret key of this node, 32 bytes.
         public_key: the public key that belongs to it, 32 bytes.
@@ -245,8 +245,7 @@ class Transport:
         self._clock, self._rng = clock, rng
         self._timing = timing or Timing()
         self._links: dict[NodeId, _Link] = {}
-        self._node_of_key: dict[str, NodeId] = {}
-        self._revoked: dict[str, str] = {}
+        self._allowed = AllowList()
         self._context: zmq.Context[zmq.SyncSocket] | None = None
         self._poller = zmq.Poller()
         self._handlers: dict[zmq.SyncSocket | int, Callable[[], None]] = {}
@@ -280,7 +279,7 @@ class Transport:
             authenticator.bind(ZAP_ENDPOINT)
             self._register(authenticator, lambda: self._authenticate(authenticator))
             self._bell = _bell()
-            self._register(self._bell[0].fileno(), lambda: self._woken())
+            self._register(self._bell[0].fileno(), self._woken)
             if self._listen is not None:
                 self._bind(self._listen)
         except UsageError:
@@ -307,7 +306,10 @@ class Transport:
             end.close()
 
     def wake(self) -> None:
-        """Make a `poll` in progress, or the next one, return at once. The only method other threads may call."""
+        """Make a `poll` in progress, or the next one, return at once. The only method other threads may call.
+
+        Before `open` and after `close` it does nothing.
+        """
         # A full pipe means that a wake is pending; a closed one that nobody waits any more.
         with contextlib.suppress(OSError):
             if self._bell is not None:
@@ -331,34 +333,27 @@ class Transport:
         later (300), because a site often starts before the others have heard of it. Two entries with one node are the
         two keys of a rotation, both valid; the first with an endpoint is dialled.
         """
+        # Connections that have ended by themselves are not to be cut: their descriptors may be somebody else's by now.
+        self._hear_listener()
         chosen: dict[NodeId, PeerAddress] = {}
-        node_of_key: dict[str, NodeId] = {}
         for peer in peers:
-            node_of_key[peer.curve_key.hex()] = peer.node
             known = chosen.get(peer.node)
             if known is None or (peer.endpoint and not known.endpoint):
                 chosen[peer.node] = peer
-        self._revoke(node_of_key, revoked)
-        self._node_of_key = node_of_key
+        self._allowed.replace(
+            {peer.curve_key.hex(): peer.node for peer in peers},
+            {peer.curve_key.hex(): peer.name for peer in peers},
+            [key.hex() for key in revoked],
+        )
         for node in [node for node in self._links if node not in chosen]:
             link = self._links.pop(node)
             self._cut(link, "it is no longer on the list of this swarm")
         for node, peer in chosen.items():
             self._readdress(self._links.setdefault(node, _Link(peer)), peer)
 
-    def _revoke(self, valid: dict[str, NodeId], revoked: Sequence[bytes]) -> None:
-        for key, node in self._node_of_key.items():
-            self._revoked[key] = self._links[node].peer.name
-        for raw in revoked:
-            self._revoked.setdefault(raw.hex(), "a former member")
-        for key in valid:
-            self._revoked.pop(key, None)
-        while len(self._revoked) > REVOKED_MAX:
-            del self._revoked[next(iter(self._revoked))]
-
     def _readdress(self, link: _Link, peer: PeerAddress) -> None:
         before, link.peer = link.peer, peer
-        if link.route and self._node_of_key.get(link.route_key) != peer.node:
+        if link.route and self._allowed.node(link.route_key) != peer.node:
             self._cut(link, f"its key {link.route_key[:8]} was revoked")
         moved = before.endpoint != peer.endpoint or (peer.endpoint != "" and before.curve_key != peer.curve_key)
         if moved:
@@ -381,7 +376,6 @@ class Transport:
         reused in this instant for another of our connections, that one is dialled again; nothing else has our port.
         Shutting down one that is already closed is an error that changes nothing.
         """
-        self._hear_listener()
         if self._connections.pop(fd, None) is None or self.bound_endpoint is None:
             return
         with contextlib.suppress(OSError):
@@ -402,14 +396,13 @@ class Transport:
             authenticator.send_multipart(zap_reply(request, self._verdict))
 
     def _verdict(self, key: str, address: str) -> Verdict:
-        if key in self._node_of_key:
-            return Verdict.ALLOWED
-        if key in self._revoked:
-            name = self._revoked[key]
+        verdict = self._allowed.verdict(key)
+        if verdict is Verdict.REVOKED:
+            name = self._allowed.name(key)
             self._tell(None, "revoked_key", f"refused {name} at {address}: its key {key[:8]} is revoked")
-            return Verdict.REVOKED
-        self._tell(None, "unknown_key", f"refused a peer at {address}: its key {key[:8]} is not on our list")
-        return Verdict.UNKNOWN
+        elif verdict is Verdict.UNKNOWN:
+            self._tell(None, "unknown_key", f"refused a peer at {address}: its key {key[:8]} is not on our list")
+        return verdict
 
     # --- sockets --------------------------------------------------------------------------------------------------
 
@@ -668,7 +661,7 @@ class Transport:
             handler = self._handlers.get(handle)
             if handler is not None:
                 handler()
-        # After the wait and not before: a caller who paces itself by `backlog` has something to do once a queue is empty.
+        # After the wait, not before: a caller who paces itself by `backlog` has something to do once a queue is empty.
         for link in self._links.values():
             if link.waits and link.dealer is None:
                 self._flush(link)
@@ -707,11 +700,13 @@ class Transport:
         except zmq.ZMQError:
             self._tell(None, "unauthenticated", "dropped a message with no proven key", "error")
             return
-        node = self._node_of_key.get(key)
+        node = self._allowed.node(key)
         if node is None:
             # It was let in before its key was taken off the list.
-            name = self._revoked.get(key, "somebody")
-            self._tell(None, "revoked_key", f"dropped a message of {name}: its key {key[:8]} is revoked")
+            self._tell(
+                None, "revoked_key", f"dropped a message of {self._allowed.name(key)}: its key {key[:8]} is revoked"
+            )
+            self._hear_listener()
             self._shut(fd)
             return
         link = self._links[node]

@@ -1,0 +1,446 @@
+"""The journal: append-only segment files are the truth; everything else can be rebuilt from them.
+
+Three logs, each a folder of numbered segments: `blocks` holds the ledger itself, `wal` what this node voted for and said
+of it, `feed` its own entries before they are ordered. One `append` is one *batch* and one sync a log, and is durable when
+it returns.
+
+A segment is preallocated and begins with a header (magic, version, log, ledger, number, CRC). Records follow, aligned to
+8 bytes: `length u32 | type u8 | height u64 | batch u32 | payload | crc32`, big-endian. A full segment ends with a footer
+(count of records, SHA-256 of all before it). Batches never span segments.
+
+What a crash leaves is told apart from what a disk corrupts: an unreadable record in the *last* batch of a log was never
+acknowledged, so it is a torn tail and is cut off; one that any later batch follows, or in a sealed segment, is corruption
+and is never cut, only reported. A flipped bit in the last batch looks like a torn tail, and forgetting a vote that was
+sent is how forks start: so every vote is written twice, 4 KiB apart, and one readable copy counts. Remembering a vote
+that was never sent harms nobody.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from swarm.errors import StoreError
+from swarm.ledger.disk import Disk
+from swarm.machine import (
+    RECORD_BLOCK,
+    RECORD_BODY,
+    RECORD_CERTIFICATE,
+    RECORD_ENTRY,
+    RECORD_VOTE,
+    Record,
+)
+
+BLOCKS, WAL, FEED = "blocks", "wal", "feed"
+LOGS = (BLOCKS, WAL, FEED)
+_LOG_OF = {
+    RECORD_BLOCK: BLOCKS,
+    RECORD_BODY: WAL,
+    RECORD_VOTE: WAL,
+    RECORD_CERTIFICATE: WAL,
+    RECORD_ENTRY: FEED,
+}
+
+SEGMENT_BYTES = 16 << 20
+"""A preallocated segment: writing within it needs no metadata, so a sync costs one flush (2.5 times as fast)."""
+
+RECORD_BYTES_MAX = 8 << 20
+VOTE_COPIES_APART = 4096
+"""Distance of the two copies of a vote: two sectors, so that one damaged sector cannot take both."""
+
+_MAGIC = b"SWARMSEG"
+_VERSION = 1
+_HEADER = struct.Struct(">8sH6s32sQ")
+_HEADER_BYTES = 64
+_RECORD = struct.Struct(">IBQI")
+_CRC = struct.Struct(">I")
+_FOOTER_TYPE, _PAD_TYPE = 255, 254
+_FOOTER = struct.Struct(">Q32s")
+_ALIGN = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something unreadable, and what it must be. `offset` is in bytes; `height` that of the record before it."""
+
+    log: str
+    path: str
+    offset: int
+    height: int
+    verdict: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What was durable, log by log. `votes_trustworthy` is False when a vote may have been forgotten."""
+
+    records: tuple[Record, ...]
+    findings: tuple[Finding, ...]
+    votes_trustworthy: bool
+
+
+@dataclass(slots=True)
+class _Segment:
+    """A segment being read or written. `end` is where the next record goes."""
+
+    path: str
+    number: int
+    size: int
+    end: int = _HEADER_BYTES
+    count: int = 0
+    batch: int = 0
+    height_max: int = 0
+    sealed: bool = False
+    begun: bool = True
+
+
+@dataclass(slots=True)
+class _Log:
+    """One log's segments, oldest first."""
+
+    segments: list[_Segment] = field(default_factory=list)
+    records: list[Record] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A record and where it lies."""
+
+    record: Record
+    path: str
+    offset: int
+
+
+class Journal:
+    """The three logs of one ledger on one disk. After a failed write it refuses everything until opened anew."""
+
+    def __init__(self, disk: Disk, *, ledger_id: bytes, segment_bytes: int = SEGMENT_BYTES) -> None:
+        self._disk, self._ledger_id, self._segment_bytes = disk, ledger_id, segment_bytes
+        self._logs: dict[str, _Log] = {}
+        self._failed = ""
+
+    def open(self) -> Opened:
+        """Read everything back; cut torn tails off, so that appending is sound.
+
+        Raises:
+            StoreError: the files belong to another ledger, or the disk fails.
+        """
+        findings: list[Finding] = []
+        for name in LOGS:
+            self._disk.make_folder(name)
+            log = self._logs[name] = _Log()
+            for segment, placed, finding in _read_log(self._disk, name, self._ledger_id):
+                if not log.segments or log.segments[-1] is not segment:
+                    log.segments.append(segment)
+                if placed is not None:
+                    log.records.append(placed.record)
+                if finding is not None:
+                    findings.append(finding)
+                    if finding.verdict == "torn tail":
+                        self._cut(segment)
+        records = [record for name in LOGS for record in _without_copies(self._logs[name].records)]
+        for log in self._logs.values():
+            log.records.clear()
+        lost_vote = any(f.log == WAL and f.verdict == "corruption" for f in findings)
+        return Opened(tuple(records), tuple(findings), not lost_vote)
+
+    def append(self, records: Sequence[Record]) -> None:
+        """Make records durable, in order, with one sync for each log they belong to.
+
+        Raises:
+            DiskFull: there is no room; nothing was written that matters, and appending may be tried again.
+            StoreError: the disk failed; what is durable is unknown and nothing more is written.
+        """
+        if self._failed:
+            raise StoreError(f"couldn't write to the ledger: {self._failed}", hint="start the node again")
+        for name in LOGS:
+            batch = [record for record in records if _LOG_OF[record.kind] == name]
+            if batch:
+                self._append(name, batch)
+
+    def drop_wal_below(self, view: int) -> None:
+        """Remove whole sealed segments of the write-ahead log that only concern earlier views."""
+        log = self._logs[WAL]
+        gone = 0
+        for segment in log.segments[:-1]:
+            if not segment.sealed or segment.height_max >= view:
+                break
+            self._disk.remove(segment.path)
+            gone += 1
+        if gone:
+            del log.segments[:gone]
+            self._disk.sync_folder(WAL)
+
+    # --- writing ------------------------------------------------------------------------------------------------
+
+    def _append(self, name: str, batch: Sequence[Record]) -> None:
+        log = self._logs[name]
+        number = log.segments[-1].batch + 1 if log.segments else 1
+        data, count = _encode_batch(batch, number)
+        segment = self._room(name, log, len(data))
+        self._write(segment, segment.end, data)
+        segment.end += len(data)
+        segment.count += count
+        segment.batch = number
+        segment.height_max = max(segment.height_max, *(record.height for record in batch))
+
+    def _write(self, segment: _Segment, offset: int, data: bytes) -> None:
+        """Write and sync. Within a reserved segment a full disk cannot be the reason of a failure: any is fatal."""
+        try:
+            self._disk.write(segment.path, offset, data)
+            self._disk.sync(segment.path)
+        except StoreError as error:
+            self._failed = f"an earlier write failed ({error.message})"
+            raise
+
+    def _room(self, name: str, log: _Log, length: int) -> _Segment:
+        """Return a segment with room for a batch, beginning a new one if need be."""
+        needed = length + _footer_bytes()
+        last = log.segments[-1] if log.segments else None
+        if last is not None and not last.sealed and last.end + needed <= last.size:
+            if not last.begun:
+                self._begin(name, last)
+            return last
+        fresh = _Segment(
+            path=f"{name}/{(last.number + 1 if last else 0):08d}.seg",
+            number=last.number + 1 if last else 0,
+            size=max(self._segment_bytes, _HEADER_BYTES + needed),
+            batch=last.batch if last else 0,
+        )
+        # The new segment is reserved before the old one is sealed: when the disk is full nothing has changed.
+        if fresh.path.rpartition("/")[2] not in self._disk.names(name):
+            self._disk.create(fresh.path, fresh.size)
+        if last is not None and not last.sealed:
+            self._seal(last)
+        self._begin(name, fresh)
+        log.segments.append(fresh)
+        return fresh
+
+    def _begin(self, name: str, segment: _Segment) -> None:
+        self._write(segment, 0, _encode_header(name, self._ledger_id, segment.number))
+        self._disk.sync_folder(name)
+        segment.begun = True
+
+    def _seal(self, segment: _Segment) -> None:
+        """Close a segment with a footer over everything in it."""
+        digest = hashlib.sha256(self._disk.read(segment.path, 0, segment.end)).digest()
+        footer = _encode_record(_FOOTER_TYPE, segment.height_max, segment.batch, _FOOTER.pack(segment.count, digest))
+        self._write(segment, segment.end, footer)
+        segment.end += len(footer)
+        segment.sealed = True
+
+    def _cut(self, segment: _Segment) -> None:
+        """Overwrite a torn tail with zeros, so that it cannot be mistaken for anything later."""
+        rest = self._disk.read(segment.path, segment.end, segment.size - segment.end)
+        dirty = len(rest.rstrip(b"\0"))
+        if dirty:
+            self._write(segment, segment.end, bytes(dirty))
+
+
+def scan(disk: Disk, log: str, ledger_id: bytes) -> Iterator[Placed | Finding]:
+    """Read a log without changing anything: every record and everything unreadable, with its place.
+
+    Raises:
+        StoreError: the files belong to another ledger.
+    """
+    seen: tuple[int, bytes] | None = None
+    for _, placed, finding in _read_log(disk, log, ledger_id):
+        if placed is not None:
+            copy = (placed.record.kind, placed.record.payload)
+            if placed.record.kind == RECORD_VOTE and copy == seen:
+                continue
+            seen = copy
+            yield placed
+        if finding is not None:
+            yield finding
+
+
+# --- the format -------------------------------------------------------------------------------------------------
+
+
+def _encode_header(log: str, ledger_id: bytes, number: int) -> bytes:
+    head = _HEADER.pack(_MAGIC, _VERSION, log.encode().ljust(6, b"\0"), ledger_id, number)
+    return (head + _CRC.pack(zlib.crc32(head))).ljust(_HEADER_BYTES, b"\0")
+
+
+def _encode_record(kind: int, height: int, batch: int, payload: bytes) -> bytes:
+    body = _RECORD.pack(len(payload), kind, height, batch) + payload
+    return _aligned(body + _CRC.pack(zlib.crc32(body)))
+
+
+def _encode_batch(records: Sequence[Record], batch: int) -> tuple[bytes, int]:
+    """Return a batch's bytes and its number of records; votes come twice, the second time at a distance."""
+    parts: list[bytes] = []
+    votes: list[tuple[int, bytes]] = []
+    length = 0
+    for record in records:
+        if len(record.payload) > RECORD_BYTES_MAX:
+            raise StoreError(f"couldn't write a record of {len(record.payload)} bytes: at most {RECORD_BYTES_MAX}")
+        encoded = _encode_record(record.kind, record.height, batch, record.payload)
+        if record.kind == RECORD_VOTE:
+            votes.append((length, encoded))
+        parts.append(encoded)
+        length += len(encoded)
+    count = len(parts)
+    if votes:
+        gap = votes[-1][0] + VOTE_COPIES_APART - length
+        if gap > 0:
+            overhead = _RECORD.size + _CRC.size
+            parts.append(_encode_record(_PAD_TYPE, records[-1].height, batch, bytes(max(0, gap - overhead))))
+            count += 1
+        parts += [encoded for _, encoded in votes]
+        count += len(votes)
+    return b"".join(parts), count
+
+
+def _aligned(data: bytes) -> bytes:
+    return data + bytes(-len(data) % _ALIGN)
+
+
+def _footer_bytes() -> int:
+    return len(_encode_record(_FOOTER_TYPE, 0, 0, bytes(_FOOTER.size)))
+
+
+def _read_log(disk: Disk, log: str, ledger_id: bytes) -> Iterator[tuple[_Segment, Placed | None, Finding | None]]:
+    """Walk a log. Yields each segment at least once, each record, and each finding."""
+    names = [name for name in disk.names(log) if name.endswith(".seg")]
+    batch = 0
+    for position, name in enumerate(names):
+        path = f"{log}/{name}"
+        segment = _Segment(path=path, number=int(name[:8]), size=disk.size(path), batch=batch)
+        last = position == len(names) - 1
+        data = disk.read(path, 0, segment.size)
+        problem = _check_header(data, log, ledger_id, segment.number)
+        if problem:
+            # Only a segment that was just being made may lack its header; it holds nothing then.
+            fresh = last and not any(data[_HEADER_BYTES:])
+            segment.begun = False
+            verdict = "torn tail" if fresh else "corruption"
+            finding = None if fresh and not any(data) else Finding(log, path, 0, segment.height_max, verdict, problem)
+            segment.end = _HEADER_BYTES
+            yield segment, None, finding
+            continue
+        yield segment, None, None
+        yield from _read_segment(data, segment, log, last)
+        batch = segment.batch
+
+
+def _check_header(data: bytes, log: str, ledger_id: bytes, number: int) -> str:
+    head = data[: _HEADER.size]
+    if len(data) < _HEADER_BYTES or _CRC.unpack_from(data, _HEADER.size)[0] != zlib.crc32(head):
+        return "the segment's header is not readable"
+    magic, version, name, owner, found = _HEADER.unpack(head)
+    if magic != _MAGIC or version != _VERSION:
+        raise StoreError(
+            f"couldn't read {log} segment {number}: it is not of format {_VERSION}",
+            hint="a newer version of this software may have written it",
+        )
+    if owner != ledger_id:
+        raise StoreError(
+            f"couldn't open the ledger: its files belong to ledger {owner.hex()[:12]}, the charter to {ledger_id.hex()[:12]}",
+            hint="each swarm needs a folder of its own",
+        )
+    if name.rstrip(b"\0") != log.encode() or found != number:
+        return "the segment is not in its place"
+    return ""
+
+
+def _read_segment(
+    data: bytes, segment: _Segment, log: str, last: bool
+) -> Iterator[tuple[_Segment, Placed | None, Finding | None]]:
+    """Walk the records of one segment and judge what is unreadable."""
+    offset = _HEADER_BYTES
+    while True:
+        parsed = _parse(data, offset)
+        if parsed is None:
+            break
+        record, batch, length = parsed
+        if record.kind == _FOOTER_TYPE:
+            count, digest = _FOOTER.unpack(record.payload)
+            segment.sealed = True
+            if count != segment.count or digest != hashlib.sha256(data[:offset]).digest():
+                text = "the segment's footer does not match its content"
+                yield segment, None, Finding(log, segment.path, offset, segment.height_max, "corruption", text)
+            segment.end = offset + length
+            return
+        segment.count += 1
+        segment.batch = max(segment.batch, batch)
+        segment.height_max = max(segment.height_max, record.height)
+        offset += length
+        segment.end = offset
+        if record.kind != _PAD_TYPE:
+            yield segment, Placed(record, segment.path, offset - length), None
+    if not any(data[offset:]):
+        if not last:
+            text = "the segment ends without a footer"
+            yield segment, None, Finding(log, segment.path, offset, segment.height_max, "corruption", text)
+        return
+    yield from _judge_rest(data, segment, log, last, offset)
+
+
+def _judge_rest(
+    data: bytes, segment: _Segment, log: str, last: bool, offset: int
+) -> Iterator[tuple[_Segment, Placed | None, Finding | None]]:
+    """Tell a torn tail from corruption by what follows the first unreadable record."""
+    later = list(_search(data, offset))
+    batches = {batch for _, _, batch in later}
+    torn = last and len(batches) <= 1 and all(batch == segment.batch + 1 for batch in batches)
+    torn = torn or (last and not later)
+    if not torn and last and batches == {segment.batch}:
+        torn = True  # The last batch began well and ends badly: it was never acknowledged, or is damaged after it was.
+    verdict = "torn tail" if torn else "corruption"
+    text = "the last write was not completed" if torn else "a record is damaged and others follow it"
+    kept = [found for found in later if not torn or found[1].kind == RECORD_VOTE]
+    for place, record, _ in kept:
+        if record.kind not in (_PAD_TYPE, _FOOTER_TYPE):
+            yield segment, Placed(record, segment.path, place), None
+    if not torn:
+        segment.sealed = True  # Nothing is ever written behind damage; a new segment follows.
+        segment.batch = max({segment.batch, *batches})
+    yield segment, None, Finding(log, segment.path, offset, segment.height_max, verdict, text)
+
+
+def _search(data: bytes, offset: int) -> Iterator[tuple[int, Record, int]]:
+    """Find readable records behind an unreadable one, at any aligned place: (offset, record, batch)."""
+    offset += _ALIGN
+    end = len(data.rstrip(b"\0"))
+    while offset < end:
+        parsed = _parse(data, offset)
+        if parsed is None:
+            offset += _ALIGN
+            continue
+        record, batch, length = parsed
+        yield offset, record, batch
+        offset += length
+
+
+def _parse(data: bytes, offset: int) -> tuple[Record, int, int] | None:
+    """Return (record, batch, aligned length) if a whole record stands here."""
+    if offset + _RECORD.size + _CRC.size > len(data):
+        return None
+    length, kind, height, batch = _RECORD.unpack_from(data, offset)
+    if kind not in _KINDS or length > RECORD_BYTES_MAX:
+        return None
+    end = offset + _RECORD.size + length
+    if end + _CRC.size > len(data) or _CRC.unpack_from(data, end)[0] != zlib.crc32(data[offset:end]):
+        return None
+    total = end + _CRC.size - offset
+    return Record(kind, height, data[offset + _RECORD.size : end]), batch, total + -total % _ALIGN
+
+
+_KINDS = frozenset({*_LOG_OF, _FOOTER_TYPE, _PAD_TYPE})
+
+
+def _without_copies(records: Sequence[Record]) -> Iterator[Record]:
+    """Yield records once each; of votes both copies are on disk."""
+    seen: set[bytes] = set()
+    for record in records:
+        if record.kind == RECORD_VOTE:
+            if record.payload in seen:
+                continue
+            seen.add(record.payload)
+        yield record
