@@ -420,7 +420,11 @@ class Node:
             elif entry.kind == e.ROUND_COMMIT:
                 commit = codec.decode(entry.body, e.RoundCommit, limit=e.ENTRY_BYTES_MAX)
                 text = f"round {commit.round} committed: {commit.attests} sites hold {commit.model_digest.hex()[:12]}"
-                values: dict[str, str | int | float | bool] = {"round": commit.round, "model": commit.model_digest.hex(), "height": header.height}
+                values: dict[str, str | int | float | bool] = {
+                    "round": commit.round,
+                    "model": commit.model_digest.hex(),
+                    "height": header.height,
+                }
                 effects.append(Report("round_committed", text, values))
         final = Report("block_final", f"block {header.height} is final", {"height": header.height}, level="debug")
         return [final, *effects]

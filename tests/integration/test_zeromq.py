@@ -358,6 +358,18 @@ def test_both_keys_of_a_rotation_are_the_same_member(sites: tuple[Site, Site, Si
     until(lambda: b"over the new key" in b.frames(), a, b)
 
 
+def test_a_live_link_is_cut_when_its_member_has_another_key_from_now_on(sites: tuple[Site, Site, Site]) -> None:
+    a, b, _ = sites
+    link(a, b)
+    b.rotate()
+    a.transport.allow([b.address()])
+    until(lambda: bool(b.told("denied")) and a.links(b) == [True, False], a, b)
+    b.stop()
+    b.items.clear()
+    b.start(a.address(a.endpoint))
+    greet(a, b)
+
+
 def test_a_new_listener_key_is_dialled_at_once_when_the_list_changes(sites: tuple[Site, Site, Site]) -> None:
     a, b, _ = sites
     link(a, b)
@@ -374,10 +386,11 @@ def test_a_new_listener_key_is_dialled_at_once_when_the_list_changes(sites: tupl
 def test_a_wrong_pinned_server_key_is_said_at_both_ends(sites: tuple[Site, Site, Site]) -> None:
     a, b, c = sites
     endpoint = a.listen(b.address())
-    b.start(replace(a.address(endpoint), curve_key=c.public))
+    b.start(replace(a.address(endpoint), curve_key=c.public), timing=replace(HASTE, denial_s=60.0, denial_s_max=60.0))
     until(lambda: bool(b.told("wrong_server_key") and a.told("handshake_protocol")), a, b)
     assert c.public.hex()[:8] in b.told("wrong_server_key")[0].text
     assert "right key" in a.told("handshake_protocol")[0].text
+    assert b.transport._links[a.node].dealer is None, "it waits, and does not knock five times a second"
     assert a.links(b) == b.links(a) == []
 
 
@@ -399,6 +412,21 @@ def test_two_processes_with_one_key_are_heard_and_the_newer_is_answered(sites: t
         assert b.frames() == []
     finally:
         twin.stop()
+
+
+def test_links_that_come_and_go_do_not_stall_the_others(sites: tuple[Site, Site, Site]) -> None:
+    a, b, c = sites
+    at_a, at_c = a.address(a.listen(b.address())), c.address(c.listen(b.address()))
+    b.start(at_a, at_c)
+    greet(a, b)
+    for _ in range(25):
+        b.transport.allow([at_a, at_c])
+        b.turn(0.0)
+        b.transport.allow([at_a])
+    assert b.send(a, b"still alive")
+    until(lambda: b"still alive" in a.frames(), a, b)
+    b.transport.allow([at_a, at_c])
+    until(lambda: b.linked(c), a, b, c)
 
 
 # --- strangers ----------------------------------------------------------------------------------------------------

@@ -14,8 +14,8 @@ import random
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from swarm.ledger.disk import DiskFull
 
+from swarm.ledger.disk import DiskFull
 from swarm.machine import (
     Buffer,
     Check,
@@ -121,6 +121,7 @@ class BlobStore:
         leaves = leaf_hashes(data)
         stored = Stored(blob_digest(len(data), leaves), len(data), leaves)
         assert stored.digest == effect.digest, "sealed a blob whose bytes do not match its digest"
+        assert leaves == effect.leaves, "sealed a blob with the leaf hashes of another"
         self._complete[effect.digest] = (stored, data)
 
     def forget(self, effect: Forget) -> None:

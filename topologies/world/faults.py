@@ -71,7 +71,7 @@ class SlowLink:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FullDisk:
-    """Nothing more fits on the disk of one process: neither records nor blobs."""
+    """Nothing more can be reserved on the disk of one process: no journal segment and no blob."""
 
     at_s: float
     slot: int

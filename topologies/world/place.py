@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 
 from swarm.ledger.journal import Journal, Opened
-
 from swarm.machine import Answer, Effect, Event, Finished, Machine, NodeId, Report
 from topologies.world.blobs import BlobStore
 from topologies.world.clock import Clock
@@ -69,6 +68,11 @@ class Place:
     effects: Sequence[Effect] = ()
     cursor: int = 0
     syncing: bool = False
+    """Busy with a sync, so that events wait."""
+
+    holding: bool = False
+    """The sync cannot begin for want of space; `syncing` is set as well."""
+
     wake_at: float = math.inf
     wake_unix_s: float = math.inf
     training: int = 0

@@ -17,9 +17,9 @@ from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from typing import NoReturn
 
-from swarm.ledger.journal import Journal
-
 from swarm.errors import StoreError
+from swarm.ledger.disk import DiskFull
+from swarm.ledger.journal import Journal
 from swarm.machine import (
     Answer,
     Asked,
@@ -62,6 +62,10 @@ from topologies.world.trace import Trace, Words
 
 EVENTS_MAX = 5_000_000
 """Scheduler steps of one `run` unless told otherwise: minutes of real time, far beyond any honest scenario."""
+
+HOLD_RETRY_S = 1.0
+"""A process whose disk is full tries again after this long, as the real shell does. Meanwhile frames from peers are
+dropped, because peers send them again, and everything else waits."""
 
 RESTART_S = 2.0
 """A process that stopped itself, or could not start, is tried again after this long, as a service manager does."""
@@ -275,7 +279,9 @@ class World:
         """Let the machine handle an event, or queue it while a sync keeps the process busy."""
         if place.machine is None or place.incarnation != incarnation:
             return
-        if place.syncing or place.inbox:
+        if place.holding and isinstance(event, Received):
+            self.stats.lost += 1
+        elif place.syncing or place.inbox:
             place.inbox.append(event)
         else:
             self._handle(place, place.machine, event)
@@ -324,7 +330,7 @@ class World:
             return
         effect = place.effects[place.cursor]
         assert isinstance(effect, Persist), "only a Persist takes time"
-        place.syncing = False
+        place.syncing = place.holding = False
         if not self._persist(place, effect):
             return
         place.cursor += 1
@@ -333,10 +339,19 @@ class World:
             self._handle(place, place.machine, place.inbox.popleft())
 
     def _persist(self, place: Place, effect: Persist) -> bool:
-        """Make the records durable; on failure the process stops, as it must when it cannot know what is durable."""
+        """Make the records durable, and say whether they are.
+
+        Without room the process holds still and tries again: nothing is in doubt, and nothing may overtake the records.
+        After any other failure nobody knows what is durable, so it stops.
+        """
         assert place.journal is not None, "a running process has its journal open"
         try:
             place.journal.append(effect.records)
+        except DiskFull as full:
+            self._note(place, f"holds: {full.message}")
+            place.syncing = place.holding = True
+            self._at(self._scheduler.now + HOLD_RETRY_S, self._synced, place, place.incarnation)
+            return False
         except StoreError as error:
             self._note(place, f"stops: {error.message}")
             self._crash(place, Crash(at_s=self._scheduler.now, slot=place.slot, down_s=RESTART_S))
@@ -489,7 +504,8 @@ class World:
             place.blobs.lose_power(self._rng)
         place.machine = place.journal = place.crash = None
         place.inbox.clear()
-        place.effects, place.cursor, place.syncing, place.fuse = (), 0, False, -1
+        place.effects, place.cursor, place.fuse = (), 0, -1
+        place.syncing = place.holding = False
         place.wake_at = place.wake_unix_s = math.inf
         place.links = dict.fromkeys(place.links, ())
         place.suspected.clear()

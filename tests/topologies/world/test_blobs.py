@@ -2,9 +2,8 @@ import random
 
 import numpy as np
 import pytest
-from swarm.ledger.disk import DiskFull
-from swarm.vector import LEAF_BYTES, blob_digest, leaf_hashes
 
+from swarm.ledger.disk import DiskFull
 from swarm.machine import (
     Check,
     Checked,
@@ -18,6 +17,7 @@ from swarm.machine import (
     Seal,
     Stored,
 )
+from swarm.vector import LEAF_BYTES, blob_digest, leaf_hashes
 from topologies.world.blobs import BlobStore
 from topologies.world.learner import QuadraticTask
 
@@ -37,7 +37,7 @@ def test_a_transfer_is_kept_in_pieces_sealed_and_read_back() -> None:
     assert store.listing() == ((), {DIGEST: 200})
     assert store.read(DIGEST, 100, 10) == DATA[100:110]
     assert store.keep(Keep(DIGEST, 200, 0, DATA[:100])) is None
-    store.seal(Seal(DIGEST, 200))
+    store.seal(Seal(DIGEST, 200, LEAVES))
     assert store.listing() == ((Stored(DIGEST, 200, LEAVES),), {})
     assert store.read(DIGEST, 0, 200) == DATA
     assert store.read(DIGEST, 1, 200) is None
@@ -47,7 +47,7 @@ def test_a_transfer_is_kept_in_pieces_sealed_and_read_back() -> None:
 def test_keeping_and_sealing_what_is_complete_changes_nothing() -> None:
     store = BlobStore([DATA])
     assert store.keep(Keep(DIGEST, 200, 0, b"x")) is None
-    store.seal(Seal(DIGEST, 200))
+    store.seal(Seal(DIGEST, 200, LEAVES))
     assert store.read(DIGEST, 0, 200) == DATA
 
 
@@ -55,7 +55,10 @@ def test_sealing_bytes_that_do_not_match_is_caught() -> None:
     store = BlobStore()
     store.keep(Keep(DIGEST, 200, 0, DATA[:199]))
     with pytest.raises(AssertionError, match="do not match"):
-        store.seal(Seal(DIGEST, 200))
+        store.seal(Seal(DIGEST, 200, LEAVES))
+    store.keep(Keep(DIGEST, 200, 0, DATA))
+    with pytest.raises(AssertionError, match="leaf hashes of another"):
+        store.seal(Seal(DIGEST, 200, (bytes(32),)))
 
 
 def test_a_check_names_the_leaves_that_are_right() -> None:

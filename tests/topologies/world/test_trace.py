@@ -76,7 +76,7 @@ def test_every_event_has_words(event: Event, words: str) -> None:
         (Send(A, b"123456789"), "send n0 cbf43926"),
         (SendChunk(A, b"", D, 4, 8), "chunk n0 64646464 4+8"),
         (Keep(D, 9, 1, b"xy"), "keep 64646464 1+2"),
-        (Seal(D, 9), "seal 64646464"),
+        (Seal(D, 9, ()), "seal 64646464"),
         (Check(D, 9, ()), "check 64646464"),
         (Forget((D, D)), "forget 64646464,64646464"),
         (Inspect(D, 9), "inspect 64646464"),

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from swarm.vector import blob_digest, leaf_hashes
 
 from swarm.machine import (
     RECORD_ENTRY,
@@ -41,6 +40,7 @@ from swarm.machine import (
     WakeAt,
     Woke,
 )
+from swarm.vector import blob_digest, leaf_hashes
 from tests.topologies.world.toys import HARSH, Flood, Script, flooding, harsh_digest, harsh_world, silent
 from topologies.families import complete, path, ring
 from topologies.world.checkers import Checker, PersistBeforeSend, PersistedIsReadBack, Violation
@@ -398,13 +398,34 @@ def test_incarnations_count_the_starts_of_a_member() -> None:
     assert world.stats.crashes == 1  # who is down cannot crash
 
 
-def test_a_full_disk_stops_the_process_and_it_returns_when_there_is_room() -> None:
+def test_a_full_disk_holds_a_process_still_until_there_is_room() -> None:
+    world = crash_world(FullDisk(at_s=0.0, slot=0, duration_s=4.9))
+    world.run(4.0)
+    assert world.place(0).holding
+    world.ask(0, "still there?")
+    world.run(4.8)
+    assert not script_of(world, 0).of(Asked)
+    world.run(10.5)
+    # Number 1 found no room for the journal's first segment until the attempt at 5 s; its overdue alarm rang at once.
+    assert heard(world) == [1, *range(5, 11)]
+    assert len(script_of(world, 0).of(Asked)) == 1
+    assert world.stats.crashes == 0
+
+
+def test_a_held_process_may_crash_and_what_peers_send_it_is_lost() -> None:
+    topology = path(2)
+    faults = plan(FullDisk(at_s=0.0, slot=0, duration_s=9.0), Crash(at_s=5.0, slot=0, down_s=1.0))
+    world = World(seed=1, make=flooding(topology, 1), topology=topology, plan=faults, network=QUICK)
+    world.run(8.9)
+    assert world.stats.lost > 3
+    world.run(20.0)
+    assert [words(place) for place in world.places] == [2, 2]
+
+
+def test_a_full_disk_does_not_stop_what_was_reserved_before() -> None:
     world = crash_world(FullDisk(at_s=2.5, slot=0, duration_s=3.0))
-    world.run(20.5)
-    numbers = heard(world)
-    assert numbers[:2] == [1, 2]
-    assert not {3, 4, 5} & set(numbers)
-    assert numbers[-1] == 20
+    world.run(6.5)
+    assert heard(world) == [1, 2, 3, 4, 5, 6]
 
 
 def test_healing_disarms_crashes_and_mends_everything() -> None:

@@ -1,0 +1,92 @@
+"""SHELL. The same task file with no swarm: one site trains by itself, round after round.
+
+It goes through the same trainer process and the same files as the node, so a task that runs here runs there, and what it
+reaches here is the honest "alone" to hold the swarm's result against.
+"""
+
+from __future__ import annotations
+
+import select
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from node.clock import Clock
+from node.trainer import Described, EvaluateDone, Failed, LogLine, TrainDone, Trainer, TrainerEvent, TrainerSettings
+from swarm.errors import SwarmError
+from swarm.vector import Layout
+
+
+T = TypeVar("T", bound=TrainerEvent)
+
+
+@dataclass(frozen=True, slots=True)
+class SoloResult:
+    """What a site reached alone."""
+
+    samples: int
+    held_out: int
+    metrics: Mapping[str, float]
+    layout: Layout
+
+
+def run_solo(settings: TrainerSettings, *, rounds: int, folder: Path, tell: Callable[[str], None]) -> SoloResult:
+    """Train `rounds` rounds and evaluate. `folder` receives the model (model.f32).
+
+    Raises:
+        SwarmError: user code failed; the sentence says where.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    model, update = folder / "model.f32", folder / "update.f32"
+    trainer = Trainer(settings)
+    try:
+        trainer.start()
+        trainer.describe(model)
+        described = _wait(trainer, Described, tell)
+        samples = 0
+        for number in range(1, rounds + 1):
+            update.unlink(missing_ok=True)
+            trainer.train(number, model, update)
+            done = _wait(trainer, TrainDone, tell)
+            samples = done.samples
+            (np.fromfile(model, "<f4") + np.fromfile(update, "<f4")).astype("<f4").tofile(model)
+            words = ", ".join(f"{name} {value:.4f}" for name, value in done.metrics.items())
+            tell(f"round {number} of {rounds}: {done.samples} samples, {words}")
+        trainer.evaluate(rounds, model)
+        scored = _wait(trainer, EvaluateDone, tell)
+    finally:
+        trainer.close()
+        update.unlink(missing_ok=True)
+    return SoloResult(samples, scored.samples, dict(scored.metrics), Layout.decode(described.layout))
+
+
+def describe(settings: TrainerSettings, model: Path) -> Layout:
+    """Build the task's model once, write its initial parameters to `model`, and return their layout.
+
+    Raises:
+        SwarmError: user code failed; the sentence says where.
+    """
+    trainer = Trainer(settings)
+    try:
+        trainer.start()
+        trainer.describe(model)
+        return Layout.decode(_wait(trainer, Described, lambda _: None).layout)
+    finally:
+        trainer.close()
+
+
+def _wait(trainer: Trainer, kind: type[T], tell: Callable[[str], None]) -> T:
+    """Wait for one kind of answer; pass on what user code prints."""
+    clock = Clock()
+    while True:
+        select.select([trainer.fileno()], [], [], 0.5)
+        for event in trainer.poll(clock.now()):
+            if isinstance(event, Failed):
+                raise SwarmError(f"couldn't {event.kind}: {event.text}", hint="mend the task file and try again")
+            if isinstance(event, LogLine):
+                tell(event.text)
+            if isinstance(event, kind):
+                return event

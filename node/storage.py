@@ -1,0 +1,359 @@
+"""SHELL. Files: the real disk under the journal, the blob store, the lock on a site's folder.
+
+Ledger records go through `RealDisk` and are synced. Blobs (models and updates) are written and never synced: killing
+the process loses nothing that reached the page cache, and what a power cut takes can be fetched or trained again. A
+blob's size is checked against its sidecar when the store is listed, and a wrong one is taken for an unfinished transfer.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from swarm.errors import StoreError, UsageError
+from swarm.ledger.disk import DiskFull
+from swarm.machine import Digest, Keep, Stored
+from swarm.vector import LeafHasher, Vector, blob_digest, leaf_count, leaf_span
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+
+OPEN_FILES_MAX = 64
+"""File descriptors kept open: a round of 50 sites reads 50 updates side by side."""
+
+
+def store_error(what: str, error: OSError) -> StoreError:
+    """Return the error to raise for a failed system call."""
+    if error.errno in _NO_ROOM:
+        return DiskFull(f"couldn't {what}: {error.strerror}", hint="free some space on this disk")
+    return StoreError(
+        f"couldn't {what}: {error.strerror}", hint="check the disk; starting the node again is safe once it is well"
+    )
+
+
+class RealDisk:
+    """`swarm.ledger.disk.Disk` on a folder of this machine."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._files: dict[str, int] = {}
+
+    def make_folder(self, path: str) -> None:
+        """See `Disk.make_folder`."""
+        try:
+            (self._folder / path).mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise store_error(f"make {path}", error) from error
+
+    def names(self, folder: str) -> list[str]:
+        """See `Disk.names`."""
+        try:
+            return sorted(os.listdir(self._folder / folder))
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise store_error(f"list {folder}", error) from error
+
+    def size(self, path: str) -> int:
+        """See `Disk.size`."""
+        try:
+            return (self._folder / path).stat().st_size
+        except OSError as error:
+            raise store_error(f"look at {path}", error) from error
+
+    def create(self, path: str, size: int) -> None:
+        """See `Disk.create`. A file that could not be reserved whole is removed again."""
+        target = self._folder / path
+        try:
+            descriptor = os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise store_error(f"make {path}", error) from error
+        try:
+            _reserve(descriptor, size)
+        except OSError as error:
+            os.close(descriptor)
+            target.unlink(missing_ok=True)
+            raise store_error(f"reserve {size} bytes for {path}", error) from error
+        self._files[path] = descriptor
+
+    def read(self, path: str, offset: int, length: int) -> bytes:
+        """See `Disk.read`."""
+        try:
+            return os.pread(self._open(path), length, offset)
+        except OSError as error:
+            raise store_error(f"read {path}", error) from error
+
+    def write(self, path: str, offset: int, data: bytes) -> None:
+        """See `Disk.write`."""
+        try:
+            _write_all(self._open(path), data, offset)
+        except OSError as error:
+            raise store_error(f"write {path}", error) from error
+
+    def sync(self, path: str) -> None:
+        """See `Disk.sync`."""
+        try:
+            os.fdatasync(self._open(path))
+        except OSError as error:
+            # The kernel may drop the dirty pages and report success next time: never try again (fsyncgate).
+            raise StoreError(
+                f"couldn't make {path} durable: {error.strerror}", hint="check the disk, then start the node again"
+            ) from error
+
+    def remove(self, path: str) -> None:
+        """See `Disk.remove`."""
+        descriptor = self._files.pop(path, None)
+        if descriptor is not None:
+            os.close(descriptor)
+        try:
+            (self._folder / path).unlink()
+        except OSError as error:
+            raise store_error(f"remove {path}", error) from error
+
+    def sync_folder(self, folder: str) -> None:
+        """See `Disk.sync_folder`."""
+        sync_folder(self._folder / folder)
+
+    def close(self) -> None:
+        """Close what is open."""
+        for descriptor in self._files.values():
+            os.close(descriptor)
+        self._files.clear()
+
+    def _open(self, path: str) -> int:
+        if path not in self._files:
+            target = self._folder / path
+            try:
+                self._files[path] = os.open(target, os.O_RDWR | os.O_CLOEXEC)
+            except PermissionError:
+                self._files[path] = os.open(target, os.O_RDONLY | os.O_CLOEXEC)
+            except OSError as error:
+                if error.errno != errno.EROFS:
+                    raise
+                self._files[path] = os.open(target, os.O_RDONLY | os.O_CLOEXEC)
+        return self._files[path]
+
+
+class DirectoryLock:
+    """One process per site folder. Held until `close` or the end of the process, however it ends."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            holder = os.pread(self._descriptor, 32, 0).decode(errors="replace").strip()
+            os.close(self._descriptor)
+            raise UsageError(
+                f"couldn't start in {path.parent.parent}: another node is running there (process {holder or 'unknown'})",
+                hint="stop it first, or use another folder",
+            ) from None
+        os.ftruncate(self._descriptor, 0)
+        os.pwrite(self._descriptor, str(os.getpid()).encode(), 0)
+
+    def close(self) -> None:
+        """Let go."""
+        os.close(self._descriptor)
+
+
+class BlobStore:
+    """Blobs as files named by digest: `<hex>`, its leaf hashes in `<hex>.leaves`, an unfinished one as `<hex>.part`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._open: OrderedDict[Path, int] = OrderedDict()
+        self._made = 0
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for left in folder.glob("new-*"):
+            left.unlink()
+
+    def listing(self) -> tuple[Sequence[Stored], Mapping[Digest, int]]:
+        """Return the complete blobs, and the full sizes of unfinished ones."""
+        complete: list[Stored] = []
+        partial: dict[Digest, int] = {}
+        for path in sorted(self._folder.iterdir()):
+            if path.suffix == ".part":
+                partial[Digest(bytes.fromhex(path.stem))] = path.stat().st_size
+            elif path.suffix == ".leaves":
+                digest, data = Digest(bytes.fromhex(path.stem)), path.read_bytes()
+                size = int.from_bytes(data[:8], "big")
+                leaves = tuple(data[i : i + 32] for i in range(8, len(data), 32))
+                whole = self.path(digest)
+                if whole.exists() and whole.stat().st_size == size and len(leaves) == leaf_count(size):
+                    complete.append(Stored(digest, size, leaves))
+                else:
+                    whole.unlink(missing_ok=True)
+                    path.unlink()
+        return complete, partial
+
+    def path(self, digest: Digest) -> Path:
+        """Return where a complete blob lies."""
+        return self._folder / digest.hex()
+
+    def new_file(self) -> Path:
+        """Return the name of a new file in the store's folder, for `add_file` to take in."""
+        self._made += 1
+        return self._folder / f"new-{os.getpid()}-{self._made}"
+
+    def add_file(self, path: Path) -> Stored:
+        """Hash a file leaf by leaf and move it into the store."""
+        try:
+            leaves = []
+            with path.open("rb", buffering=0) as file:
+                size = os.fstat(file.fileno()).st_size
+                for index in range(leaf_count(size)):
+                    hasher = LeafHasher()
+                    hasher.update(file.read(leaf_span(size, index)[1]))
+                    leaves.append(hasher.digest())
+            digest = blob_digest(size, leaves)
+            self._complete(path, digest, size, leaves)
+        except OSError as error:
+            raise store_error(f"take {path.name} into the store", error) from error
+        return Stored(digest, size, tuple(leaves))
+
+    def keep(self, effect: Keep) -> None:
+        """Write a received range into the unfinished blob."""
+        try:
+            _write_all(self._descriptor(self._part(effect.digest), effect.size), effect.payload, effect.offset)
+        except OSError as error:
+            raise store_error("store a received model", error) from error
+
+    def seal(self, digest: Digest, size: int, leaves: Sequence[bytes]) -> None:
+        """Make an unfinished blob, all of whose leaves are verified, a complete one."""
+        part = self._part(digest)
+        try:
+            self._forget_descriptor(part)
+            self._complete(part, digest, size, leaves)
+        except OSError as error:
+            raise store_error("store a received model", error) from error
+
+    def check(self, digest: Digest, size: int, leaves: Sequence[bytes]) -> tuple[int, ...]:
+        """Return which leaves of an unfinished blob are right already."""
+        part = self._part(digest)
+        if not part.exists():
+            return ()
+        good = []
+        with part.open("rb", buffering=0) as file:
+            for index, expected in enumerate(leaves):
+                hasher = LeafHasher()
+                hasher.update(file.read(leaf_span(size, index)[1]))
+                if hasher.digest() == expected:
+                    good.append(index)
+        return tuple(good)
+
+    def read(self, digest: Digest, offset: int, length: int) -> bytes:
+        """Return a range of a complete or unfinished blob."""
+        whole = self.path(digest)
+        path = whole if whole in self._open or whole.exists() else self._part(digest)
+        try:
+            return os.pread(self._descriptor(path, None), length, offset)
+        except OSError as error:
+            raise store_error(f"read blob {digest.hex()[:12]}", error) from error
+
+    def open_vector(self, digest: Digest) -> Vector:
+        """Return a complete blob as a read-only mapped float32 array."""
+        try:
+            return np.memmap(self.path(digest), dtype="<f4", mode="r")
+        except (OSError, ValueError) as error:
+            raise StoreError(f"couldn't open blob {digest.hex()[:12]}: {error}") from None
+
+    def forget(self, digests: Sequence[Digest]) -> None:
+        """Remove blobs, complete and unfinished."""
+        for digest in digests:
+            for path in (self.path(digest), self._part(digest)):
+                self._forget_descriptor(path)
+                path.unlink(missing_ok=True)
+            self._sidecar(digest).unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Close what is open."""
+        for descriptor in self._open.values():
+            os.close(descriptor)
+        self._open.clear()
+
+    def _complete(self, path: Path, digest: Digest, size: int, leaves: Sequence[bytes]) -> None:
+        """The sidecar is written first: a blob without one does not exist, one of another size is incomplete."""
+        sidecar = self._sidecar(digest)
+        sidecar.write_bytes(size.to_bytes(8, "big") + b"".join(leaves))
+        path.rename(self.path(digest))
+
+    def _part(self, digest: Digest) -> Path:
+        return self._folder / f"{digest.hex()}.part"
+
+    def _sidecar(self, digest: Digest) -> Path:
+        return self._folder / f"{digest.hex()}.leaves"
+
+    def _descriptor(self, path: Path, size: int | None) -> int:
+        """Return an open descriptor; with a size the file is made, reserved, if it is not there."""
+        known = self._open.get(path)
+        if known is not None:
+            self._open.move_to_end(path)
+            return known
+        flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if size is not None else 0)
+        descriptor = os.open(path, flags, 0o600)
+        try:
+            if size is not None and os.fstat(descriptor).st_size != size:
+                _reserve(descriptor, size)
+        except OSError:
+            os.close(descriptor)
+            path.unlink(missing_ok=True)
+            raise
+        if len(self._open) >= OPEN_FILES_MAX:
+            os.close(self._open.popitem(last=False)[1])
+        self._open[path] = descriptor
+        return descriptor
+
+    def _forget_descriptor(self, path: Path) -> None:
+        descriptor = self._open.pop(path, None)
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def write_file_durably(path: Path, data: bytes, mode: int = 0o600) -> None:
+    """Replace a file whole or not at all: write beside it, sync, rename, sync the folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+        try:
+            _write_all(descriptor, data, 0)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        beside.rename(path)
+        sync_folder(path.parent)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise store_error(f"write {path}", error) from error
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise StoreError(f"couldn't make the names in {folder} durable: {error.strerror}") from error
+
+
+def _reserve(descriptor: int, size: int) -> None:
+    if hasattr(os, "posix_fallocate") and size:
+        os.posix_fallocate(descriptor, 0, size)
+    else:
+        os.ftruncate(descriptor, size)
+
+
+def _write_all(descriptor: int, data: bytes | bytearray | memoryview, offset: int) -> None:
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(descriptor, view, offset)
+        view, offset = view[written:], offset + written

@@ -1,0 +1,172 @@
+"""A user's task: one Python file with a model, a training step and an evaluation, loaded and checked in words.
+
+The file holds plain functions; nothing of this project needs to be imported in it::
+
+    def build_model() -> torch.nn.Module
+    def load_data(site) -> anything           # site.folder, site.name, site.seed, site.device
+    def train(model, data, run) -> dict       # {"samples": how many examples it trained on, other numbers: metrics}
+    def evaluate(model, data, run) -> dict    # {"samples": how many held-out examples, "accuracy": ..., "loss": ...}
+
+It never travels: only its digest does. How a site loads its own data may be replaced by a file of its own, outside the
+digest. This module does not import torch; only the trainer process that runs a task does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import inspect
+import math
+import re
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from swarm.errors import UsageError
+
+METRICS_MAX = 32
+METRIC_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
+
+PARAMETERS = {"build_model": 0, "load_data": 1, "train": 3, "evaluate": 3}
+"""The functions of a task file and how many arguments each is called with."""
+
+
+@dataclass(frozen=True, slots=True)
+class SiteInfo:
+    """What a task may know about the site it runs at. `folder` is the site's own data folder or file."""
+
+    name: str
+    folder: Path
+    seed: int
+    device: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunInfo:
+    """What a task may know about the call at hand. Rounds count from 1."""
+
+    round: int
+    seed: int
+    device: str
+    site: SiteInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """The functions of a checked task file."""
+
+    build_model: Callable[[], object]
+    load_data: Callable[[SiteInfo], object]
+    train: Callable[[object, object, RunInfo], object]
+    evaluate: Callable[[object, object, RunInfo], object]
+
+
+def task_digest(path: Path) -> bytes:
+    """Return SHA-256 of the file, which the charter names. Raises `UsageError` when it cannot be read."""
+    try:
+        return hashlib.sha256(path.read_bytes()).digest()
+    except OSError as error:
+        raise UsageError(f"couldn't read the task file {path}: {error.strerror}") from None
+
+
+def load_task(path: Path, loader: Path | None = None) -> Task:
+    """Import a task file, and the site's own loader if it has one.
+
+    Raises:
+        UsageError: the file fails to import, or a function is missing or takes other arguments.
+    """
+    functions = {name: _function(_module(path), name, path) for name in PARAMETERS}
+    if loader is not None:
+        functions["load_data"] = _function(_module(loader), "load_data", loader)
+    return Task(**functions)
+
+
+def checked_result(result: object, what: str) -> tuple[int, dict[str, float], list[str]]:
+    """Return (samples, metrics, remarks) of what user code returned.
+
+    Raises:
+        UsageError: it is not a mapping, or "samples" is missing or not a count.
+    """
+    if not isinstance(result, Mapping):
+        raise UsageError(
+            f"couldn't use what {what}() returned: it is {type(result).__name__}, not a dict",
+            hint='return something like {"samples": len(data), "loss": loss}',
+        )
+    samples = result.get("samples")
+    if isinstance(samples, bool) or not isinstance(samples, int) or samples < 1:
+        raise UsageError(
+            f'couldn\'t use what {what}() returned: "samples" is {samples!r}, not a positive whole number',
+            hint=f"say how many examples {what}() used: the swarm weights sites by it",
+        )
+    metrics: dict[str, float] = {}
+    remarks: list[str] = []
+    for name, value in result.items():
+        if name == "samples":
+            continue
+        number = _number(value)
+        if not isinstance(name, str) or not METRIC_NAME.fullmatch(name):
+            remarks.append(f"metric {name!r} was left out: a name is lower-case letters, digits and _")
+        elif number is None or not math.isfinite(number):
+            remarks.append(f"metric {name!r} was left out: {value!r} is not a finite number")
+        elif len(metrics) >= METRICS_MAX:
+            remarks.append(f"metric {name!r} was left out: {METRICS_MAX} are enough")
+        else:
+            metrics[name] = number
+    return samples, metrics, remarks
+
+
+def _number(value: object) -> float | None:
+    try:
+        return float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return None
+
+
+def _module(path: Path) -> object:
+    name = f"swarm_task_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None or not path.is_file():
+        raise UsageError(f"couldn't load {path}: there is no such Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException as error:
+        del sys.modules[name]
+        if isinstance(error, KeyboardInterrupt):
+            raise
+        raise UsageError(f"couldn't load {path}: {where_in(error, path)}") from error
+    return module
+
+
+def _function(module: object, name: str, path: Path) -> Callable[..., object]:
+    function: Callable[..., object] | None = getattr(module, name, None)
+    if function is None or not callable(function):
+        raise UsageError(
+            f"couldn't use {path}: it has no function {name}()",
+            hint="a task file has build_model(), load_data(site), train(model, data, run), evaluate(model, data, run)",
+        )
+    count = PARAMETERS[name]
+    try:
+        inspect.signature(function).bind(*range(count))
+    except TypeError:
+        raise UsageError(f"couldn't use {path}: {name}() must take {count} arguments") from None
+    except ValueError:
+        pass  # A builtin without a signature: calling it will tell.
+    return function
+
+
+def where_in(error: BaseException, path: Path) -> str:
+    """Return "Type: message (file, line n)" with the innermost line of the user's own file."""
+    line, trace = 0, error.__traceback__
+    while trace is not None:
+        if Path(trace.tb_frame.f_code.co_filename) == path or trace.tb_frame.f_code.co_filename == str(path.resolve()):
+            line = trace.tb_lineno
+        trace = trace.tb_next
+    if isinstance(error, SyntaxError) and error.lineno:
+        line = error.lineno
+    text = f"{type(error).__name__}: {error}"
+    return f"{text} ({path.name}, line {line})" if line else text

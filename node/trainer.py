@@ -1,0 +1,301 @@
+"""SHELL. The trainer's supervisor: starts the worker process, asks it for work, and survives whatever user code does.
+
+It never blocks the node's loop. A worker that exits, is killed, or makes no progress for `stall_s` is reported in one
+sentence and replaced at the next request. Torch is imported there, not here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import signal
+import socket
+import struct
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import msgpack
+
+LINE_CHARACTERS_MAX = 500
+"""User output is passed on line by line, each cut here."""
+
+MESSAGE_BYTES_MAX = 1 << 27
+"""Largest message of a worker: a layout of 100,000 tensors."""
+
+_LENGTH = struct.Struct(">I")
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """User code made an optimizer step."""
+
+    round: int
+    step: int
+    steps: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """The model was built: `layout` is the encoded `swarm.vector.Layout`; its parameters are in the file asked for."""
+
+    layout: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class TrainDone:
+    """Training ended well; the update is in the file asked for."""
+
+    round: int
+    samples: int
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluateDone:
+    """Evaluation ended well."""
+
+    round: int
+    samples: int
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A request (`kind` is describe, train or evaluate) failed; `text` is one sentence."""
+
+    kind: str
+    round: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """A line user code printed, or a remark about what it returned."""
+
+    text: str
+
+
+TrainerEvent: TypeAlias = Progress | Described | TrainDone | EvaluateDone | Failed | LogLine
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainerSettings:
+    """What a worker needs to know. Paths are absolute."""
+
+    task: Path
+    data: Path
+    site: str
+    seed: int
+    loader: Path | None = None
+    device: str = "cpu"
+    threads: int = 0
+    stall_s: float = 600.0
+    python: str = sys.executable
+
+
+class Trainer:
+    """One worker process at a time, one request at a time."""
+
+    def __init__(self, settings: TrainerSettings) -> None:
+        self._settings = settings
+        self._process: subprocess.Popen[bytes] | None = None
+        self._link: socket.socket | None = None
+        self._received = b""
+        self._printed = b""
+        self._requests: deque[dict[str, str | int]] = deque()
+        self._current: dict[str, str | int] | None = None
+        self._ready = False
+        self._moved_at: float | None = None
+        # The node polls one descriptor for its whole life; workers come and go behind it.
+        self._selector = selectors.DefaultSelector()
+
+    def start(self) -> None:
+        """Start the worker now, so that its imports overlap with the node's own start."""
+        self._spawn()
+
+    def fileno(self) -> int:
+        """A descriptor that is readable when `poll` has something to say."""
+        return self._selector.fileno()
+
+    def describe(self, path: Path) -> None:
+        """Build the model, write its initial parameters to `path`; answered by `Described`."""
+        self._ask({"do": "describe", "path": str(path), "round": 0})
+
+    def train(self, round_: int, model: Path, update: Path) -> None:
+        """Train a round from the model file; the update is written to `update`."""
+        self._ask({"do": "train", "round": round_, "model": str(model), "update": str(update)})
+
+    def evaluate(self, round_: int, model: Path) -> None:
+        """Evaluate the model file."""
+        self._ask({"do": "evaluate", "round": round_, "model": str(model)})
+
+    def poll(self, now: float) -> list[TrainerEvent]:
+        """Return what happened. Never blocks, never raises for anything user code did."""
+        events: list[TrainerEvent] = []
+        events += self._read_output()
+        events += self._read_messages(now)
+        if self._process is not None and self._process.poll() is not None:
+            events += self._read_output()
+            events += self._read_messages(now)
+            events += self._died()
+        if self._current is not None and self._moved_at is not None and now - self._moved_at > self._settings.stall_s:
+            events += self._stalled()
+        if self._current is not None and self._moved_at is None:
+            self._moved_at = now
+        self._next()
+        return events
+
+    def close(self) -> None:
+        """End the worker."""
+        self._reap(kill=True)
+        self._selector.close()
+
+    # --- parts --------------------------------------------------------------------------------------------------
+
+    def _spawn(self) -> None:
+        settings = self._settings
+        ours, theirs = socket.socketpair()
+        command = [settings.python, "-m", "node.worker", "--fd", str(theirs.fileno()), "--task", str(settings.task)]
+        command += ["--data", str(settings.data), "--site", settings.site, "--seed", str(settings.seed)]
+        command += ["--device", settings.device, "--threads", str(settings.threads)]
+        if settings.loader is not None:
+            command += ["--loader", str(settings.loader)]
+        root = str(Path(__file__).resolve().parent.parent)
+        path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH", ""))))
+        self._process = subprocess.Popen(  # noqa: S603 - our own module, arguments as a list
+            command,
+            pass_fds=(theirs.fileno(),),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"},
+            start_new_session=True,
+        )
+        theirs.close()
+        ours.setblocking(False)
+        assert self._process.stdout is not None, "stdout is a pipe"
+        os.set_blocking(self._process.stdout.fileno(), False)
+        self._link, self._received, self._printed, self._ready = ours, b"", b"", False
+        for source in (ours, self._process.stdout):
+            self._selector.register(source, selectors.EVENT_READ)
+
+    def _ask(self, request: dict[str, str | int]) -> None:
+        self._requests.append(request)
+        self._next()
+
+    def _next(self) -> None:
+        """Hand out the next request when the worker is free; start one if there is none."""
+        if self._current is None and self._requests:
+            self._current = self._requests.popleft()
+            self._moved_at = None
+            if self._process is None:
+                self._spawn()
+            elif self._ready:
+                self._send()
+
+    def _send(self) -> None:
+        assert self._link is not None, "a ready worker has a link"
+        assert self._current is not None, "only a request is sent"
+        data: bytes = msgpack.packb(self._current, use_bin_type=True)
+        with contextlib.suppress(OSError):  # It may just have died; `poll` notices and says so.
+            self._link.sendall(_LENGTH.pack(len(data)) + data)
+
+    def _read_messages(self, now: float) -> list[TrainerEvent]:
+        if self._link is None:
+            return []
+        try:
+            while part := self._link.recv(1 << 16):
+                self._received += part
+        except BlockingIOError:
+            pass
+        except OSError:
+            return []
+        events: list[TrainerEvent] = []
+        while len(self._received) >= _LENGTH.size:
+            length = _LENGTH.unpack_from(self._received)[0]
+            if length > MESSAGE_BYTES_MAX:
+                self._reap(kill=True)
+                break
+            if len(self._received) < _LENGTH.size + length:
+                break
+            body = self._received[_LENGTH.size : _LENGTH.size + length]
+            self._received = self._received[_LENGTH.size + length :]
+            events += self._understand(msgpack.unpackb(body, raw=False), now)
+        return events
+
+    def _understand(self, message: Mapping[str, object], now: float) -> Sequence[TrainerEvent]:
+        self._moved_at = now
+        did, error = message["did"], message.get("error")
+        if did == "load":
+            if error is not None:
+                return self._fail(str(error))
+            self._ready = True
+            if self._current is not None:
+                self._send()
+            return []
+        if did == "step":
+            return [Progress(int(str(message["round"])), int(str(message["step"])))]
+        if error is not None:
+            return self._fail(str(error))
+        self._current = None
+        if did == "describe":
+            return [Described(bytes(message["layout"]))]  # type: ignore[call-overload]
+        kind = TrainDone if did == "train" else EvaluateDone
+        remarks = [LogLine(str(remark)) for remark in message["remarks"]]  # type: ignore[attr-defined]
+        return [*remarks, kind(int(str(message["round"])), int(str(message["samples"])), message["metrics"])]  # type: ignore[arg-type]
+
+    def _fail(self, text: str) -> Sequence[TrainerEvent]:
+        current, self._current = self._current, None
+        if current is None:
+            return [LogLine(text)]
+        return [Failed(str(current["do"]), int(current["round"]), text)]
+
+    def _died(self) -> Sequence[TrainerEvent]:
+        assert self._process is not None, "only a process dies"
+        code = self._process.returncode
+        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        self._reap(kill=False)
+        if self._current is None:
+            return []
+        return self._fail(f"the training process {how}; it will be started again (its last output is in the log)")
+
+    def _stalled(self) -> Sequence[TrainerEvent]:
+        self._reap(kill=True)
+        wait = f"{self._settings.stall_s:g} s"
+        return self._fail(
+            f"the task made no optimizer step for {wait} and was stopped; raise task.stall_s if it only needs longer"
+        )
+
+    def _reap(self, *, kill: bool) -> None:
+        if self._process is None:
+            return
+        if kill:
+            self._process.kill()
+        self._process.wait()
+        assert self._process.stdout is not None, "stdout is a pipe"
+        for source in (self._process.stdout, self._link):
+            if source is not None:
+                self._selector.unregister(source)
+                source.close()
+        self._process = self._link = None
+        self._ready = False
+
+    def _read_output(self) -> list[TrainerEvent]:
+        if self._process is None or self._process.stdout is None:
+            return []
+        try:
+            while part := os.read(self._process.stdout.fileno(), 1 << 16):
+                self._printed += part
+        except BlockingIOError:
+            pass
+        except OSError:
+            return []
+        *lines, self._printed = self._printed.split(b"\n")
+        self._printed = self._printed[-LINE_CHARACTERS_MAX:]
+        return [LogLine(line[:LINE_CHARACTERS_MAX].decode(errors="replace")) for line in lines if line.strip()]

@@ -1,0 +1,225 @@
+"""SHELL. The trainer process: the only file that imports torch.
+
+It runs the user's task and nothing else: no socket, no ledger. Requests and results are small MessagePack messages over
+an inherited socket pair; parameters are files of the blob store, mapped into memory on both sides, so that a model is
+shared and never copied through a pipe. If user code fails, the failure is reported in words and the worker goes on; if it
+kills or hangs the process, the supervisor starts another (`node.trainer`). When the node goes away the socket closes and
+the worker ends by itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import socket
+import struct
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgpack
+import numpy as np
+import torch
+from torch.optim.optimizer import register_optimizer_step_post_hook
+
+from node.task import RunInfo, SiteInfo, checked_result, load_task, where_in
+from swarm.errors import UsageError
+from swarm.vector import Layout, TensorSpec, Vector, flatten, unflatten
+
+PROGRESS_S = 0.2
+"""Between progress messages: steps of small models come by the thousand."""
+
+_LENGTH = struct.Struct(">I")
+
+
+class Worker:
+    """One task at one site, driven by requests."""
+
+    def __init__(self, link: socket.socket, *, task: Path, loader: Path | None, site: SiteInfo) -> None:
+        self._link = link
+        self._path, self._loader, self._site = task, loader, site
+        self._task = load_task(task, loader)
+        self._model: torch.nn.Module | None = None
+        self._data: object = None
+        self._loaded = False
+        self._layout = Layout(())
+        self._round = self._step = 0
+        self._told_at = 0.0
+        register_optimizer_step_post_hook(self._on_step)
+
+    def serve(self) -> None:
+        """Answer requests until the node hangs up."""
+        while (request := receive(self._link)) is not None:
+            kind = str(request["do"])
+            try:
+                match kind:
+                    case "describe":
+                        reply = self._describe(Path(str(request["path"])))
+                    case "train":
+                        reply = self._train(
+                            int(request["round"]), Path(str(request["model"])), Path(str(request["update"]))
+                        )
+                    case _:
+                        reply = self._evaluate(int(request["round"]), Path(str(request["model"])))
+            except Exception as error:  # noqa: BLE001 - user code may raise anything; all of it becomes a sentence
+                reply = {"error": self._sentence(error)}
+            send(self._link, {"did": kind, "round": request.get("round", 0), **reply})
+
+    # --- requests -----------------------------------------------------------------------------------------------
+
+    def _describe(self, path: Path) -> dict[str, object]:
+        """Build the model under the charter's seed; write its parameters to `path`; return their layout."""
+        torch.manual_seed(self._site.seed)
+        model = self._build()
+        tensors = self._tensors(model)
+        specs = [TensorSpec(name, tuple(t.shape), str(t.dtype).removeprefix("torch.")) for name, t in tensors.items()]
+        self._layout = Layout(tuple(sorted(specs, key=lambda spec: spec.name)))
+        self._layout.check()
+        arrays = {name: tensor.detach().float().cpu().numpy() for name, tensor in tensors.items()}
+        flatten(arrays, self._layout).tofile(path)
+        return {"layout": self._layout.encode()}
+
+    def _train(self, round_: int, model_path: Path, update_path: Path) -> dict[str, object]:
+        base = np.memmap(model_path, dtype="<f4", mode="r")
+        model = self._restore(base)
+        model.train()
+        run = self._begin(round_)
+        samples, metrics, remarks = checked_result(self._task.train(model, self._get_data(), run), "train")
+        self._write_update(model, base, update_path)
+        return {"samples": samples, "metrics": metrics, "remarks": remarks}
+
+    def _evaluate(self, round_: int, model_path: Path) -> dict[str, object]:
+        model = self._restore(np.memmap(model_path, dtype="<f4", mode="r"))
+        model.eval()
+        run = self._begin(round_)
+        with torch.no_grad():
+            result = self._task.evaluate(model, self._get_data(), run)
+        samples, metrics, remarks = checked_result(result, "evaluate")
+        return {"samples": samples, "metrics": metrics, "remarks": remarks}
+
+    # --- parts --------------------------------------------------------------------------------------------------
+
+    def _build(self) -> torch.nn.Module:
+        model = self._task.build_model()
+        if not isinstance(model, torch.nn.Module):
+            raise UsageError(f"build_model() returned {type(model).__name__}, not a torch.nn.Module")
+        return model.to(self._site.device)
+
+    def _tensors(self, model: torch.nn.Module) -> dict[str, torch.Tensor]:
+        """What travels: floating-point parameters and buffers, tied ones once. Counters stay at the site."""
+        found: dict[str, torch.Tensor] = {}
+        seen: set[int] = set()
+        for name, tensor in model.state_dict(keep_vars=True).items():
+            if isinstance(tensor, torch.Tensor) and tensor.is_floating_point() and id(tensor) not in seen:
+                seen.add(id(tensor))
+                found[name] = tensor
+        return found
+
+    def _restore(self, vector: Vector) -> torch.nn.Module:
+        """Overwrite the model's floating-point state with a vector."""
+        if self._model is None:
+            self._model = self._build()
+        tensors = self._tensors(self._model)
+        if not self._layout.tensors:
+            specs = [TensorSpec(n, tuple(t.shape), str(t.dtype).removeprefix("torch.")) for n, t in tensors.items()]
+            self._layout = Layout(tuple(sorted(specs, key=lambda spec: spec.name)))
+        with torch.no_grad():
+            for name, values in unflatten(vector, self._layout).items():
+                tensors[name].copy_(torch.from_numpy(np.array(values)))
+        return self._model
+
+    def _write_update(self, model: torch.nn.Module, base: Vector, path: Path) -> None:
+        """Write trained minus base, tensor by tensor, straight into the file the node will take in."""
+        path.touch()
+        update: Vector = np.memmap(path, dtype="<f4", mode="w+", shape=(self._layout.elements,))
+        tensors = self._tensors(model)
+        for name, (start, end) in self._layout.offsets().items():
+            trained = tensors[name].detach().float().cpu().numpy().reshape(-1)
+            np.subtract(trained, base[start:end], out=update[start:end])
+
+    def _get_data(self) -> object:
+        if not self._loaded:
+            self._data = self._task.load_data(self._site)
+            self._loaded = True
+        return self._data
+
+    def _begin(self, round_: int) -> RunInfo:
+        """Seed user code so that a repeated round repeats, and start counting its steps."""
+        self._round, self._step = round_, 0
+        seed = (self._site.seed * 1_000_003 + round_) % 2**31
+        torch.manual_seed(seed)
+        np.random.seed(seed)  # noqa: NPY002, TID251 - user code may draw from the global generator
+        send(self._link, {"did": "step", "round": round_, "step": 0})
+        return RunInfo(round_, seed, self._site.device, self._site)
+
+    def _on_step(self, *_: object) -> None:
+        """Every optimizer step of user code is progress; the node tells a slow site from a stuck one by it."""
+        self._step += 1
+        now = time.monotonic()
+        if now - self._told_at >= PROGRESS_S:
+            self._told_at = now
+            send(self._link, {"did": "step", "round": self._round, "step": self._step})
+
+    def _sentence(self, error: Exception) -> str:
+        for path in (self._path, self._loader):
+            if path is not None:
+                text = where_in(error, path)
+                if path.name in text:
+                    return text
+        return f"{type(error).__name__}: {error}" if not isinstance(error, UsageError) else error.message
+
+
+def send(link: socket.socket, message: Mapping[str, object]) -> None:
+    """Write one length-prefixed message."""
+    data: bytes = msgpack.packb(dict(message), use_bin_type=True)
+    link.sendall(_LENGTH.pack(len(data)) + data)
+
+
+def receive(link: socket.socket) -> dict[str, str | int] | None:
+    """Read one length-prefixed message; None when the other end is gone."""
+    head = _read(link, _LENGTH.size)
+    body = None if head is None else _read(link, _LENGTH.unpack(head)[0])
+    return None if body is None else msgpack.unpackb(body, raw=False)
+
+
+def _read(link: socket.socket, length: int) -> bytes | None:
+    data = b""
+    while len(data) < length:
+        part = link.recv(length - len(data))
+        if not part:
+            return None
+        data += part
+    return data
+
+
+def main() -> int:
+    """Run as `python -m node.worker`; started by `node.trainer`."""
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--fd", type=int, required=True)
+    options.add_argument("--task", type=Path, required=True)
+    options.add_argument("--loader", type=Path)
+    options.add_argument("--data", type=Path, required=True)
+    options.add_argument("--site", required=True)
+    options.add_argument("--seed", type=int, required=True)
+    options.add_argument("--device", default="cpu")
+    options.add_argument("--threads", type=int, default=0)
+    chosen = options.parse_args()
+    if chosen.threads:
+        torch.set_num_threads(chosen.threads)
+    link = socket.socket(fileno=chosen.fd)
+    site = SiteInfo(chosen.site, chosen.data, chosen.seed, chosen.device)
+    try:
+        worker = Worker(link, task=chosen.task, loader=chosen.loader, site=site)
+    except UsageError as error:
+        send(link, {"did": "load", "error": error.message + (f" ({error.hint})" if error.hint else "")})
+        return 1
+    send(link, {"did": "load"})
+    try:
+        worker.serve()
+    except (BrokenPipeError, ConnectionResetError):
+        return 0  # The node is gone.
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
