@@ -53,7 +53,8 @@ class TransferLimits:
     """One message. At 0.5 MB/s it takes half a second, well within a heartbeat's patience."""
     window_first: int = 512 * 1024
     window_min: int = 256 * 1024
-    window_max: int = 16 << 20
+    window_max: int = 8 << 20
+    """No more than the transport queues for one peer."""
     node_max: int = 64 << 20
     """Outstanding over all peers."""
     request_max: int = 1 << 20

@@ -67,7 +67,7 @@ class Settings:
     origin: Mapping[str, str]
 
 
-_SECTIONS: dict[str, type[SiteSettings] | type[TaskSettings] | type[RunSettings]] = {
+_SECTIONS: dict[str, type[SiteSettings | TaskSettings | RunSettings]] = {
     "site": SiteSettings,
     "task": TaskSettings,
     "run": RunSettings,
@@ -137,7 +137,7 @@ def _typed(key: str, value: object, where: str) -> Value:
         return float(value)
     if type(value) is not kind:
         raise UsageError(f"couldn't read {where}: {key} = {value!r} must be of type {kind.__name__}")
-    return value  # type: ignore[return-value]
+    return value
 
 
 def _type(key: str, where: str) -> type[Value]:
@@ -151,7 +151,7 @@ def _type(key: str, where: str) -> type[Value]:
     return type(getattr(kind(), name))
 
 
-def _names(kind: type[SiteSettings] | type[TaskSettings] | type[RunSettings]) -> list[str]:
+def _names(kind: type[SiteSettings | TaskSettings | RunSettings]) -> list[str]:
     return [field.name for field in fields(kind)]
 
 

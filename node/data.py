@@ -48,8 +48,8 @@ def write_breast_cancer(folder: Path, seed: int) -> list[SiteData]:
     A fifth of the patients is held out first and is the same for all. Malignant counts as positive. Writes
     `<hospital>/train.csv` and `test.csv`, and `pooled/` with everything together.
     """
-    import numpy as np  # noqa: PLC0415
-    from sklearn.datasets import load_breast_cancer  # noqa: PLC0415
+    import numpy as np
+    from sklearn.datasets import load_breast_cancer
 
     source = load_breast_cancer()
     rows = np.column_stack([source.data, 1 - source.target])
@@ -76,8 +76,8 @@ def write_heart_disease(source: Path, folder: Path) -> list[SiteData]:
     Columns 10 to 12 and then rows with missing values are dropped; chest pain and resting ECG become indicators; any
     degree of disease counts as positive; 66 % of each hospital train, stratified where both classes are there.
     """
-    import numpy as np  # noqa: PLC0415
-    from sklearn.model_selection import train_test_split  # noqa: PLC0415
+    import numpy as np
+    from sklearn.model_selection import train_test_split
 
     sites, trains, tests = [], [], []
     for name in HEART_SITES:
@@ -101,7 +101,7 @@ def write_heart_disease(source: Path, folder: Path) -> list[SiteData]:
 
 def write_mnist(source: Path, folder: Path, *, sites: int, seed: int) -> list[SiteData]:
     """Divide MNIST's 60,000 training digits into IID shards of equal size; the test digits are the same for all."""
-    import numpy as np  # noqa: PLC0415
+    import numpy as np
 
     if not source.is_file():
         raise UsageError(f"couldn't find {source}", hint="give the path of mnist.npz")
@@ -121,7 +121,7 @@ def write_mnist(source: Path, folder: Path, *, sites: int, seed: int) -> list[Si
 
 def _heart_features(rows: NDArray[np.float64]) -> NDArray[np.float64]:
     """Turn cleaned rows, shape (n, 11), into features and label, shape (n, 14)."""
-    import numpy as np  # noqa: PLC0415
+    import numpy as np
 
     plain = rows[:, [0, 1, 3, 4, 5, 7, 8, 9]]
     pain = np.column_stack([rows[:, 2] == value for value in (2, 3, 4)])
@@ -130,7 +130,7 @@ def _heart_features(rows: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _write(folder: Path, name: str, train: NDArray[np.float64], test: NDArray[np.float64], header: str) -> SiteData:
-    import numpy as np  # noqa: PLC0415
+    import numpy as np
 
     folder.mkdir(parents=True, exist_ok=True)
     parts: Sequence[tuple[str, NDArray[np.float64]]] = (("train.csv", train), ("test.csv", test))

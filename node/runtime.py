@@ -1,7 +1,7 @@
 """SHELL. The loop: one owner, one queue, effects performed in order.
 
-Everything that happens to the node becomes an event for `node.core.Node`, one at a time, on this thread; every effect is
-obeyed here, in the order it was given. A `Persist` is durable when the journal's `append` returns, so whatever follows
+Everything that happens to the node becomes an event for `node.core.Node`, one at a time, on this thread; every effect
+is obeyed here, in the order it was given. A `Persist` is durable when the journal's `append` returns, so whatever follows
 may be seen by others. Long work goes to the trainer process or the bulk thread and comes back as events.
 
 When the disk is full the loop *holds*: the effect that failed is tried again each second and nothing after it happens,
@@ -20,16 +20,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from swarm.ledger.disk import DiskFull
-from swarm.ledger.journal import Journal
-
 from gossip.zeromq import Incident, PeerAddress, Readable, Transport
 from node.bulk import BulkWorker
 from node.clock import Clock
 from node.core import Node
-from node.storage import BlobStore
-from node.trainer import EvaluateDone, Failed, LogLine, Progress, TrainDone, Trainer
+from node.storage import BlobStore, write_file_durably
+from node.trainer import Described, EvaluateDone, Failed, LogLine, Progress, TrainDone, Trainer, TrainerEvent
 from swarm.charter import Charter
+from swarm.errors import SwarmError, UsageError
+from swarm.ledger.disk import DiskFull
+from swarm.ledger.journal import Journal
 from swarm.machine import (
     Answer,
     Asked,
@@ -58,6 +58,7 @@ from swarm.machine import (
     WakeAt,
     Woke,
 )
+from swarm.vector import Layout
 
 HOLD_RETRY_S = 1.0
 """Between tries of an effect that a full disk refused."""
@@ -93,6 +94,9 @@ class Runtime:
         report: Callable[[Report, float], None],
         snapshot: Callable[[Mapping[str, object], float], None],
         linger_s: float | None,
+        layout_digest: bytes,
+        layout_path: Path,
+        finished: Callable[[], None],
     ) -> None:
         self._node = node
         self._transport, self._journal, self._store = ports.transport, ports.journal, ports.store
@@ -112,15 +116,24 @@ class Runtime:
         self._updates: dict[int, Path] = {}
         self._models: dict[int, Evaluate] = {}
         self._control: ControlSocket | None = None
+        self._layout_digest, self._layout_path = layout_digest, layout_path
+        self._initial = ports.store.new_file()
+        self._on_finished = finished
+        self._fatal: SwarmError | None = None
 
     def stop(self) -> None:
         """Ask the loop to end. Safe in a signal handler."""
         self._stopping = True
 
     def run(self, started: Started) -> Finished | None:
-        """Run until stopped. Return how the run ended, or None when it was stopped before its end."""
+        """Run until stopped. Return how the run ended, or None when it was stopped before its end.
+
+        Raises:
+            SwarmError: the node could not begin, or could not go on.
+        """
         self._transport.open()
         self._trainer.start()
+        self._trainer.describe(self._initial)
         self._transport.watch(self._trainer.fileno())
         self._control = ControlSocket(self._control_path)
         self._transport.watch(self._control.fileno())
@@ -133,6 +146,8 @@ class Runtime:
             self._trainer.close()
             self._bulk.close()
             self._transport.close()
+        if self._fatal is not None:
+            raise self._fatal
         return self._finished
 
     # --- one turn of the loop -----------------------------------------------------------------------------------
@@ -239,9 +254,11 @@ class Runtime:
                 if self._control is not None:
                     self._control.answer(effect)
             case Finished():
+                if effect.outcome == "DONE":
+                    self._on_finished()
                 self._finished, self._finished_at = effect, self._clock.now()
 
-    def _from_trainer(self, event: TrainDone | EvaluateDone | Failed | Progress | LogLine, now: float) -> None:
+    def _from_trainer(self, event: TrainerEvent, now: float) -> None:
         match event:
             case Progress():
                 self._events.append(Stepped(event.round, event.step, event.steps))
@@ -251,6 +268,11 @@ class Runtime:
             case EvaluateDone():
                 asked = self._models.pop(event.round)
                 self._events.append(Evaluated(event.round, asked.model, event.samples, event.metrics))
+            case Described():
+                self._take_model(event, now)
+            case Failed(kind="describe"):
+                self._fatal = UsageError(f"couldn't build the task's model: {event.text}", hint="mend the task file")
+                self._stopping = True
             case Failed(kind="train"):
                 self._updates.pop(event.round).unlink(missing_ok=True)
                 self._events.append(Trained(event.round, None, error=event.text))
@@ -259,6 +281,24 @@ class Runtime:
                 self._events.append(Evaluated(event.round, asked.model, 0, {}, error=event.text))
             case LogLine():
                 self._report(Report("task_output", event.text, level="debug"), now)
+
+    def _take_model(self, described: Described, now: float) -> None:
+        """The worker has built the model: check that it is the charter's, and offer it as the one to start from."""
+        layout = Layout.decode(described.layout)
+        if layout.digest() != self._layout_digest:
+            text = f"the task's model has {layout.elements} parameters in {len(layout.tensors)} tensors"
+            self._fatal = UsageError(
+                f"couldn't use the task file: its model is not the charter's ({text})",
+                hint="every site needs the task file the charter was made with, and the same version of PyTorch",
+            )
+            self._stopping = True
+            return
+        write_file_durably(self._layout_path, described.layout, mode=0o644)
+        stored = self._store.add_file(self._initial)
+        self._events.append(stored)
+        # Another version of PyTorch may draw other initial values. That is no harm: the charter names the digest, and
+        # a peer that holds it will send it.
+        self._report(Report("model_built", f"the model has {layout.elements} parameters", level="debug"), now)
 
     # --- people -------------------------------------------------------------------------------------------------
 
@@ -299,13 +339,13 @@ class ControlSocket:
         """Return what is being asked now."""
         asked = []
         for key, _ in self._selector.select(0):
-            if key.fileobj is self._listener:
-                connection, _ = self._listener.accept()
-                connection.setblocking(False)
-                self._selector.register(connection, selectors.EVENT_READ)
-                continue
             connection = key.fileobj
-            assert isinstance(connection, socket.socket)
+            assert isinstance(connection, socket.socket), "only sockets are registered"
+            if connection is self._listener:
+                caller, _ = self._listener.accept()
+                caller.setblocking(False)
+                self._selector.register(caller, selectors.EVENT_READ)
+                continue
             self._selector.unregister(connection)
             try:
                 line = connection.recv(QUESTION_BYTES_MAX)
@@ -359,4 +399,4 @@ def free_bytes(folder: Path) -> Callable[[], int]:
 
 def seeded(seed: bytes) -> random.Random:
     """Return the node's random source: jitter and peer choice, nothing secret."""
-    return random.Random(seed)
+    return random.Random(seed)  # noqa: S311 - nothing secret is drawn from it

@@ -1,7 +1,7 @@
 """SHELL. The same task file with no swarm: one site trains by itself, round after round.
 
-It goes through the same trainer process and the same files as the node, so a task that runs here runs there, and what it
-reaches here is the honest "alone" to hold the swarm's result against.
+It goes through the same trainer process and the same files as the node, so a task that runs here runs there, and what
+it reaches here is the honest "alone" to hold the swarm's result against.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from node.clock import Clock
 from node.trainer import Described, EvaluateDone, Failed, LogLine, TrainDone, Trainer, TrainerEvent, TrainerSettings
 from swarm.errors import SwarmError
 from swarm.vector import Layout
-
 
 T = TypeVar("T", bound=TrainerEvent)
 

@@ -148,7 +148,7 @@ class Worker:
         self._round, self._step = round_, 0
         seed = (self._site.seed * 1_000_003 + round_) % 2**31
         torch.manual_seed(seed)
-        np.random.seed(seed)  # noqa: NPY002, TID251 - user code may draw from the global generator
+        np.random.seed(seed)  # noqa: NPY002 - user code may draw from the global generator
         send(self._link, {"did": "step", "round": round_, "step": 0})
         return RunInfo(round_, seed, self._site.device, self._site)
 

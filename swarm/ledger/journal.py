@@ -157,10 +157,18 @@ class Journal:
         """
         if self._failed:
             raise StoreError(f"couldn't write to the ledger: {self._failed}", hint="start the node again")
+        prepared = []
         for name in LOGS:
             batch = [record for record in records if _LOG_OF[record.kind] == name]
             if batch:
-                self._append(name, batch)
+                prepared.append(self._prepare(name, batch))
+        # Space is reserved in every log before anything is written in one: a full disk changes nothing.
+        for segment, data, count, heights in prepared:
+            self._write(segment, segment.end, data)
+            segment.end += len(data)
+            segment.count += count
+            segment.batch += 1
+            segment.height_max = max(segment.height_max, heights)
 
     def drop_wal_below(self, view: int) -> None:
         """Remove whole sealed segments of the write-ahead log that only concern earlier views."""
@@ -177,16 +185,12 @@ class Journal:
 
     # --- writing ------------------------------------------------------------------------------------------------
 
-    def _append(self, name: str, batch: Sequence[Record]) -> None:
+    def _prepare(self, name: str, batch: Sequence[Record]) -> tuple[_Segment, bytes, int, int]:
+        """Return where a batch goes, its bytes, its number of records, its greatest height."""
         log = self._logs[name]
         number = log.segments[-1].batch + 1 if log.segments else 1
         data, count = _encode_batch(batch, number)
-        segment = self._room(name, log, len(data))
-        self._write(segment, segment.end, data)
-        segment.end += len(data)
-        segment.count += count
-        segment.batch = number
-        segment.height_max = max(segment.height_max, *(record.height for record in batch))
+        return self._room(name, log, len(data)), data, count, max(record.height for record in batch)
 
     def _write(self, segment: _Segment, offset: int, data: bytes) -> None:
         """Write and sync. Within a reserved segment a full disk cannot be the reason of a failure: any is fatal."""

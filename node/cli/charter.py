@@ -1,0 +1,207 @@
+"""`swarm charter`: the terms of a swarm, from draft to the last signature."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import click
+
+from node.cli.init import JSON, fingerprint
+from node.cli.output import INCOMPLETE, INVALID, Failure, emit
+from node.clock import Clock
+from node.site import Site
+from node.solo import describe
+from node.storage import BlobStore, write_file_durably
+from node.task import task_digest
+from node.trainer import TrainerSettings
+from swarm import charter as terms
+from swarm.errors import UsageError
+from topologies.families import FAMILIES, build
+
+PATH = click.argument("path", type=click.Path(path_type=Path))
+
+
+@click.group()
+def charter() -> None:
+    """Draft, sign, check and show the terms of a swarm."""
+
+
+@charter.command()
+@click.option("--name", required=True, help="The swarm's name.")
+@click.option("--task", type=click.Path(path_type=Path), required=True, help="The task file all sites will run.")
+@click.option(
+    "--card", "cards", type=click.Path(path_type=Path), multiple=True, required=True, help="A site's card.toml."
+)
+@click.option("--rounds", type=int, required=True, help="How many rounds to learn.")
+@click.option("--min-contributions", type=int, help="Fewest sites a round may close with. [default: a majority]")
+@click.option("--deadline", type=float, default=3600.0, show_default=True, help="Seconds after which a round closes.")
+@click.option(
+    "--patience", type=float, default=60.0, show_default=True, help="Seconds without progress to be left out."
+)
+@click.option("--clip-norm", type=float, default=100.0, show_default=True, help="Largest L2 norm of an update.")
+@click.option("--weight-cap", type=float, default=1.0, show_default=True, help="Largest share of one site, 0 to 1.")
+@click.option("--metrics", default="accuracy,auc,loss", show_default=True, help="Metrics to share, by name.")
+@click.option("--topology", type=click.Choice(sorted(FAMILIES)), default="complete", show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the initial model.")
+@click.option("--require-byzantine", is_flag=True, help="Refuse to found a swarm that cannot outvote a liar.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("charter.toml"), show_default=True)
+@JSON
+def new(
+    *,
+    name: str,
+    task: Path,
+    cards: tuple[Path, ...],
+    rounds: int,
+    min_contributions: int | None,
+    deadline: float,
+    patience: float,
+    clip_norm: float,
+    weight_cap: float,
+    metrics: str,
+    topology: str,
+    seed: int,
+    require_byzantine: bool,
+    output: Path,
+    as_json: bool,
+) -> None:
+    """Draft a charter from the members' cards and the task file. Nobody has signed it yet."""
+    members = tuple(terms.card_from_toml(_read(path)) for path in cards)
+    majority = len(members) // 2 + 1
+    draft = terms.Charter(
+        version=terms.CHARTER_VERSION,
+        name=name,
+        created_ms=int(Clock().now() * 1000),
+        members=members,
+        task=describe_task(task, seed),
+        round=terms.RoundPolicy(
+            rounds=rounds,
+            mixing="exact",
+            outer="none",
+            min_contributions=majority if min_contributions is None else min_contributions,
+            deadline_ms=round(deadline * 1000),
+            patience_ms=round(patience * 1000),
+            clip_norm_milli=round(clip_norm * 1000),
+            weight_cap_ppm=round(weight_cap * 1_000_000),
+        ),
+        ledger=terms.LedgerPolicy(600_000, 3_000, require_byzantine, "record"),
+        metrics=tuple(part for part in metrics.split(",") if part),
+        edges=() if topology == "complete" else build(topology, len(members)).edges,
+        predecessor=(),
+        options=(),
+    )
+    draft.check()
+    signed = terms.SignedCharter(draft, {})
+    write_file_durably(output, terms.to_toml(signed).encode(), mode=0o644)
+    text = f"{_summary(signed)}\nDrafted in {output}. Each founder now runs `swarm charter sign {output}`."
+    emit({"path": str(output), "members": [card.name for card in members]}, as_json=as_json, text=text)
+
+
+@charter.command()
+@PATH
+@click.option("--folder", type=click.Path(path_type=Path), default=Path(), help="The site that signs.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write there instead of in place.")
+@JSON
+def sign(path: Path, folder: Path, output: Path | None, *, as_json: bool) -> None:
+    """Add this site's signature to the charter at PATH."""
+    signed = terms.from_toml(_read(path))
+    signed.check(complete=False)
+    signed = signed.sign(Site(folder).load_identity())
+    target = path if output is None else output
+    write_file_durably(target, terms.to_toml(signed).encode(), mode=0o644)
+    missing = signed.missing()
+    rest = f"still to sign: {', '.join(missing)}" if missing else f"complete: ledger {signed.ledger_id.hex()[:16]}"
+    emit({"path": str(target), "missing": list(missing)}, as_json=as_json, text=f"Signed {target}; {rest}.")
+
+
+@charter.command()
+@click.argument("paths", type=click.Path(path_type=Path), nargs=-1, required=True)
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True)
+@JSON
+def merge(paths: tuple[Path, ...], output: Path, *, as_json: bool) -> None:
+    """Bring together signatures that were given on copies of the same charter."""
+    copies = [terms.from_toml(_read(path)) for path in paths]
+    for path, copy in zip(paths, copies, strict=True):
+        copy.check(complete=False)
+        if copy.charter != copies[0].charter:
+            raise UsageError(f"couldn't merge {path}: its terms are not those of {paths[0]}")
+    merged = terms.SignedCharter(copies[0].charter, {i: s for copy in copies for i, s in copy.signatures.items()})
+    write_file_durably(output, terms.to_toml(merged).encode(), mode=0o644)
+    missing = merged.missing()
+    rest = f"still to sign: {', '.join(missing)}" if missing else "complete"
+    emit({"path": str(output), "missing": list(missing)}, as_json=as_json, text=f"Merged into {output}; {rest}.")
+
+
+@charter.command()
+@PATH
+@JSON
+def check(path: Path, *, as_json: bool) -> None:
+    """Check the terms and every signature. Exit 0 when complete, 3 when invalid, 6 when signatures are missing."""
+    signed = terms.from_toml(_read(path))
+    try:
+        signed.check(complete=False)
+    except UsageError as error:
+        raise Failure(error.message, code=INVALID, hint=error.hint) from None
+    missing = signed.missing()
+    if missing:
+        hint = "each founder runs `swarm charter sign`"
+        raise Failure(f"{path} is in order but not signed yet by {', '.join(missing)}", code=INCOMPLETE, hint=hint)
+    text = f"{path} is in order and signed by all {len(signed.charter.members)} founders.\n" + _summary(signed)
+    emit({"path": str(path), "ledger_id": signed.ledger_id.hex(), "missing": []}, as_json=as_json, text=text)
+
+
+@charter.command()
+@PATH
+@JSON
+def show(path: Path, *, as_json: bool) -> None:
+    """Show the terms in words."""
+    signed = terms.from_toml(_read(path))
+    data = {
+        "name": signed.charter.name,
+        "members": [{"name": c.name, "node": c.node.hex(), "endpoint": c.endpoint} for c in signed.charter.members],
+        "rounds": signed.charter.round.rounds,
+        "parameters": signed.charter.task.parameters,
+        "missing": list(signed.missing()),
+        "ledger_id": None if signed.missing() else signed.ledger_id.hex(),
+    }
+    emit(data, as_json=as_json, text=_summary(signed))
+
+
+def describe_task(task: Path, seed: int) -> terms.Task:
+    """Build the task's model once, in a trainer process, and return what the charter says about it."""
+    digest = task_digest(task)
+    with tempfile.TemporaryDirectory() as folder:
+        store = BlobStore(Path(folder))
+        model = store.new_file()
+        settings = TrainerSettings(task=task.resolve(), data=Path(folder), site="charter", seed=seed)
+        layout = describe(settings, model)
+        stored = store.add_file(model)
+        store.close()
+    return terms.Task(task.stem, digest, layout.digest(), layout.elements, stored.digest, seed)
+
+
+def _summary(signed: terms.SignedCharter) -> str:
+    c = signed.charter
+    signs = {True: "signed", False: "NOT signed"}
+    lines = [
+        f"swarm         {c.name}",
+        f"ledger        {'not founded yet' if signed.missing() else signed.ledger_id.hex()}",
+        f"tolerance     {c.fault_tolerance()}",
+        f"task          {c.task.name}, {c.task.parameters:,} parameters, file {c.task.digest.hex()[:16]}",
+        f"rounds        {c.round.rounds}, each with at least {c.round.min_contributions} sites",
+        f"waiting       a site without progress for {c.round.patience_ms / 1000:g} s is left out, "
+        f"every round closes within {c.round.deadline_ms / 1000:g} s",
+        f"bounds        update norm {c.clip_norm:g}, one site's weight at most {c.round.weight_cap_ppm / 10_000:g} %",
+        f"shared        {', '.join(c.metrics) or 'no metrics'}",
+    ]
+    for index, card in enumerate(c.members):
+        where = card.endpoint or "dials out only"
+        lines.append(f"  {card.name:<16} {fingerprint(card)}  {where:<28} {signs[index in signed.signatures]}")
+    return "\n".join(lines)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"couldn't read {path}: {error}") from None

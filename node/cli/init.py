@@ -1,0 +1,64 @@
+"""`swarm init` and `swarm keygen`: a site and its identity."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from node.cli.output import emit
+from node.site import Site
+from swarm.charter import Card
+
+FOLDER = click.argument("folder", type=click.Path(path_type=Path), default=Path())
+NAME = click.option("--name", required=True, help="The site's name in the swarm: letters, digits, - and _.")
+ADVERTISE = click.option(
+    "--advertise", default="", help="Address others dial, tcp://host:port. Leave out if this site only dials out."
+)
+JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+
+
+@click.command()
+@FOLDER
+@NAME
+@ADVERTISE
+@click.option("--listen", default="", help="Address to listen on; default: every interface, at the advertised port.")
+@click.option("--task", default="task.py", show_default=True, help="The task file.")
+@click.option("--data", default="data", show_default=True, help="This site's own data, handed to the task.")
+@JSON
+def init(folder: Path, name: str, advertise: str, listen: str, task: str, data: str, *, as_json: bool) -> None:
+    """Make a site in FOLDER: settings, keys, card."""
+    if advertise and not listen:
+        listen = f"tcp://0.0.0.0:{advertise.rpartition(':')[2]}"
+    site = Site(folder)
+    card = site.create(name=name, listen=listen, advertise=advertise, task=task, data=data)
+    _tell(site, card, as_json=as_json)
+
+
+@click.command()
+@FOLDER
+@NAME
+@ADVERTISE
+@JSON
+def keygen(folder: Path, name: str, advertise: str, *, as_json: bool) -> None:
+    """Make only keys and card in FOLDER."""
+    site = Site(folder)
+    _tell(site, site.make_keys(name=name, endpoint=advertise), as_json=as_json)
+
+
+def fingerprint(card: Card) -> str:
+    """Return a member's id in a form to read out on the phone: eight groups of four."""
+    text = card.node.hex()[:32]
+    return " ".join(text[i : i + 4] for i in range(0, 32, 4))
+
+
+def _tell(site: Site, card: Card, *, as_json: bool) -> None:
+    text = (
+        f"{card.name} is ready in {site.folder}\n"
+        f"  fingerprint   {fingerprint(card)}\n"
+        f"  card          {site.card_path}   (public: send it to whoever drafts the charter)\n"
+        f"  keys          {site.keys}   (secret: back them up, show them to nobody)\n"
+        f"Next: put the charter in {site.folder}, sign it with `swarm charter sign`, then `swarm start {site.folder}`."
+    )
+    data = {"name": card.name, "node": card.node.hex(), "card": str(site.card_path), "folder": str(site.folder)}
+    emit(data, as_json=as_json, text=text)

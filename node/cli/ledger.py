@@ -1,0 +1,330 @@
+"""`swarm ledger`: read and verify a ledger from its files. Needs no running node, writes nothing, imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from node.cli.init import JSON
+from node.cli.output import INCOMPLETE, INVALID, NOT_FOUND, Failure, emit
+from node.clock import Clock
+from node.site import Site
+from node.storage import RealDisk
+from swarm import codec
+from swarm.charter import SignedCharter
+from swarm.errors import UsageError
+from swarm.ledger import entry as e
+from swarm.ledger.audit import Audit, RoundView, audit, weights
+from swarm.ledger.block import BLOCK_BYTES_MAX, FinalBlock
+from swarm.ledger.journal import BLOCKS, Finding, Placed, scan
+from swarm.machine import NodeId
+
+WHERE = click.argument("folder", type=click.Path(path_type=Path), default=Path())
+
+PROGRESS_S = 0.5
+"""Between lines of progress of a long verification."""
+
+
+@dataclass(slots=True)
+class Files:
+    """A ledger on disk, read as it is asked for; what could not be read is kept in `findings`."""
+
+    site: Site
+    signed: SignedCharter
+    findings: list[Finding]
+    places: dict[int, Placed]
+
+    def payloads(self) -> Iterator[bytes]:
+        """Yield the blocks' records in order."""
+        disk = RealDisk(self.site.ledger)
+        height = 0
+        try:
+            for found in scan(disk, BLOCKS, self.signed.ledger_id):
+                if isinstance(found, Finding):
+                    self.findings.append(found)
+                else:
+                    height += 1
+                    self.places[height] = found
+                    yield found.record.payload
+        finally:
+            disk.close()
+
+
+@click.group()
+def ledger() -> None:
+    """Inspect and verify the ledger in a site's folder."""
+
+
+@ledger.command()
+@WHERE
+@JSON
+def status(folder: Path, *, as_json: bool) -> None:
+    """Show what the ledger holds, without checking signatures."""
+    files, result = _read(folder, trusting=True)
+    signed, state = files.signed, result.state
+    names = [card.name for card in signed.charter.members]
+    last = result.rounds.get(state.committed.round)
+    final = f"round {state.committed.round} of {signed.charter.round.rounds}"
+    when = f", {_date(last.committed_ms)}" if last is not None else ""
+    text = "\n".join(
+        (
+            f"ledger     {signed.charter.name}  {signed.ledger_id.hex()}",
+            f"size       {result.entries} entries in {result.blocks} blocks, root {state.frontier.root().hex()[:32]}",
+            f"members    {len(names)}: {', '.join(names)}",
+            f"quorum     {signed.charter.quorum}  ({signed.charter.fault_tolerance()})",
+            f"committed  {final}{when}",
+            f"model      {state.committed.model.hex()}",
+            f"open       {_open_round(result)}",
+        )
+    )
+    data = {
+        "ledger_id": signed.ledger_id.hex(),
+        "name": signed.charter.name,
+        "entries": result.entries,
+        "blocks": result.blocks,
+        "root": state.frontier.root().hex(),
+        "committed": state.committed.round,
+        "rounds": signed.charter.round.rounds,
+        "model": state.committed.model.hex(),
+        "members": names,
+    }
+    emit(data, as_json=as_json, text=text)
+
+
+@ledger.command()
+@WHERE
+@JSON
+@click.option("--round", "number", type=int, help="Only entries of this round.")
+@click.option("--peer", help="Only entries of this member.")
+def log(folder: Path, number: int | None, peer: str | None, *, as_json: bool) -> None:
+    """List the entries, one a line."""
+    files = _open(folder)
+    names = {card.node: card.name for card in files.signed.charter.members}
+    rows = [(0, files.signed.charter.created_ms, "everyone", "charter", files.signed.charter.name)]
+    index = 1
+    for payload in files.payloads():
+        for leaf in codec.decode(payload, FinalBlock, limit=2 * BLOCK_BYTES_MAX).block.leaves:
+            entry = e.decode_entry(leaf)
+            who = names.get(NodeId(entry.author), "(derived)")
+            round_, words = _describe(entry, names)
+            if (number is None or round_ == number) and (peer is None or who == peer):
+                rows.append((index, entry.ts_ms, who, e.KIND_NAMES[entry.kind], words))
+            index += 1
+    lines = [f"{i:>6}  {_date(ms)}  {who:<16} {kind:<13} {words}" for i, ms, who, kind, words in rows]
+    data = {
+        "entries": [
+            {"index": i, "time_ms": ms, "author": who, "kind": kind, "text": words} for i, ms, who, kind, words in rows
+        ]
+    }
+    emit(data, as_json=as_json, text="\n".join(lines))
+
+
+@ledger.command("round")
+@click.argument("number", type=int)
+@WHERE
+@JSON
+def round_(number: int, folder: Path, *, as_json: bool) -> None:
+    """Show who took part in round NUMBER, with what weight and what result."""
+    files, result = _read(folder, trusting=True)
+    view = result.rounds.get(number)
+    if view is None:
+        raise Failure(
+            f"there is no round {number} in this ledger",
+            code=NOT_FOUND,
+            hint=f"rounds 1 to {result.state.committed.round} are committed",
+        )
+    data, text = _show_round(files.signed, view)
+    emit(data, as_json=as_json, text=text)
+
+
+@ledger.command()
+@WHERE
+@JSON
+def verify(folder: Path, *, as_json: bool) -> None:
+    """Check everything: signatures, certificates, derived entries, trees. Exit 0 valid, 3 invalid, 6 incomplete."""
+    clock = Clock()
+    begun = told = clock.now()
+    files = _open(folder)
+    result = None
+    for result in audit(files.payloads(), files.signed):
+        if clock.now() - told > PROGRESS_S:
+            told = clock.now()
+            click.echo(f"checked {result.blocks} blocks, {result.entries} entries ...", err=True)
+    assert result is not None, "an audit yields at least once"
+    spent = clock.now() - begun
+    corrupt = [finding for finding in files.findings if finding.verdict == "corruption"]
+    data = {
+        "valid": result.failure is None and not corrupt,
+        "blocks": result.blocks,
+        "entries": result.entries,
+        "certificates": result.certificates,
+        "rounds": result.state.committed.round,
+        "root": result.state.frontier.root().hex(),
+        "seconds": round(spent, 3),
+    }
+    if result.failure is not None or corrupt:
+        raise Failure(_locate(files, result, corrupt), code=INVALID, hint=_repair(corrupt))
+    charter = files.signed.charter
+    lines = [
+        f"✔ charter       {len(charter.members)} of {len(charter.members)} founders signed",
+        f"✔ blocks        {result.blocks}: each extends the one before, {result.certificates} certificates cover all"
+        if not result.uncovered
+        else f"! blocks        {result.blocks}, the last {result.uncovered} not covered by a certificate yet",
+        f"✔ entries       {result.entries}: canonical, signed, every feed without a gap",
+        f"✔ rounds        {result.state.committed.round} recomputed, all equal to what is recorded",
+        f"✔ tree          root {result.state.frontier.root().hex()[:32]}",
+        f"VALID           {result.entries} entries in {spent:.2f} s",
+    ]
+    emit(data, as_json=as_json, text="\n".join(lines))
+    if result.uncovered:
+        raise Failure("the end of this ledger is not certified yet", code=INCOMPLETE, hint="start the node to catch up")
+
+
+def verify_quietly(folder: Path) -> Audit:
+    """Verify a site's ledger and return what was found. Raises `Failure` when it does not hold."""
+    files = _open(folder)
+    result = None
+    for result in audit(files.payloads(), files.signed):
+        pass
+    assert result is not None, "an audit yields at least once"
+    corrupt = [finding for finding in files.findings if finding.verdict == "corruption"]
+    if result.failure is not None or corrupt:
+        raise Failure(_locate(files, result, corrupt), code=INVALID, hint=_repair(corrupt))
+    return result
+
+
+# --- reading ----------------------------------------------------------------------------------------------------
+
+
+def _open(folder: Path) -> Files:
+    site = Site(folder)
+    if not site.ledger.is_dir():
+        raise UsageError(f"couldn't find a ledger in {folder}", hint="name the folder of a site that has been started")
+    settings = site.load_settings() if site.settings_path.exists() else None
+    return Files(site, site.load_charter(settings), [], {})
+
+
+def _read(folder: Path, *, trusting: bool) -> tuple[Files, Audit]:
+    files = _open(folder)
+    result = None
+    for result in audit(files.payloads(), files.signed, trusting=trusting):
+        pass
+    assert result is not None, "an audit yields at least once"
+    if result.failure is not None:
+        raise Failure(_locate(files, result, []), code=INVALID, hint="run `swarm ledger verify` for the whole picture")
+    return files, result
+
+
+def _locate(files: Files, result: Audit, corrupt: list[Finding]) -> str:
+    """Say where the ledger first fails, and whether the disk or somebody did it."""
+    if corrupt:
+        first = corrupt[0]
+        return f"{first.path} at byte {first.offset}: {first.text}; the disk is damaged, this is not a signed change"
+    assert result.failure is not None, "there is something to locate"
+    place = files.places.get(result.failure.height)
+    where = f"{place.path} at byte {place.offset}, " if place is not None else ""
+    return f"{where}block {result.failure.height}: {result.failure.text}; the file reads well, so it was changed"
+
+
+def _repair(corrupt: list[Finding]) -> str:
+    if corrupt:
+        return "take the ledger folder of any other member: final blocks are the same bytes everywhere"
+    return "compare with another member's ledger; keep this copy as evidence"
+
+
+# --- words ------------------------------------------------------------------------------------------------------
+
+
+def _date(ms: int) -> str:
+    return datetime.fromtimestamp(ms / 1000, tz=UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def _open_round(result: Audit) -> str:
+    state = result.state
+    if state.complete:
+        return "nothing: every round of the charter is committed"
+    there = sum(1 for number, _ in state.contributions if number == state.round)
+    total = len(state.signed.charter.members)
+    if state.close is not None:
+        return f"round {state.round}, closed, {len(state.attests)} of {total} sites attested"
+    return f"round {state.round}, {there} of {total} sites contributed"
+
+
+def _describe(entry: e.Entry, names: dict[NodeId, str]) -> tuple[int | None, str]:
+    """Return (round, words) of an entry."""
+    limit = e.ENTRY_BYTES_MAX
+    match entry.kind:
+        case e.CONTRIBUTION:
+            c = codec.decode(entry.body, e.Contribution, limit=limit)
+            return c.round, f"round {c.round}, {c.samples} samples, update {c.update_digest.hex()[:12]}"
+        case e.ATTEST:
+            a = codec.decode(entry.body, e.Attest, limit=limit)
+            return a.round, f"round {a.round}, holds model {a.model_digest.hex()[:12]}"
+        case e.EVALUATION:
+            v = codec.decode(entry.body, e.Evaluation, limit=limit)
+            return v.round, f"round {v.round}, scored on {v.samples} held-out samples"
+        case e.ROUND_CLOSE:
+            close = codec.decode(entry.body, e.RoundClose, limit=limit)
+            absent = ", ".join(names[NodeId(node)] for node in close.missing)
+            without = f", without {absent}" if absent else ""
+            return close.round, f"round {close.round}, {len(close.included)} sites in{without}"
+        case e.ROUND_COMMIT:
+            commit = codec.decode(entry.body, e.RoundCommit, limit=limit)
+            return commit.round, f"round {commit.round}, {commit.attests} sites hold {commit.model_digest.hex()[:12]}"
+        case e.BLOCK_CERT:
+            return None, "finality of an earlier block"
+        case _:
+            return None, ""
+
+
+def _show_round(signed: SignedCharter, view: RoundView) -> tuple[dict[str, object], str]:
+    names = signed.charter.metrics
+    shares = weights(view)
+    rejected = dict(view.closed.body.rejected) if view.closed else {}
+    rows, lines = [], []
+    for card in signed.charter.members:
+        placed, scored = view.contributions.get(card.node), view.evaluations.get(card.node)
+        metrics = {names[i]: v / e.METRIC_SCALE for i, v in (scored.metrics if scored else ()) if i < len(names)}
+        if placed is None:
+            state = "MISSING" if view.closed else "not yet"
+        elif placed.index in rejected:
+            state = f"REJECTED ({e.REASONS[rejected[placed.index]]})"
+        else:
+            state = "in" if card.node in shares else "contributed"
+        samples = placed.body.samples if placed else 0
+        update = placed.body.update_digest.hex()[:12] if placed else ""
+        rows.append(
+            {
+                "peer": card.name,
+                "state": state,
+                "samples": samples,
+                "weight": round(shares.get(card.node, 0.0), 6),
+                "update": update,
+                "held_out": scored.samples if scored else 0,
+                "metrics": metrics,
+            }
+        )
+        words = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+        weight = f"{shares[card.node]:7.2%}" if card.node in shares else "      –"
+        lines.append(f"  {card.name:<16} {samples or '–':>8} {weight}  {update or '–':<12}  {state:<10} {words}")
+    commit = view.commit
+    head = f"round {view.number}  " + (
+        f"COMMITTED {_date(view.committed_ms)} in block {view.height}"
+        if commit
+        else "OPEN"
+        if not view.closed
+        else "CLOSED"
+    )
+    model = f"model {commit.model_digest.hex()}, held by {commit.attests} sites" if commit else "no model yet"
+    table = f"  {'peer':<16} {'samples':>8}  weight  {'update':<12}  {'state':<10} on its held-out data"
+    data: dict[str, object] = {
+        "round": view.number,
+        "committed": commit is not None,
+        "model": commit.model_digest.hex() if commit else None,
+        "peers": rows,
+    }
+    return data, "\n".join((head, model, table, *lines))

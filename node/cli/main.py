@@ -1,0 +1,98 @@
+"""The `swarm` command. Subcommands are loaded when they are used: `swarm --help` must not wait for anything."""
+
+from __future__ import annotations
+
+import importlib
+import signal
+import sys
+from importlib.metadata import PackageNotFoundError, version
+
+import click
+from typing_extensions import override
+
+from node.cli.output import fail
+from swarm.errors import SwarmError
+
+COMMANDS = {
+    "init": ("node.cli.init:init", "Make a site: settings, keys, card."),
+    "keygen": ("node.cli.init:keygen", "Make only a site's keys and card."),
+    "charter": ("node.cli.charter:charter", "Draft, sign, check and show the terms of a swarm."),
+    "start": ("node.cli.start:start", "Run this site's peer."),
+    "status": ("node.cli.status:status", "Ask the running peer how things stand."),
+    "ledger": ("node.cli.ledger:ledger", "Inspect and verify the ledger."),
+    "solo": ("node.cli.solo:solo", "Train a task alone, with no swarm."),
+    "demo": ("node.cli.demo:demo", "Five hospitals learn together on this machine."),
+}
+
+
+class Lazy(click.Group):
+    """A group that imports a command only when it is asked for."""
+
+    @override
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    @override
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, name = COMMANDS[cmd_name][0].partition(":")
+        command = getattr(importlib.import_module(module), name)
+        assert isinstance(command, click.Command), "the table names commands"
+        return command
+
+    @override
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+def _version() -> str:
+    try:
+        return version("swarm-node")
+    except PackageNotFoundError:
+        return "unknown (not installed)"
+
+
+@click.group(cls=Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("-v", "--verbose", is_flag=True, help="Show the whole trace of an error.")
+@click.version_option(_version(), prog_name="swarm")
+@click.pass_context
+def cli(ctx: click.Context, *, verbose: bool) -> None:
+    """Hospitals, banks and labs learn one model together, with nobody in the middle.
+
+    Each site runs one peer beside its own data. Start with `swarm demo`, or with `swarm init`.
+    """
+    ctx.obj = {"verbose": verbose}
+
+
+def main() -> None:
+    """Run the command line: the one place where errors become words and exit codes."""
+    arguments = sys.argv[1:]
+    as_json, verbose = "--json" in arguments, "-v" in arguments or "--verbose" in arguments
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    try:
+        cli.main(args=arguments, prog_name="swarm", standalone_mode=False)
+    except click.exceptions.Abort:
+        raise SystemExit(130) from None
+    except click.ClickException as error:
+        error.show()
+        raise SystemExit(error.exit_code) from None
+    except SwarmError as error:
+        if verbose:
+            raise
+        fail(error, as_json=as_json)
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+    except Exception as error:
+        if verbose:
+            raise
+        unexpected = SwarmError(
+            f"something unexpected went wrong: {type(error).__name__}: {error}",
+            hint="run the same command with `swarm -v ...` and report what it prints",
+        )
+        fail(unexpected, as_json=as_json)
+
+
+if __name__ == "__main__":
+    main()

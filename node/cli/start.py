@@ -1,0 +1,157 @@
+"""`swarm start`: run this site's peer until it is stopped or the run is done."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import click
+
+from gossip.zeromq import Transport
+from node.bulk import BulkWorker
+from node.cli.init import FOLDER
+from node.cli.output import FAILED, Failure
+from node.clock import Clock
+from node.config import Settings
+from node.console import Console
+from node.core import Node
+from node.export import export_model
+from node.runtime import Ports, Runtime, addresses, free_bytes, seeded
+from node.site import Site
+from node.storage import BlobStore, DirectoryLock, RealDisk
+from node.task import task_digest
+from node.trainer import Trainer, TrainerSettings
+from swarm.charter import SignedCharter
+from swarm.errors import UsageError
+from swarm.ledger.journal import Journal, Opened
+from swarm.machine import Digest, Finished, Report, Started
+from swarm.vector import Layout
+
+
+@click.command()
+@FOLDER
+@click.option("--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Override a setting.")
+@click.option("--exit-when-done", is_flag=True, help="Stop when the run is done and everybody has the result.")
+@click.option("--json", "as_json", is_flag=True, help="Log JSON lines.")
+def start(folder: Path, overrides: tuple[str, ...], *, exit_when_done: bool, as_json: bool) -> None:
+    """Run the peer of the site in FOLDER."""
+    site = Site(folder.resolve())
+    extra = (("run.exit_when_done=true",) if exit_when_done else ()) + (("run.log=json",) if as_json else ())
+    settings = site.load_settings(overrides=(*overrides, *extra))
+    signed = site.load_charter(settings)
+    finished = run_site(site, settings, signed)
+    if finished is not None and finished.outcome != "DONE":
+        raise Failure(f"the run ended {finished.outcome}: {finished.reason}", code=FAILED)
+
+
+def run_site(site: Site, settings: Settings, signed: SignedCharter) -> Finished | None:
+    """Put a node's parts together and run it. Raises `SwarmError` when it cannot begin or go on."""
+    charter, identity = signed.charter, site.load_identity()
+    index = charter.index(identity.node)
+    if index is None:
+        raise UsageError(
+            f"couldn't start {settings.site.name!r}: it is not a member of {charter.name!r}",
+            hint="this folder's keys are not the ones whose card is in the charter",
+        )
+    task = site.folder / settings.task.file
+    if task_digest(task) != charter.task.digest:
+        raise UsageError(
+            f"couldn't start: {task} is not the task file the charter was made with",
+            hint=f"get the file whose SHA-256 begins {charter.task.digest.hex()[:16]}",
+        )
+    lock = DirectoryLock(site.run / "lock")
+    # The worker starts first: importing torch takes seconds, and the rest of the start happens meanwhile.
+    trainer = Trainer(trainer_settings(site, settings, charter.task.seed))
+    trainer.start()
+    console = Console(settings.run.log, name=charter.members[index].name)
+    disk = RealDisk(site.ledger)
+    try:
+        clock = Clock()
+        journal = Journal(disk, ledger_id=signed.ledger_id)
+        opened = journal.open()
+        _tell_findings(opened, console, clock.now())
+        store = BlobStore(site.blobs)
+        transport = Transport(
+            secret_key=identity.curve_secret,
+            public_key=identity.curve_public,
+            listen=settings.site.listen or None,
+            peers=addresses(charter, identity.node),
+            clock=clock.now,
+            rng=seeded(identity.node),
+        )
+        bulk = BulkWorker(store, elements=charter.task.parameters, bound=charter.clip_norm, wake=transport.wake)
+        node = Node(
+            signed=signed,
+            identity=identity,
+            rng=seeded(identity.node + b"node"),
+            now=clock.now(),
+            code_digest=charter.task.digest,
+            layout_digest=charter.task.layout,
+            disk_free=free_bytes(site.folder),
+        )
+        layout_path = site.run / "layout"
+        runtime = Runtime(
+            node,
+            Ports(transport, journal, store, trainer, bulk, clock),
+            control=site.control,
+            report=console.report,
+            snapshot=console.snapshot,
+            linger_s=settings.run.linger_s if settings.run.exit_when_done else None,
+            layout_digest=charter.task.layout,
+            layout_path=layout_path,
+            finished=lambda: _export(site, signed, node, store, layout_path, console, clock.now()),
+        )
+        signal.signal(signal.SIGTERM, lambda *_: runtime.stop())
+        signal.signal(signal.SIGINT, lambda *_: runtime.stop())
+        blobs, partial = store.listing()
+        return runtime.run(Started(opened.records, blobs, partial))
+    finally:
+        trainer.close()
+        console.close()
+        disk.close()
+        lock.close()
+
+
+def trainer_settings(site: Site, settings: Settings, seed: int) -> TrainerSettings:
+    """Return what the site's trainer needs to know."""
+    task = settings.task
+    return TrainerSettings(
+        task=site.folder / task.file,
+        data=site.folder / task.data,
+        site=settings.site.name,
+        seed=seed,
+        loader=site.folder / task.loader if task.loader else None,
+        device=task.device,
+        threads=task.threads,
+        stall_s=task.stall_s,
+    )
+
+
+def _export(
+    site: Site, signed: SignedCharter, node: Node, store: BlobStore, layout_path: Path, console: Console, now: float
+) -> None:
+    """Write the committed model for others to use, before anybody is told that it is done."""
+    head = node.replica.head
+    origin = {
+        "swarm": signed.charter.name,
+        "ledger": signed.ledger_id.hex(),
+        "round": str(head.committed.round),
+        "model": head.committed.model.hex(),
+        "block": str(head.height),
+    }
+    target = site.models / f"round-{head.committed.round:04d}.safetensors"
+    layout = Layout.decode(layout_path.read_bytes())
+    export_model(store.path(Digest(head.committed.model)), layout, target, origin)
+    console.report(Report("exported", f"the model is in {target}", {"path": str(target)}), now)
+
+
+def _tell_findings(opened: Opened, console: Console, now: float) -> None:
+    for finding in opened.findings:
+        level = "warning" if finding.verdict == "torn tail" else "error"
+        text = f"{finding.path} at byte {finding.offset}: {finding.verdict}, {finding.text}"
+        console.report(Report("journal", text, level=level), now)
+    if not opened.votes_trustworthy:
+        raise UsageError(
+            "couldn't start: the record of this site's votes is damaged, and voting without it could fork the ledger",
+            hint="restore the ledger folder from a backup, or rejoin with new keys",
+        )

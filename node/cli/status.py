@@ -1,0 +1,77 @@
+"""`swarm status`: ask the running peer, over its local socket, how things stand."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+
+import click
+
+from node.cli.init import FOLDER, JSON
+from node.cli.output import UNREACHABLE, Failure, emit
+from node.clock import sleep
+from node.console import bar, member_state
+from node.site import Site
+
+ANSWER_S = 5.0
+"""How long a node may take to answer: its loop turns within a second."""
+
+
+@click.command()
+@FOLDER
+@JSON
+@click.option("--watch", is_flag=True, help="Ask again every second.")
+def status(folder: Path, *, as_json: bool, watch: bool) -> None:
+    """Ask the peer of the site in FOLDER how things stand."""
+    control = Site(folder).control
+    while True:
+        answer = ask(control)
+        emit(answer, as_json=as_json, text=render(answer))
+        if not watch:
+            return
+        sleep(1.0)
+        if not as_json:
+            click.clear()
+
+
+def ask(control: Path) -> Mapping[str, object]:
+    """Return the status of the node that listens at `control`. Raises `Failure` when none does."""
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as link:
+            link.settimeout(ANSWER_S)
+            link.connect(str(control))
+            link.sendall(b'{"question": "status"}\n')
+            data = b""
+            while part := link.recv(1 << 16):
+                data += part
+        answer: Mapping[str, object] = json.loads(data)
+    except (OSError, ValueError):
+        raise Failure(
+            f"no node answers in {control.parent.parent}",
+            code=UNREACHABLE,
+            hint="start it with `swarm start`; the ledger can be read without it: `swarm ledger status`",
+        ) from None
+    return answer
+
+
+def render(answer: Mapping[str, object]) -> str:
+    """Return a status in words."""
+    rounds, committed = int(str(answer["rounds"])), int(str(answer["committed"]))
+    lines = [
+        f"{answer['swarm']}   {answer['me']}",
+        f"rounds     {committed} of {rounds} committed  {bar(committed, rounds)}",
+        f"ledger     block {answer['height']}, {answer['entries']} entries, root {str(answer['root'])[:16]}",
+        f"model      {str(answer['model'])[:16]}",
+        f"quorum     {answer['quorum']}  ({answer['tolerance']})",
+    ]
+    for key in ("paused", "halted"):
+        if answer[key]:
+            lines.append(f"{key.upper():<10} {answer[key]}")
+    members = answer["members"]
+    assert isinstance(members, list), "a status lists members"
+    for member in members:
+        mark, words, _ = member_state(member)
+        lines.append(f"  {mark} {member['name']:<16} round {member['round']:<4} {words}")
+    return "\n".join(lines)

@@ -1,0 +1,148 @@
+"""SHELL. What a running node shows: a live round tree on a terminal, a line a fact elsewhere, JSON where asked for.
+
+It only ever consumes facts and snapshots; it decides nothing and nothing waits for it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections import deque
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, TextIO
+
+from swarm.machine import Report
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.live import Live
+
+REFRESH_S = 0.25
+"""Between redraws: smooth to the eye, nothing to the processor."""
+
+RECENT_FACTS = 8
+"""Facts kept under the tree."""
+
+STYLES = {"error": "bold red", "warning": "yellow", "info": "", "debug": "dim"}
+PHASES = {
+    "waiting": "waiting",
+    "fetching": "fetching the model",
+    "training": "training",
+    "offered": "has offered its update",
+    "mixing": "averaging",
+    "attested": "has attested the mean",
+    "done": "done",
+    "paused": "paused",
+}
+
+
+class Console:
+    """Shows one node. `mode` is auto, plain or json."""
+
+    def __init__(self, mode: str, *, name: str, stream: TextIO | None = None) -> None:
+        self._stream = stream or sys.stderr
+        self._name = name
+        self._json = mode == "json"
+        live = mode == "auto" and self._stream.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+        self._recent: deque[tuple[float, Report]] = deque(maxlen=RECENT_FACTS)
+        self._live: Live | None = self._begin_live() if live else None
+        self._drawn_at = 0.0
+
+    def report(self, report: Report, now: float) -> None:
+        """Show a fact. Debug facts only appear in JSON."""
+        if self._json:
+            line = {"time": round(now, 3), "node": self._name, "level": report.level, "event": report.event}
+            self._print(json.dumps({**line, "text": report.text, **_plain(report.values)}))
+        elif report.level != "debug":
+            self._recent.append((now, report))
+            if self._live is None:
+                stamp = datetime.fromtimestamp(now, tz=UTC).astimezone().strftime("%H:%M:%S")
+                mark = "" if report.level == "info" else f"{report.level}: "
+                self._print(f"{stamp} {self._name}  {mark}{report.text}")
+
+    def snapshot(self, status: Mapping[str, object], now: float) -> None:
+        """Redraw the live view, if there is one."""
+        if self._live is not None and now - self._drawn_at >= REFRESH_S:
+            self._drawn_at = now
+            self._live.update(draw(status, list(self._recent)), refresh=True)
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+        if self._live is not None:
+            self._live.stop()
+
+    def _begin_live(self) -> Live:
+        from rich.console import Console as Terminal
+        from rich.live import Live
+
+        live = Live(console=Terminal(file=self._stream), auto_refresh=False)
+        live.start()
+        return live
+
+    def _print(self, line: str) -> None:
+        print(line, file=self._stream, flush=True)
+
+
+def draw(status: Mapping[str, object], recent: Sequence[tuple[float, Report]]) -> RenderableType:
+    """Return the round tree of a status: one row a site, the last facts below."""
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    rounds, committed = int(str(status["rounds"])), int(str(status["committed"]))
+    title = Text.assemble(
+        (f"{status['swarm']}", "bold"),
+        f"  round {min(committed + 1, rounds)} of {rounds}  ",
+        (bar(committed, rounds), "green"),
+        f"  block {status['height']}  quorum {status['quorum']}",
+    )
+    table = Table(box=None, padding=(0, 2), show_header=False)
+    members = status["members"]
+    assert isinstance(members, list), "a status lists members"
+    for member in members:
+        table.add_row(*_row(member))
+    parts: list[RenderableType] = [title, table]
+    for problem in (status.get("paused"), status.get("halted")):
+        if problem:
+            parts.append(Text(str(problem), style="bold red"))
+    for at, report in recent:
+        stamp = datetime.fromtimestamp(at, tz=UTC).astimezone().strftime("%H:%M:%S")
+        parts.append(Text(f"{stamp}  {report.text}", style=STYLES.get(report.level, "")))
+    return Group(*parts)
+
+
+def bar(done: int, total: int, width: int = 20) -> str:
+    """Return a bar of `width` characters."""
+    filled = width * done // max(total, 1)
+    return "█" * filled + "░" * (width - filled)
+
+
+def member_state(member: Mapping[str, object]) -> tuple[str, str, str]:
+    """Return (mark, words, style) for one member's row."""
+    if member.get("refused"):
+        return "✗", str(member["refused"]), "red"
+    if member.get("absent"):
+        return "✗", "away: not heard of for a while", "red"
+    if not member.get("linked"):
+        return "…", "no link", "yellow"
+    phase = str(member.get("phase"))
+    words = PHASES.get(phase, phase)
+    if phase == "training" and member.get("step"):
+        words += f", step {member['step']}"
+    return "●", words, "green"
+
+
+def _row(member: Mapping[str, object]) -> Sequence[RenderableType]:
+    from rich.text import Text
+
+    mark, words, style = member_state(member)
+    name = f"{member['name']}{' (this site)' if member.get('me') else ''}"
+    return Text(mark, style=style), Text(name, style="bold"), Text(f"round {member.get('round')}"), Text(words)
+
+
+def _plain(values: Mapping[str, object]) -> dict[str, object]:
+    """Values never displace the line's own fields."""
+    own = ("time", "node", "level", "event", "text")
+    return {key: value for key, value in values.items() if key not in own}

@@ -1,0 +1,31 @@
+"""SHELL. Models for others to use: safetensors, with where they come from written inside."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from node.storage import store_error
+from swarm.vector import Layout, unflatten
+
+
+def export_model(vector: Path, layout: Layout, target: Path, origin: Mapping[str, str]) -> None:
+    """Write a flat float32 file as named tensors. `origin` goes into the file's metadata.
+
+    Raises:
+        StoreError: the disk refused.
+    """
+    from safetensors.numpy import save_file
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    tensors = {
+        name: np.ascontiguousarray(values) for name, values in unflatten(np.fromfile(vector, "<f4"), layout).items()
+    }
+    beside = target.with_name(f".{target.name}.part")
+    try:
+        save_file(tensors, beside, metadata=dict(origin))
+        beside.rename(target)
+    except OSError as error:
+        raise store_error(f"write {target}", error) from error
