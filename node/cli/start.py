@@ -137,7 +137,6 @@ def _export(
         "ledger": signed.ledger_id.hex(),
         "round": str(head.committed.round),
         "model": head.committed.model.hex(),
-        "block": str(head.height),
     }
     target = site.models / f"round-{head.committed.round:04d}.safetensors"
     layout = Layout.decode(layout_path.read_bytes())
