@@ -6,8 +6,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-SEEDS ?= 200
-TIME ?= 600
+SEEDS ?= 1000
+TIME ?= 1500
 
 .PHONY: help install demo test fast check format lint types architecture simulate bench coverage clean
 
@@ -48,7 +48,8 @@ architecture: $(STAMP) ## Check that imports point one way
 	@$(BIN)/lint-imports
 
 simulate: $(STAMP) ## Search seeds for a fork, a false accusation or a stuck swarm: SEEDS=n TIME=seconds
-	@$(BIN)/python scripts/simulate_faults.py --seeds $(SEEDS) --time $(TIME)
+	@$(BIN)/python -m tests.simulation.campaign --members 4 --twins 1 --seeds $(SEEDS) --time $$(( $(TIME) * 2 / 3 ))
+	@$(BIN)/python -m tests.simulation.campaign --members 7 --twins 2 --seeds $$(( $(SEEDS) * 3 / 10 )) --time $$(( $(TIME) / 3 ))
 
 bench: $(STAMP) ## Measure, as ratios, what the README claims (quiet machine, about three minutes)
 	@$(BIN)/python -m tests.benchmarks

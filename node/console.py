@@ -104,9 +104,8 @@ def draw(status: Mapping[str, object], recent: Sequence[tuple[float, Report]]) -
     for member in members:
         table.add_row(*_row(member))
     parts: list[RenderableType] = [title, table]
-    for problem in (status.get("paused"), status.get("halted")):
-        if problem:
-            parts.append(Text(str(problem), style="bold red"))
+    problems = [problem for problem in (status.get("paused"), status.get("halted")) if problem]
+    parts += [Text(str(problem), style="bold red") for problem in problems]
     for at, report in recent:
         stamp = datetime.fromtimestamp(at, tz=UTC).astimezone().strftime("%H:%M:%S")
         parts.append(Text(f"{stamp}  {report.text}", style=STYLES.get(report.level, "")))

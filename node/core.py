@@ -202,6 +202,10 @@ class Node:
         """Whether bytes of an update are arriving, or it has arrived and is being read through."""
         return self.transfer.has(digest) or self.transfer.moving(digest, now)
 
+    def absent(self, node: NodeId, now: float) -> bool:
+        """Whether nobody has heard of a member lately."""
+        return self.peers.absent(node, now)
+
     def silent(self, node: NodeId, now: float) -> bool:
         """Whether a member is gone or stuck."""
         return self.peers.silent(node, now)

@@ -1,8 +1,8 @@
 """SHELL. The loop: one owner, one queue, effects performed in order.
 
 Everything that happens to the node becomes an event for `node.core.Node`, one at a time, on this thread; every effect
-is obeyed here, in the order it was given. A `Persist` is durable when the journal's `append` returns, so whatever follows
-may be seen by others. Long work goes to the trainer process or the bulk thread and comes back as events.
+is obeyed here, in the order it was given. A `Persist` is durable when the journal's `append` returns, so whatever
+follows may be seen by others. Long work goes to the trainer process or the bulk thread and comes back as events.
 
 When the disk is full the loop *holds*: the effect that failed is tried again each second and nothing after it happens,
 so that nothing is promised that is not written and nothing is lost. Others see a silent site and go on without it.

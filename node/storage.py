@@ -2,7 +2,8 @@
 
 Ledger records go through `RealDisk` and are synced. Blobs (models and updates) are written and never synced: killing
 the process loses nothing that reached the page cache, and what a power cut takes can be fetched or trained again. A
-blob's size is checked against its sidecar when the store is listed, and a wrong one is taken for an unfinished transfer.
+blob's size is checked against its sidecar when the store is listed, and a wrong one is taken for an unfinished
+transfer.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ class RealDisk:
     def names(self, folder: str) -> list[str]:
         """See `Disk.names`."""
         try:
-            return sorted(os.listdir(self._folder / folder))
+            return sorted(path.name for path in (self._folder / folder).iterdir())
         except FileNotFoundError:
             return []
         except OSError as error:
@@ -151,7 +152,7 @@ class DirectoryLock:
             holder = os.pread(self._descriptor, 32, 0).decode(errors="replace").strip()
             os.close(self._descriptor)
             raise UsageError(
-                f"couldn't start in {path.parent.parent}: another node is running there (process {holder or 'unknown'})",
+                f"couldn't start in {path.parent.parent}: a node is running there (process {holder or 'unknown'})",
                 hint="stop it first, or use another folder",
             ) from None
         os.ftruncate(self._descriptor, 0)

@@ -2,9 +2,9 @@
 
 It runs the user's task and nothing else: no socket, no ledger. Requests and results are small MessagePack messages over
 an inherited socket pair; parameters are files of the blob store, mapped into memory on both sides, so that a model is
-shared and never copied through a pipe. If user code fails, the failure is reported in words and the worker goes on; if it
-kills or hangs the process, the supervisor starts another (`node.trainer`). When the node goes away the socket closes and
-the worker ends by itself.
+shared and never copied through a pipe. If user code fails, the failure is reported in words and the worker goes on; if
+it kills or hangs the process, the supervisor starts another (`node.trainer`). When the node goes away the socket closes
+and the worker ends by itself.
 """
 
 from __future__ import annotations

@@ -106,7 +106,7 @@ class Round:
         self._mixing: int | None = None
         self._failures: dict[int, int] = {}
         self._retry_at = 0.0
-        self._evaluating: set[int] = set()
+        self._evaluating: dict[int, Digest] = {}
         self._evaluated: set[int] = set()
         self._finished = False
 
@@ -133,6 +133,9 @@ class Round:
         """Return the blobs that a peer one round behind, or this one after a crash, may still ask for."""
         kept = {model.digest for model in self._mixed.values()}
         kept.add(Digest(state.committed.model))
+        kept.update(self._evaluating.values())
+        if self._training is not None:
+            kept.add(self._training[1].digest)
         kept.update(Digest(placed.body.update_digest) for placed in state.contributions.values())
         return kept
 
@@ -186,7 +189,7 @@ class Round:
 
     def evaluated(self, event: Evaluated) -> list[Action]:
         """Put the model's score on this site's held-out data on record."""
-        self._evaluating.discard(event.round)
+        self._evaluating.pop(event.round, None)
         self._evaluated.add(event.round)
         if event.error:
             text = f"evaluating round {event.round} failed: {event.error}"
@@ -284,7 +287,7 @@ class Round:
         if not holds(model.digest):
             yield Fetch(model.digest, model.size, ())
             return
-        self._evaluating.add(done)
+        self._evaluating[done] = model.digest
         yield Evaluate(done, model.digest)
 
     def _finish(self, state: State, mine: Sequence[msgspec.Struct]) -> Iterator[Action]:

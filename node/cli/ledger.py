@@ -187,10 +187,7 @@ def verify(folder: Path, *, as_json: bool) -> None:
 def verify_quietly(folder: Path) -> Audit:
     """Verify a site's ledger and return what was found. Raises `Failure` when it does not hold."""
     files = _open(folder)
-    result = None
-    for result in audit(files.payloads(), files.signed):
-        pass
-    assert result is not None, "an audit yields at least once"
+    *_, result = audit(files.payloads(), files.signed)
     corrupt = [finding for finding in files.findings if finding.verdict == "corruption"]
     if result.failure is not None or corrupt:
         raise Failure(_locate(files, result, corrupt), code=INVALID, hint=_repair(corrupt))
@@ -210,10 +207,7 @@ def _open(folder: Path) -> Files:
 
 def _read(folder: Path, *, trusting: bool) -> tuple[Files, Audit]:
     files = _open(folder)
-    result = None
-    for result in audit(files.payloads(), files.signed, trusting=trusting):
-        pass
-    assert result is not None, "an audit yields at least once"
+    *_, result = audit(files.payloads(), files.signed, trusting=trusting)
     if result.failure is not None:
         raise Failure(_locate(files, result, []), code=INVALID, hint="run `swarm ledger verify` for the whole picture")
     return files, result
@@ -309,8 +303,8 @@ def _show_round(signed: SignedCharter, view: RoundView) -> tuple[dict[str, objec
             }
         )
         words = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
-        weight = f"{shares[card.node]:7.2%}" if card.node in shares else "      –"
-        lines.append(f"  {card.name:<16} {samples or '–':>8} {weight}  {update or '–':<12}  {state:<10} {words}")
+        weight = f"{shares[card.node]:7.2%}" if card.node in shares else "      -"
+        lines.append(f"  {card.name:<16} {samples or '-':>8} {weight}  {update or '-':<12}  {state:<10} {words}")
     commit = view.commit
     head = f"round {view.number}  " + (
         f"COMMITTED {_date(view.committed_ms)} in block {view.height}"

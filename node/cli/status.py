@@ -66,9 +66,7 @@ def render(answer: Mapping[str, object]) -> str:
         f"model      {str(answer['model'])[:16]}",
         f"quorum     {answer['quorum']}  ({answer['tolerance']})",
     ]
-    for key in ("paused", "halted"):
-        if answer[key]:
-            lines.append(f"{key.upper():<10} {answer[key]}")
+    lines += [f"{key.upper():<10} {answer[key]}" for key in ("paused", "halted") if answer[key]]
     members = answer["members"]
     assert isinstance(members, list), "a status lists members"
     for member in members:

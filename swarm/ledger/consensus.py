@@ -116,6 +116,10 @@ class Application(Protocol):
         """Say whether to vote for a block whose justification is in order and whose ancestors were observed."""
         ...
 
+    def suspects(self, member: int, now: float) -> bool:
+        """Whether a member is probably down: waiting for it to lead is pointless. Being wrong only costs time."""
+        ...
+
     def finalized(self, final: FinalBlock, header: Header, now: float) -> None:
         """Take note of a final block: called once per height, in order."""
         ...
@@ -555,7 +559,8 @@ class Consensus:
             return False
         leader_left = self.leader(view) in state.votes[SKIP]
         refused = bool(state.bodies) and all(body.invalid for body in state.bodies.values())
-        if leader_left or refused or now >= state.armed_at + self._timeout(view):
+        gone = not state.bodies and self._app.suspects(self.leader(view), now)
+        if leader_left or refused or gone or now >= state.armed_at + self._timeout(view):
             self._cast(view, SKIP, NO_HASH, None)
             return True
         return False

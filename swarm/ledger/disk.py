@@ -1,7 +1,7 @@
 """What the journal asks of a disk, and what it may believe.
 
-Ten operations and their guarantees, small enough that a simulated disk can break every promise a real one does not make.
-Paths are relative, with forward slashes. Nothing but `sync` and `sync_folder` makes anything durable.
+Ten operations and their guarantees, small enough that a simulated disk can break every promise a real one does not
+make. Paths are relative, with forward slashes. Nothing but `sync` and `sync_folder` makes anything durable.
 """
 
 from __future__ import annotations

@@ -1,18 +1,18 @@
 """The journal: append-only segment files are the truth; everything else can be rebuilt from them.
 
-Three logs, each a folder of numbered segments: `blocks` holds the ledger itself, `wal` what this node voted for and said
-of it, `feed` its own entries before they are ordered. One `append` is one *batch* and one sync a log, and is durable when
-it returns.
+Three logs, each a folder of numbered segments: `blocks` holds the ledger itself, `wal` what this node voted for and
+said of it, `feed` its own entries before they are ordered. One `append` is one *batch* and one sync a log, and is
+durable when it returns.
 
-A segment is preallocated and begins with a header (magic, version, log, ledger, number, CRC). Records follow, aligned to
-8 bytes: `length u32 | type u8 | height u64 | batch u32 | payload | crc32`, big-endian. A full segment ends with a footer
-(count of records, SHA-256 of all before it). Batches never span segments.
+A segment is preallocated and begins with a header (magic, version, log, ledger, number, CRC). Records follow, aligned
+to 8 bytes: `length u32 | type u8 | height u64 | batch u32 | payload | crc32`, big-endian. A full segment ends with a
+footer (count of records, SHA-256 of all before it). Batches never span segments.
 
 What a crash leaves is told apart from what a disk corrupts: an unreadable record in the *last* batch of a log was never
-acknowledged, so it is a torn tail and is cut off; one that any later batch follows, or in a sealed segment, is corruption
-and is never cut, only reported. A flipped bit in the last batch looks like a torn tail, and forgetting a vote that was
-sent is how forks start: so every vote is written twice, 4 KiB apart, and one readable copy counts. Remembering a vote
-that was never sent harms nobody.
+acknowledged, so it is a torn tail and is cut off; one that any later batch follows, or in a sealed segment, is
+corruption and is never cut, only reported. A flipped bit in the last batch looks like a torn tail, and forgetting a
+vote that was sent is how forks start: so every vote is written twice, 4 KiB apart, and one readable copy counts.
+Remembering a vote that was never sent harms nobody.
 """
 
 from __future__ import annotations
@@ -345,7 +345,7 @@ def _check_header(data: bytes, log: str, ledger_id: bytes, number: int) -> str:
         )
     if owner != ledger_id:
         raise StoreError(
-            f"couldn't open the ledger: its files belong to ledger {owner.hex()[:12]}, the charter to {ledger_id.hex()[:12]}",
+            f"couldn't open the ledger: its files are of {owner.hex()[:12]}, the charter founds {ledger_id.hex()[:12]}",
             hint="each swarm needs a folder of its own",
         )
     if name.rstrip(b"\0") != log.encode() or found != number:

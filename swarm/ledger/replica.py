@@ -65,6 +65,10 @@ RESERVED_BYTES = 96 * 1024
 class Witness(Protocol):
     """What this member knows and the log does not say."""
 
+    def absent(self, node: NodeId, now: float) -> bool:
+        """Whether nobody has heard of the member lately."""
+        ...
+
     def usable(self, digest: Digest) -> bool | None:
         """Whether the update is held and fit to be averaged; None while it is not known."""
         ...
@@ -256,6 +260,10 @@ class Replica:
         self._states[header.hash] = state
         return header, tuple(leaves)
 
+    def suspects(self, member: int, now: float) -> bool:
+        """Whether to expect no proposal of a member."""
+        return self._witness.absent(self._charter.members[member].node, now)
+
     def observe(self, block: Block, header: Header) -> None:
         """Learn the state after a block that others may extend. A block that breaks the rules has none."""
         with contextlib.suppress(Reject):
@@ -315,7 +323,7 @@ class Replica:
     def _ahead(self, block: bytes, state: State) -> tuple[State, float | None]:
         """Return the state after a block with everything pending applied, and since when the oldest has waited.
 
-        Asked on every step and changed by few of them, so the answer is kept until an entry arrives or a block is final.
+        Asked on every step and changed by few, so the answer is kept until an entry arrives or a block is final.
         """
         known = self._ahead_of.get(block)
         if known is not None:

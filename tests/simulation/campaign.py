@@ -1,7 +1,7 @@
 """The main suite: the real node under loss, duplication, partitions, crashes and liars, one seed after another.
 
-`run(seed, ...)` is one story; everything in it follows from its arguments. As a program it searches seeds until its time
-is up and prints, for the first one that fails, the one command that replays it.
+`run(seed, ...)` is one story; everything in it follows from its arguments. As a program it searches seeds until its
+time is up and prints, for each one that fails, the one command that replays it.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def main() -> int:
             )
     spent = time.monotonic() - begun
     print(
-        f"{tried} seeds of n={chosen.members} with {chosen.twins} twins: {tried - failed} safe and live, {failed} failed; "
+        f"{tried} seeds, n={chosen.members} with {chosen.twins} twins: {tried - failed} safe and live, {failed} failed; "
         f"liars caught in {accused}; {events} events in {spent:.0f} s"
     )
     return 1 if failed else 0

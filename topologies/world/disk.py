@@ -1,9 +1,9 @@
 """A disk that keeps only what it was asked to keep.
 
 Writes are visible at once and durable after `sync`; names after `sync_folder`. A crash decides, for everything that was
-not synced, what happened: each pending write may be lost, kept, or torn at a sector or a byte, in any combination; a new
-file may have vanished with its name. What was synced always survives. Files are sparse until written, because segments
-are preallocated and thousands of worlds are made.
+not synced, what happened: each pending write may be lost, kept, or torn at a sector or a byte, in any combination; a
+new file may have vanished with its name. What was synced always survives. Files are sparse until written, because
+segments are preallocated and thousands of worlds are made.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class _File:
 class SimulatedDisk:
     """A folder tree in memory; see `swarm.ledger.disk.Disk` for what each method promises.
 
-    `full` makes every reservation fail. `stop_after` lets so many more operations happen and then fails them all, as for
-    a process killed there. `fail_at` makes one operation, counted from now, fail with an input/output error.
+    `full` makes every reservation fail. `stop_after` lets so many more operations happen and then fails them all, as
+    for a process killed there. `fail_at` makes one operation, counted from now, fail with an input/output error.
     """
 
     def __init__(self) -> None:
@@ -90,7 +90,9 @@ class SimulatedDisk:
                         for path, file in self._files.items()
                     }
                     disk = self._copy()
-                    disk._settle(choices, set(unnamed) if vanish else set(), set())
+                    disk._settle(  # noqa: SLF001 - a copy of itself
+                        choices, set(unnamed) if vanish else set(), set()
+                    )
                     yield disk
 
     def flip(self, path: str, offset: int, bit: int) -> None:

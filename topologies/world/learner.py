@@ -19,6 +19,7 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
 from swarm.privacy.clipping import clip_in_place
 
 Vector = NDArray[np.float32]
