@@ -59,3 +59,7 @@ coverage: $(STAMP) ## Test coverage of the pure packages
 
 clean: ## Remove what was built
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+
+.PHONY: kill
+kill: $(STAMP) ## Kill peers of a real swarm at 50 random moments (about six minutes)
+	@$(BIN)/python -m tests.integration.kill_campaign --kills 50

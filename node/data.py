@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 HOSPITALS = (
     # name, patients, share of them with a malignant tumour: a cancer centre sees other patients than a screening unit
     ("university", 200, 0.30),
-    ("cancer-centre", 110, 0.72),
+    ("cancer-centre", 110, 0.64),
     ("city", 85, 0.28),
     ("county", 50, 0.16),
     ("rural", 10, 0.30),

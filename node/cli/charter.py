@@ -189,7 +189,7 @@ def _summary(signed: terms.SignedCharter) -> str:
         f"tolerance     {c.fault_tolerance()}",
         f"task          {c.task.name}, {c.task.parameters:,} parameters, file {c.task.digest.hex()[:16]}",
         f"rounds        {c.round.rounds}, each with at least {c.round.min_contributions} sites",
-        f"waiting       {c.round.patience_ms / 1000:g} s for a silent site, {c.round.deadline_ms / 1000:g} s for a round",
+        f"waiting       {c.round.patience_ms / 1000:g} s for a stuck site, {c.round.deadline_ms / 1000:g} s in all",
         f"bounds        update norm {c.clip_norm:g}, one site's weight at most {c.round.weight_cap_ppm / 10_000:g} %",
         f"shared        {', '.join(c.metrics) or 'no metrics'}",
     ]

@@ -1,0 +1,174 @@
+"""SHELL. A whole swarm on one machine: folders, keys, charter, one process a peer.
+
+For demonstrations, benchmarks and tests. Every peer is `swarm start` on a folder of its own, exactly as at a hospital;
+only the founding, which people do by sending cards and signatures to each other, happens in one place here.
+"""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from node.cli.charter import describe_task
+from node.cli.output import Failure
+from node.cli.status import ask
+from node.clock import Clock
+from node.data import SiteData
+from node.site import Site
+from node.storage import write_file_durably
+from swarm import charter as terms
+
+FIRST_PORT = 17400
+"""Below 32768: the system does not hand such ports out by itself, and libzmq may connect to itself above."""
+
+STOP_S = 10.0
+"""How long a peer may take to stop before it is killed."""
+
+
+@dataclass(slots=True)
+class LocalPeer:
+    """One site's folder and process. `status` is what it last answered."""
+
+    site: Site
+    data: SiteData
+    process: subprocess.Popen[bytes] | None = None
+    status: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The site's name."""
+        return self.data.name
+
+    @property
+    def up(self) -> bool:
+        """Whether the process runs."""
+        return self.process is not None and self.process.poll() is None
+
+    @property
+    def done(self) -> bool:
+        """Whether the peer says that the run is complete."""
+        return self.status.get("phase") == "done"
+
+    @property
+    def committed(self) -> int:
+        """The last round it knows to be committed."""
+        return int(str(self.status.get("committed", 0)))
+
+    def start(self, *overrides: str) -> None:
+        """Start the peer; what it prints goes to `log.txt` in its folder."""
+        command = [sys.executable, "-m", "node.cli.main", "start", str(self.site.folder)]
+        # One thread each: the trainers share this machine, as they would not in as many hospitals.
+        for setting in ("run.log=plain", "task.threads=1", *overrides):
+            command += ["--set", setting]
+        with (self.site.folder / "log.txt").open("ab") as log:
+            self.process = subprocess.Popen(  # noqa: S603 - our own module, arguments as a list
+                command, stdout=log, stderr=log, stdin=subprocess.DEVNULL
+            )
+
+    def kill(self) -> None:
+        """SIGKILL, as a power cut to the process would."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+        self.status = {}
+
+    def stop(self) -> None:
+        """Ask it to stop; kill it if it does not."""
+        if self.process is None:
+            return
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            self.process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+    def poll(self) -> None:
+        """Ask for the status; keep the last one while it does not answer."""
+        if self.up:
+            try:
+                self.status = ask(self.site.control)
+            except Failure:
+                return
+
+    def log_tail(self, lines: int = 5) -> str:
+        """Return the last lines it printed."""
+        return "\n".join((self.site.folder / "log.txt").read_text(errors="replace").splitlines()[-lines:])
+
+
+def found(
+    folder: Path,
+    data: Sequence[SiteData],
+    task: Path,
+    *,
+    rounds: int,
+    metrics: tuple[str, ...],
+    seed: int,
+    patience_s: float = 12.0,
+    deadline_s: float = 60.0,
+    min_contributions: int | None = None,
+) -> list[LocalPeer]:
+    """Make a site for each part of the data, a charter for all of them, and every signature."""
+    peers, cards = [], []
+    for part, port in zip(data, free_ports(len(data)), strict=True):
+        site, endpoint = Site(folder / part.name), f"tcp://127.0.0.1:{port}"
+        card = site.create(name=part.name, listen=endpoint, advertise=endpoint, task="task.py", data=str(part.folder))
+        cards.append(card)
+        shutil.copyfile(task, site.folder / "task.py")
+        peers.append(LocalPeer(site, part))
+    draft = terms.Charter(
+        version=terms.CHARTER_VERSION,
+        name="local",
+        created_ms=int(Clock().now() * 1000),
+        members=tuple(cards),
+        task=describe_task(task, seed),
+        round=terms.RoundPolicy(
+            rounds=rounds,
+            mixing="exact",
+            outer="none",
+            min_contributions=len(data) // 2 + 1 if min_contributions is None else min_contributions,
+            deadline_ms=round(deadline_s * 1000),
+            patience_ms=round(patience_s * 1000),
+            clip_norm_milli=100_000,
+            weight_cap_ppm=1_000_000,
+        ),
+        ledger=terms.LedgerPolicy(600_000, 3_000, False, "record"),
+        metrics=metrics,
+        edges=(),
+        predecessor=(),
+        options=(),
+    )
+    signed = terms.SignedCharter(draft, {})
+    for peer in peers:
+        signed = signed.sign(peer.site.load_identity())
+    signed.check()
+    for peer in peers:
+        write_file_durably(peer.site.folder / "charter.toml", terms.to_toml(signed).encode(), mode=0o644)
+    return peers
+
+
+def stop_all(peers: Sequence[LocalPeer]) -> None:
+    """Stop every peer, all at once."""
+    for peer in peers:
+        if peer.up and peer.process is not None:
+            peer.process.send_signal(signal.SIGTERM)
+    for peer in peers:
+        peer.stop()
+
+
+def free_ports(count: int) -> list[int]:
+    """Return TCP ports of loopback on which nobody listens now."""
+    free: list[int] = []
+    port = FIRST_PORT
+    while len(free) < count:
+        port += 1
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) != 0:
+                free.append(port)
+    return free
