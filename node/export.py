@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,7 +13,9 @@ from swarm.vector import Layout, unflatten
 
 
 def export_model(vector: Path, layout: Layout, target: Path, origin: Mapping[str, str]) -> None:
-    """Write a flat float32 file as named tensors. `origin` goes into the file's metadata.
+    """Write a flat float32 file as named tensors. `origin` goes into the file's metadata, as one JSON object.
+
+    One, because the library writes several metadata entries in random order, and every peer's file should be the same.
 
     Raises:
         StoreError: the disk refused.
@@ -25,7 +28,7 @@ def export_model(vector: Path, layout: Layout, target: Path, origin: Mapping[str
     }
     beside = target.with_name(f".{target.name}.part")
     try:
-        save_file(tensors, beside, metadata=dict(origin))
+        save_file(tensors, beside, metadata={"origin": json.dumps(dict(origin), sort_keys=True)})
         beside.rename(target)
     except OSError as error:
         raise store_error(f"write {target}", error) from error

@@ -109,7 +109,7 @@ def main() -> int:
             )
     spent = time.monotonic() - begun
     print(
-        f"{tried} seeds, n={chosen.members} with {chosen.twins} twins: {tried - failed} safe and live, {failed} failed; "
+        f"{tried} seeds, n={chosen.members} with {chosen.twins} twins: {tried - failed} safe and live, {failed} not; "
         f"liars caught in {accused}; {events} events in {spent:.0f} s"
     )
     return 1 if failed else 0
