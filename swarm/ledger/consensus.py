@@ -25,14 +25,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol, TypeAlias
-
-import msgspec
 
 from swarm import codec, identity
 from swarm.errors import LedgerError, Reject
 from swarm.ledger.block import (
+    BLOCK_BYTES_MAX,
     FINALIZE,
     NO_HASH,
     NOTARIZE,
@@ -45,31 +44,38 @@ from swarm.ledger.block import (
     Header,
     Vote,
     decode_block,
+    faults,
     propose_message,
     quorum,
     vote_message,
 )
+from swarm.ledger.views import (
+    STATUS_ROWS_MAX,
+    VIEWS_AHEAD_MAX,
+    Body,
+    View,
+)
+from swarm.ledger.views import Contradiction as Contradiction
+from swarm.ledger.views import Status as Status
 from swarm.machine import RECORD_BLOCK, RECORD_BODY, RECORD_CERTIFICATE, RECORD_VOTE, Record
 
-VIEWS_AHEAD_MAX = 50
-"""Votes for views further ahead are not kept: without a quorum no view is cleared, so an honest node is never there."""
-
-BODIES_PER_VIEW_MAX = 2
-"""Block bodies kept per view. One is honest, two prove equivocation, more prove nothing further."""
-
-WAIT_EXTENSION_MAX = 10
+WAIT_EXTENSIONS_MAX = 10
 """A view whose block waits for bytes in flight is given up after this many timeouts: progress, but not for ever."""
 
 EVIDENCE_MAX = 256
-"""Contradictory pairs kept in memory."""
+"""Contradictory pairs kept in memory: one for every view and culprit of a long night, in the smallest swarms."""
 
 STATUS_REPLY_BYTES_PER_MINUTE = 4 << 20
 """What one peer may draw from us by asking for what it lacks. Closes TON's open "death spiral" of rebroadcasts."""
 
-RECORD_BYTES_MAX = 1 << 20
+STATUS_COST_BYTES = 4096
+"""What a status itself costs of that budget, so that asking a thousand times a minute gets no answer either."""
 
-PREFIX_BYTES = 8
-"""Of a block's hash in a status: enough that two blocks of one view are not taken for each other by accident."""
+MOVES_PER_STEP_MAX = 64
+"""Moves of one step. Only a swarm of one, whose every vote is a quorum, could otherwise go on and never return."""
+
+RECORD_BYTES_MAX = 1 << 20
+"""Largest record read back: a block and its certificate, see `BLOCK_BYTES_MAX` and `MEMBERS_MAX`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,13 +105,16 @@ class Application(Protocol):
     """Builds and judges blocks."""
 
     def wants_block(self, parent: bytes, now: float) -> bool:
-        """Whether there is work for a block on top of the block with this hash."""
+        """Whether there is work for a block on top of the block with this hash; the ledger's id before the first."""
         ...
 
     def build(
         self, parent: Header | None, parent_hash: bytes, view: int, justify: tuple[Certificate, ...], now: float
     ) -> tuple[Header, tuple[bytes, ...]] | None:
-        """Return the block to propose, or None when there is nothing to propose yet."""
+        """Return the block to propose, or None when there is nothing to propose yet.
+
+        It may be empty, and is asked to be when only an empty block can finalize its ancestors.
+        """
         ...
 
     def observe(self, block: Block, header: Header) -> None:
@@ -134,21 +143,6 @@ class Timing:
     t_max_s: float = 300.0
     standstill_s: float = 5.0
     standstill_max_s: float = 60.0
-
-
-class Status(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """Where a member stands: its final block, its view, and what it holds of the views since.
-
-    `held` has one row per view with anything in it: (view, notarize signers, skip signers, finalize signers, blocks
-    held). Signers are bit masks, the least significant bit of the first byte for the first member; blocks are the first
-    `PREFIX_BYTES` of each hash, concatenated.
-    """
-
-    epoch: int
-    height: int
-    final_view: int
-    view: int
-    held: tuple[tuple[int, bytes, bytes, bytes, bytes], ...]
 
 
 Message: TypeAlias = Block | Vote | Certificate | Status | FinalBlock
@@ -189,42 +183,20 @@ Output: TypeAlias = Durable | ToAll | ToOne | Note
 
 
 @dataclass(frozen=True, slots=True)
-class Contradiction:
-    """Two signed messages of one member that no honest member signs both of: canonical bytes of votes or blocks."""
+class _Base:
+    """A block that may be extended in the current view, and the certificates that say so."""
 
-    rule: str
-    culprit: int
-    view: int
-    first: bytes
-    second: bytes
-
-
-@dataclass(slots=True)
-class _Body:
-    block: Block
-    header: Header
-    invalid: str = ""
-
-
-@dataclass(slots=True)
-class _View:
-    """What is known about one view."""
-
-    bodies: dict[bytes, _Body] = field(default_factory=dict)
-    votes: dict[int, dict[int, Vote]] = field(default_factory=lambda: {kind: {} for kind in VOTE_KINDS})
-    certificates: dict[int, Certificate] = field(default_factory=dict)
-    mine: dict[int, bytes] = field(default_factory=dict)
-    armed_at: float | None = None
-    waited: int = 0
-    proposed: bool = False
-
-    @property
-    def cleared(self) -> bool:
-        return NOTARIZE in self.certificates or SKIP in self.certificates
+    header: Header | None
+    hash: bytes
+    justify: tuple[Certificate, ...]
 
 
 class Consensus:
-    """One member's part in the agreement; `me` is None for an observer, who never votes."""
+    """One member's part in the agreement; `me` is None for an observer, who never votes.
+
+    Every `on_...` raises `Reject` for what its sender should not have sent, and `LedgerError` when certificates prove
+    that more members lied than the swarm tolerates. From then on this member says nothing more: see `halted`.
+    """
 
     def __init__(
         self,
@@ -244,18 +216,20 @@ class Consensus:
         self._sign, self._verify, self._app, self._rng = sign, verify, application, rng
         self._timing = timing or Timing()
         self._seed = seed
-        self._n = len(vote_keys)
-        self._q = quorum(self._n)
-        self._views: dict[int, _View] = {}
-        self._headers: dict[bytes, Header] = {}
+        self._n, self._q = len(vote_keys), quorum(len(vote_keys))
+        self._views: dict[int, View] = {}
+        self._headers: dict[bytes, Header] = {}  # of every body kept, by hash
         self._final: Header | None = None
         self._view = 1
         self._unsaved: list[Record] = []
         self._out: list[Output] = []
+        self._hurried = False
         self._stall_at: float | None = None
         self._stall_s = self._timing.standstill_s
         self._budgets: dict[int, tuple[float, int]] = {}
+        self._asked: dict[int, float] = {}
         self.evidence: list[Contradiction] = []
+        self.halted = ""
         self.stalled_since: float | None = None
 
     # --- what others may look at --------------------------------------------------------------------------------
@@ -267,7 +241,7 @@ class Consensus:
 
     @property
     def final_view(self) -> int:
-        """View of the last final block."""
+        """View of the last final block; 0 before the first."""
         return self._final.view if self._final else 0
 
     @property
@@ -286,21 +260,18 @@ class Consensus:
 
     def status(self) -> Status:
         """Return what to tell others, so that they can send what is missing here."""
-        rows = []
-        for view in sorted(self._views):
-            state = self._views[view]
-            notarize, skip, finalize = (_mask(_signers(state, kind), self._n) for kind in VOTE_KINDS)
-            if any(notarize) or any(skip) or any(finalize) or state.bodies:
-                rows.append((view, notarize, skip, finalize, b"".join(h[:PREFIX_BYTES] for h in state.bodies)))
-        held = tuple(rows[:VIEWS_AHEAD_MAX])
-        return Status(self._epoch, self.final_height, self.final_view, self._view, held)
+        views = [v for v in sorted(self._views) if v >= self._view or (v > self.final_view and self._open(v))]
+        rows = [self._views[view].row(view, self._n) for view in views[-STATUS_ROWS_MAX:]]
+        told = tuple(row for row in rows if any(row[1:]))
+        return Status(self._epoch, self.final_height, self.final_view, self._view, told)
 
     # --- inputs -------------------------------------------------------------------------------------------------
 
     def restore(self, records: Iterable[Record]) -> list[Output]:
         """Take back what was durable: the last final block, and the votes, bodies and certificates since.
 
-        Own votes and proposals of live views are sent again; nothing that contradicts one will ever be signed.
+        Own votes and proposals of live views are sent again; nothing that contradicts one will ever be signed. Raises
+        `Reject` if a record is not what this class wrote.
         """
         kept: dict[int, list[bytes]] = {RECORD_BLOCK: [], RECORD_BODY: [], RECORD_VOTE: [], RECORD_CERTIFICATE: []}
         for record in records:
@@ -308,70 +279,58 @@ class Consensus:
         for payload in kept[RECORD_BLOCK][-1:]:
             final = codec.decode(payload, FinalBlock, limit=RECORD_BYTES_MAX)
             self._final = final.block.opened()
-            self._headers[self._final.hash] = self._final
-            for certificate in final.certificate:
-                self._views.setdefault(certificate.view, _View()).certificates[certificate.kind] = certificate
+            self._settle(final, self._final)
         for payload in kept[RECORD_BODY]:
             block = decode_block(payload)
-            self._keep_body(block, block.opened())
+            self._restore_body(block, block.opened())
         for payload in kept[RECORD_VOTE]:
             self._restore_vote(codec.decode(payload, Vote, limit=RECORD_BYTES_MAX))
         for payload in kept[RECORD_CERTIFICATE]:
-            certificate = codec.decode(payload, Certificate, limit=RECORD_BYTES_MAX)
-            if certificate.view >= self.final_view:
-                self._views.setdefault(certificate.view, _View()).certificates[certificate.kind] = certificate
-        self._advance()
-        for view in sorted(self._views):
+            self._restore_certificate(codec.decode(payload, Certificate, limit=RECORD_BYTES_MAX))
+        self._view = self._lowest_uncleared()
+        for view in sorted(v for v in self._views if v > self.final_view):
             state = self._views[view]
-            mine = [body.block for body in state.bodies.values() if body.block.proposer == self._me]
-            self._out += [ToAll(block) for block in mine]
+            self._out += [ToAll(body.block) for body in state.bodies.values() if body.block.proposer == self._me]
             self._out += [ToAll(v) for kind in VOTE_KINDS for v in state.votes[kind].values() if v.signer == self._me]
         return self._flush()
 
     def on_proposal(self, block: Block, sender: int, now: float) -> list[Output]:
         """Take in a proposed block. Raises `Reject` if it is malformed, unsigned, or not its leader's to propose."""
+        del sender
         header = Header.decode(block.header)
         if header.epoch != self._epoch or not self._live(header.view):
             return []
-        state = self._views.setdefault(header.view, _View())
-        if header.hash in state.bodies:
+        state = self._views.get(header.view, View())
+        if header.hash in state.bodies or not state.room_for(header.hash):
             return []
-        if block.proposer != self.leader(header.view):
-            raise Reject(f"couldn't accept a block: view {header.view} is not its proposer's to lead")
-        block.opened()
-        message = propose_message(self._ledger_id, block.header)
-        if not self._verify(self._keys[block.proposer], message, block.signature):
-            raise Reject(f"couldn't accept a block of view {header.view}: its leader's signature does not verify")
+        self._check_proposal(block, header)
         self._check_justification(block, header)
-        if state.bodies:
-            other = next(iter(state.bodies.values()))
-            self._accuse("two proposals", codec.encode(other.block), codec.encode(block), block.proposer, header.view)
-        certified = state.certificates.get(NOTARIZE)
-        wanted = certified is not None and certified.block == header.hash
-        if len(state.bodies) >= BODIES_PER_VIEW_MAX and not wanted:
-            return self._flush()
+        for other in list(state.bodies.values())[:1]:
+            self._accuse("two proposals", block.proposer, header.view, other.block, block)
         self._keep_body(block, header)
-        del sender
         return self.step(now)
 
     def on_vote(self, vote: Vote, sender: int, now: float) -> list[Output]:
         """Take in a vote. Raises `Reject` if it is malformed or its signature does not verify."""
-        vote.check()
         del sender
+        vote.check()
         if vote.epoch != self._epoch or not self._live(vote.view) or vote.signer >= self._n:
             return []
-        state = self._views.setdefault(vote.view, _View())
+        state = self._views.get(vote.view, View())
         known = state.votes[vote.kind].get(vote.signer)
-        if known is not None and known.block == vote.block:
+        if known is not None and (known.block == vote.block or vote.signer in state.caught):
             return []
         message = vote_message(self._ledger_id, vote.epoch, vote.view, vote.kind, vote.block)
         if not self._verify(self._keys[vote.signer], message, vote.signature):
             raise Reject(f"couldn't accept a vote for view {vote.view}: its signature does not verify")
-        self._look_for_contradiction(state, vote)
-        if known is not None:
-            return self._flush()
-        state.votes[vote.kind][vote.signer] = vote
-        self._certify(vote.view, state, vote.kind, vote.block)
+        state = self._views.setdefault(vote.view, state)
+        for rule, other in state.contradictions(vote):
+            state.caught[vote.signer] = rule
+            self._accuse(rule, vote.signer, vote.view, other, vote)
+        if known is None:
+            state.votes[vote.kind][vote.signer] = vote
+            self._remember_mine(vote)
+            self._certify(vote.view, vote.kind, vote.block)
         return self.step(now)
 
     def on_certificate(self, certificate: Certificate, sender: int, now: float) -> list[Output]:
@@ -379,68 +338,55 @@ class Consensus:
         del sender
         if certificate.epoch != self._epoch or not self._live(certificate.view):
             return []
-        state = self._views.setdefault(certificate.view, _View())
-        if certificate.kind in state.certificates:
-            return []
-        self._check_certificate(certificate)
-        self._adopt_certificate(certificate)
+        self._accept(certificate)
         return self.step(now)
 
     def on_status(self, status: Status, sender: int, now: float) -> list[Output]:
-        """Send a member what it lacks of the live views, within its budget."""
+        """Send a member what it lacks of the live views, within its budget, and ask it for what it has more."""
         if status.epoch != self._epoch:
             return []
+        status.check(self._n)
+        if not self._afford(sender, STATUS_COST_BYTES, now):
+            return []
         rows = {row[0]: row for row in status.held}
-        for view in sorted(self._views):
-            if view <= status.final_view:
-                continue
-            state = self._views[view]
-            row = rows.get(view)
-            masks = row[1:4] if row else (b"", b"", b"")
-            for kind, theirs in zip(VOTE_KINDS, masks, strict=True):
-                self._answer_kind(sender, state, kind, theirs, now)
-            known = row[4] if row else b""
-            theirs_bodies = {known[i : i + PREFIX_BYTES] for i in range(0, len(known), PREFIX_BYTES)}
-            for block_hash, body in state.bodies.items():
-                if block_hash[:PREFIX_BYTES] not in theirs_bodies:
-                    self._reply(sender, body.block, now)
+        for view in sorted(v for v in self._views if v > status.final_view):
+            for message in self._views[view].lacking(rows.get(view), cleared=view < status.view):
+                if self._afford(sender, len(codec.encode(message)), now):
+                    self._out.append(ToOne(sender, message))
+        if self._behind(status) and now - self._asked.get(sender, -float("inf")) >= self._timing.standstill_s:
+            self._asked[sender] = now
+            self._out.append(ToOne(sender, self.status()))
         return self._flush()
 
     def adopt_final(self, blocks: Sequence[FinalBlock], now: float) -> list[Output]:
         """Take in consecutive final blocks from a peer. Raises `Reject` unless they extend ours and are certified.
 
         A block without its own certificate is covered by a later one in the same sequence; what nothing covers is
-        left out.
+        left out. Raises `LedgerError` if they are certified and contradict what is final here.
         """
-        chain: list[tuple[FinalBlock, Header]] = []
-        parent, height = self.final_hash, self.final_height
-        for final in blocks:
-            header = final.block.opened()
-            if header.height <= self.final_height:
-                continue
-            if header.height != height + 1 or header.parent_hash != parent or header.epoch != self._epoch:
-                raise Reject(f"couldn't follow block {header.height}: it does not extend block {height}")
-            chain.append((final, header))
-            parent, height = header.hash, header.height
-            for certificate in final.certificate:
-                if certificate.kind != FINALIZE or certificate.block != header.hash:
-                    raise Reject(f"couldn't follow block {header.height}: its certificate is for something else")
-                self._check_certificate(certificate)
-        while chain and not chain[-1][0].certificate:
-            chain.pop()
+        chain = self._followed(blocks)
+        if chain and chain[0][1].height > self.final_height + 1:
+            raise Reject(f"couldn't follow block {chain[0][1].height}: block {self.final_height + 1} comes first")
+        if chain and chain[0][1].parent_hash != self.final_hash:
+            self._halt(f"a quorum finalized another block than ours at height {self.final_height}")
         for final, header in chain:
             self._commit(final, header, now)
+        self._write()
         return self.step(now)
 
     def step(self, now: float) -> list[Output]:
         """Look at everything again: votes to cast, blocks to propose, views to give up."""
-        while self._once(now):
-            pass
+        moves = 0
+        while moves < MOVES_PER_STEP_MAX and self._move(now):
+            moves += 1
+        self._hurried = moves == MOVES_PER_STEP_MAX
         self._watch_standstill(now)
         return self._flush()
 
     def next_wake(self, now: float) -> float | None:
         """Return when `step` has something to look at even if nothing arrives."""
+        if self._hurried:
+            return now
         times = [] if self._stall_at is None else [self._stall_at]
         state = self._views.get(self._view)
         if state is not None and state.armed_at is not None:
@@ -449,166 +395,229 @@ class Consensus:
 
     # --- one look -----------------------------------------------------------------------------------------------
 
-    def _once(self, now: float) -> bool:
+    @property
+    def _voter(self) -> int | None:
+        """Who to sign as; None for an observer and after a fork."""
+        return None if self.halted else self._me
+
+    def _move(self, now: float) -> bool:
         """Make one move if there is one. Return whether anything changed."""
         before = (self._view, self.final_height)
         self._finalize_known(now)
-        self._advance()
-        voted = self._vote_finalize() or self._vote_notarize(now)
-        proposed = self._propose(now)
-        skipped = self._give_up(now)
-        return voted or proposed or skipped or before != (self._view, self.final_height)
+        self._advance(now)
+        moved = self._vote_finalize() or self._vote_notarize(now) or self._propose(now) or self._give_up(now)
+        return moved or before != (self._view, self.final_height)
 
-    def _advance(self) -> None:
-        """Move to the lowest view that is not cleared."""
+    def _advance(self, now: float) -> None:
+        """Rule 1: move to the lowest view that is not cleared."""
+        view = self._lowest_uncleared()
+        if view == self._view:
+            return
+        self._view = view
+        # Something happened, so whoever stands still asks sooner again; only finality ends the standstill itself.
+        self._stall_s = self._timing.standstill_s
+        if self._stall_at is not None:
+            self._stall_at = min(self._stall_at, now + self._stall_s)
+
+    def _lowest_uncleared(self) -> int:
         finalized = max((v for v, state in self._views.items() if FINALIZE in state.certificates), default=0)
         view = max(self._view, self.final_view + 1, finalized + 1)
         while view in self._views and self._views[view].cleared:
             view += 1
-        if view != self._view:
-            self._view = view
-            self._progress()
-
-    def _vote_notarize(self, now: float) -> bool:
-        """Rule 4: once per view, if the justification holds (checked on arrival) and the block is valid."""
-        state = self._views.get(self._view)
-        if self._me is None or state is None or NOTARIZE in state.mine or SKIP in state.mine:
-            return False
-        for block_hash in list(state.bodies):
-            body = state.bodies[block_hash]
-            if body.invalid or not self._observe(body.header.parent_hash):
-                continue
-            verdict = self._app.judge(body.block, body.header, now)
-            match verdict:
-                case Valid():
-                    self._cast(self._view, NOTARIZE, block_hash, body.block)
-                    return True
-                case Invalid():
-                    body.invalid = verdict.reason
-                    text = f"not voting for block {body.header.height} of view {self._view}: {verdict.reason}"
-                    self._out.append(Note("block_refused", text, "warning"))
-                case Wait():
-                    overdue = state.armed_at is not None and now >= state.armed_at + self._timeout(self._view)
-                    if verdict.progressing and overdue and state.waited < WAIT_EXTENSION_MAX:
-                        state.waited += 1
-                        state.armed_at = now
-        return False
+        return view
 
     def _vote_finalize(self) -> bool:
         """Rule 5: for any live view, late ones too, as finality of v needs nothing from later views."""
-        if self._me is None:
+        if self._voter is None:
             return False
-        for view in sorted(self._views):
+        for view in sorted(v for v in self._views if v > self.final_view):
             state = self._views[view]
             certificate = state.certificates.get(NOTARIZE)
             if certificate is None or FINALIZE in state.mine or SKIP in state.mine:
                 continue
             if state.mine.get(NOTARIZE) == certificate.block:
-                self._cast(view, FINALIZE, certificate.block, None)
+                self._cast(view, FINALIZE, certificate.block)
                 return True
+        return False
+
+    def _vote_notarize(self, now: float) -> bool:
+        """Rule 4: once per view, if the justification holds (checked on arrival) and the block is valid.
+
+        In the current view any valid block will do. In an earlier one that this member has not skipped, a late vote
+        for the block that a quorum notarized still helps it to become final, and no later view has to.
+        """
+        if self._voter is None:
+            return False
+        for view in sorted(v for v in self._views if self.final_view < v <= self._view):
+            state = self._views[view]
+            if NOTARIZE in state.mine or SKIP in state.mine:
+                continue
+            current = view == self._view
+            bodies = list(state.bodies.values()) if current else [state.certified]
+            for body in bodies:
+                if body is not None and self._judge(state, body, now):
+                    self._cast(view, NOTARIZE, body.header.hash, body=body.block)
+                    return True
+        return False
+
+    def _judge(self, state: View, body: Body, now: float) -> bool:
+        """Whether the application says to vote for a block. While it waits for bytes in flight, so does the view."""
+        if body.refused or not self._observe(body.header.parent_hash):
+            return False
+        verdict = self._app.judge(body.block, body.header, now)
+        match verdict:
+            case Valid():
+                return True
+            case Invalid():
+                body.refused = verdict.reason or "invalid"
+                text = f"not voting for block {body.header.height} of view {body.header.view}: {verdict.reason}"
+                self._out.append(Note("block_refused", text, "warning"))
+            case Wait():
+                overdue = state.armed_at is not None and now >= state.armed_at + self._timeout(body.header.view)
+                if verdict.progressing and overdue and state.extensions < WAIT_EXTENSIONS_MAX:
+                    state.extensions += 1
+                    state.armed_at = now
         return False
 
     def _propose(self, now: float) -> bool:
         """Rule 3: extend the newest notarized block, with skip certificates for every view jumped over."""
-        if self._me is None or self.leader(self._view) != self._me:
+        me = self._voter
+        if me is None or self.leader(self._view) != me:
             return False
-        state = self._views.setdefault(self._view, _View())
-        if state.proposed or state.bodies or state.mine:
-            return False
+        state = self._views.setdefault(self._view, View())
         base = self._base()
-        if base is None:
+        if state.proposed or state.bodies or state.mine or base is None or not self._observe(base.hash):
             return False
-        parent, parent_hash, justify = base
-        if not self._observe(parent_hash):
-            return False
-        if not self._app.wants_block(parent_hash, now):
-            # An empty block only serves to finalise its ancestors, when their own votes did not.
+        if not self._app.wants_block(base.hash, now):
+            # An empty block only serves to finalize its ancestors, when their own votes did not.
             overdue = state.armed_at is not None and now >= state.armed_at + self._empty_s()
-            if parent_hash == self.final_hash or not overdue:
+            if base.hash == self.final_hash or not overdue:
                 return False
-        built = self._app.build(parent, parent_hash, self._view, justify, now)
+        built = self._app.build(base.header, base.hash, self._view, base.justify, now)
         if built is None:
             return False
         header, leaves = built
         assert header.epoch == self._epoch, "the application builds for the epoch at hand"
         signature = self._sign(propose_message(self._ledger_id, header.encode()))
-        block = Block(header.encode(), leaves, justify, self._me, signature)
+        block = Block(header.encode(), leaves, base.justify, me, signature)
         state.proposed = True
-        self._keep_body(block, header)
-        # The leader's own vote makes the body durable before the proposal is sent: a leader that forgot its proposal
-        # would propose another one and frame itself.
-        match self._app.judge(block, header, now):
-            case Valid():
-                self._cast(self._view, NOTARIZE, header.hash, block, announce=block)
-            case _:
-                self._save(RECORD_BODY, self._view, codec.encode(block))
-                self._write()
-                self._out.append(ToAll(block))
+        self._announce(state, block, header, now)
         return True
+
+    def _announce(self, state: View, block: Block, header: Header, now: float) -> None:
+        """Send an own proposal, durable first: a leader that forgot it would make another one and frame itself."""
+        encoded = codec.encode(block)
+        if len(encoded) > BLOCK_BYTES_MAX:
+            text = f"couldn't propose block {header.height}: {len(encoded)} bytes, at most {BLOCK_BYTES_MAX} fit"
+            self._out.append(Note("proposal_too_large", text, "error"))
+            return
+        body = Body(block, header)
+        valid = self._judge(state, body, now)
+        if body.refused:
+            return  # what this member would not vote for itself never leaves it, so need not be remembered either
+        self._keep_body(block, header)
+        if valid:
+            self._cast(self._view, NOTARIZE, header.hash, body=block, proposal=block)
+        else:
+            self._save(RECORD_BODY, self._view, encoded)
+            self._write()
+            self._out.append(ToAll(block))
 
     def _give_up(self, now: float) -> bool:
         """Rule 6: skip a view that took too long, unless its block has my finalize vote."""
-        view = self._view
-        state = self._views.setdefault(view, _View())
+        state = self._views.setdefault(self._view, View())
         if not self._work(now):
             state.armed_at = None
             return False
         if state.armed_at is None:
             state.armed_at = now
-        if self._me is None or SKIP in state.mine or FINALIZE in state.mine:
+        if self._voter is None or SKIP in state.mine or FINALIZE in state.mine:
             return False
-        leader_left = self.leader(view) in state.votes[SKIP]
-        refused = bool(state.bodies) and all(body.invalid for body in state.bodies.values())
-        gone = not state.bodies and self._app.suspects(self.leader(view), now)
-        if leader_left or refused or gone or now >= state.armed_at + self._timeout(view):
-            self._cast(view, SKIP, NO_HASH, None)
+        # A leader that skips its view without a block has left; one that sent a block may only be less patient.
+        leader = self.leader(self._view)
+        gone = not state.bodies and (leader in state.votes[SKIP] or self._app.suspects(leader, now))
+        refused = bool(state.bodies) and all(body.refused for body in state.bodies.values())
+        if gone or refused or now >= state.armed_at + self._timeout(self._view):
+            self._cast(self._view, SKIP, NO_HASH)
             return True
         return False
 
     def _work(self, now: float) -> bool:
-        """Rule 2: timers run only while there is something to agree on."""
-        state = self._views.get(self._view)
-        if state is not None and (state.bodies or any(state.votes.values())):
-            return True
-        open_views = (self._views[view] for view in self._views if view > self.final_view)
-        if any(NOTARIZE in known.certificates or FINALIZE in known.certificates for known in open_views):
-            return True
-        return self._app.wants_block(self.final_hash, now)
+        """Rule 2: timers run only while there is something to agree on.
 
-    def _base(self) -> tuple[Header | None, bytes, tuple[Certificate, ...]] | None:
-        """Return the newest block that may be extended in the current view, and why; None if it is not known here."""
+        One member's votes alone are no such thing, nor are those of any f: they could keep an idle swarm turning views.
+        """
+        state = self._views.get(self._view)
+        if state is not None and (state.bodies or state.voters() > faults(self._n)):
+            return True
+        base = self._base()
+        return base is None or base.hash != self.final_hash or self._app.wants_block(base.hash, now)
+
+    def _base(self) -> _Base | None:
+        """Return the newest block that may be extended in the current view; None if something is missing here."""
         skips: list[Certificate] = []
-        for view in range(self._view - 1, self.final_view, -1):
-            state = self._views.get(view)
-            notarized = _extendable(state)
-            if notarized is not None:
-                header = self._headers.get(notarized.block)
-                return None if header is None else (header, notarized.block, (notarized, *reversed(skips)))
-            skipped = state.certificates.get(SKIP) if state else None
-            if skipped is None:
+        for view in range(self._view - 1, max(self.final_view, 1) - 1, -1):
+            state = self._views.get(view, View())
+            certificate, body = state.extendable, state.certified
+            if certificate is not None and body is not None:
+                return _Base(body.header, certificate.block, (certificate, *reversed(skips)))
+            # A notarized block that is missing here may be jumped over where a quorum has also skipped its view.
+            if SKIP not in state.certificates:
                 return None
-            skips.append(skipped)
-        if self._final is None:
-            return None, self._ledger_id, tuple(reversed(skips))
-        certificate = _extendable(self._views.get(self._final.view))
-        return None if certificate is None else (self._final, self._final.hash, (certificate, *reversed(skips)))
+            skips.append(state.certificates[SKIP])
+        return _Base(None, self._ledger_id, tuple(reversed(skips))) if self._final is None else None
+
+    def _open(self, view: int) -> bool:
+        """Whether a view has a block that a quorum notarized or finalized."""
+        return self._views[view].extendable is not None
 
     # --- certificates and finality ------------------------------------------------------------------------------
 
-    def _certify(self, view: int, state: _View, kind: int, block: bytes) -> None:
+    def _certify(self, view: int, kind: int, block: bytes) -> None:
         """Form a certificate when a quorum has said the same."""
-        if kind in state.certificates:
-            return
-        votes = [vote for _, vote in sorted(state.votes[kind].items()) if vote.block == block]
-        if len(votes) >= self._q:
-            signers = tuple(vote.signer for vote in votes)
-            signatures = tuple(vote.signature for vote in votes)
-            self._adopt_certificate(Certificate(self._epoch, view, kind, block, signers, signatures))
+        certificate = self._views[view].gather(kind, block, self._q)
+        if certificate is not None:
+            self._learn(certificate)
 
-    def _adopt_certificate(self, certificate: Certificate) -> None:
-        self._views.setdefault(certificate.view, _View()).certificates[certificate.kind] = certificate
-        # A later justification may need it; it becomes durable with whatever is written next.
-        self._unsaved.append(Record(RECORD_CERTIFICATE, certificate.view, codec.encode(certificate)))
+    def _accept(self, certificate: Certificate) -> None:
+        """Check a certificate that is not known yet, and learn it. Raises `Reject` unless a quorum signed it."""
+        known = self._views.get(certificate.view, View()).certificates.get(certificate.kind)
+        if known is not None and known.block == certificate.block:
+            return
+        if certificate.epoch != self._epoch:
+            raise Reject("couldn't accept a certificate: it is of another epoch")
+        certificate.check(self._ledger_id, self._keys, self._q, self._verify)
+        if certificate.view in self._views or self._live(certificate.view):
+            self._learn(certificate)
+
+    def _learn(self, certificate: Certificate) -> None:
+        """Keep a certificate that holds, and what it says about this member's own past."""
+        state = self._views.setdefault(certificate.view, View())
+        rival = state.rival(certificate)
+        if rival is not None:
+            self._blame_quorums(rival, certificate)
+        state.certificates.setdefault(certificate.kind, certificate)
+        if certificate.kind != FINALIZE:
+            # A later justification may need it; it becomes durable with whatever is written next.
+            self._save(RECORD_CERTIFICATE, certificate.view, codec.encode(certificate))
+        if self._me in certificate.signers:
+            self._remember_mine(_vote_in(certificate, self._me))
+
+    def _blame_quorums(self, first: Certificate, second: Certificate) -> None:
+        """Put every member on record that signed both of two certificates of which only one can be true."""
+        for signer in first.signers:
+            if signer in second.signers:
+                rule = f"{VOTE_NAMES[first.kind]}+{VOTE_NAMES[second.kind]}"
+                self._accuse(rule, signer, first.view, _vote_in(first, signer), _vote_in(second, signer))
+        self._halt(f"two quorums contradict each other in view {first.view}")
+
+    def _halt(self, what: str) -> None:
+        """Stop voting for good (ledger.md 1.6: fork alarm)."""
+        self.halted = what
+        raise LedgerError(
+            f"couldn't go on agreeing: {what}",
+            hint="more members have lied than the swarm tolerates; keep this ledger and its evidence",
+        )
 
     def _finalize_known(self, now: float) -> None:
         """Finalize the highest block that has a finalize certificate and whose ancestors are all here."""
@@ -617,46 +626,91 @@ class Consensus:
             chain = None if certificate is None else self._chain(certificate.block)
             if certificate is not None and chain is not None:
                 for body in chain:
-                    last = body.header.hash == certificate.block
-                    self._commit(FinalBlock(body.block, (certificate,) if last else ()), body.header, now)
+                    covers = (certificate,) if body.header.hash == certificate.block else ()
+                    self._commit(FinalBlock(body.block, covers), body.header, now)
+                self._write()
                 return
 
-    def _chain(self, block_hash: bytes) -> list[_Body] | None:
-        """Return the bodies from just above the last final block up to this one, or None if one is missing."""
-        chain: list[_Body] = []
+    def _chain(self, block_hash: bytes) -> list[Body] | None:
+        """Return the bodies from just above the last final block up to this one, or None if one is missing.
+
+        A chain that does not lead to the last final block is missing, too: nothing may be built on it.
+        """
+        chain: list[Body] = []
         while block_hash != self.final_hash:
             header = self._headers.get(block_hash)
-            body = None if header is None else self._views.get(header.view, _View()).bodies.get(block_hash)
-            if body is None or body.header.height <= self.final_height:
+            if header is None or header.height <= self.final_height:
                 return None
-            chain.append(body)
-            block_hash = body.header.parent_hash
+            chain.append(self._views[header.view].bodies[block_hash])
+            block_hash = header.parent_hash
         return chain[::-1]
 
+    def _observe(self, block_hash: bytes) -> bool:
+        """Show the application the blocks above the final one up to this one. Return whether all of them are here."""
+        chain = self._chain(block_hash)
+        for body in chain or ():
+            if not body.observed:
+                self._app.observe(body.block, body.header)
+                body.observed = True
+        return chain is not None
+
     def _commit(self, final: FinalBlock, header: Header, now: float) -> None:
-        if header.parent_hash != self.final_hash:
-            raise LedgerError(
-                f"two final blocks at height {header.height} do not follow one another",
-                hint="more members have lied than the swarm tolerates; keep this ledger and its evidence",
-            )
         self._app.finalized(final, header, now)
         self._save(RECORD_BLOCK, header.height, codec.encode(final))
         self._final = header
-        self._headers[header.hash] = header
-        for certificate in final.certificate:
-            self._views.setdefault(header.view, _View()).certificates.setdefault(FINALIZE, certificate)
-        self._views = {view: state for view, state in self._views.items() if view >= header.view}
-        live = {h for state in self._views.values() for h in state.bodies}
-        self._headers = {h: known for h, known in self._headers.items() if h in live or h == header.hash}
-        self._progress()
+        self._settle(final, header)
+        self._stall_at = self.stalled_since = None
+        self._stall_s = self._timing.standstill_s
 
-    def _check_certificate(self, certificate: Certificate) -> None:
-        if certificate.epoch != self._epoch:
-            raise Reject("couldn't accept a certificate: it is of another epoch")
-        certificate.check(self._ledger_id, self._keys, self._q, self._verify)
+    def _settle(self, final: FinalBlock, header: Header) -> None:
+        """Forget what the final block has decided. Its view stays: the next one builds on it, laggards ask for it."""
+        self._views = {view: state for view, state in self._views.items() if view >= header.view}
+        state = self._views.setdefault(header.view, View())
+        state.bodies = {header.hash: Body(final.block, header, observed=True)}
+        for certificate in final.certificate:
+            state.certificates.setdefault(FINALIZE, certificate)
+        self._headers = {h: body.header for known in self._views.values() for h, body in known.bodies.items()}
+
+    def _followed(self, blocks: Sequence[FinalBlock]) -> list[tuple[FinalBlock, Header]]:
+        """Return the new blocks that a certificate covers, each checked and a child of the one before."""
+        chain: list[tuple[FinalBlock, Header]] = []
+        covered = 0
+        for final in blocks:
+            header = final.block.opened()
+            if header.height <= self.final_height:
+                continue
+            named = f"couldn't follow block {header.height}"
+            if chain and (header.height, header.parent_hash) != (chain[-1][1].height + 1, chain[-1][1].hash):
+                raise Reject(f"{named}: it does not extend the one before it")
+            if header.epoch != self._epoch or len(final.certificate) > 1:
+                raise Reject(f"{named}: it is of another epoch or has more than one certificate")
+            self._check_proposal(final.block, header)
+            chain.append((final, header))
+            for certificate in final.certificate:
+                said = (certificate.kind, certificate.view, certificate.block, certificate.epoch)
+                if said != (FINALIZE, header.view, header.hash, self._epoch):
+                    raise Reject(f"{named}: its certificate is for something else")
+                certificate.check(self._ledger_id, self._keys, self._q, self._verify)
+                covered = len(chain)
+        return chain[:covered]
+
+    # --- proposals ----------------------------------------------------------------------------------------------
+
+    def _check_proposal(self, block: Block, header: Header) -> None:
+        """Raise `Reject` unless the view's leader signed the header, and the header covers the rest."""
+        if block.proposer != self.leader(header.view):
+            raise Reject(f"couldn't accept a block: view {header.view} is not its proposer's to lead")
+        block.opened()
+        message = propose_message(self._ledger_id, block.header)
+        if not self._verify(self._keys[block.proposer], message, block.signature):
+            raise Reject(f"couldn't accept a block of view {header.view}: its leader's signature does not verify")
 
     def _check_justification(self, block: Block, header: Header) -> None:
-        """Raise `Reject` unless the block may extend what it extends: rule 3, seen from the other side."""
+        """Raise `Reject` unless the block may extend what it extends: rule 3, seen from the other side.
+
+        It needs its parent's notarize or finalize certificate, or to be the first block, and then a skip certificate
+        of every view in between. What is in order here is learned, so a laggard moves on with the others.
+        """
         named = f"couldn't accept a block of view {header.view}"
         rest = list(block.justify)
         if header.parent_hash == self._ledger_id:
@@ -664,74 +718,89 @@ class Consensus:
                 raise Reject(f"{named}: it does not begin the ledger as it claims")
         else:
             first = rest.pop(0) if rest else None
-            if first is None or first.kind not in (NOTARIZE, FINALIZE):
+            if first is None or first.kind == SKIP:
                 raise Reject(f"{named}: nothing says that its parent may be extended")
             if (first.view, first.block) != (header.parent_view, header.parent_hash):
                 raise Reject(f"{named}: its parent's certificate is for another block")
-            self._accept_justification(first)
+            parent = self._headers.get(header.parent_hash)
+            if parent is not None and parent.height + 1 != header.height:
+                raise Reject(f"{named}: its height is not one more than its parent's")
         if [skip.view for skip in rest] != list(range(header.parent_view + 1, header.view)):
             raise Reject(f"{named}: it jumps over views that were not skipped")
-        for skip in rest:
-            if skip.kind != SKIP:
-                raise Reject(f"{named}: a view it jumps over has no skip certificate")
-            self._accept_justification(skip)
+        if any(skip.kind != SKIP for skip in rest):
+            raise Reject(f"{named}: a view it jumps over has no skip certificate")
+        for certificate in block.justify:
+            self._accept(certificate)
 
-    def _accept_justification(self, certificate: Certificate) -> None:
-        """Check a certificate, once, and learn it."""
-        state = self._views.get(certificate.view)
-        known = state.certificates.get(certificate.kind) if state else None
-        if known is not None and known.block == certificate.block:
-            return
-        self._check_certificate(certificate)
-        if known is None and self._live(certificate.view):
-            self._adopt_certificate(certificate)
+    def _keep_body(self, block: Block, header: Header) -> Body:
+        body = Body(block, header)
+        self._views.setdefault(header.view, View()).bodies[header.hash] = body
+        self._headers[header.hash] = header
+        return body
 
     # --- votes --------------------------------------------------------------------------------------------------
 
-    def _cast(self, view: int, kind: int, block: bytes, body: Block | None, announce: Block | None = None) -> None:
+    def _cast(
+        self, view: int, kind: int, block: bytes, *, body: Block | None = None, proposal: Block | None = None
+    ) -> None:
         """Sign a statement; make it, and the block it is for, durable; only then let it out."""
-        assert self._me is not None, "observers do not vote"
-        state = self._views.setdefault(view, _View())
+        me, state = self._voter, self._views.setdefault(view, View())
+        assert me is not None, "observers do not vote"
         assert kind not in state.mine, "one statement of a kind per view"
         assert not (kind == FINALIZE and SKIP in state.mine), "finalize after skip"
         assert not (kind == SKIP and FINALIZE in state.mine), "skip after finalize"
         assert kind != FINALIZE or state.mine.get(NOTARIZE) == block, "finalize without own notarize"
+        assert (kind == NOTARIZE) == (body is not None), "a notarize vote is written with its block"
         signature = self._sign(vote_message(self._ledger_id, self._epoch, view, kind, block))
-        vote = Vote(self._epoch, view, kind, block, self._me, signature)
+        vote = Vote(self._epoch, view, kind, block, me, signature)
         if body is not None:
             self._save(RECORD_BODY, view, codec.encode(body))
         self._save(RECORD_VOTE, view, codec.encode(vote))
         state.mine[kind] = block
-        state.votes[kind][self._me] = vote
+        state.votes[kind][me] = vote
         self._write()
-        if announce is not None:
-            self._out.append(ToAll(announce))
+        if proposal is not None:
+            self._out.append(ToAll(proposal))
         self._out.append(ToAll(vote))
-        self._certify(view, state, kind, block)
+        self._certify(view, kind, block)
+
+    def _remember_mine(self, vote: Vote) -> None:
+        """Believe others about a vote of this member's that it has forgotten, so as never to contradict it.
+
+        Only a lost vote log, a restored backup or a second machine with the same key can bring this about.
+        """
+        state = self._views[vote.view]
+        if vote.signer != self._me or vote.kind in state.mine:
+            return
+        state.mine[vote.kind] = vote.block
+        state.proposed = True
+        self._save(RECORD_VOTE, vote.view, codec.encode(vote))
+        text = (
+            f"others hold a {VOTE_NAMES[vote.kind]} vote of this member for view {vote.view} that it has no record of"
+        )
+        self._out.append(Note("vote_forgotten", text, "error"))
+
+    def _restore_body(self, block: Block, header: Header) -> None:
+        if header.view <= self.final_view:
+            return
+        self._keep_body(block, header)
+        for certificate in block.justify:
+            self._restore_certificate(certificate)
 
     def _restore_vote(self, vote: Vote) -> None:
         if vote.view <= self.final_view or vote.signer != self._me:
             return
-        state = self._views.setdefault(vote.view, _View())
-        state.mine[vote.kind] = vote.block
-        state.votes[vote.kind][vote.signer] = vote
+        state = self._views.setdefault(vote.view, View())
+        state.mine.setdefault(vote.kind, vote.block)
+        state.votes[vote.kind].setdefault(vote.signer, vote)
         state.proposed = True
 
-    def _look_for_contradiction(self, state: _View, vote: Vote) -> None:
-        """Two signed statements that no honest member makes (ledger.md 1.5)."""
-        for kind in VOTE_KINDS:
-            other = state.votes[kind].get(vote.signer)
-            if other is None:
-                continue
-            same_kind = kind == vote.kind and other.block != vote.block
-            skip_final = {kind, vote.kind} == {SKIP, FINALIZE}
-            split = {kind, vote.kind} == {NOTARIZE, FINALIZE} and other.block != vote.block
-            if same_kind or skip_final or split:
-                rule = f"{VOTE_NAMES[kind]}+{VOTE_NAMES[vote.kind]}"
-                self._accuse(rule, codec.encode(other), codec.encode(vote), vote.signer, vote.view)
+    def _restore_certificate(self, certificate: Certificate) -> None:
+        if certificate.view >= max(self.final_view, 1):
+            self._views.setdefault(certificate.view, View()).certificates.setdefault(certificate.kind, certificate)
 
-    def _accuse(self, rule: str, first: bytes, second: bytes, culprit: int, view: int) -> None:
-        found = Contradiction(rule, culprit, view, first, second)
+    def _accuse(self, rule: str, culprit: int, view: int, first: Vote | Block, second: Vote | Block) -> None:
+        found = Contradiction(rule, culprit, view, codec.encode(first), codec.encode(second))
         if len(self.evidence) < EVIDENCE_MAX and found not in self.evidence:
             self.evidence.append(found)
             text = f"member {culprit} contradicted itself in view {view}: {rule}"
@@ -742,7 +811,8 @@ class Consensus:
     def _watch_standstill(self, now: float) -> None:
         """Rule 8: no finality although there is work: tell others where we stand, ever more seldom."""
         if not self._work(now):
-            self._progress()
+            self._stall_at = self.stalled_since = None
+            self._stall_s = self._timing.standstill_s
         elif self._stall_at is None:
             self.stalled_since = now
             self._stall_at = now + self._stall_s * self._rng.uniform(0.8, 1.2)
@@ -751,44 +821,30 @@ class Consensus:
             self._stall_s = min(2 * self._stall_s, self._timing.standstill_max_s)
             self._stall_at = now + self._stall_s * self._rng.uniform(0.8, 1.2)
 
-    def _progress(self) -> None:
-        """Something was cleared or finalised: standing still begins anew."""
-        self._stall_at = self.stalled_since = None
-        self._stall_s = self._timing.standstill_s
+    def _behind(self, status: Status) -> bool:
+        """Whether a peer holds something that is missing here. One that stands still may be the only one to know."""
+        if status.final_view > self.final_view or status.view > self._view:
+            return True
+        for view, held, *_ in status.held:
+            known = self._views.get(view, View()).certificates
+            if view > self.final_view and any(held >> kind & 1 and kind not in known for kind in (NOTARIZE, FINALIZE)):
+                return True
+        return False
 
-    def _answer_kind(self, to: int, state: _View, kind: int, theirs: bytes, now: float) -> None:
-        certificate = state.certificates.get(kind)
-        if certificate is not None:
-            if _bits(theirs) < self._q:
-                self._reply(to, certificate, now)
-            return
-        for signer, vote in sorted(state.votes[kind].items()):
-            if not _has(theirs, signer):
-                self._reply(to, vote, now)
-
-    def _reply(self, to: int, message: Block | Vote | Certificate, now: float) -> None:
-        """Answer within the peer's budget."""
+    def _afford(self, to: int, size: int, now: float) -> bool:
+        """Charge a peer's budget. Return False, and charge nothing, when it is spent for this minute."""
         since, spent = self._budgets.get(to, (now, 0))
         if now - since >= 60:
             since, spent = now, 0
-        spent += len(codec.encode(message))
-        if spent <= STATUS_REPLY_BYTES_PER_MINUTE:
-            self._budgets[to] = (since, spent)
-            self._out.append(ToOne(to, message))
+        if spent + size > STATUS_REPLY_BYTES_PER_MINUTE:
+            return False
+        self._budgets[to] = (since, spent + size)
+        return True
 
     # --- small parts --------------------------------------------------------------------------------------------
 
     def _live(self, view: int) -> bool:
         return self.final_view < view <= self._view + VIEWS_AHEAD_MAX
-
-    def _observe(self, block_hash: bytes) -> bool:
-        """Show the application the blocks above the final one up to this one. Return whether all of them are here."""
-        chain = self._chain(block_hash)
-        if chain is None:
-            return False
-        for body in chain:
-            self._app.observe(body.block, body.header)
-        return True
 
     def _timeout(self, view: int) -> float:
         timing = self._timing
@@ -796,13 +852,8 @@ class Consensus:
         return min(timing.t0_s * timing.growth**exponent, timing.t_max_s)
 
     def _empty_s(self) -> float:
-        """How long a leader leaves a notarized block to be finalised by its own votes."""
+        """How long a leader leaves a notarized block to be finalized by its own votes."""
         return self._timing.t0_s / 2
-
-    def _keep_body(self, block: Block, header: Header) -> None:
-        if header.view > self.final_view:
-            self._views.setdefault(header.view, _View()).bodies[header.hash] = _Body(block, header)
-            self._headers[header.hash] = header
 
     def _save(self, kind: int, height: int, payload: bytes) -> None:
         self._unsaved.append(Record(kind, height, payload))
@@ -821,27 +872,7 @@ class Consensus:
         return out
 
 
-def _extendable(state: _View | None) -> Certificate | None:
-    """Return what says that the block of a view may be extended: a quorum notarized it, or even finalized it."""
-    return None if state is None else state.certificates.get(NOTARIZE) or state.certificates.get(FINALIZE)
-
-
-def _signers(state: _View, kind: int) -> Iterable[int]:
-    certificate = state.certificates.get(kind)
-    return [*state.votes[kind], *(certificate.signers if certificate else ())]
-
-
-def _mask(signers: Iterable[int], n: int) -> bytes:
-    """Return signers as a bit mask, least significant bit of the first byte first."""
-    mask = bytearray((n + 7) // 8)
-    for signer in signers:
-        mask[signer // 8] |= 1 << signer % 8
-    return bytes(mask)
-
-
-def _has(mask: bytes, signer: int) -> bool:
-    return signer // 8 < len(mask) and bool(mask[signer // 8] >> signer % 8 & 1)
-
-
-def _bits(mask: bytes) -> int:
-    return int.from_bytes(mask, "little").bit_count()
+def _vote_in(certificate: Certificate, signer: int) -> Vote:
+    """Return one signer's vote out of a certificate that holds it."""
+    signature = certificate.signatures[certificate.signers.index(signer)]
+    return Vote(certificate.epoch, certificate.view, certificate.kind, certificate.block, signer, signature)

@@ -386,6 +386,8 @@ class Replica:
         """Return 0 to include a contribution, a reason to reject it, None while its bytes are not known."""
         if placed.body.base_digest != state.committed.model:
             return e.OTHER_BASE
+        if placed.body.update_bytes != self._charter.model_bytes:
+            return e.UNUSABLE
         usable = self._witness.usable(Digest(placed.body.update_digest))
         return None if usable is None else (0 if usable else e.UNUSABLE)
 

@@ -298,6 +298,8 @@ def check_close(state: State, close: e.RoundClose) -> tuple[Placed, ...]:
     if len(indices) < charter.round.min_contributions:
         raise Reject(f"{named}: {len(indices)} contributions, the charter asks for {charter.round.min_contributions}")
     terms = tuple(by_index[index] for index in indices)
+    if any(placed.body.update_bytes != charter.model_bytes for placed in terms):
+        raise Reject(f"{named}: it includes an update of another size than the model's")
     for index, placed in by_index.items():
         stray = dict(close.rejected).get(index) == e.OTHER_BASE
         if stray != (placed.body.base_digest != state.committed.model):
@@ -398,7 +400,7 @@ def _note_contribution(state: State, index: int, author: NodeId, body: e.Contrib
     closed = state.close is not None and body.round == state.round
     if body.round < state.round or closed:
         return replace(state, late=(*state.late, index))
-    if body.round > state.round + ROUNDS_AHEAD or body.update_bytes != state.signed.charter.model_bytes:
+    if body.round > state.round + ROUNDS_AHEAD:
         return state
     known = state.contributions.get((body.round, author))
     if known is not None and known.body.attempt >= body.attempt:

@@ -1,8 +1,8 @@
 """Kill peers of a real swarm, again and again, at random moments, and see that nothing is lost.
 
 As a program: `python -m tests.integration.kill_campaign --kills 50`. Five peers as processes; any one of them is
-killed with SIGKILL at a random moment and started again a random moment later, until so many kills have been made. Then the run
-must complete, every ledger verify, and all five hold the same bytes.
+killed with SIGKILL at a random moment and started again a random moment later, until so many kills have been made. Then
+the run must complete, every ledger verify, and all five hold the same bytes.
 """
 
 from __future__ import annotations

@@ -319,6 +319,9 @@ class World:
                     return
                 if not self._persist(place, effect):
                     return
+            elif isinstance(effect, Keep):
+                if not self._keep(place, effect):
+                    return
             else:
                 obey(place, effect)
             place.cursor += 1
@@ -329,9 +332,9 @@ class World:
         if place.machine is None or place.incarnation != incarnation:
             return
         effect = place.effects[place.cursor]
-        assert isinstance(effect, Persist), "only a Persist takes time"
         place.syncing = place.holding = False
-        if not self._persist(place, effect):
+        assert isinstance(effect, Persist | Keep), "only what needs room on the disk takes time"
+        if not (self._persist(place, effect) if isinstance(effect, Persist) else self._keep(place, effect)):
             return
         place.cursor += 1
         self._perform(place)
@@ -348,10 +351,7 @@ class World:
         try:
             place.journal.append(effect.records)
         except DiskFull as full:
-            self._note(place, f"holds: {full.message}")
-            place.syncing = place.holding = True
-            self._at(self._scheduler.now + HOLD_RETRY_S, self._synced, place, place.incarnation)
-            return False
+            return self._hold(place, full.message)
         except StoreError as error:
             self._note(place, f"stops: {error.message}")
             self._crash(place, Crash(at_s=self._scheduler.now, slot=place.slot, down_s=RESTART_S))
@@ -361,15 +361,24 @@ class World:
             hook(self, place.member, place.twin, effect.records)
         return True
 
+    def _keep(self, place: Place, effect: Keep) -> bool:
+        """Write a received piece, and say whether there was room; without, the process holds as for a Persist."""
+        failed = place.blobs.keep(effect)
+        return failed is None or self._hold(place, failed.why)
+
+    def _hold(self, place: Place, why: str) -> bool:
+        """Stand still and try again later. Returns False: the effect has not happened."""
+        self._note(place, f"holds: {why}")
+        place.syncing = place.holding = True
+        self._at(self._scheduler.now + HOLD_RETRY_S, self._synced, place, place.incarnation)
+        return False
+
     def _obey(self, place: Place, effect: Effect) -> None:
         match effect:
             case WakeAt(time=time):
                 self._set_alarm(place, time)
             case SendChunk():
                 self._send_chunk(place, effect)
-            case Keep():
-                if (failed := place.blobs.keep(effect)) is not None:
-                    self._later(place, 0.0, lambda: (failed,))
             case Seal():
                 place.blobs.seal(effect)
             case Check():
@@ -391,7 +400,7 @@ class World:
                 place.answers.append(effect)
             case Finished():
                 place.finished = effect
-            case Send() | Persist():
+            case Send() | Persist() | Keep():
                 raise AssertionError("obeyed by _perform")
 
     # Links.

@@ -34,7 +34,6 @@ from swarm.machine import (
     Started,
     Stepped,
     Stored,
-    StoreFailed,
     Train,
     Trained,
     WakeAt,
@@ -666,21 +665,22 @@ def test_blobs_survive_a_process_crash_but_not_always_a_power_cut(power: bool) -
     assert kept < 15 if power else kept == 20
 
 
-def test_a_full_disk_refuses_blobs_with_an_event() -> None:
+def test_a_full_disk_holds_the_process_still_until_a_received_piece_has_room() -> None:
     def keep_late(event: Event, now: float) -> Sequence[Effect]:
         match event:
             case Started():
                 return (WakeAt(EPOCH_S + 5.0),)
             case Woke():
-                return (Keep(Digest(b"d" * 32), 64, 0, b"x" * 64),)
+                return (Keep(Digest(b"d" * 32), 64, 0, b"x" * 64), Report("kept", "after the piece"))
             case _:
                 return ()
 
     script = Script(keep_late)
-    learner_world(script, FullDisk(at_s=2.0, slot=0, duration_s=9.0)).run(10.0)
-    (failed,) = script.of(StoreFailed)
-    assert isinstance(failed, StoreFailed)
-    assert "full" in failed.why
+    world = learner_world(script, FullDisk(at_s=2.0, slot=0, duration_s=9.0))
+    world.run(10.0)
+    assert not world.place(0).reports, "nothing may happen before the piece is kept"
+    world.run(14.0)
+    assert [report.event for _, report in world.place(0).reports] == ["kept"]
 
 
 # --- checkers
