@@ -34,6 +34,7 @@ from swarm.machine import (
     Started,
     Stepped,
     Stored,
+    StoreFailed,
     Train,
     Trained,
     WakeAt,
