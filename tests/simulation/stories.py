@@ -34,8 +34,8 @@ def tell(
     graph = topology or complete(members)
     world = World(
         seed=seed,
-        make=lambda member, incarnation: (strangers or {}).get(member, swarm).node(
-            member, now=EPOCH_S + world.now, seed=seed * 1000 + incarnation
+        make=lambda member, incarnation: (
+            (strangers or {}).get(member, swarm).node(member, now=EPOCH_S + world.now, seed=seed * 1000 + incarnation)
         ),
         topology=graph,
         plan=plan,
