@@ -143,6 +143,10 @@ class Engine:
                 effects.append(Send(self._rng.choice(welcome), wire.encode(heads)))
         return effects
 
+    def hurry(self) -> None:
+        """Make the next heartbeat due now: there is news that others wait for."""
+        self._beat_at = 0.0
+
     def beat_due(self, now: float) -> bool:
         """Whether `tick` has anything to send."""
         return now >= min(self._beat_at, self._sync_at)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,21 @@ MIX_BLOCK_ELEMENTS = 1 << 20
 """Elements averaged at a time: 4 MiB of each input, so that 50 inputs stay within the node's memory allowance."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """A new file that is to become a blob, and the event that names it."""
+
+    path: Path
+    stored: Stored
+    event: Trained | Mixed
+
+
+def _failed(event: Trained | Mixed, why: str) -> Event:
+    if isinstance(event, Mixed):
+        return Mixed(event.round, None, error=why)
+    return Trained(event.round, None, error=f"the update could not be stored: {why}")
+
+
 class BulkWorker:
     """One thread, first come first served. `wake` is called, from that thread, when there is a result to take."""
 
@@ -33,7 +49,7 @@ class BulkWorker:
         self._bound = bound
         self._wake = wake
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="bulk")
-        self._done: deque[Event] = deque()
+        self._done: deque[Event | _Made] = deque()
 
     def submit_inspect(self, effect: Inspect) -> None:
         """Read an update through."""
@@ -52,17 +68,33 @@ class BulkWorker:
         self._submit(self._update, trained, path)
 
     def take(self) -> list[Event]:
-        """Return the finished results, in order. For the loop's thread."""
-        taken = []
+        """Return the finished results, in order, new blobs adopted. For the loop's thread.
+
+        Adopting here and not where a file was hashed keeps it in order with what the loop forgets: the same bytes may
+        be made twice, and the second must not be removed in the name of the first.
+        """
+        taken: list[Event] = []
         while self._done:
-            taken.append(self._done.popleft())
+            result = self._done.popleft()
+            if isinstance(result, _Made):
+                taken += self._adopt(result)
+            else:
+                taken.append(result)
         return taken
+
+    def _adopt(self, made: _Made) -> list[Event]:
+        try:
+            self._store.adopt(made.path, made.stored)
+        except SwarmError as error:
+            made.path.unlink(missing_ok=True)
+            return [_failed(made.event, error.message)]
+        return [made.stored, made.event]
 
     def close(self) -> None:
         """Wait for the work in hand and stop."""
         self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def _submit(self, work: Callable[..., Sequence[Event]], *arguments: object) -> None:
+    def _submit(self, work: Callable[..., Sequence[Event | _Made]], *arguments: object) -> None:
         def run() -> None:
             self._done.extend(work(*arguments))
             self._wake()
@@ -80,27 +112,30 @@ class BulkWorker:
     def _check(self, effect: Check) -> Sequence[Event]:
         return [Checked(effect.digest, self._store.check(effect.digest, effect.size, effect.leaves))]
 
-    def _update(self, trained: Trained, path: Path) -> Sequence[Event]:
+    def _update(self, trained: Trained, path: Path) -> Sequence[Event | _Made]:
         try:
             update = np.memmap(path, dtype="<f4", mode="r+")
             clip_in_place(update, self._bound)
             del update
-            stored = self._store.add_file(path)
+            stored = self._store.hash_file(path)
         except (SwarmError, OSError, ValueError) as error:
-            return [Trained(trained.round, None, error=f"the update could not be stored: {error}")]
+            path.unlink(missing_ok=True)
+            return [_failed(trained, str(error))]
         done = Trained(trained.round, stored.digest, stored.size, trained.samples, trained.metrics)
-        return [stored, done]
+        return [_Made(path, stored, done)]
 
-    def _mix(self, effect: Mix) -> Sequence[Event]:
-        try:
-            stored = self._average(effect)
-        except (SwarmError, OSError, ValueError) as error:
-            return [Mixed(effect.round, None, error=str(error))]
-        return [stored, Mixed(effect.round, stored.digest, stored.size)]
-
-    def _average(self, effect: Mix) -> Stored:
-        weights = [weight for _, weight in effect.terms]
+    def _mix(self, effect: Mix) -> Sequence[Event | _Made]:
         path = self._store.new_file()
+        try:
+            self._average(effect, path)
+            stored = self._store.hash_file(path)
+        except (SwarmError, OSError, ValueError) as error:
+            path.unlink(missing_ok=True)
+            return [Mixed(effect.round, None, error=str(error))]
+        return [_Made(path, stored, Mixed(effect.round, stored.digest, stored.size))]
+
+    def _average(self, effect: Mix, path: Path) -> None:
+        weights = [weight for _, weight in effect.terms]
         with path.open("wb") as out:
             for start in range(0, self._elements, MIX_BLOCK_ELEMENTS):
                 count = min(MIX_BLOCK_ELEMENTS, self._elements - start)
@@ -109,7 +144,6 @@ class BulkWorker:
                 mean = np.empty(count, dtype="<f4")
                 weighted_mean_into(mean, base, updates, weights)
                 out.write(mean.data)
-        return self._store.add_file(path)
 
     def _slice(self, digest: Digest, start: int, count: int) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
         return np.frombuffer(self._store.read(digest, 4 * start, 4 * count), dtype="<f4")

@@ -37,6 +37,7 @@ from swarm.machine import (
     Effect,
     Evaluated,
     Event,
+    Finished,
     Inspect,
     Inspected,
     LinkChanged,
@@ -148,7 +149,7 @@ class Node:
             case Evaluated():
                 effects += self._do(self.round.evaluated(event), now)
             case Mixed():
-                effects += self._do(self.round.mixed(event, self.replica.head), now)
+                effects += self._do(self.round.mixed(event, self.replica.head, now), now)
             case Inspected():
                 effects += self._inspected(event)
             case Checked():
@@ -473,6 +474,9 @@ class Node:
                 case Fetch():
                     effects += self._fetch(action.digest, action.size, action.hints, now)
                 case _:
+                    if isinstance(action, Finished):
+                        # Whoever waits for this node to be done, to leave itself, should not wait for the next beat.
+                        self.engine.hurry()
                     effects.append(action)
         return effects
 

@@ -27,7 +27,7 @@ from node.core import Node
 from node.storage import BlobStore, write_file_durably
 from node.trainer import Described, EvaluateDone, Failed, LogLine, Progress, TrainDone, Trainer, TrainerEvent
 from swarm.charter import Charter
-from swarm.errors import SwarmError, UsageError
+from swarm.errors import StoreError, SwarmError, UsageError
 from swarm.ledger.disk import DiskFull
 from swarm.ledger.journal import Journal
 from swarm.machine import (
@@ -226,8 +226,7 @@ class Runtime:
             case Send():
                 self._transport.send(effect.to, effect.frame)
             case SendChunk():
-                data = self._store.read(effect.digest, effect.offset, effect.length)
-                self._transport.send(effect.to, effect.frame, data)
+                self._send_chunk(effect)
             case Keep():
                 self._store.keep(effect)
             case Seal():
@@ -257,6 +256,15 @@ class Runtime:
                 if effect.outcome == "DONE":
                     self._on_finished()
                 self._finished, self._finished_at = effect, self._clock.now()
+
+    def _send_chunk(self, effect: SendChunk) -> None:
+        """Send a range of a blob. What cannot be read is not sent: the receiver asks elsewhere when nothing comes."""
+        try:
+            data = self._store.read(effect.digest, effect.offset, effect.length)
+        except StoreError as error:
+            self._report(Report("store_failed", error.message, level="error"), self._clock.now())
+            return
+        self._transport.send(effect.to, effect.frame, data)
 
     def _from_trainer(self, event: TrainerEvent, now: float) -> None:
         match event:

@@ -204,6 +204,12 @@ class BlobStore:
 
     def add_file(self, path: Path) -> Stored:
         """Hash a file leaf by leaf and move it into the store."""
+        stored = self.hash_file(path)
+        self.adopt(path, stored)
+        return stored
+
+    def hash_file(self, path: Path) -> Stored:
+        """Hash a file leaf by leaf. Touches nothing else, so any thread may do it."""
         try:
             leaves = []
             with path.open("rb", buffering=0) as file:
@@ -212,11 +218,16 @@ class BlobStore:
                     hasher = LeafHasher()
                     hasher.update(file.read(leaf_span(size, index)[1]))
                     leaves.append(hasher.digest())
-            digest = blob_digest(size, leaves)
-            self._complete(path, digest, size, leaves)
+        except OSError as error:
+            raise store_error(f"read {path.name}", error) from error
+        return Stored(blob_digest(size, leaves), size, tuple(leaves))
+
+    def adopt(self, path: Path, stored: Stored) -> None:
+        """Move a hashed file into the store. For the thread that also forgets: the two must not overtake each other."""
+        try:
+            self._complete(path, stored.digest, stored.size, stored.leaves)
         except OSError as error:
             raise store_error(f"take {path.name} into the store", error) from error
-        return Stored(digest, size, tuple(leaves))
 
     def keep(self, effect: Keep) -> None:
         """Write a received range into the unfinished blob."""

@@ -9,6 +9,7 @@ the keys. This module reads no file and trusts no field: `check` is called on ev
 from __future__ import annotations
 
 import tomllib
+import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
@@ -24,6 +25,8 @@ T = TypeVar("T")
 
 CHARTER_VERSION = 1
 NAME_CHARACTERS_MAX = 64
+TEXT_CHARACTERS_MAX = 300
+"""Longest free text: tcp://, the longest host name (253 characters) and a port, with room to spare."""
 ROUNDS_MAX = 1_000_000
 CLIP_NORM_MILLI_MAX = 1_024_000
 """Largest clipping norm, 1,024: the fixed-point sum holds values up to 2**10 (`swarm.mixing.average`)."""
@@ -73,6 +76,9 @@ class Card(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=T
                 f"couldn't accept {named}: endpoint {self.endpoint!r}",
                 hint="write it as tcp://host:port or leave it empty",
             )
+        _text(f"the endpoint of {self.name!r}", self.endpoint)
+        for role in self.roles:
+            _name("a role", role)
         message = self.signed_bytes()
         keys = (self.id_key, self.vote_key, self.cosign_key)
         if len(self.proof) != 3 or not all(
@@ -316,9 +322,14 @@ def from_toml(text: str) -> SignedCharter:
     found: dict[int, bytes] = {}
     for table in signatures:
         name, signature = table.get("member"), table.get("signature")
-        if name not in index or not isinstance(signature, str) or set(table) != {"member", "signature"}:
+        if (
+            not isinstance(name, str)
+            or name not in index
+            or not isinstance(signature, str)
+            or set(table) != {"member", "signature"}
+        ):
             raise UsageError(f"couldn't read the charter: a signature names {name!r}, who is not a member")
-        found[index[str(name)]] = _bytes("a signature", signature)
+        found[index[name]] = _bytes("a signature", signature)
     return SignedCharter(charter, found)
 
 
@@ -355,6 +366,7 @@ def _check_members(charter: Charter) -> None:
 def _check_terms(charter: Charter) -> None:
     policy, task, ledger = charter.round, charter.task, charter.ledger
     _name("the swarm", charter.name)
+    _text("the name of the task", task.name)
     ranges = (
         ("version", charter.version, CHARTER_VERSION, CHARTER_VERSION),
         ("created_ms", charter.created_ms, 0, 2**62),
@@ -388,6 +400,9 @@ def _check_terms(charter: Charter) -> None:
         raise UsageError(f"couldn't accept the charter: metrics must be at most {METRICS_MAX} different names")
     for metric in charter.metrics:
         _name("a metric", metric)
+    for ledger_id, size, root in charter.predecessor:
+        if len(charter.predecessor) > 1 or len(ledger_id) != 32 or len(root) != 32 or not 0 < size < 2**62:
+            raise UsageError("couldn't accept the charter: its predecessor is not one ledger id, size and root")
     if charter.options:
         raise UsageError(f"couldn't accept the charter: unknown option {charter.options[0][0]!r}")
 
@@ -428,6 +443,15 @@ def _name(what: str, name: str) -> None:
         )
 
 
+def _text(what: str, text: str) -> None:
+    """Refuse what has no canonical bytes, or would not stand on one line of a TOML file."""
+    if len(text) > TEXT_CHARACTERS_MAX or not (text.isprintable() and unicodedata.is_normalized("NFC", text)):
+        raise UsageError(
+            f"couldn't accept {what}: {text[:60]!r}",
+            hint=f"use printable characters in Unicode normal form C, at most {TEXT_CHARACTERS_MAX}",
+        )
+
+
 def _count(n: int, noun: str) -> str:
     return f"{n or 'no'} {noun}{'' if n == 1 else 's'}"
 
@@ -435,7 +459,8 @@ def _count(n: int, noun: str) -> str:
 def _parse(text: str) -> dict[str, object]:
     try:
         return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
+        # Besides its own errors, tomllib lets through those of endless numbers and of endlessly nested arrays.
         raise UsageError(f"couldn't read the TOML: {error}") from None
 
 

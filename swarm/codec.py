@@ -24,16 +24,23 @@ DEPTH_MAX = 8
 TEXT_CHARACTERS_MAX = 4096
 """Longest text anywhere: names, sentences, endpoints. Nothing of the protocol is prose."""
 
+_SKIM = msgspec.msgpack.Decoder(msgspec.Raw)
+
 
 def encode(value: object) -> bytes:
     """Return the canonical bytes of nested sequences of int, bytes, str and bool, or of an array-like Struct.
 
     Raises:
-        TypeError: the value holds something outside the profile (a float, None, a map). This is the caller's mistake.
+        TypeError: the value holds something outside the profile (a float, None, a map, an integer of more than 64
+            bits, half a surrogate pair). This is the caller's mistake.
     """
-    plain = msgspec.to_builtins(value, builtin_types=(bytes, bytearray, memoryview))
+    # msgspec makes a list of a set; "deterministic" sorts it, so that even this mistake has one encoding.
+    plain = msgspec.to_builtins(value, builtin_types=(bytes, bytearray, memoryview), order="deterministic")
     _check(plain, 0)
-    packed: bytes = msgpack.packb(plain, use_bin_type=True)
+    try:
+        packed: bytes = msgpack.packb(plain, use_bin_type=True)
+    except (OverflowError, ValueError) as error:
+        raise TypeError(f"outside the canonical profile: {_brief(error)}") from None
     return packed
 
 
@@ -46,6 +53,9 @@ def decode(data: bytes, type_: type[T], *, limit: int) -> T:
     if len(data) > limit:
         raise Reject(f"couldn't decode {type_.__name__}: {len(data)} bytes, at most {limit} are allowed")
     try:
+        # A pass that builds nothing. After it every claimed length is backed by bytes, so what unpacking allocates is
+        # proportional to them: a nest of arrays that each claim to be as long as the limit is refused here.
+        _SKIM.decode(data)
         plain = msgpack.unpackb(
             data,
             use_list=False,
@@ -57,9 +67,9 @@ def decode(data: bytes, type_: type[T], *, limit: int) -> T:
             max_bin_len=limit,
             max_str_len=limit,
         )
-        _check(plain, 0)
-        canonical = msgpack.packb(plain, use_bin_type=True) == data
         value = msgspec.convert(plain, type_, strict=True, builtin_types=(bytes,))
+        # Of the value, not of what was unpacked: an array that leaves out a field with a default makes the same value.
+        canonical = encode(value) == data
     except (ValueError, TypeError, RecursionError, msgpack.exceptions.UnpackException) as error:
         # msgpack raises ValueError subclasses for malformed input, msgspec.ValidationError is one too; nothing else
         # may escape, whatever the bytes (invariant I5).

@@ -105,7 +105,7 @@ class Round:
         self._training: tuple[int, _Model] | None = None
         self._mixing: int | None = None
         self._failures: dict[int, int] = {}
-        self._retry_at = 0.0
+        self._retry_at = self._mix_at = 0.0
         self._evaluating: dict[int, Digest] = {}
         self._evaluated: set[int] = set()
         self._finished = False
@@ -119,15 +119,15 @@ class Round:
         self._learn_models(state)
         actions: list[Action] = []
         actions += self._gather(state, holds)
-        actions += self._mix(state, mine, holds)
+        actions += self._mix(state, mine, holds) if now >= self._mix_at else ()
         actions += self._train(state, mine, holds, now)
         actions += self._evaluate(state, holds)
         actions += self._finish(state, mine)
         return actions
 
     def next_wake(self, now: float) -> float | None:
-        """Return when a failed training may be tried again."""
-        return self._retry_at if self._retry_at > now else None
+        """Return when something that failed may be tried again."""
+        return min((at for at in (self._retry_at, self._mix_at) if at > now), default=None)
 
     def keep(self, state: State) -> set[Digest]:
         """Return the blobs that a peer one round behind, or this one after a crash, may still ask for."""
@@ -175,10 +175,11 @@ class Round:
         text = f"trained round {event.round} on {event.samples} samples"
         return [Say(e.CONTRIBUTION, body), Report("trained", text, values)]
 
-    def mixed(self, event: Mixed, state: State) -> list[Action]:
+    def mixed(self, event: Mixed, state: State, now: float) -> list[Action]:
         """Attest the model this peer ended a round with."""
         self._mixing = None
         if event.model is None:
+            self._mix_at = now + RETRY_S
             return [Report("mix_failed", f"couldn't average round {event.round}: {event.error}", level="error")]
         self._mixed[event.round] = _Model(event.model, event.size)
         if state.close is None or state.close.body.round != event.round:

@@ -28,7 +28,7 @@ from swarm.errors import UsageError
 from swarm.ledger.audit import Audit, weights
 from swarm.ledger.entry import METRIC_SCALE
 
-ROUNDS = 10
+ROUNDS = 20
 SEED = 7
 PATIENCE_S = 12.0
 """A hospital nobody hears of is left out after a quarter of this, one that is stuck after all of it."""

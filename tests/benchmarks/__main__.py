@@ -6,6 +6,7 @@ python -m tests.benchmarks [--quick]
 from __future__ import annotations
 
 import argparse
+import itertools
 import statistics
 import sys
 import tempfile
@@ -54,7 +55,7 @@ def exchange(repeats: int) -> None:
         ratios.append(rate / raw)
         rates.append(raw)
         times = [float(e["at"]) for e in result.of(0, "round_committed")]
-        rounds += [b - a for a, b in zip(times[1:], times[2:], strict=False)]
+        rounds += [b - a for a, b in itertools.pairwise(times[1:])]
         cpu.append(sum(float(result.of(peer, "end")[0]["cpu_s"]) for peer in (0, 1)) / 6)
     raw_rate, whole = statistics.median(rates), statistics.median(rounds)
     line("raw pyzmq CURVE, 1 MiB messages", f"{raw_rate / 1e9:.2f} GB/s", "")

@@ -76,7 +76,11 @@ def run_pair(folder: Path, *, elements: int, rounds: int, timeout_s: float = 300
     ]
     commands[1].append("--empty")
     processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for command in commands]
-    outputs = [process.communicate(timeout=timeout_s)[0] for process in processes]
+    try:
+        outputs = [process.communicate(timeout=timeout_s)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
     assert all(process.returncode == 0 for process in processes), outputs
     lines = [[json.loads(line) for line in output.splitlines()] for output in outputs]
     return PairResult((lines[0], lines[1]))

@@ -53,6 +53,7 @@ class InstantTrainer:
         self._tell(Described(layout(self._elements).encode()))
 
     def train(self, round_: int, model: Path, update: Path) -> None:
+        self._update[round_] += np.float32(1e-4)
         self._update.tofile(update)
         self._tell(TrainDone(round_, 100, {}))
 
