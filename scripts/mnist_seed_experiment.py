@@ -2,8 +2,8 @@
 
     python scripts/mnist_seed_experiment.py MNIST.npz [--seeds 1 2 3] [--rounds 20]
 
-The 2NN of McMahan et al. 2017 (784-200-200-10), IID shards, one local epoch a round, batch 10, SGD 0.1. The swarm is ten
-real peers as processes. The central figure trains the same model on the same shards with the same task file in this
+The 2NN of McMahan et al. 2017 (784-200-200-10), IID shards, one local epoch a round, batch 10, SGD 0.1. The swarm is
+ten real peers as processes. The central figure trains the same model on the same shards with the same task file in this
 process and averages in float64, as any FedAvg server does. Prints one line a round and a table.
 """
 

@@ -113,7 +113,8 @@ def admissible(public_key: bytes) -> bool:
 
 def verify(public_key: bytes, message: bytes, signature: bytes) -> bool:
     """Whether `signature` is an acceptable Ed25519 signature of `message` by an admitted key."""
-    if len(signature) != SIGNATURE_BYTES or signature[:32] == _IDENTITY_POINT:
+    # The binding does not look at the key's length: it would read past a short one and ignore the end of a long one.
+    if len(public_key) != PUBLIC_KEY_BYTES or len(signature) != SIGNATURE_BYTES or signature[:32] == _IDENTITY_POINT:
         return False
     try:
         bindings.crypto_sign_open(signature + message, public_key)

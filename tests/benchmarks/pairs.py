@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,44 +89,48 @@ def raw_curve(total: int, *, message: int = MIB) -> float:
     """Return bytes per second of plain pyzmq CURVE from one process to another, DEALER to ROUTER, without copies."""
     public, secret = zmq.curve_keypair()
     (port,) = free_ports(1)
-    child = subprocess.Popen(
-        [sys.executable, "-c", _SENDER, str(port), public.decode(), str(total), str(message)], stdin=subprocess.PIPE
-    )
-    context = zmq.Context()
-    authenticator = threading.Thread(target=_allow_all, args=(context,), daemon=True)
-    authenticator.start()
-    receiver = context.socket(zmq.ROUTER)
-    receiver.curve_server, receiver.curve_publickey, receiver.curve_secretkey = True, public, secret
-    receiver.rcvhwm = 16
-    receiver.bind(f"tcp://127.0.0.1:{port}")
-    received, begun = 0, 0.0
-    while received < total:
-        frames = receiver.recv_multipart(copy=False)
-        begun = begun or time.perf_counter()
-        received += len(frames[-1].buffer)
-    spent = time.perf_counter() - begun
-    child.kill()
-    child.wait()
-    receiver.close(0)
-    context.destroy(0)
-    return (total - message) / spent
-
-
-def _allow_all(context: zmq.Context[zmq.Socket[bytes]]) -> None:
-    """A ZAP handler for the raw figure only."""
-    handler = context.socket(zmq.REP)
-    handler.bind("inproc://zeromq.zap.01")
+    arguments = [str(port), public.decode(), secret.decode(), str(total), str(message)]
+    processes = [
+        subprocess.Popen([sys.executable, "-c", code, *arguments], stdout=subprocess.PIPE, text=True)
+        for code in (_RECEIVER, _SENDER)
+    ]
     try:
-        while True:
-            request = handler.recv_multipart()
-            handler.send_multipart([request[0], request[1], b"200", b"OK", b"anyone", b""])
-    except zmq.ZMQError:
-        handler.close(0)
+        return (total - message) / float(processes[0].communicate(timeout=120)[0])
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
 
+
+_RECEIVER = """
+import os, sys, threading, time, zmq
+port, public, secret, total, size = sys.argv[1], *(a.encode() for a in sys.argv[2:4]), *map(int, sys.argv[4:])
+context = zmq.Context()
+handler = context.socket(zmq.REP)
+handler.bind("inproc://zeromq.zap.01")
+
+def allow():
+    while True:
+        request = handler.recv_multipart()
+        handler.send_multipart([request[0], request[1], b"200", b"OK", b"anyone", b""])
+
+threading.Thread(target=allow, daemon=True).start()
+receiver = context.socket(zmq.ROUTER)
+receiver.curve_server, receiver.curve_publickey, receiver.curve_secretkey = True, public, secret
+receiver.rcvhwm = 16
+receiver.bind(f"tcp://127.0.0.1:{port}")
+received, begun = 0, 0.0
+while received < total:
+    frames = receiver.recv_multipart(copy=False)
+    begun = begun or time.perf_counter()
+    received += len(frames[-1].buffer)
+print(time.perf_counter() - begun, flush=True)
+os._exit(0)
+"""
 
 _SENDER = """
-import sys, zmq
-port, server, total, size = sys.argv[1], sys.argv[2].encode(), int(sys.argv[3]), int(sys.argv[4])
+import sys, time, zmq
+port, server, total, size = sys.argv[1], sys.argv[2].encode(), int(sys.argv[4]), int(sys.argv[5])
 context = zmq.Context()
 sender = context.socket(zmq.DEALER)
 sender.curve_publickey, sender.curve_secretkey = zmq.curve_keypair()
@@ -137,7 +140,7 @@ sender.connect(f"tcp://127.0.0.1:{port}")
 data = bytes(size)
 for _ in range(total // size):
     sender.send(data, copy=False)
-sys.stdin.read()
+time.sleep(120)
 """
 
 

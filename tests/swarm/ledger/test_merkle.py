@@ -101,9 +101,7 @@ def damaged(proof: Sequence[bytes]) -> Iterator[tuple[bytes, ...]]:
 def includes(leaf: bytes, index: int, size: int, proof: Sequence[bytes], expected: bytes) -> bool:
     try:
         verify_inclusion(leaf, index, size, proof, expected)
-    except LedgerError as error:
-        assert str(error).startswith("couldn't verify")
-        assert error.hint
+    except LedgerError:
         return False
     return True
 
@@ -111,8 +109,7 @@ def includes(leaf: bytes, index: int, size: int, proof: Sequence[bytes], expecte
 def consistent(old: int, new: int, old_root: bytes, new_root: bytes, proof: Sequence[bytes]) -> bool:
     try:
         verify_consistency(old, new, old_root, new_root, proof)
-    except LedgerError as error:
-        assert str(error).startswith("couldn't verify")
+    except LedgerError:
         return False
     return True
 
@@ -236,6 +233,24 @@ def test_bytes_may_not_move_between_the_hashes_of_a_proof() -> None:
     assert not includes(left[-1:] + right, 1, 2, (left[:-1],), mth(0, 2))
     verify_consistency(2, 3, mth(0, 2), mth(0, 3), (LEAVES[2],))
     assert not consistent(2, 3, mth(0, 2) + LEAVES[2][:1], mth(0, 3), (LEAVES[2][1:],))
+
+
+def test_a_refusal_says_what_was_verified_what_is_wrong_and_what_to_do() -> None:
+    proof = TREE.inclusion_proof(2, 7)
+    for wrong, why in ((proof[:-1], "too short"), ((*proof, proof[0]), "too long"), (proof[::-1], "another root")):
+        with pytest.raises(LedgerError, match=f"^couldn't verify that leaf 2 is in the tree of 7: .*{why}") as caught:
+            verify_inclusion(LEAVES[2], 2, 7, wrong, mth(0, 7))
+        assert caught.value.hint.startswith("Ask another member")
+    proof = TREE.consistency_proof(3, 7)
+    for wrong, why in (
+        ((), "empty"),
+        (proof[:-1], "too short"),
+        ((*proof, proof[0]), "too long"),
+        (proof[::-1], "other roots"),
+        ((proof[0], b"", *proof[2:]), "not 32 bytes long"),
+    ):
+        with pytest.raises(LedgerError, match=f"^couldn't verify that the tree of 3 leaves .* of 7: .*{why}"):
+            verify_consistency(3, 7, mth(0, 3), mth(0, 7), wrong)
 
 
 def test_a_proof_longer_than_any_tree_is_refused() -> None:
