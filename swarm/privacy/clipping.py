@@ -69,7 +69,8 @@ def _norm(update: Vector) -> float:
     total = 0.0
     for start in range(0, update.size, BLOCK_ELEMENTS):
         block = update[start : start + BLOCK_ELEMENTS].astype(np.float64)
-        total += float(np.dot(block, block))
+        # Not np.dot: BLAS would wake threads that spin for processors the links need.
+        total += float(np.einsum("i,i->", block, block))
     return float(np.sqrt(total))
 
 
