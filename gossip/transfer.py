@@ -115,6 +115,8 @@ class Transfer:
         self._partial: dict[Digest, int] = {}
         self._fetches: dict[Digest, _Fetch] = {}
         self._peers: dict[NodeId, _Peer] = {}
+        # Bytes asked of a member and given up since: they may still come, and are then no fault.
+        self._late: dict[NodeId, int] = {}
         self._completed: list[Digest] = []
         self._faults: list[tuple[NodeId, str]] = []
 
@@ -153,7 +155,7 @@ class Transfer:
 
     def stored(self, blob: Stored) -> list[Effect]:
         """A blob of this node's own is in the store: offer it."""
-        self._fetches.pop(blob.digest, None)
+        self._abandon(blob.digest)
         known, self._held[blob.digest] = blob.digest in self._held, blob
         return [] if known else self._offer(blob.digest)
 
@@ -179,10 +181,14 @@ class Transfer:
         for digest in known:
             self._held.pop(digest, None)
             self._partial.pop(digest, None)
-            fetch = self._fetches.pop(digest, None)
-            for leaf in fetch.active.values() if fetch else ():
-                self._release(leaf)
+            self._abandon(digest)
         return [Forget(tuple(known))] if known else []
+
+    def _abandon(self, digest: Digest) -> None:
+        """Stop fetching a blob; what is still asked for of it no longer fills anybody's window."""
+        fetch = self._fetches.pop(digest, None)
+        for leaf in fetch.active.values() if fetch else ():
+            self._release(leaf)
 
     def take_completed(self) -> list[Digest]:
         """Return the blobs completed since the last call."""
@@ -202,10 +208,7 @@ class Transfer:
         if not up:
             self._peers.pop(peer, None)
             for digest, fetch in list(self._fetches.items()):
-                fetch.asked_leaves.pop(peer, None)
-                for index in [i for i, leaf in fetch.active.items() if leaf.holder == peer]:
-                    del fetch.active[index]
-                    fetch.missing[index] = None
+                self._leave(fetch, peer)
                 effects += self._pursue(digest, fetch, now)
             return effects
         self._peers[peer] = _Peer(window=self._limits.window_first, since=now, last_at=now)
@@ -252,10 +255,11 @@ class Transfer:
         effects: list[Effect] = []
         for digest, fetch in list(self._fetches.items()):
             late = [i for i, leaf in fetch.active.items() if self._overdue(leaf, now)]
-            for index in late:
-                self._release(fetch.active[index])
-                del fetch.active[index]
-                fetch.missing[index] = None
+            for holder in {fetch.active[i].holder: None for i in late}:
+                # Otherwise the same peer, first among its equals, would be asked again for ever.
+                self._leave(fetch, holder)
+                if holder in self._peers:
+                    self._peers[holder].offers.pop(digest, None)
             asked = [node for node, at in fetch.asked_leaves.items() if now - at > REQUEST_S]
             for node in asked:
                 del fetch.asked_leaves[node]
@@ -272,7 +276,8 @@ class Transfer:
     def _search(self, digest: Digest, fetch: _Fetch, now: float) -> list[Effect]:
         """An offer may have been lost: ask any linked peer, one after the other, whether it has the blob."""
         fetch.search_at = now + SEARCH_S
-        candidates = [node for node in self._peers if node not in fetch.banned]
+        hinted = [node for node in fetch.hints if node in self._peers]
+        candidates = [node for node in dict.fromkeys((*hinted, *self._peers)) if node not in fetch.banned]
         if not candidates:
             # Everybody has sent wrong bytes at some time; better to try again than to wait for ever.
             fetch.banned.clear()
@@ -295,11 +300,13 @@ class Transfer:
             return []
         peer.received_bytes += size
         if fetch is None:
+            self._comes_late(sender, size)
             return []  # What was forgotten in the meantime is no fault of the sender's.
         index, within = divmod(offset, 1 << 20)
         leaf = fetch.active.get(index)
         if leaf is None or leaf.holder != sender or within != leaf.arrived or within + size > leaf.asked:
-            if index not in fetch.verified and (leaf is None or leaf.holder == sender) and index not in fetch.missing:
+            known = index in fetch.verified or index in fetch.missing or (leaf is not None and leaf.holder != sender)
+            if not self._comes_late(sender, size) and not known:
                 self._faults.append((sender, f"a chunk at {offset} that was not asked for"))
             return []
         self._measure(peer, size, now)
@@ -308,16 +315,16 @@ class Transfer:
         leaf.hasher.update(payload)
         effects: list[Effect] = [Keep(digest, fetch.size, offset, payload)]
         if leaf.arrived == leaf.length:
-            effects += self._finish_leaf(sender, digest, fetch, index, leaf)
+            effects += self._finish_leaf(sender, digest, index, leaf, now)
         return effects + self._pull(sender, peer, now)
 
-    def _finish_leaf(self, sender: NodeId, digest: Digest, fetch: _Fetch, index: int, leaf: _Leaf) -> list[Effect]:
+    def _finish_leaf(self, sender: NodeId, digest: Digest, index: int, leaf: _Leaf, now: float) -> list[Effect]:
+        fetch = self._fetches[digest]
         del fetch.active[index]
         if leaf.hasher.digest() != fetch.hashes[index]:
             fetch.missing[index] = None
-            fetch.banned.add(sender)
             self._faults.append((sender, f"wrong bytes for leaf {index} of {digest.hex()[:12]}"))
-            return []
+            return self._ban(sender, digest, fetch, now)
         fetch.verified.add(index)
         return self._after_leaf(digest, fetch)
 
@@ -362,9 +369,8 @@ class Transfer:
         hashes = tuple(message.hashes[i : i + 32] for i in range(0, len(message.hashes), 32))
         fits = message.size == fetch.size and len(hashes) == leaf_count(fetch.size) and len(message.hashes) % 32 == 0
         if not fits or blob_digest(fetch.size, hashes) != digest:
-            fetch.banned.add(sender)
             self._faults.append((sender, f"leaf hashes that do not belong to {digest.hex()[:12]}"))
-            return self._pursue(digest, fetch, now)
+            return self._ban(sender, digest, fetch, now)
         fetch.hashes = hashes
         order = list(range(len(hashes)))
         # Each peer starts elsewhere, so that the leaves one has are the ones its neighbours lack.
@@ -382,11 +388,7 @@ class Transfer:
         if fetch is None:
             return []
         fetch.hints = tuple(node for node in fetch.hints if node != sender)
-        fetch.asked_leaves.pop(sender, None)
-        for index in [i for i, leaf in fetch.active.items() if leaf.holder == sender]:
-            self._release(fetch.active[index])
-            del fetch.active[index]
-            fetch.missing[index] = None
+        self._leave(fetch, sender)
         return self._pursue(digest, fetch, now)
 
     # --- asking -------------------------------------------------------------------------------------------------
@@ -454,10 +456,33 @@ class Transfer:
         total = sum(other.outstanding for other in self._peers.values())
         return min(peer.window - peer.outstanding, self._limits.node_max - total)
 
+    def _ban(self, node: NodeId, digest: Digest, fetch: _Fetch, now: float) -> list[Effect]:
+        """Ask a peer for nothing more of this blob, and others at once for what it was asked for."""
+        fetch.banned.add(node)
+        self._leave(fetch, node)
+        return self._pursue(digest, fetch, now)
+
+    def _leave(self, fetch: _Fetch, node: NodeId) -> None:
+        """Give back what a peer was asked for: others may be asked for it."""
+        fetch.asked_leaves.pop(node, None)
+        for index in [i for i, leaf in fetch.active.items() if leaf.holder == node]:
+            self._release(fetch.active.pop(index))
+            fetch.missing[index] = None
+
     def _release(self, leaf: _Leaf) -> None:
+        rest = leaf.asked - leaf.arrived
+        self._late[leaf.holder] = self._late.get(leaf.holder, 0) + rest
         peer = self._peers.get(leaf.holder)
         if peer is not None:
-            peer.outstanding = max(0, peer.outstanding - (leaf.asked - leaf.arrived))
+            peer.outstanding = max(0, peer.outstanding - rest)
+
+    def _comes_late(self, sender: NodeId, size: int) -> bool:
+        """Whether a chunk may be one that was asked for and given up; each is forgiven once."""
+        owed = self._late.get(sender, 0)
+        if owed < size:
+            return False
+        self._late[sender] = owed - size
+        return True
 
     def _overdue(self, leaf: _Leaf, now: float) -> bool:
         peer = self._peers.get(leaf.holder)

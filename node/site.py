@@ -71,9 +71,10 @@ class Site:
                 f"couldn't make a site in {self.folder}: it already holds one",
                 hint="choose another folder; to start over, move this one away first",
             )
-        card = self.make_keys(name=name, endpoint=advertise)
         text = SETTINGS_TEXT.format(name=name, listen=listen, task=task, data=data)
+        # Before there are keys, which the next attempt would refuse to overwrite.
         load(text, where="the new settings")
+        card = self.make_keys(name=name, endpoint=advertise)
         write_file_durably(self.settings_path, text.encode(), mode=0o644)
         return card
 

@@ -119,7 +119,8 @@ def checked_result(result: object, what: str) -> tuple[int, dict[str, float], li
 def _number(value: object) -> float | None:
     try:
         return float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        # PyTorch raises the last for a tensor of several elements. A metric must not cost a round of training.
         return None
 
 

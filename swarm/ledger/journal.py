@@ -24,7 +24,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from swarm.errors import StoreError
-from swarm.ledger.disk import Disk
+from swarm.ledger.disk import Disk, DiskFull
 from swarm.machine import (
     RECORD_BLOCK,
     RECORD_BODY,
@@ -60,6 +60,8 @@ _CRC = struct.Struct(">I")
 _FOOTER_TYPE, _PAD_TYPE = 255, 254
 _FOOTER = struct.Struct(">Q32s")
 _ALIGN = 8
+_RECORD_BYTES_MIN = 24
+"""The smallest record as it lies on disk: 17 + 4 bytes without a payload, aligned."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,7 @@ class Opened:
 
 @dataclass(slots=True)
 class _Segment:
-    """A segment being read or written. `end` is where the next record goes."""
+    """A segment being read or written. `end` is where the next record goes. Unless `begun`, it holds nothing yet."""
 
     path: str
     number: int
@@ -96,6 +98,17 @@ class _Segment:
     height_max: int = 0
     sealed: bool = False
     begun: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """Records of one append and one log, as bytes."""
+
+    log: str
+    number: int
+    data: bytes
+    count: int
+    height_max: int
 
 
 @dataclass(slots=True)
@@ -134,14 +147,14 @@ class Journal:
             self._disk.make_folder(name)
             log = self._logs[name] = _Log()
             for segment, placed, finding in _read_log(self._disk, name, self._ledger_id):
-                if not log.segments or log.segments[-1] is not segment:
+                if segment.begun and (not log.segments or log.segments[-1] is not segment):
                     log.segments.append(segment)
                 if placed is not None:
                     log.records.append(placed.record)
                 if finding is not None:
                     findings.append(finding)
-                    if finding.verdict == "torn tail":
-                        self._cut(segment)
+                    if finding.verdict == "torn tail" and segment.begun:
+                        self._mend(name, segment)
         records = [record for name in LOGS for record in _without_copies(self._logs[name].records)]
         for log in self._logs.values():
             log.records.clear()
@@ -157,57 +170,52 @@ class Journal:
         """
         if self._failed:
             raise StoreError(f"couldn't write to the ledger: {self._failed}", hint="start the node again")
-        prepared = []
-        for name in LOGS:
-            batch = [record for record in records if _LOG_OF[record.kind] == name]
-            if batch:
-                prepared.append(self._prepare(name, batch))
-        # Space is reserved in every log before anything is written in one: a full disk changes nothing.
-        for segment, data, count, heights in prepared:
-            self._write(segment, segment.end, data)
-            segment.end += len(data)
-            segment.count += count
-            segment.batch += 1
-            segment.height_max = max(segment.height_max, heights)
+        by_log = {name: [record for record in records if _LOG_OF[record.kind] == name] for name in LOGS}
+        batches = [self._encode(name, wanted) for name, wanted in by_log.items() if wanted]
+        try:
+            # Space is reserved in every log before anything is written in one: a full disk changes nothing.
+            placed = [(self._room(batch.log, self._logs[batch.log], len(batch.data)), batch) for batch in batches]
+            for segment, batch in placed:
+                self._write(segment, segment.end, batch.data)
+                segment.end += len(batch.data)
+                segment.count += batch.count
+                segment.batch = batch.number
+                segment.height_max = max(segment.height_max, batch.height_max)
+        except DiskFull:
+            raise
+        except StoreError as error:
+            self._failed = f"an earlier write failed ({error.message})"
+            raise
 
     def drop_wal_below(self, view: int) -> None:
         """Remove whole sealed segments of the write-ahead log that only concern earlier views."""
         log = self._logs[WAL]
-        gone = 0
-        for segment in log.segments[:-1]:
-            if not segment.sealed or segment.height_max >= view:
-                break
-            self._disk.remove(segment.path)
-            gone += 1
-        if gone:
-            del log.segments[:gone]
+        while len(log.segments) > 1 and log.segments[0].sealed and log.segments[0].height_max < view:
+            self._disk.remove(log.segments.pop(0).path)
+            # One at a time: a crash between two removals must not leave a gap that looks like a lost segment.
             self._disk.sync_folder(WAL)
 
     # --- writing ------------------------------------------------------------------------------------------------
 
-    def _prepare(self, name: str, batch: Sequence[Record]) -> tuple[_Segment, bytes, int, int]:
-        """Return where a batch goes, its bytes, its number of records, its greatest height."""
-        log = self._logs[name]
-        number = log.segments[-1].batch + 1 if log.segments else 1
+    def _encode(self, name: str, batch: Sequence[Record]) -> _Batch:
+        segments = self._logs[name].segments
+        number = segments[-1].batch + 1 if segments else 1
         data, count = _encode_batch(batch, number)
-        return self._room(name, log, len(data)), data, count, max(record.height for record in batch)
+        return _Batch(name, number, data, count, max(record.height for record in batch))
 
     def _write(self, segment: _Segment, offset: int, data: bytes) -> None:
         """Write and sync. Within a reserved segment a full disk cannot be the reason of a failure: any is fatal."""
         try:
             self._disk.write(segment.path, offset, data)
             self._disk.sync(segment.path)
-        except StoreError as error:
-            self._failed = f"an earlier write failed ({error.message})"
-            raise
+        except DiskFull as error:
+            raise StoreError(error.message, hint=error.hint) from error
 
     def _room(self, name: str, log: _Log, length: int) -> _Segment:
         """Return a segment with room for a batch, beginning a new one if need be."""
         needed = length + _footer_bytes()
         last = log.segments[-1] if log.segments else None
         if last is not None and not last.sealed and last.end + needed <= last.size:
-            if not last.begun:
-                self._begin(name, last)
             return last
         fresh = _Segment(
             path=f"{name}/{(last.number + 1 if last else 0):08d}.seg",
@@ -216,7 +224,12 @@ class Journal:
             batch=last.batch if last else 0,
         )
         # The new segment is reserved before the old one is sealed: when the disk is full nothing has changed.
-        if fresh.path.rpartition("/")[2] not in self._disk.names(name):
+        # A crash may have left one that was reserved and never begun.
+        left = fresh.path.rpartition("/")[2] in self._disk.names(name)
+        if left and self._disk.size(fresh.path) != fresh.size:
+            self._disk.remove(fresh.path)
+            left = False
+        if not left:
             self._disk.create(fresh.path, fresh.size)
         if last is not None and not last.sealed:
             self._seal(last)
@@ -227,7 +240,6 @@ class Journal:
     def _begin(self, name: str, segment: _Segment) -> None:
         self._write(segment, 0, _encode_header(name, self._ledger_id, segment.number))
         self._disk.sync_folder(name)
-        segment.begun = True
 
     def _seal(self, segment: _Segment) -> None:
         """Close a segment with a footer over everything in it."""
@@ -237,12 +249,27 @@ class Journal:
         segment.end += len(footer)
         segment.sealed = True
 
-    def _cut(self, segment: _Segment) -> None:
-        """Overwrite a torn tail with zeros, so that it cannot be mistaken for anything later."""
-        rest = self._disk.read(segment.path, segment.end, segment.size - segment.end)
-        dirty = len(rest.rstrip(b"\0"))
+    def _mend(self, name: str, segment: _Segment) -> None:
+        """Overwrite a torn tail, so that it cannot be mistaken for anything later, around the votes that are whole.
+
+        A vote stays where it is while all around it is covered with padding: a crash in here, or the next start, must
+        still find it, for the batch may have been damaged after it was acknowledged and its votes were sent.
+        """
+        place = segment.end
+        data = self._disk.read(segment.path, 0, segment.size)
+        for offset, record, batch in list(_search(data, place)):
+            gap = offset - place
+            if record.kind != RECORD_VOTE or 0 < gap < _RECORD_BYTES_MIN:
+                continue
+            if gap:
+                self._write(segment, place, _padding(gap, record.height, batch))
+            place = offset + len(_encode_record(record.kind, record.height, batch, record.payload))
+        dirty = len(data[place:].rstrip(b"\0"))
         if dirty:
-            self._write(segment, segment.end, bytes(dirty))
+            self._write(segment, place, bytes(dirty))
+        segment.end, segment.count = _HEADER_BYTES, 0
+        for _ in _read_segment(self._disk.read(segment.path, 0, segment.size), segment, name, last=True):
+            pass  # only the segment's counters are wanted
 
 
 def scan(disk: Disk, log: str, ledger_id: bytes) -> Iterator[Placed | Finding]:
@@ -301,6 +328,17 @@ def _encode_batch(records: Sequence[Record], batch: int) -> tuple[bytes, int]:
     return b"".join(parts), count
 
 
+def _padding(length: int, height: int, batch: int) -> bytes:
+    """Return records without meaning that fill `length` bytes: aligned, and at least `_RECORD_BYTES_MIN`."""
+    parts: list[bytes] = []
+    while length:
+        # What is left over after a half is never too small for a record.
+        piece = length if length <= RECORD_BYTES_MAX else RECORD_BYTES_MAX // 2
+        parts.append(_encode_record(_PAD_TYPE, height, batch, bytes(piece - _RECORD.size - _CRC.size)))
+        length -= piece
+    return b"".join(parts)
+
+
 def _aligned(data: bytes) -> bytes:
     return data + bytes(-len(data) % _ALIGN)
 
@@ -312,25 +350,44 @@ def _footer_bytes() -> int:
 def _read_log(disk: Disk, log: str, ledger_id: bytes) -> Iterator[tuple[_Segment, Placed | None, Finding | None]]:
     """Walk a log. Yields each segment at least once, each record, and each finding."""
     names = [name for name in disk.names(log) if name.endswith(".seg")]
+    segments = [_Segment(path=f"{log}/{name}", number=int(name[:8]), size=disk.size(f"{log}/{name}")) for name in names]
+    if segments and (fresh := _unbegun(disk, segments[-1], log, ledger_id)) is not None:
+        # The one before it may not have been sealed yet, so is judged as the last one.
+        yield segments.pop(), None, fresh if fresh.text else None
     batch = 0
-    for position, name in enumerate(names):
-        path = f"{log}/{name}"
-        segment = _Segment(path=path, number=int(name[:8]), size=disk.size(path), batch=batch)
-        last = position == len(names) - 1
-        data = disk.read(path, 0, segment.size)
+    expected = segments[0].number if segments and log == WAL else 0
+    for segment in segments:
+        segment.batch = batch
+        if segment.number != expected:
+            yield segment, None, Finding(log, segment.path, 0, 0, "corruption", "a segment before this one is missing")
+        data = disk.read(segment.path, 0, segment.size)
         problem = _check_header(data, log, ledger_id, segment.number)
+        yield segment, None, Finding(log, segment.path, 0, 0, "corruption", problem) if problem else None
         if problem:
-            # Only a segment that was just being made may lack its header; it holds nothing then.
-            fresh = last and not any(data[_HEADER_BYTES:])
-            segment.begun = False
-            verdict = "torn tail" if fresh else "corruption"
-            finding = None if fresh and not any(data) else Finding(log, path, 0, segment.height_max, verdict, problem)
-            segment.end = _HEADER_BYTES
-            yield segment, None, finding
-            continue
-        yield segment, None, None
-        yield from _read_segment(data, segment, log, last)
-        batch = segment.batch
+            yield from _salvage(data, segment)
+        else:
+            yield from _read_segment(data, segment, log, segment is segments[-1])
+        batch, expected = segment.batch, segment.number + 1
+
+
+def _unbegun(disk: Disk, segment: _Segment, log: str, ledger_id: bytes) -> Finding | None:
+    """Return a finding, its text empty if not even a header was begun, when a segment was reserved and never used."""
+    data = disk.read(segment.path, 0, segment.size)
+    problem = _check_header(data, log, ledger_id, segment.number)
+    if not problem or any(data[_HEADER_BYTES:]):
+        return None
+    segment.begun = False
+    return Finding(log, segment.path, 0, 0, "torn tail", problem if any(data) else "")
+
+
+def _salvage(data: bytes, segment: _Segment) -> Iterator[tuple[_Segment, Placed | None, Finding | None]]:
+    """Yield what is readable of a segment whose header is not, and let nothing be written to it."""
+    segment.sealed = True
+    for offset, record, batch in _search(data, _HEADER_BYTES - _ALIGN):
+        segment.batch = max(segment.batch, batch)
+        segment.height_max = max(segment.height_max, record.height)
+        if record.kind not in (_PAD_TYPE, _FOOTER_TYPE):
+            yield segment, Placed(record, segment.path, offset), None
 
 
 def _check_header(data: bytes, log: str, ledger_id: bytes, number: int) -> str:

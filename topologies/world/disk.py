@@ -123,6 +123,8 @@ class SimulatedDisk:
         self._operate()
         if self.full:
             raise DiskFull(f"couldn't make {path}: no space left on the disk", hint="free some space")
+        if path in self._files:
+            raise StoreError(f"couldn't make {path}: it exists")
         self._files[path] = _File(size)
 
     def read(self, path: str, offset: int, length: int) -> bytes:

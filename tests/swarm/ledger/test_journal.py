@@ -1,0 +1,598 @@
+"""What was acknowledged is there after any crash; what a disk corrupts is said, never silently cut.
+
+One suite over both disks: the simulated one can lose power anywhere, the real one shows that the same calls mean the
+same thing to an operating system.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from node.storage import RealDisk
+from swarm.errors import StoreError
+from swarm.ledger.disk import Disk, DiskFull
+from swarm.ledger.journal import (
+    BLOCKS,
+    FEED,
+    LOGS,
+    RECORD_BYTES_MAX,
+    VOTE_COPIES_APART,
+    WAL,
+    Finding,
+    Journal,
+    Opened,
+    Placed,
+    scan,
+)
+from swarm.machine import RECORD_BLOCK, RECORD_BODY, RECORD_CERTIFICATE, RECORD_ENTRY, RECORD_VOTE, Record
+from topologies.world.disk import SimulatedDisk
+
+OWNER, STRANGER = b"o" * 32, b"s" * 32
+HEADER = 64
+SMALL = 16_384
+"""Segments small enough to fill: three batches with a vote in each."""
+
+
+def vote(view: int, payload: bytes = b"") -> Record:
+    return Record(RECORD_VOTE, view, payload or b"vote of view %d" % view)
+
+
+def body(view: int) -> Record:
+    return Record(RECORD_BODY, view, b"body of view %d" % view)
+
+
+def entry(seq: int, size: int = 20) -> Record:
+    return Record(RECORD_ENTRY, seq, b"entry %d " % seq + bytes(size))
+
+
+def block(height: int, size: int = 20) -> Record:
+    return Record(RECORD_BLOCK, height, b"block %d " % height + b"x" * size)
+
+
+def journal_on(disk: Disk, *, segment_bytes: int = SMALL, owner: bytes = OWNER) -> tuple[Journal, Opened]:
+    journal = Journal(disk, ledger_id=owner, segment_bytes=segment_bytes)
+    return journal, journal.open()
+
+
+def records_on(disk: Disk) -> tuple[Record, ...]:
+    return journal_on(disk)[1].records
+
+
+def content(disk: Disk, path: str) -> bytes:
+    return disk.read(path, 0, disk.size(path))
+
+
+def overwrite(disk: Disk, path: str, offset: int, data: bytes) -> None:
+    disk.write(path, offset, data)
+    disk.sync(path)
+
+
+def damage(disk: Disk, path: str, offset: int) -> None:
+    overwrite(disk, path, offset, bytes([disk.read(path, offset, 1)[0] ^ 1]))
+
+
+def disk_with(files: dict[str, bytes]) -> SimulatedDisk:
+    """Return a disk that durably holds these files."""
+    disk = SimulatedDisk()
+    for path, data in files.items():
+        disk.create(path, len(data))
+        overwrite(disk, path, 0, data)
+        disk.sync_folder(path.partition("/")[0])
+    return disk
+
+
+@pytest.fixture(params=["simulated", "real"])
+def reopened(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[], Disk]]:
+    """Return the same disk again each time it is called, as a new process would find it."""
+    made: list[RealDisk] = []
+    simulated = SimulatedDisk()
+
+    def again() -> Disk:
+        if request.param == "simulated":
+            return simulated
+        made.append(RealDisk(tmp_path))
+        return made[-1]
+
+    yield again
+    for disk in made:
+        disk.close()
+
+
+# --- reading back what was written --------------------------------------------------------------------------------
+
+
+def test_a_new_journal_is_empty_and_trustworthy(reopened: Callable[[], Disk]) -> None:
+    assert journal_on(reopened())[1] == Opened((), (), votes_trustworthy=True)
+
+
+def test_records_come_back_log_by_log_in_the_order_they_were_written(reopened: Callable[[], Disk]) -> None:
+    journal, _ = journal_on(reopened())
+    journal.append([entry(0), vote(1), block(1)])
+    journal.append([body(2), vote(2), Record(RECORD_CERTIFICATE, 2, b"certificate")])
+    expected = (block(1), vote(1), body(2), vote(2), Record(RECORD_CERTIFICATE, 2, b"certificate"), entry(0))
+    assert journal_on(reopened())[1] == Opened(expected, (), votes_trustworthy=True)
+
+
+def test_appending_goes_on_after_every_opening(reopened: Callable[[], Disk]) -> None:
+    for seq in range(5):
+        journal, opened = journal_on(reopened())
+        assert opened.records == tuple(entry(i) for i in range(seq))
+        journal.append([entry(seq)])
+
+
+def test_an_empty_payload_and_the_largest_one_are_records_too(reopened: Callable[[], Disk]) -> None:
+    journal, _ = journal_on(reopened())
+    odd = (Record(RECORD_ENTRY, 0, b""), Record(RECORD_ENTRY, 2**64 - 1, bytes(RECORD_BYTES_MAX)))
+    journal.append(odd)
+    assert records_on(reopened()) == odd
+
+
+def test_an_oversized_record_is_refused_and_nothing_else_happens(reopened: Callable[[], Disk]) -> None:
+    journal, _ = journal_on(reopened())
+    with pytest.raises(StoreError, match="8388609 bytes"):
+        journal.append([entry(0), Record(RECORD_ENTRY, 1, bytes(RECORD_BYTES_MAX + 1))])
+    assert records_on(reopened()) == ()
+    journal.append([entry(0)])
+    assert records_on(reopened()) == (entry(0),)
+
+
+def test_a_full_segment_is_sealed_and_the_next_one_goes_on(reopened: Callable[[], Disk]) -> None:
+    disk = reopened()
+    journal, _ = journal_on(disk, segment_bytes=1024)
+    written = [block(height, 300) for height in range(1, 8)]
+    for record in written:
+        journal.append([record])
+    # 64 + 2 * 336 + 64 for the footer fit into 1024 bytes, a third record does not.
+    assert disk.names(BLOCKS) == [f"{number:08d}.seg" for number in range(4)]
+    assert journal_on(reopened())[1] == Opened(tuple(written), (), votes_trustworthy=True)
+
+
+def test_a_batch_larger_than_a_segment_gets_a_segment_of_its_size(reopened: Callable[[], Disk]) -> None:
+    journal, _ = journal_on(reopened(), segment_bytes=1024)
+    written = [block(1, 10), block(2, 5000), block(3, 10)]
+    for record in written:
+        journal.append([record])
+    assert records_on(reopened()) == tuple(written)
+
+
+def test_a_journal_of_another_ledger_is_refused_in_words(reopened: Callable[[], Disk]) -> None:
+    journal, _ = journal_on(reopened())
+    journal.append([entry(0)])
+    with pytest.raises(StoreError, match=r"files are of 6f6f6f6f6f6f, the charter founds 737373737373") as caught:
+        journal_on(reopened(), owner=STRANGER)
+    assert caught.value.hint == "each swarm needs a folder of its own"
+    with pytest.raises(StoreError, match="files are of"):
+        list(scan(reopened(), FEED, STRANGER))
+
+
+def test_scan_names_the_place_of_every_record_and_changes_nothing(reopened: Callable[[], Disk]) -> None:
+    disk = reopened()
+    journal, _ = journal_on(disk)
+    journal.append([entry(0), entry(1)])
+    before = content(disk, "feed/00000000.seg")
+    size = len(entry(0).payload) + 21  # a record adds 17 bytes before its payload and 4 behind it
+    second = HEADER + size + -size % 8
+    path = "feed/00000000.seg"
+    assert list(scan(disk, FEED, OWNER)) == [Placed(entry(0), path, HEADER), Placed(entry(1), path, second)]
+    assert content(disk, "feed/00000000.seg") == before
+
+
+def test_sealed_segments_of_past_views_are_dropped_and_no_others(reopened: Callable[[], Disk]) -> None:
+    disk = reopened()
+    journal, _ = journal_on(disk)
+    for view in range(1, 11):
+        journal.append([vote(view)])
+    names = disk.names(WAL)
+    assert len(names) == 4, "three votes a segment, two places 4 KiB apart each"
+    journal.drop_wal_below(7)
+    assert disk.names(WAL) == names[2:]
+    assert records_on(reopened()) == tuple(vote(view) for view in range(7, 11))
+    journal.drop_wal_below(1000)
+    assert disk.names(WAL) == names[3:], "the segment being written stays"
+
+
+# --- votes are written twice --------------------------------------------------------------------------------------
+
+
+def test_a_vote_lies_in_two_places_at_least_4_kib_apart_and_is_one_record(reopened: Callable[[], Disk]) -> None:
+    disk = reopened()
+    journal, _ = journal_on(disk)
+    journal.append([body(1), vote(1), vote(2)])
+    data = content(disk, "wal/00000000.seg")
+    for record in (vote(1), vote(2)):
+        first, second = data.find(record.payload), data.rfind(record.payload)
+        assert second - first >= VOTE_COPIES_APART
+    assert data.count(body(1).payload) == 1
+    assert records_on(reopened()) == (body(1), vote(1), vote(2))
+    assert [found for found in scan(reopened(), WAL, OWNER) if isinstance(found, Finding)] == []
+
+
+@pytest.mark.parametrize("copy", ["first", "second"])
+def test_a_vote_in_the_last_batch_survives_the_loss_of_either_copy_for_good(copy: str) -> None:
+    disk = SimulatedDisk()
+    journal, _ = journal_on(disk)
+    journal.append([vote(1)])
+    journal.append([body(2), vote(2)])
+    data = content(disk, "wal/00000000.seg")
+    payload = vote(2).payload
+    damage(disk, "wal/00000000.seg", data.find(payload) if copy == "first" else data.rfind(payload))
+    opened = journal_on(disk)[1]
+    assert opened.votes_trustworthy
+    assert [finding.verdict for finding in opened.findings] == ["torn tail"]
+    journal, opened = journal_on(disk)
+    assert vote(2) in opened.records, "what the first opening mended is whole"
+    assert opened.findings == ()
+    journal.append([vote(3)])
+    assert [record for record in records_on(disk) if record.kind == RECORD_VOTE] == [vote(1), vote(2), vote(3)]
+
+
+def test_a_vote_behind_a_damaged_body_is_still_known_after_two_restarts() -> None:
+    disk = SimulatedDisk()
+    journal, _ = journal_on(disk)
+    journal.append([body(1), vote(1)])
+    damage(disk, "wal/00000000.seg", content(disk, "wal/00000000.seg").find(body(1).payload))
+    for _ in range(3):
+        assert records_on(disk) == (vote(1),)
+
+
+# --- torn tails ---------------------------------------------------------------------------------------------------
+
+
+def test_a_last_write_torn_at_any_byte_is_cut_and_appending_is_sound() -> None:
+    disk = SimulatedDisk()
+    journal, _ = journal_on(disk, segment_bytes=1024)
+    journal.append([entry(0)])
+    start = len(content(disk, "feed/00000000.seg").rstrip(b"\0"))
+    start += -start % 8
+    journal.append([entry(1), entry(2, 3)])
+    whole = content(disk, "feed/00000000.seg")
+    end = len(whole.rstrip(b"\0"))
+    for cut in range(start, end):
+        torn = disk_with({"feed/00000000.seg": whole[:cut].ljust(len(whole), b"\0")})
+        journal, opened = journal_on(torn, segment_bytes=1024)
+        assert opened.records in ((entry(0),), (entry(0), entry(1)))
+        assert all(finding.verdict == "torn tail" for finding in opened.findings)
+        journal.append([entry(7)])
+        assert journal_on(torn, segment_bytes=1024)[1] == Opened((*opened.records, entry(7)), (), True)
+
+
+def test_a_last_write_with_a_hole_in_it_is_cut_behind_the_hole() -> None:
+    disk = SimulatedDisk()
+    journal, _ = journal_on(disk)
+    journal.append([entry(0)])
+    journal.append([entry(1, 600), entry(2, 600), entry(3, 600)])
+    overwrite(disk, "feed/00000000.seg", 512, bytes(512))  # one sector of the last write was never written
+    journal, opened = journal_on(disk)
+    assert opened.records == (entry(0),)
+    journal.append([entry(9)])
+    assert journal_on(disk)[1] == Opened((entry(0), entry(9)), (), votes_trustworthy=True)
+
+
+# --- corruption ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("log", "trustworthy"), [(BLOCKS, True), (WAL, False), (FEED, True)])
+def test_damage_that_later_writes_follow_is_reported_and_never_cut(
+    log: str, trustworthy: bool, reopened: Callable[[], Disk]
+) -> None:
+    disk = reopened()
+    journal, _ = journal_on(disk)
+    makers: dict[str, Callable[[int], Record]] = {BLOCKS: block, WAL: body, FEED: entry}
+    make = makers[log]
+    for number in (1, 2, 3):
+        journal.append([make(number)])
+    path = f"{log}/00000000.seg"
+    damage(disk, path, content(disk, path).find(make(2).payload))
+    damaged = content(disk, path)
+    for _ in range(2):
+        journal, opened = journal_on(reopened())
+        (finding,) = opened.findings
+        assert (finding.log, finding.path, finding.verdict) == (log, path, "corruption")
+        assert finding.height == 1, "of the record before it"
+        assert opened.records == (make(1), make(3))
+        assert opened.votes_trustworthy is trustworthy
+        assert content(reopened(), path) == damaged
+    journal.append([make(4)])
+    assert content(reopened(), path) == damaged, "nothing is written behind damage"
+    assert records_on(reopened()) == (make(1), make(3), make(4))
+
+
+def test_damage_in_a_sealed_segment_is_corruption_even_in_its_last_record() -> None:
+    disk = SimulatedDisk()
+    journal, _ = journal_on(disk, segment_bytes=1024)
+    for height in range(1, 5):
+        journal.append([block(height, 300)])
+    damage(disk, "blocks/00000000.seg", content(disk, "blocks/00000000.seg").find(block(2, 300).payload))
+    opened = journal_on(disk, segment_bytes=1024)[1]
+    assert [finding.verdict for finding in opened.findings] == ["corruption"]
+    assert opened.records == (block(1, 300), block(3, 300), block(4, 300))
+
+
+def test_a_damaged_header_is_corruption_and_what_is_behind_it_is_never_overwritten() -> None:
+    disk = SimulatedDisk()
+    journal, _ = journal_on(disk)
+    journal.append([vote(1)])
+    path = "wal/00000000.seg"
+    damage(disk, path, 20)
+    damaged = content(disk, path)
+    journal, opened = journal_on(disk)
+    assert [finding.verdict for finding in opened.findings] == ["corruption"]
+    assert not opened.votes_trustworthy
+    journal.append([vote(2)])
+    assert content(disk, path) == damaged
+    assert records_on(disk) == (vote(1), vote(2)), "what is behind it is still read"
+
+
+def test_segments_that_changed_places_are_corruption() -> None:
+    disk = SimulatedDisk()
+    journal, _ = journal_on(disk, segment_bytes=1024)
+    for height in range(1, 5):
+        journal.append([block(height, 300)])
+    first, second = content(disk, "blocks/00000000.seg"), content(disk, "blocks/00000001.seg")
+    swapped = disk_with({"blocks/00000000.seg": second, "blocks/00000001.seg": first})
+    findings = journal_on(swapped, segment_bytes=1024)[1].findings
+    assert [finding.text for finding in findings] == ["the segment is not in its place"] * 2
+
+
+def test_a_removed_segment_in_the_middle_is_reported() -> None:
+    disk = SimulatedDisk()
+    journal, _ = journal_on(disk, segment_bytes=1024)
+    for height in range(1, 7):
+        journal.append([block(height, 300)])
+    disk.remove("blocks/00000001.seg")
+    opened = journal_on(disk, segment_bytes=1024)[1]
+    assert [finding.verdict for finding in opened.findings] == ["corruption"]
+    assert [finding.text for finding in opened.findings] == ["a segment before this one is missing"]
+
+
+def test_a_crash_while_old_segments_are_dropped_does_not_look_like_a_lost_one() -> None:
+    for stop in range(8):
+        for seed in range(16):
+            disk = SimulatedDisk()
+            journal, _ = journal_on(disk)
+            for view in range(1, 11):
+                journal.append([vote(view)])
+            disk.stop_after(stop)
+            with contextlib.suppress(StoreError):
+                journal.drop_wal_below(10)
+            disk.crash(random.Random(seed))
+            opened = journal_on(disk)[1]
+            assert opened.findings == ()
+            assert vote(10) in opened.records
+
+
+def test_a_newer_format_is_refused_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = SimulatedDisk()
+    journal, _ = journal_on(disk)
+    journal.append([entry(0)])
+    monkeypatch.setattr("swarm.ledger.journal._VERSION", 2)
+    with pytest.raises(StoreError, match="not of format 2"):
+        journal_on(disk)
+
+
+def test_every_flipped_bit_is_reported_or_lies_where_nothing_is_written() -> None:
+    disk = SimulatedDisk()
+    journal, _ = journal_on(disk, segment_bytes=512)
+    for seq in range(12):
+        journal.append([entry(seq, seq)])
+    names = disk.names(FEED)
+    assert len(names) >= 2, "one segment is sealed, one is not"
+    before = list(scan(disk, FEED, OWNER))
+    assert not [found for found in before if isinstance(found, Finding)]
+    silent = 0
+    for name in names:
+        path = f"{FEED}/{name}"
+        used = len(content(disk, path).rstrip(b"\0"))
+        for offset in range(used):
+            disk.flip(path, offset, offset % 8)
+            after = list(scan(disk, FEED, OWNER))
+            if not any(isinstance(found, Finding) for found in after):
+                assert after == before, f"byte {offset} of {path} changed what is read, and nothing said so"
+                silent += 1
+            disk.flip(path, offset, offset % 8)
+    # Unprotected are four bytes of each header and up to seven behind each record.
+    assert silent <= 4 * len(names) + 7 * (len(before) + 1)
+
+
+# --- crashes ------------------------------------------------------------------------------------------------------
+
+Batches = list[list[Record]]
+
+SEQUENCE: Batches = [
+    [entry(0)],
+    [body(1), vote(1), entry(1)],
+    [block(1), body(2), vote(2)],
+    [vote(3), entry(2, 700)],
+    [block(2), vote(4)],
+    [body(5), vote(5), vote(6), entry(3)],
+    [block(3, 900), entry(4, 600)],
+]
+
+
+def written_until(disk: Disk, batches: Batches, segment_bytes: int) -> list[Record]:
+    """Append until the disk stops; return what was acknowledged."""
+    acknowledged: list[Record] = []
+    with contextlib.suppress(StoreError):
+        journal, _ = journal_on(disk, segment_bytes=segment_bytes)
+        for batch in batches:
+            journal.append(batch)
+            acknowledged += batch
+    return acknowledged
+
+
+def check_after_crash(disk: SimulatedDisk, acknowledged: list[Record], segment_bytes: int) -> None:
+    everything = [record for batch in SEQUENCE for record in batch]
+    journal, opened = journal_on(disk, segment_bytes=segment_bytes)
+    assert opened.votes_trustworthy
+    assert all(finding.verdict == "torn tail" for finding in opened.findings), opened.findings
+    assert all(record in opened.records for record in acknowledged), "acknowledged and gone"
+    assert all(record in everything for record in opened.records), "nobody wrote this"
+    assert len(set(opened.records)) == len(opened.records)
+    extra = [vote(99), block(99), entry(99)]
+    journal.append(extra)
+    again = journal_on(disk, segment_bytes=segment_bytes)[1]
+    assert again.findings == ()
+    assert sorted(again.records, key=repr) == sorted([*opened.records, *extra], key=repr)
+
+
+def operations(segment_bytes: int) -> int:
+    disk = SimulatedDisk()
+    assert len(written_until(disk, SEQUENCE, segment_bytes)) == sum(map(len, SEQUENCE))
+    return disk.operations
+
+
+@pytest.mark.parametrize("segment_bytes", [1024, 10_000])
+def test_whatever_was_acknowledged_survives_a_power_cut_at_every_operation(segment_bytes: int) -> None:
+    total = operations(segment_bytes)
+    assert total > 40
+    for stop in range(total + 1):
+        disk = SimulatedDisk()
+        disk.stop_after(stop)
+        acknowledged = written_until(disk, SEQUENCE, segment_bytes)
+        for state in disk.crash_states():
+            check_after_crash(state, acknowledged, segment_bytes)
+        for seed in range(2):
+            copy = SimulatedDisk()
+            copy.stop_after(stop)
+            written_until(copy, SEQUENCE, segment_bytes)
+            copy.crash(random.Random(seed))
+            check_after_crash(copy, acknowledged, segment_bytes)
+
+
+def test_mending_around_a_vote_survives_a_power_cut_at_every_operation() -> None:
+    disk = SimulatedDisk()
+    journal, _ = journal_on(disk)
+    journal.append([vote(1)])
+    journal.append([body(2), body(3), vote(3), entry(0)])
+    whole = content(disk, "wal/00000000.seg")
+    place = whole.find(body(2).payload)
+    hurt = whole[:place] + b"?" + whole[place + 1 :]
+    for stop in range(20):
+        for seed in range(10):
+            state = disk_with({"wal/00000000.seg": hurt})
+            state.stop_after(stop)
+            written_until(state, [], SMALL)
+            state.crash(random.Random(seed))
+            opened = journal_on(state)[1]
+            assert opened.records == (vote(1), vote(3))
+            assert opened.votes_trustworthy
+            assert journal_on(state)[1] == Opened((vote(1), vote(3)), (), votes_trustworthy=True)
+
+
+def test_a_second_power_cut_while_the_journal_is_opened_loses_nothing() -> None:
+    mended = 0
+    for stop in range(operations(1024) + 1):
+        disk = SimulatedDisk()
+        disk.stop_after(stop)
+        acknowledged = written_until(disk, SEQUENCE, 1024)
+        for state in disk.crash_states():
+            (trial,) = state.crash_states(limit=1)
+            written_until(trial, [], 1024)
+            for second in range(len(LOGS), trial.operations):  # opening makes a folder for each log, then may mend
+                mended += 1
+                (copy,) = state.crash_states(limit=1)
+                copy.stop_after(second)
+                written_until(copy, [], 1024)
+                for nested in copy.crash_states():
+                    check_after_crash(nested, acknowledged, 1024)
+    assert mended > 10
+
+
+def test_random_power_cuts_one_after_the_other_lose_nothing_acknowledged() -> None:
+    for seed in range(60):
+        rng = random.Random(seed)
+        disk = SimulatedDisk()
+        known: list[Record] = []
+        for life in range(6):
+            disk.stop_after(rng.randrange(30))
+            batches = [[vote(100 * life + i), entry(100 * life + i, rng.randrange(900))] for i in range(1, 6)]
+            known += written_until(disk, batches, 2048)
+            disk.crash(rng)
+            opened = journal_on(disk, segment_bytes=2048)[1]
+            assert all(record in opened.records for record in known), f"seed {seed}, life {life}"
+            assert opened.votes_trustworthy
+
+
+def test_a_vote_whose_last_batch_lost_any_one_sector_is_not_forgotten() -> None:
+    disk = SimulatedDisk()
+    journal, _ = journal_on(disk)
+    journal.append([vote(1)])
+    journal.append([body(2), vote(2)])
+    path = "wal/00000000.seg"
+    whole = content(disk, path)
+    for sector in range(0, len(whole.rstrip(b"\0")), 512):
+        if sector < whole.rfind(vote(1).payload) + 64:
+            continue  # damage to what a later batch follows is corruption, tested above
+        hurt = disk_with({path: whole[:sector] + bytes(512) + whole[sector + 512 :]})
+        for _ in range(2):
+            assert vote(2) in records_on(hurt), f"sector at {sector}"
+
+
+# --- failing disks ------------------------------------------------------------------------------------------------
+
+
+def test_a_full_disk_is_said_loses_nothing_and_is_over_when_there_is_room() -> None:
+    disk = SimulatedDisk()
+    journal, _ = journal_on(disk, segment_bytes=1024)
+    journal.append([block(1, 300)])
+    disk.full = True
+    journal.append([block(2, 300)])  # the segment's room was reserved while there was some
+    for _ in range(3):
+        with pytest.raises(DiskFull, match="no space"):
+            journal.append([block(3, 300), vote(3), entry(3)])
+    disk.crash(random.Random(0))
+    assert records_on(disk) == (block(1, 300), block(2, 300))
+    journal, _ = journal_on(disk, segment_bytes=1024)
+    disk.full = True
+    with pytest.raises(DiskFull):
+        journal.append([block(3, 300)])
+    disk.full = False
+    journal.append([block(3, 300)])
+    assert journal_on(disk)[1] == Opened((block(1, 300), block(2, 300), block(3, 300)), (), votes_trustworthy=True)
+
+
+def test_a_disk_that_is_full_for_one_log_leaves_the_others_unwritten() -> None:
+    disk = SimulatedDisk()
+    journal, _ = journal_on(disk)
+    journal.append([entry(0)])
+    disk.full = True
+    with pytest.raises(DiskFull):
+        journal.append([entry(1), vote(1)])
+    disk.full = False
+    assert records_on(disk) == (entry(0),)
+    journal.append([entry(1), vote(1)])
+    assert records_on(disk) == (vote(1), entry(0), entry(1))
+
+
+def test_after_any_failure_of_the_disk_nothing_more_is_written_until_opened_anew() -> None:
+    total = operations(1024)
+    opening = SimulatedDisk()
+    journal_on(opening)
+    for failing in range(total - opening.operations):
+        disk = SimulatedDisk()
+        journal, _ = journal_on(disk, segment_bytes=1024)
+        disk.fail_at(failing)
+        acknowledged: list[Record] = []
+        with contextlib.suppress(StoreError):
+            for batch in SEQUENCE:
+                journal.append(batch)
+                acknowledged += batch
+        done = disk.operations
+        with pytest.raises(StoreError, match="an earlier write failed") as caught:
+            journal.append([entry(50)])
+        assert caught.value.hint == "start the node again"
+        assert disk.operations == done, "a failed sync is never tried again"
+        disk.crash(random.Random(failing))
+        check_after_crash(disk, acknowledged, 1024)
+
+
+def test_logs_have_the_names_that_are_on_disk() -> None:
+    disk = SimulatedDisk()
+    journal, _ = journal_on(disk)
+    journal.append([block(1), vote(1), entry(0)])
+    assert [disk.names(log) for log in LOGS] == [["00000000.seg"]] * 3
