@@ -69,7 +69,7 @@ def test_other_variables_are_none_of_our_business() -> None:
 def test_an_unknown_key_is_an_error_in_every_layer(
     text: str, environment: dict[str, str], overrides: list[str], place: str
 ) -> None:
-    with pytest.raises(UsageError, match="unknown key 'task.thread'") as caught:
+    with pytest.raises(UsageError, match=r"unknown key 'task\.thread'") as caught:
         load(text, where=WHERE, environment=environment, overrides=overrides)
     assert place in caught.value.message
     assert caught.value.hint == "did you mean task.threads?"
