@@ -234,7 +234,9 @@ class Trainer:
         did, error = message["did"], message.get("error")
         if did == "load":
             if error is not None:
-                return self._fail(str(error))
+                lines = self._read_output()
+                self._reap(kill=True)  # It is ending by itself; the next request must not wait for this one.
+                return [*lines, *self._fail(str(error))]
             self._ready = True
             if self._current is not None:
                 self._send()

@@ -119,6 +119,8 @@ class Worker:
         """Overwrite the model's floating-point state with a vector."""
         if self._model is None:
             self._model = self._build()
+        # A loop that takes its first step before it clears gradients must not step along those of the round before.
+        self._model.zero_grad(set_to_none=True)
         tensors = self._tensors(self._model)
         if not self._layout.tensors:
             specs = [TensorSpec(n, tuple(t.shape), str(t.dtype).removeprefix("torch.")) for n, t in tensors.items()]

@@ -13,6 +13,8 @@ import msgspec
 from node.core import Node
 from swarm import charter as c
 from swarm.identity import Identity
+from swarm.ledger import entry as e
+from swarm.ledger.block import FINALIZE, Certificate, Header, vote_message
 from swarm.vector import blob_digest, leaf_hashes
 from topologies.world.clock import EPOCH_S
 
@@ -100,3 +102,67 @@ def make_swarm(
 def changed(swarm: Swarm, **fields: object) -> c.Charter:
     """Return the swarm's charter with other terms."""
     return msgspec.structs.replace(swarm.charter, **fields)
+
+
+def digest(name: str) -> bytes:
+    """Return 32 bytes that stand for something with this name."""
+    return hashlib.sha256(name.encode()).digest()
+
+
+def contribution(
+    swarm: Swarm, author: int, *, number: int = 1, attempt: int = 1, samples: int = 10, base: bytes = b""
+) -> e.Contribution:
+    """Return a contribution that starts from the initial model unless told otherwise; its update is named by both."""
+    task = swarm.charter.task
+    return e.Contribution(
+        round=number,
+        attempt=attempt,
+        base_height=0,
+        base_digest=base or task.initial_model,
+        update_digest=digest(f"update {number}/{attempt} of {author}"),
+        update_bytes=swarm.charter.model_bytes,
+        samples=samples,
+        metrics=(),
+        privacy=(0, 0, 0),
+        code_digest=task.digest,
+        data_digest=digest(f"data of {author}"),
+    )
+
+
+class Feeds:
+    """Every member's feed: writes the next signed leaf of a member."""
+
+    def __init__(self, swarm: Swarm) -> None:
+        self._swarm = swarm
+        self.ends = dict.fromkeys(range(len(swarm.identities)), (0, swarm.signed.ledger_id))
+
+    def write(self, author: int, body: msgspec.Struct, *, advance: bool = True) -> bytes:
+        """Return the leaf that continues a feed. Without `advance` the next one takes the same place: a fork."""
+        kinds: dict[type[msgspec.Struct], int] = {
+            e.Contribution: e.CONTRIBUTION,
+            e.Attest: e.ATTEST,
+            e.Evaluation: e.EVALUATION,
+        }
+        who = self._swarm.identities[author]
+        seq, prev = self.ends[author]
+        entry = e.sign_entry(
+            who.id_key,
+            ledger_id=self._swarm.signed.ledger_id,
+            author=who.node,
+            kind=kinds[type(body)],
+            seq=seq,
+            prev=prev,
+            ts_ms=self._swarm.charter.created_ms,
+            body=body,
+        )
+        if advance:
+            self.ends[author] = (seq + 1, entry.id)
+        return entry.encode()
+
+
+def certify(swarm: Swarm, header: Header, *, kind: int = FINALIZE, signers: Sequence[int] | None = None) -> Certificate:
+    """Return a certificate for a block, of a quorum unless told otherwise."""
+    chosen = tuple(range(swarm.charter.quorum)) if signers is None else tuple(signers)
+    message = vote_message(swarm.signed.ledger_id, header.epoch, header.view, kind, header.hash)
+    signatures = tuple(swarm.identities[i].vote_key.sign(message) for i in chosen)
+    return Certificate(header.epoch, header.view, kind, header.hash, chosen, signatures)

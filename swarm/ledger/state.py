@@ -21,7 +21,7 @@ from swarm import codec
 from swarm.charter import SignedCharter
 from swarm.errors import Reject
 from swarm.ledger import entry as e
-from swarm.ledger.block import Certificate, Header
+from swarm.ledger.block import FINALIZE, Certificate, Header
 from swarm.ledger.merkle import Frontier, leaf_hash
 from swarm.machine import NodeId
 from swarm.mixing.average import integer_weights
@@ -390,8 +390,9 @@ def _apply_cert(state: State, entry: e.Entry, leaf: bytes, header: Header) -> St
     if derived_leaf(state, e.BLOCK_CERT, body, header.time_ms) != leaf:
         raise Reject(f"couldn't accept block {header.height}: its certificate entry is not in its derived form")
     certificate = codec.decode(body.certificate, Certificate, limit=e.ENTRY_BYTES_MAX)
-    if certificate.block != certified.hash:
-        raise Reject(f"couldn't accept block {header.height}: the certificate it records is for another block")
+    if certificate.kind != FINALIZE or certificate.block != certified.hash:
+        # A quorum may have notarized a block that never became final: on record it would look like a second history.
+        raise Reject(f"couldn't accept block {header.height}: what it records does not finalize the block it names")
     return apply_derived(state, e.BLOCK_CERT, body, header.time_ms)
 
 
