@@ -211,8 +211,8 @@ class Replica:
         if state.close is not None and len(state.attests) >= self._charter.quorum:
             waiting = [c.node for c in self._charter.members if c.node not in state.attests]
             settled = all(self._witness.silent(node, now) for node in waiting)
-            return settled or now - oldest >= ATTEST_GATHER_S
-        return now - oldest >= GATHER_S
+            return settled or now >= oldest + ATTEST_GATHER_S  # the very sum that `next_wake` names
+        return now >= oldest + GATHER_S
 
     def next_wake(self, now: float) -> float | None:
         """Return when a gathering period ends."""
@@ -416,8 +416,13 @@ class Replica:
                 if verdict:
                     return Invalid(f"the update of {card.name} is {e.REASONS[verdict]}")
             elif placed is not None and reason == e.UNUSABLE:
-                if self._weigh(opened, placed) == 0:
+                verdict = self._weigh(opened, placed)
+                if verdict == 0:
                     return Invalid(f"the update of {card.name} is called unusable and is not")
+                # Taken at its word, a leader could leave out whom it likes while the others' bytes are on their way.
+                if verdict is None and not self._given_up(opened, card.node, placed, now, state.time_ms):
+                    moving = self._witness.moving(Digest(placed.body.update_digest), now)
+                    return Wait(f"the update of {card.name} has not arrived", progressing=moving)
             elif reason != e.OTHER_BASE and not self._given_up(opened, card.node, placed, now, state.time_ms):
                 return Wait(f"{card.name} is still making progress", progressing=True)
         return Valid()

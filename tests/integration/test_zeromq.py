@@ -436,11 +436,11 @@ def test_links_that_come_and_go_do_not_stall_the_others(sites: tuple[Site, Site,
 def test_a_plaintext_client_costs_an_incident_and_nothing_else(sites: tuple[Site, Site, Site]) -> None:
     a, b, _ = sites
     link(a, b)
-    contexts = []
+    clients = []
     for _ in range(20):
         # libzmq does not tell of every plaintext handshake it refuses; a client that keeps trying is always told of.
         context, dealer = plain_dealer(a.endpoint)
-        contexts.append(context)
+        clients.append((context, dealer))
         dealer.send(b"psst")
         with contextlib.suppress(AssertionError):
             until(lambda: bool(a.told("handshake_protocol")), a, b, timeout_s=1.0)
@@ -449,7 +449,7 @@ def test_a_plaintext_client_costs_an_incident_and_nothing_else(sites: tuple[Site
     assert "does not speak CURVE" in text
     # The address is known only while the connection lasts, which the refusal may outlive.
     assert "127.0.0.1:" in text or "an unknown address" in text
-    for context in contexts:
+    for context, _ in clients:
         context.destroy(linger=0)
     assert a.frames() == [b"hello"]
     assert a.send(b, b"going on")

@@ -575,9 +575,9 @@ def test_a_block_with_an_undecodable_entry_is_refused() -> None:
 
 def recorded(before: State, certified: Header, certificate: Certificate) -> State:
     """Accept a block that puts a certificate on record."""
-    body = e.BlockCert(certified.encode(), codec.encode(certificate))
-    after = apply_derived(before, e.BLOCK_CERT, body, T0 + 50)
-    return accept(before, after, [derived_leaf(before, e.BLOCK_CERT, body, T0 + 50)], T0 + 50)
+    body, time_ms = e.BlockCert(certified.encode(), codec.encode(certificate)), before.time_ms + 1
+    after = apply_derived(before, e.BLOCK_CERT, body, time_ms)
+    return accept(before, after, [derived_leaf(before, e.BLOCK_CERT, body, time_ms)], time_ms)
 
 
 def test_a_block_may_record_the_certificate_of_one_below_it_once() -> None:

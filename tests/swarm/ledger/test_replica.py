@@ -1,0 +1,549 @@
+"""One member's copy: what it builds others accept, and what it does not know yet delays its vote and nothing else.
+
+Four replicas agree on blocks by hand: one builds, the others judge, all are told that it is final.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import msgspec
+import pytest
+
+from swarm.errors import LedgerError, Reject
+from swarm.ledger import entry as e
+from swarm.ledger import replica as module
+from swarm.ledger.block import NOTARIZE, Block, Certificate, FinalBlock, Header
+from swarm.ledger.consensus import Invalid, Valid, Verdict, Wait
+from swarm.ledger.replica import ATTEST_GATHER_S, GATHER_S, PENDING_PER_AUTHOR_MAX, Pending, Replica
+from swarm.machine import Digest, NodeId
+from tests.builders import Feeds, Swarm, certify, contribution, digest, make_swarm
+from topologies.world.clock import EPOCH_S
+
+SWARM = make_swarm(4)
+MODEL, OTHER_MODEL = digest("model 1"), digest("another model 1")
+NOW = EPOCH_S
+NODES = [who.node for who in SWARM.identities]
+
+
+@dataclass(slots=True)
+class Knowledge:
+    """A witness that is told what to say. Updates it was told nothing about are `otherwise`."""
+
+    otherwise: bool | None = True
+    updates: dict[Digest, bool | None] = field(default_factory=dict)
+    arriving: list[Digest] = field(default_factory=list)
+    gone: list[NodeId] = field(default_factory=list)
+
+    def absent(self, node: NodeId, now: float) -> bool:
+        return node in self.gone
+
+    def usable(self, digest: Digest) -> bool | None:
+        return self.updates.get(digest, self.otherwise)
+
+    def moving(self, digest: Digest, now: float) -> bool:
+        return digest in self.arriving
+
+    def silent(self, node: NodeId, now: float) -> bool:
+        return node in self.gone
+
+
+class Table:
+    """A replica for every member, and the chain they have agreed on."""
+
+    def __init__(self, swarm: Swarm = SWARM) -> None:
+        self.swarm = swarm
+        self.feeds = Feeds(swarm)
+        self.knowledge = [Knowledge() for _ in swarm.identities]
+        self.replicas = [Replica(swarm.signed, knowledge) for knowledge in self.knowledge]
+        self.tip: Header | None = None
+        self.view = 0
+
+    def tell(self, leaf: bytes, now: float = NOW) -> None:
+        for replica in self.replicas:
+            assert replica.admit(leaf, now) is not None
+
+    def contribute(self, *authors: int, **fields: int | bytes) -> None:
+        for author in authors:
+            self.tell(self.feeds.write(author, contribution(self.swarm, author, **fields)))  # type: ignore[arg-type]
+
+    def attest(self, *authors: int, model: bytes = MODEL) -> None:
+        state = self.replicas[0].head
+        assert state.close is not None
+        for author in authors:
+            self.tell(self.feeds.write(author, e.Attest(state.round, state.close.index, model, 128, (), b"")))
+
+    def build(self, proposer: int = 0, now: float = NOW) -> tuple[Block, Header]:
+        self.view += 1
+        parent = self.swarm.signed.ledger_id if self.tip is None else self.tip.hash
+        built = self.replicas[proposer].build(self.tip, parent, self.view, (), now)
+        assert built is not None
+        header, leaves = built
+        return Block(header.encode(), leaves, (), proposer, b""), header
+
+    def verdicts(self, block: Block, header: Header, now: float = NOW) -> list[Verdict]:
+        return [replica.judge(block, header, now) for replica in self.replicas]
+
+    def finalize(self, block: Block, header: Header, now: float = NOW) -> None:
+        for replica in self.replicas:
+            replica.finalized(FinalBlock(block, (certify(self.swarm, header),)), header, now)
+        self.tip = header
+
+    def agree(self, proposer: int = 0, now: float = NOW) -> list[int]:
+        """Build, judge and finalize one block; return the kinds of its entries."""
+        block, header = self.build(proposer, now)
+        assert self.verdicts(block, header, now) == [Valid()] * len(self.replicas)
+        self.finalize(block, header, now)
+        assert len({replica.head.digest() for replica in self.replicas}) == 1
+        return kinds(block)
+
+
+def kinds(block: Block) -> list[int]:
+    return [e.decode_entry(leaf).kind for leaf in block.leaves]
+
+
+def update(author: int, swarm: Swarm = SWARM) -> Digest:
+    return Digest(contribution(swarm, author).update_digest)
+
+
+def close_of(block: Block) -> e.RoundClose:
+    entry = e.decode_entry(block.leaves[-1])
+    assert entry.kind == e.ROUND_CLOSE
+    return msgspec.msgpack.decode(entry.body, type=e.RoundClose)
+
+
+# --- building and judging -----------------------------------------------------------------------------------------
+
+
+def test_what_one_replica_builds_the_others_accept_round_after_round() -> None:
+    table = Table()
+    model = SWARM.charter.task.initial_model
+    for number in (1, 2, 3):
+        table.contribute(0, 1, 2, 3, number=number, base=model)
+        first = [] if number == 1 else [e.BLOCK_CERT]
+        assert table.agree(proposer=number) == [*first, *[e.CONTRIBUTION] * 4, e.ROUND_CLOSE]
+        model = digest(f"model {number}")
+        table.attest(0, 1, 2, 3, model=model)
+        assert table.agree(proposer=0) == [e.BLOCK_CERT, *[e.ATTEST] * 4, e.ROUND_COMMIT]
+        head = table.replicas[3].head
+        assert (head.committed.round, head.committed.model) == (number, model)
+    assert table.replicas[0].head.complete
+    assert not table.replicas[0].wants_block(table.replicas[0].head.ledger_id, NOW)
+
+
+def test_a_block_is_dated_after_its_parent_even_if_the_clock_went_back() -> None:
+    table = Table()
+    table.agree(now=NOW)
+    before = table.replicas[0].head.time_ms
+    table.agree(now=NOW - 100)
+    assert table.replicas[0].head.time_ms == before + 1
+
+
+def test_a_replica_that_does_not_know_the_parent_builds_nothing_and_wants_nothing() -> None:
+    replica = Table().replicas[0]
+    assert replica.build(None, digest("nobody's block"), 1, (), NOW) is None
+    assert not replica.wants_block(digest("nobody's block"), NOW)
+
+
+def test_a_block_dated_in_the_future_waits() -> None:
+    table = Table()
+    skew_s = SWARM.charter.ledger.max_skew_ms / 1000
+    block, header = table.build(now=NOW + skew_s + 1)
+    assert table.replicas[1].judge(block, header, NOW) == Wait("it is dated in the future")
+    assert table.replicas[1].judge(block, header, NOW + 1.5) == Valid()
+
+
+def test_a_block_that_breaks_the_rules_is_invalid_and_so_is_what_extends_it() -> None:
+    table = Table()
+    table.contribute(0)
+    block, header = table.build()
+    bad_header = replace(header, state_hash=digest("state"))
+    bad = msgspec.structs.replace(block, header=bad_header.encode())
+    verdict = table.replicas[1].judge(bad, bad_header, NOW)
+    assert isinstance(verdict, Invalid)
+    assert "its state is not what follows" in verdict.reason
+    table.replicas[1].observe(bad, bad_header)
+    child = replace(header, height=2, parent_hash=bad_header.hash)
+    verdict = table.replicas[1].judge(block, child, NOW)
+    assert verdict == Invalid("couldn't accept block 2: the block it extends is not acceptable")
+    assert table.replicas[1].judge(block, header, NOW) == Valid(), "the good one still is"
+
+
+def test_a_block_may_extend_one_that_is_only_observed() -> None:
+    table = Table()
+    table.contribute(0)
+    block, header = table.build()
+    judge = table.replicas[2]
+    judge.observe(block, header)
+    table.tip = header
+    child, child_header = table.build()
+    assert judge.judge(child, child_header, NOW) == Valid()
+    assert judge.head.height == 0, "nothing is final"
+
+
+def test_an_unsigned_entry_in_a_block_is_invalid() -> None:
+    table = Table()
+    table.contribute(0)
+    block, header = table.build()
+    forged = msgspec.structs.replace(e.decode_entry(block.leaves[0]), ts_ms=1).encode()
+    verdict = table.replicas[1].judge(msgspec.structs.replace(block, leaves=(forged,)), header, NOW)
+    assert isinstance(verdict, Invalid)
+    assert "entry 0 of" in verdict.reason
+
+
+@pytest.mark.parametrize("case", ["few", "forged", "notarized"])
+def test_a_recorded_certificate_that_no_quorum_signed_is_invalid(case: str) -> None:
+    table = Table()
+    block, header = table.build()
+    good = certify(SWARM, header)
+    wrong: dict[str, Certificate] = {
+        "few": certify(SWARM, header, signers=(0, 1)),
+        "forged": msgspec.structs.replace(good, signatures=(*good.signatures[:2], good.signatures[0])),
+        "notarized": certify(SWARM, header, kind=NOTARIZE),
+    }
+    for replica in table.replicas[1:]:
+        replica.finalized(FinalBlock(block, (good,)), header, NOW)
+    table.replicas[0].finalized(FinalBlock(block, (wrong[case],)), header, NOW)
+    table.tip = header
+    following, following_header = table.build(proposer=0)
+    assert kinds(following) == [e.BLOCK_CERT]
+    for verdict in table.verdicts(following, following_header)[1:]:
+        assert isinstance(verdict, Invalid)
+
+
+# --- what only the witness knows ----------------------------------------------------------------------------------
+
+
+def test_a_vote_waits_for_the_bytes_and_says_whether_they_are_on_their_way() -> None:
+    table = Table()
+    table.contribute(0, 1, 2, 3)
+    block, header = table.build()
+    knowledge, judge = table.knowledge[1], table.replicas[1]
+    knowledge.updates[update(2)] = None
+    assert judge.judge(block, header, NOW) == Wait("the update of site-2 has not arrived", progressing=False)
+    knowledge.arriving.append(update(2))
+    assert judge.judge(block, header, NOW) == Wait("the update of site-2 has not arrived", progressing=True)
+    knowledge.updates[update(2)] = True
+    assert judge.judge(block, header, NOW) == Valid()
+
+
+def test_a_close_with_an_unusable_update_is_invalid_for_whoever_read_it() -> None:
+    table = Table()
+    table.contribute(0, 1, 2, 3)
+    block, header = table.build()
+    table.knowledge[1].updates[update(2)] = False
+    assert table.replicas[1].judge(block, header, NOW) == Invalid("the update of site-2 is unusable")
+
+
+def test_an_unusable_update_is_rejected_by_name_and_nobody_waits_for_another() -> None:
+    table = Table()
+    table.contribute(0, 1, 2, 3)
+    for knowledge in table.knowledge:
+        knowledge.updates[update(3)] = False
+    block, header = table.build()
+    close = close_of(block)
+    assert [index for index, _ in close.included] == [1, 2, 3]
+    assert close.rejected == ((4, e.UNUSABLE),)
+    assert table.verdicts(block, header) == [Valid()] * 4
+
+
+def test_an_update_of_the_wrong_size_is_unusable_whatever_the_witness_says() -> None:
+    table = Table()
+    table.contribute(0, 1, 2)
+    table.tell(table.feeds.write(3, msgspec.structs.replace(contribution(SWARM, 3), update_bytes=127)))
+    block, header = table.build()
+    assert close_of(block).rejected == ((4, e.UNUSABLE),)
+    assert table.verdicts(block, header) == [Valid()] * 4
+
+
+def test_a_good_update_that_is_called_unusable_is_defended() -> None:
+    table = Table()
+    table.contribute(0, 1, 2, 3)
+    table.knowledge[0].updates[update(3)] = False
+    block, header = table.build(proposer=0)
+    verdicts = table.verdicts(block, header)
+    assert verdicts[1:] == [Invalid("the update of site-3 is called unusable and is not")] * 3
+
+
+def test_whoever_has_not_read_an_update_does_not_call_it_unusable() -> None:
+    table = Table()
+    table.contribute(0, 1, 2, 3)
+    table.knowledge[0].updates[update(3)] = False
+    block, header = table.build(proposer=0)
+    knowledge, judge = table.knowledge[1], table.replicas[1]
+    knowledge.updates[update(3)] = None
+    assert judge.judge(block, header, NOW) == Wait("the update of site-3 has not arrived", progressing=False)
+    knowledge.arriving.append(update(3))
+    assert judge.judge(block, header, NOW) == Wait("the update of site-3 has not arrived", progressing=True)
+    knowledge.arriving.clear()
+    knowledge.gone.append(NODES[3])
+    assert judge.judge(block, header, NOW) == Valid(), "its site is gone: nobody will ever read it"
+
+
+def test_a_contribution_from_another_model_is_rejected_for_that_by_everybody() -> None:
+    table = Table()
+    table.contribute(0, 1, 2)
+    table.contribute(3, base=OTHER_MODEL)
+    for knowledge in table.knowledge:
+        knowledge.updates[update(3)] = None  # its bytes do not matter
+    block, header = table.build()
+    assert close_of(block).rejected == ((4, e.OTHER_BASE),)
+    assert table.verdicts(block, header) == [Valid()] * 4
+
+
+def test_a_silent_site_is_left_out_only_when_its_patience_is_over() -> None:
+    table = Table()
+    table.contribute(0, 1, 2)
+    block, _ = table.build()
+    assert e.ROUND_CLOSE not in kinds(block), "site 3 may still come"
+    table.knowledge[0].gone.append(NODES[3])
+    block, header = table.build()
+    assert close_of(block).missing == (bytes(NODES[3]),)
+    assert table.verdicts(block, header) == [Valid(), *[Wait("site-3 is still making progress", True)] * 3]
+    for knowledge in table.knowledge[1:]:
+        knowledge.gone.append(NODES[3])
+    assert table.verdicts(block, header) == [Valid()] * 4
+
+
+def test_a_contribution_whose_bytes_are_lost_with_its_site_is_unavailable() -> None:
+    table = Table()
+    table.contribute(0, 1, 2, 3)
+    for knowledge in table.knowledge:
+        knowledge.updates[update(3)] = None
+    assert e.ROUND_CLOSE not in kinds(table.build()[0])
+    for knowledge in table.knowledge:
+        knowledge.gone.append(NODES[3])
+        knowledge.arriving.append(update(3))
+    assert e.ROUND_CLOSE not in kinds(table.build()[0]), "somebody else is still sending it"
+    for knowledge in table.knowledge:
+        knowledge.arriving.clear()
+    block, header = table.build()
+    assert close_of(block).rejected == ((4, e.UNAVAILABLE),)
+    assert table.verdicts(block, header) == [Valid()] * 4
+
+
+def test_after_the_deadline_nobody_is_waited_for() -> None:
+    table = Table()
+    table.contribute(0, 1)
+    deadline = (SWARM.charter.created_ms + SWARM.charter.round.deadline_ms) / 1000
+    assert e.ROUND_CLOSE not in kinds(table.build(now=deadline - 1)[0])
+    block, header = table.build(now=deadline)
+    assert close_of(block).missing == tuple(bytes(node) for node in NODES[2:])
+    assert table.verdicts(block, header, now=deadline) == [Valid()] * 4
+
+
+def test_a_round_does_not_close_with_fewer_than_the_charter_asks_for() -> None:
+    table = Table(make_swarm(4, min_contributions=3))
+    table.contribute(0, 1)
+    late = NOW + 10_000
+    assert e.ROUND_CLOSE not in kinds(table.build(now=late)[0])
+    table.contribute(2)
+    assert close_of(table.build(now=late)[0]).included == ((1, 10), (2, 10), (3, 10))
+
+
+# --- when a block is worth it -------------------------------------------------------------------------------------
+
+
+def wants(table: Table, now: float) -> bool:
+    return table.replicas[0].wants_block(table.replicas[0].head.ledger_id if table.tip is None else table.tip.hash, now)
+
+
+def test_entries_that_complete_nothing_are_gathered_for_a_second() -> None:
+    table = Table()
+    assert not wants(table, NOW)
+    assert table.replicas[0].next_wake(NOW) is None
+    table.contribute(0)
+    assert not wants(table, NOW + GATHER_S - 0.01)
+    assert table.replicas[0].next_wake(NOW + 0.5) == NOW + GATHER_S
+    assert wants(table, NOW + GATHER_S)
+    table.agree()
+    assert not wants(table, NOW + GATHER_S), "they are final"
+    assert table.replicas[0].next_wake(NOW) is None
+
+
+def test_a_round_that_is_ready_waits_for_nothing() -> None:
+    table = Table()
+    table.contribute(0, 1, 2)
+    assert not wants(table, NOW)
+    table.contribute(3)
+    assert wants(table, NOW)
+
+
+def test_a_quorum_of_attests_waits_a_moment_for_those_who_are_still_there() -> None:
+    table = Table()
+    table.contribute(0, 1, 2, 3)
+    table.agree()
+    table.attest(0, 1, 2)
+    assert not wants(table, NOW + ATTEST_GATHER_S / 2)
+    assert table.replicas[0].next_wake(NOW) == NOW + ATTEST_GATHER_S
+    assert wants(table, NOW + ATTEST_GATHER_S)
+    table.knowledge[0].gone.append(NODES[3])
+    assert wants(table, NOW), "site 3 is gone"
+    table.knowledge[0].gone.clear()
+    table.attest(3)
+    assert wants(table, NOW), "all are in"
+
+
+# --- entries that wait --------------------------------------------------------------------------------------------
+
+
+def test_entries_are_taken_in_any_order_and_used_in_their_authors() -> None:
+    table = Table()
+    leaves = [table.feeds.write(0, contribution(SWARM, 0, attempt=attempt)) for attempt in (1, 2, 3)]
+    replica = table.replicas[0]
+    assert isinstance(replica.admit(leaves[2], NOW), Pending)
+    assert isinstance(replica.admit(leaves[1], NOW), Pending)
+    assert list(replica.pending(replica.head)) == []
+    assert replica.feed_heads()[0] == (bytes(NODES[0]), 0), "what is lacking begins at 0"
+    assert isinstance(replica.admit(leaves[0], NOW), Pending)
+    assert [pending.leaf for pending in replica.pending(replica.head)] == leaves
+    assert replica.feed_heads()[0] == (bytes(NODES[0]), 3)
+    assert replica.entries_from(NODES[0], 1) == leaves[1:]
+    assert replica.entries_from(NODES[0], 3) == []
+    following = replica.next_entry(NODES[0])
+    assert (following.seq, following.prev) == table.feeds.ends[0]
+    assert [author for author, _ in replica.bodies(e.Contribution)] == [NODES[0]] * 3
+    assert list(replica.bodies(e.Attest)) == []
+
+
+def test_the_same_entry_is_new_once_and_never_after_it_is_final() -> None:
+    table = Table()
+    leaf = table.feeds.write(0, contribution(SWARM, 0))
+    table.tell(leaf)
+    assert table.replicas[0].admit(leaf, NOW) is None
+    table.agree()
+    assert table.replicas[0].admit(leaf, NOW) is None
+    assert list(table.replicas[0].pending(table.replicas[0].head)) == []
+
+
+def test_one_author_can_make_a_replica_keep_so_much_and_no_more() -> None:
+    table = Table()
+    table.contribute(1)
+    replica = table.replicas[0]
+    for _ in range(PENDING_PER_AUTHOR_MAX + 5):
+        replica.admit(table.feeds.write(0, e.Evaluation(0, MODEL, 1, ())), NOW)
+    assert replica.feed_heads()[0] == (bytes(NODES[0]), PENDING_PER_AUTHOR_MAX)
+    far = Feeds(SWARM)
+    far.ends[2] = (PENDING_PER_AUTHOR_MAX, MODEL)
+    assert replica.admit(far.write(2, contribution(SWARM, 2)), NOW) is None
+    assert replica.entries_from(NODES[2], PENDING_PER_AUTHOR_MAX) == []
+    table.tip = None
+    block, header = table.build()
+    for other in table.replicas:
+        other.finalized(FinalBlock(block, ()), header, NOW)
+    assert replica.admit(table.feeds.write(0, e.Evaluation(0, MODEL, 1, ())), NOW) is not None, "there is room again"
+
+
+def test_what_no_member_signed_is_refused() -> None:
+    replica = Table().replicas[0]
+    stranger = make_swarm(4, first=100)
+    with pytest.raises(Reject, match="is not a member"):
+        replica.admit(Feeds(stranger).write(0, contribution(stranger, 0)), NOW)
+    entry = e.decode_entry(Feeds(SWARM).write(0, contribution(SWARM, 0)))
+    with pytest.raises(Reject, match="entry 0 of"):
+        replica.admit(msgspec.structs.replace(entry, ts_ms=5).encode(), NOW)
+    with pytest.raises(Reject):
+        replica.admit(b"\xc1", NOW)
+    assert list(replica.pending(replica.head)) == []
+    assert replica.forks == {}
+
+
+def test_a_forked_feed_is_on_record_and_whoever_passed_it_on_is_not_blamed() -> None:
+    table = Table()
+    first = table.feeds.write(0, contribution(SWARM, 0, samples=1), advance=False)
+    second = table.feeds.write(0, contribution(SWARM, 0, samples=2), advance=False)
+    third = table.feeds.write(0, contribution(SWARM, 0, samples=3))
+    replica = table.replicas[1]
+    assert isinstance(replica.admit(first, NOW), Pending)
+    assert replica.admit(second, NOW) is None
+    assert replica.admit(third, NOW) is None
+    assert replica.forks == {NODES[0]: (first, second)}
+    assert [pending.leaf for pending in replica.pending(replica.head)] == [first]
+
+
+def test_a_fork_ends_with_the_branch_that_became_final() -> None:
+    table = Table()
+    ours = table.feeds.write(0, contribution(SWARM, 0, samples=1), advance=False)
+    theirs = table.feeds.write(0, contribution(SWARM, 0, samples=2))
+    table.replicas[0].admit(ours, NOW)
+    for replica in table.replicas[1:]:
+        replica.admit(theirs, NOW)
+    block, header = table.build(proposer=1)
+    assert table.verdicts(block, header) == [Valid()] * 4
+    table.finalize(block, header)
+    assert list(table.replicas[0].pending(table.replicas[0].head)) == []
+    table.contribute(0, attempt=2)
+    assert table.agree(proposer=0) == [e.BLOCK_CERT, e.CONTRIBUTION]
+
+
+def test_a_block_holds_as_many_entries_as_fit_and_the_rest_comes_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = Table()
+    table.contribute(0, 1, 2)
+    leaf = len(next(table.replicas[0].pending(table.replicas[0].head)).leaf)
+    monkeypatch.setattr(module, "BLOCK_BYTES_MAX", module.RESERVED_BYTES + 2 * leaf)
+    assert table.agree() == [e.CONTRIBUTION] * 2
+    monkeypatch.undo()
+    assert table.agree() == [e.BLOCK_CERT, e.CONTRIBUTION]
+
+
+# --- finality -----------------------------------------------------------------------------------------------------
+
+
+def test_final_blocks_are_handed_on_once_and_in_order() -> None:
+    table = Table()
+    table.agree()
+    table.contribute(0)
+    table.agree()
+    assert [header.height for header, _ in table.replicas[0].take_final()] == [1, 2]
+    assert table.replicas[0].take_final() == []
+
+
+def test_a_final_block_that_was_never_judged_is_followed_all_the_same() -> None:
+    table = Table()
+    table.contribute(0, 1, 2, 3)
+    for knowledge in table.knowledge[1:]:
+        knowledge.otherwise = None  # a laggard holds no bytes, and need not
+    block, header = table.build()
+    late = Replica(SWARM.signed, Knowledge(otherwise=None))
+    late.finalized(FinalBlock(block, (certify(SWARM, header),)), header, NOW)
+    assert late.head.close is not None
+    assert late.head.digest() == header.state_hash
+
+
+def test_a_certified_block_that_breaks_the_rules_is_an_error_of_the_ledger() -> None:
+    table = Table()
+    block, header = table.build()
+    bad = replace(header, state_hash=digest("state"))
+    with pytest.raises(LedgerError, match="couldn't follow the ledger past height 0") as caught:
+        table.replicas[1].finalized(FinalBlock(block, ()), bad, NOW)
+    assert "keep the evidence" in caught.value.hint
+
+
+def chain_of(table: Table) -> Sequence[tuple[FinalBlock, Header]]:
+    return [(FinalBlock(block, (certify(SWARM, header),)), header) for header, block in table.replicas[0].take_final()]
+
+
+def test_a_restored_replica_stands_where_it_stood_and_checks_signatures_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    table = Table()
+    table.contribute(0, 1, 2, 3)
+    table.agree()
+    table.attest(0, 1, 2)
+    table.agree()
+    checked: list[int] = []
+    verify = e.verify_entry
+
+    def counted(entry: e.Entry, key: bytes, ledger_id: bytes) -> None:
+        checked.append(entry.seq)
+        verify(entry, key, ledger_id)
+
+    monkeypatch.setattr(e, "verify_entry", counted)
+    again = Replica(SWARM.signed, Knowledge())
+    for final, header in chain_of(table):
+        again.restore(final, header)
+    assert again.head == table.replicas[0].head
+    assert checked == [], "they were checked before they were written"
+    again.admit(table.feeds.write(3, contribution(SWARM, 3, number=2, base=MODEL)), NOW)
+    assert len(checked) == 1
