@@ -7,6 +7,7 @@ does. Stores are byte strings in the test. Time is simulated seconds.
 import heapq
 import itertools
 import random
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -738,27 +739,6 @@ def test_a_partial_offer_is_asked_for_its_leaves_only_however_short_its_bitmap()
 
 
 @pytest.mark.parametrize("size", [MIB, 8 * MIB])
-def test_chunks_that_come_after_their_request_was_given_up_are_nobodys_fault(size: int) -> None:
-    data, blob = blob_of(size)
-    here, first = fetching(blob, A)
-    owed = list(wants(first))
-    # Nothing comes for eleven seconds: the link is stalled, not dead. The peer is searched, and asked again.
-    assert said(here.step(REQUEST_S + 1)) == [(A, m.GetLeaves(blob.digest))]
-    now = REQUEST_S + 1.5
-    owed += wants(here.on_message(A, m.Have(blob.digest, blob.size, b""), None, now))
-    assert len(owed) >= 2
-    while owed:
-        _, start, length = owed.pop(0)
-        for offset in range(start, start + length, CHUNK):
-            effects = here.on_message(
-                A, m.ChunkHeader(blob.digest, offset), data[offset : min(offset + CHUNK, start + length)], now
-            )
-            owed += wants(effects)
-    assert here.take_faults() == []
-    assert here.has(blob.digest)
-
-
-@pytest.mark.parametrize("size", [MIB, 8 * MIB])
 def test_chunks_that_were_queued_when_a_link_broke_are_nobodys_fault(size: int) -> None:
     data, blob = blob_of(size)
     here, first = fetching(blob, A)
@@ -799,3 +779,273 @@ def test_random_messages_of_a_hostile_peer_never_raise_and_never_seal_wrong_byte
             here.take_faults()
         assert here.progress(blob.digest) is not None
         assert data
+
+
+# --- many at once ---------------------------------------------------------------------------------------------------
+
+
+class SharedUplink(dict[tuple[int, int], float]):
+    """One queue for all a site sends: its uplink is what is scarce, not each of its links."""
+
+    def get(self, key: tuple[int, int], default: float = 0.0) -> float:  # type: ignore[override]
+        return super().get((key[0], key[0]), default)
+
+    def __setitem__(self, key: tuple[int, int], value: float) -> None:
+        super().__setitem__((key[0], key[0]), value)
+
+    def __getitem__(self, key: tuple[int, int]) -> float:
+        return super().__getitem__((key[0], key[0]))
+
+
+def author_uploads(mebibytes: int, rate: float, *, shared: bool) -> float:
+    """Return how many times the author sends its blob until four others have it."""
+    data, blob = blob_of(mebibytes * MIB)
+    net = Wire(5, rate=rate)
+    if shared:
+        net._free_at = SharedUplink()
+    net.connect()
+    net.hold(0, data, blob)
+    net.want(blob, 1, 2, 3, 4)
+    assert net.run(200, lambda: net.complete(blob))
+    assert all(site.sealed[blob.digest] == data for site in net.sites[1:])
+    assert all(not site.faults for site in net.sites)
+    return sum(count for (a, _), count in net.sent_bytes.items() if a == 0) / blob.size
+
+
+def test_four_peers_behind_one_uplink_share_what_the_author_sends_once() -> None:
+    assert author_uploads(32, 5e6, shared=True) <= 1.6
+
+
+def test_a_holder_that_serves_slowly_does_not_delay_the_end() -> None:
+    data, blob = blob_of(8 * MIB)
+    net = Wire(3, rate=10e6)
+    net._free_at = SlowFrom(0, 40.0)
+    net.connect()
+    net.hold(0, data, blob)
+    net.hold(2, data, blob)
+    net.want(blob, 1)
+    assert net.run(60, lambda: net.complete(blob))
+    # A leaf at a fortieth of the pace takes 4.2 s.
+    assert net.now < 4
+    assert net.sites[1].faults == []
+
+
+class SlowFrom(dict[tuple[int, int], float]):
+    """Whatever one site sends takes longer by a factor."""
+
+    def __init__(self, site: int, factor: float):
+        super().__init__()
+        self.site, self.factor = site, factor
+
+    def __setitem__(self, key: tuple[int, int], value: float) -> None:
+        before = self.get(key, 0.0)
+        super().__setitem__(key, before + (value - before) * self.factor if key[0] == self.site else value)
+
+
+def test_a_link_slower_than_any_timeout_still_delivers() -> None:
+    """At 10 kB/s a chunk takes 26 s, longer than a request may go unanswered on a link of usual pace."""
+    data, blob = blob_of(MIB)
+    net = Wire(2, rate=10e3)
+    net.connect()
+    net.hold(0, data, blob)
+    net.want(blob, 1)
+    assert net.run(600, lambda: net.complete(blob))
+    assert net.now < 2.5 * blob.size / 10e3
+    assert net.sites[1].faults == []
+
+
+def test_an_idle_link_keeps_its_window() -> None:
+    data, blob = blob_of(16 * MIB)
+    later_data, later = blob_of(16 * MIB, seed=1)
+    net = Wire(2, rate=50e6, latency_s=0.02)
+    net.connect()
+    net.hold(0, data, blob)
+    net.want(blob, 1)
+    assert net.run(20, lambda: net.complete(blob))
+    first_s = net.now
+    net.run(60)
+    started = net.now
+    net.hold(0, later_data, later)
+    net.want(later, 1)
+    assert net.run(20, lambda: net.complete(later))
+    assert net.now - started <= first_s
+
+
+def test_a_silent_holder_is_not_asked_for_the_hashes_again_while_another_is_there() -> None:
+    _, blob = blob_of(MIB)
+    here = transfer()
+    for holder in (A, C):
+        here.link(holder, True, 0.0)
+        here.on_message(holder, m.Have(blob.digest, blob.size, b""), None, 0.0)
+    assert said(here.want(blob.digest, blob.size, 0.0)) == [(A, m.GetLeaves(blob.digest))]
+    asked = [to for tenth in range(1, 130) for to, _ in said(here.step(tenth / 10))]
+    assert C in asked
+
+
+def test_a_leaf_with_a_hole_is_blamed_once_and_asked_for_anew() -> None:
+    data, blob = blob_of(MIB)
+    here, first = fetching(blob, A)
+    assert wants(first) == [(A, 0, 512 * KIB)]
+    assert give(here, A, blob, data, CHUNK) == []  # The transport had no room for the first.
+    assert len(here.take_faults()) == 1
+    owed = wants(here.step(1.0))
+    assert owed[0] == (A, 0, 512 * KIB)
+    while owed:
+        _, start, length = owed.pop(0)
+        for offset in range(start, start + length, CHUNK):
+            owed += wants(give(here, A, blob, data, offset, now=1.5))
+    assert here.has(blob.digest)
+    assert here.take_faults() == []
+
+
+def test_a_chunk_of_a_blob_never_wanted_is_a_fault() -> None:
+    here = transfer()
+    here.link(A, True, 0.0)
+    here.on_message(A, m.ChunkHeader(bytes(32), 0), bytes(CHUNK), 0.0)
+    assert here.take_faults() == [(A, "a chunk at 0 that was not asked for")]
+
+
+def test_a_chunk_of_an_active_leaf_from_a_peer_that_was_not_asked_is_a_fault() -> None:
+    data, blob = blob_of(MIB)
+    here, _ = fetching(blob, A, C)
+    give(here, C, blob, data, 0)
+    assert here.take_faults() == [(C, "a chunk at 0 that was not asked for")]
+
+
+def test_a_chunk_that_comes_twice_is_no_fault() -> None:
+    data, blob = blob_of(MIB)
+    here, _ = fetching(blob, A)
+    for offset in range(0, MIB, CHUNK):
+        give(here, A, blob, data, offset)
+        assert give(here, A, blob, data, offset) == []
+    assert here.has(blob.digest)
+    assert here.take_faults() == []
+
+
+def test_a_flood_of_requests_is_refused_before_it_reads_the_disk_for_ever() -> None:
+    _, blob = blob_of(MIB)
+    there = transfer(A)
+    there.link(B, True, 0.0)
+    there.stored(blob)
+    served = sum(bool(there.on_message(B, m.Want(blob.digest, 0, MIB), None, 0.0)) for _ in range(10_000))
+    assert served == 4 + 16
+    assert len(there.take_faults()) == 10_000 - served
+
+
+def test_an_offer_of_what_is_no_digest_is_rejected() -> None:
+    here = transfer()
+    here.link(A, True, 0.0)
+    with pytest.raises(Reject, match="32 bytes"):
+        here.on_message(A, m.Have(bytes(4000), 10, b""), None, 0.0)
+
+
+def test_a_peer_that_links_late_hears_of_blobs_that_are_half_there() -> None:
+    data, blob = blob_of(2 * MIB)
+    here, _ = fetching(blob, A)
+    for offset in range(0, MIB, CHUNK):
+        give(here, A, blob, data, offset)
+    assert said(here.link(C, True, 0.0)) == [(C, m.Have(blob.digest, blob.size, b"\x01"))]
+
+
+def test_a_peer_that_greets_anew_without_having_been_missed_is_asked_again() -> None:
+    _, blob = blob_of(MIB)
+    here, first = fetching(blob, A)
+    assert wants(first) == [(A, 0, 512 * KIB)]
+    here.link(A, True, 1.0)
+    assert wants(here.on_message(A, m.Have(blob.digest, blob.size, b""), None, 1.0)) == [(A, 0, 512 * KIB)]
+
+
+def test_what_was_cancelled_is_not_fetched_twice() -> None:
+    data, blob = blob_of(2 * MIB)
+    here, _ = fetching(blob, A)
+    for offset in range(0, MIB, CHUNK):
+        give(here, A, blob, data, offset)
+    here.cancel([blob.digest])
+    assert (here.size(blob.digest), here.progress(blob.digest)) == (None, None)
+    assert said(here.want(blob.digest, blob.size, 1.0)) == [(A, m.GetLeaves(blob.digest))]
+    leaves = m.Leaves(blob.digest, blob.size, b"".join(blob.leaves))
+    assert here.on_message(A, leaves, None, 1.0) == [Check(blob.digest, blob.size, blob.leaves)]
+    asked = here.on_checked(Checked(blob.digest, (0,)), 1.0)
+    assert {offset // MIB for _, offset, _ in wants(asked)} == {1}
+    assert here.progress(blob.digest) == (MIB, 2 * MIB)
+
+
+def test_shares_of_a_complete_swarm_are_disjoint_and_cover_everything() -> None:
+    _, blob = blob_of(10 * MIB)
+    ids = [NodeId(bytes((i,)) * 32) for i in range(4)]
+    shares = []
+    for me in ids[1:]:
+        here = transfer(me)
+        for other in ids:
+            if other != me:
+                here.link(other, True, 0.0)
+        here.on_message(ids[0], m.Have(blob.digest, blob.size, b""), None, 0.0)
+        here.want(blob.digest, blob.size, 0.0)
+        here.on_message(ids[0], m.Leaves(blob.digest, blob.size, b"".join(blob.leaves)), None, 0.0)
+        shares.append({i for i in range(10) if here._fetches[blob.digest].share >> i & 1})
+    assert shares == [{0, 3, 6, 9}, {1, 4, 7}, {2, 5, 8}]
+
+
+def test_between_two_peers_nothing_is_announced_and_requests_are_few() -> None:
+    data, blob = blob_of(40 * MIB)
+    net = Wire(2, rate=100e6)
+    sent: list[m.Message] = []
+
+    def overhear(a: int, b: int, message: m.Message) -> bool:
+        sent.append(message)
+        return False
+
+    net.lost = overhear
+    net.connect()
+    net.hold(0, data, blob)
+    net.want(blob, 1)
+    assert net.run(20, lambda: net.complete(blob))
+    # One when it was made, one with the hashes.
+    assert sum(isinstance(message, m.Have) for message in sent) == 2
+    assert sum(isinstance(message, m.Want) for message in sent) <= 60
+
+
+def test_no_work_for_a_chunk_grows_with_the_blob() -> None:
+    """Line events are counted, not time: the same for 16 leaves and for 1024."""
+    counts = []
+    for leaves in (16, 1024):
+        size = leaves * MIB
+        stored = Stored(blob_digest(size, [bytes(32)] * leaves), size, (bytes(32),) * leaves)
+        here, first = fetching(stored, A)
+        _, offset, _ = wants(first)[0]
+        lines = 0
+
+        def trace(frame: object, event: str, argument: object) -> object:
+            nonlocal lines
+            lines += event == "line"
+            return trace
+
+        chunk = m.ChunkHeader(stored.digest, offset)
+        before = sys.gettrace()
+        sys.settrace(trace)  # type: ignore[arg-type]
+        try:
+            here.on_message(A, chunk, bytes(CHUNK), 0.0)
+        finally:
+            sys.settrace(before)
+        counts.append(lines)
+    assert counts[0] == counts[1]
+
+
+@pytest.mark.parametrize("size", [MIB, 8 * MIB])
+def test_a_stalled_only_holder_is_asked_again_and_what_comes_late_is_nobodys_fault(size: int) -> None:
+    data, blob = blob_of(size)
+    here, first = fetching(blob, A)
+    owed = wants(first)
+    # 512 KiB at the assumed half a megabyte a second should take one second: late after 10 + 2 x 1.
+    assert wants(here.step(11.9)) == []
+    again = wants(here.step(REQUEST_S + 2.5))
+    assert [to for to, _, _ in again] == [A]
+    owed += again
+    while owed:
+        _, start, length = owed.pop(0)
+        for offset in range(start, start + length, CHUNK):
+            owed += wants(give(here, A, blob, data, offset, now=13.0))
+        if not owed and not here.has(blob.digest):
+            owed += wants(here.step(60.0))
+    assert here.take_faults() == []
+    assert here.has(blob.digest)
