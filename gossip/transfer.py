@@ -88,7 +88,8 @@ class TransferLimits:
     """All in bytes."""
 
     chunk: int = 256 * 1024
-    """One message. At 0.5 MB/s it takes half a second, well within a heartbeat's patience."""
+    """The least that is asked for at a time. A request is answered by one message, so at 0.5 MB/s a heartbeat waits
+    half a second behind it."""
     window_first: int = 512 * 1024
     window_min: int = 256 * 1024
     window_max: int = 8 << 20
@@ -96,6 +97,7 @@ class TransferLimits:
     node_max: int = 64 << 20
     """Outstanding over all peers."""
     request_max: int = LEAF_BYTES
+    """The most: on fast links fewer, larger messages cost half the processor time (`docs/reference/measurements.md`)."""
 
     def __post_init__(self) -> None:
         """A chunk fits a request, a request a leaf, and a window holds at least one chunk."""
@@ -277,6 +279,10 @@ class Transfer:
         """Return who sent what it should not have since the last call."""
         faults, self._faults = self._faults, []
         return faults
+
+    def quiet(self) -> bool:
+        """Whether nothing was completed, and nobody found at fault, since that was last taken."""
+        return not self._completed and not self._faults
 
     # --- links and messages -------------------------------------------------------------------------------------
 
@@ -556,20 +562,19 @@ class Transfer:
             return effects
         # Half a window at a time keeps the pipe full with few messages.
         chunk = self._limits.chunk
-        least = max(chunk, min(self._limits.request_max, peer.window // 2) // chunk * chunk)
+        size = max(chunk, min(self._limits.request_max, peer.window // 2) // chunk * chunk)
         while True:
             room = min(peer.window - peer.outstanding, self._limits.node_max - self._outstanding)
-            if room < (least if peer.open is None else min(least, peer.open.length - peer.open.asked)):
+            if room < (size if peer.open is None else min(size, peer.open.length - peer.open.asked)):
                 return effects
             leaf = peer.open or self._next_leaf(node, peer, now)
             if leaf is None:
                 return effects
-            effects.append(self._request(peer, leaf, room, now))
+            effects.append(self._request(peer, leaf, size, now))
 
-    def _request(self, peer: _Peer, leaf: _Leaf, room: int, now: float) -> Effect:
-        """Ask for as much more of a leaf as the window allows, in whole chunks."""
-        rest, chunk = leaf.length - leaf.asked, self._limits.chunk
-        length = min(rest, self._limits.request_max, rest if rest <= room else room // chunk * chunk)
+    def _request(self, peer: _Peer, leaf: _Leaf, size: int, now: float) -> Effect:
+        """Ask for the next `size` bytes of a leaf, or what is left of it."""
+        length = min(leaf.length - leaf.asked, size)
         if peer.outstanding == 0:
             # The link was idle: that time says nothing about its rate.
             peer.since, peer.arrived = now, 0
@@ -740,11 +745,8 @@ class Transfer:
             return []
         peer.served[digest] = served
         peer.sent_bytes += want.length
-        effects: list[Effect] = []
-        for offset in range(want.offset, end, self._limits.chunk):
-            header = wire.encode(m.ChunkHeader(digest, offset))
-            effects.append(SendChunk(sender, header, digest, offset, min(self._limits.chunk, end - offset)))
-        return effects
+        header = wire.encode(m.ChunkHeader(digest, want.offset))
+        return [SendChunk(sender, header, digest, want.offset, want.length)]
 
     def _on_get_leaves(self, sender: NodeId, digest: Digest) -> list[Effect]:
         blob, fetch = self._held.get(digest), self._fetches.get(digest)

@@ -8,7 +8,7 @@ they work. Results come back as the events the machine waits for.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +17,13 @@ import numpy as np
 
 from node.storage import BlobStore
 from swarm.errors import SwarmError
-from swarm.machine import Check, Checked, Digest, Event, Inspect, Inspected, Mix, Mixed, Stored, Trained
+from swarm.machine import Buffer, Check, Checked, Digest, Event, Inspect, Inspected, Mix, Mixed, Stored, Trained
 from swarm.mixing.average import weighted_mean_into
 from swarm.privacy.clipping import clip_in_place, inspect
+from swarm.vector import blob_digest, leaf_hashes
 
 MIX_BLOCK_ELEMENTS = 1 << 20
-"""Elements averaged at a time: 4 MiB of each input, so that 50 inputs stay within the node's memory allowance."""
+"""Elements averaged at a time, whole leaves: 4 MiB of each input, of which the page cache holds all but the mean."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +117,8 @@ class BulkWorker:
         try:
             update = np.memmap(path, dtype="<f4", mode="r+")
             clip_in_place(update, self._bound)
-            del update
-            stored = self._store.hash_file(path)
+            leaves = leaf_hashes(update.data)
+            stored = Stored(blob_digest(update.nbytes, leaves), update.nbytes, leaves)
         except (SwarmError, OSError, ValueError) as error:
             path.unlink(missing_ok=True)
             return [_failed(trained, str(error))]
@@ -127,23 +128,21 @@ class BulkWorker:
     def _mix(self, effect: Mix) -> Sequence[Event | _Made]:
         path = self._store.new_file()
         try:
-            self._average(effect, path)
-            stored = self._store.hash_file(path)
+            stored = self._store.write_file(path, self._average(effect))
         except (SwarmError, OSError, ValueError) as error:
             path.unlink(missing_ok=True)
             return [Mixed(effect.round, None, error=str(error))]
         return [_Made(path, stored, Mixed(effect.round, stored.digest, stored.size))]
 
-    def _average(self, effect: Mix, path: Path) -> None:
+    def _average(self, effect: Mix) -> Iterator[Buffer]:
         weights = [weight for _, weight in effect.terms]
-        with path.open("wb") as out:
-            for start in range(0, self._elements, MIX_BLOCK_ELEMENTS):
-                count = min(MIX_BLOCK_ELEMENTS, self._elements - start)
-                base = self._slice(effect.model, start, count)
-                updates = [self._slice(digest, start, count) for digest, _ in effect.terms]
-                mean = np.empty(count, dtype="<f4")
-                weighted_mean_into(mean, base, updates, weights)
-                out.write(mean.data)
+        mean = np.empty(min(MIX_BLOCK_ELEMENTS, self._elements), dtype="<f4")
+        for start in range(0, self._elements, MIX_BLOCK_ELEMENTS):
+            count = min(MIX_BLOCK_ELEMENTS, self._elements - start)
+            base = self._slice(effect.model, start, count)
+            updates = [self._slice(digest, start, count) for digest, _ in effect.terms]
+            weighted_mean_into(mean[:count], base, updates, weights)
+            yield mean[:count].data
 
     def _slice(self, digest: Digest, start: int, count: int) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
         return np.frombuffer(self._store.read(digest, 4 * start, 4 * count), dtype="<f4")

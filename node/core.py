@@ -145,6 +145,8 @@ class Node:
             case Stepped():
                 self._step = (event.step, event.steps)
             case Trained():
+                if event.update is not None:
+                    self._verdicts[event.update] = ""  # The shell has clipped it: it need not be read through again.
                 effects += self._do(self.round.trained(event, self.replica.head, self._mine(), now), now)
             case Evaluated():
                 effects += self._do(self.round.evaluated(event), now)
@@ -163,7 +165,9 @@ class Node:
                 pass
             case Asked():
                 return [Answer(event.ticket, self.status(now))]
-        effects += self._settle(now)
+        # A chunk that completes nothing changes no decision, and there may be tens of thousands of them.
+        if not (isinstance(event, Received) and event.payload is not None and self.transfer.quiet()):
+            effects += self._settle(now)
         return effects
 
     def everyone_has_finished(self) -> bool:

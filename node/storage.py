@@ -10,22 +10,26 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import mmap
 import os
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from swarm.errors import StoreError, UsageError
 from swarm.ledger.disk import DiskFull
-from swarm.machine import Digest, Keep, Stored
-from swarm.vector import LeafHasher, Vector, blob_digest, leaf_count, leaf_span
+from swarm.machine import Buffer, Digest, Keep, Stored
+from swarm.vector import LEAF_BYTES, LeafHasher, Vector, blob_digest, leaf_count, leaf_hashes, leaf_span
+
+_MAP_FLAGS = mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0)
+"""Populated at once: a wait for the disk is then here and not in the thread that serves every link."""
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 OPEN_FILES_MAX = 64
-"""File descriptors kept open: a round of 50 sites reads 50 updates side by side."""
+"""Unfinished blobs kept open: 50 updates of a round may arrive side by side."""
 
 
 def store_error(what: str, error: OSError) -> StoreError:
@@ -211,15 +215,26 @@ class BlobStore:
     def hash_file(self, path: Path) -> Stored:
         """Hash a file leaf by leaf. Touches nothing else, so any thread may do it."""
         try:
-            leaves = []
             with path.open("rb", buffering=0) as file:
                 size = os.fstat(file.fileno()).st_size
-                for index in range(leaf_count(size)):
-                    hasher = LeafHasher()
-                    hasher.update(file.read(leaf_span(size, index)[1]))
-                    leaves.append(hasher.digest())
+                leaves = tuple(_leaf_hash(file.read(leaf_span(size, i)[1])) for i in range(leaf_count(size)))
         except OSError as error:
             raise store_error(f"read {path.name}", error) from error
+        return Stored(blob_digest(size, leaves), size, leaves)
+
+    def write_file(self, path: Path, blocks: Iterable[Buffer]) -> Stored:
+        """Write a new file and hash it on the way. All blocks but the last are whole leaves. For any thread."""
+        leaves: list[bytes] = []
+        size = 0
+        try:
+            with path.open("wb", buffering=0) as file:
+                for block in blocks:
+                    assert size % LEAF_BYTES == 0, "only the last block may end within a leaf"
+                    leaves += leaf_hashes(block)
+                    _write_all(file.fileno(), block, size)
+                    size += memoryview(block).nbytes
+        except OSError as error:
+            raise store_error(f"write {path.name}", error) from error
         return Stored(blob_digest(size, leaves), size, tuple(leaves))
 
     def adopt(self, path: Path, stored: Stored) -> None:
@@ -253,20 +268,36 @@ class BlobStore:
         good = []
         with part.open("rb", buffering=0) as file:
             for index, expected in enumerate(leaves):
-                hasher = LeafHasher()
-                hasher.update(file.read(leaf_span(size, index)[1]))
-                if hasher.digest() == expected:
+                if _leaf_hash(file.read(leaf_span(size, index)[1])) == expected:
                     good.append(index)
         return tuple(good)
 
-    def read(self, digest: Digest, offset: int, length: int) -> bytes:
-        """Return a range of a complete or unfinished blob."""
-        whole = self.path(digest)
-        path = whole if whole in self._open or whole.exists() else self._part(digest)
+    def read(self, digest: Digest, offset: int, length: int) -> memoryview:
+        """Return a range of a blob, complete or not, as far as it reaches; valid even when the blob is forgotten.
+
+        It is a view of the page cache: copying into fresh memory costs five times as much, most of it page faults.
+        Nothing is shared with other calls, so any thread may read.
+        """
+        start = offset // mmap.ALLOCATIONGRANULARITY * mmap.ALLOCATIONGRANULARITY
+        what = f"read blob {digest.hex()[:12]}"
         try:
-            return os.pread(self._descriptor(path, None), length, offset)
+            descriptor = self._open_for_reading(digest)
+            try:
+                end = min(offset + length, os.fstat(descriptor).st_size)
+                if end <= offset:
+                    return memoryview(b"")
+                mapped = mmap.mmap(descriptor, end - start, flags=_MAP_FLAGS, prot=mmap.PROT_READ, offset=start)
+            finally:
+                os.close(descriptor)
         except OSError as error:
-            raise store_error(f"read blob {digest.hex()[:12]}", error) from error
+            raise store_error(what, error) from error
+        return memoryview(mapped)[offset - start :]
+
+    def _open_for_reading(self, digest: Digest) -> int:
+        try:
+            return os.open(self.path(digest), os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return os.open(self._part(digest), os.O_RDONLY | os.O_CLOEXEC)
 
     def open_vector(self, digest: Digest) -> Vector:
         """Return a complete blob as a read-only mapped float32 array."""
@@ -301,16 +332,15 @@ class BlobStore:
     def _sidecar(self, digest: Digest) -> Path:
         return self._folder / f"{digest.hex()}.leaves"
 
-    def _descriptor(self, path: Path, size: int | None) -> int:
-        """Return an open descriptor; with a size the file is made, reserved, if it is not there."""
+    def _descriptor(self, path: Path, size: int) -> int:
+        """Return an open descriptor of an unfinished blob, which is made, its space reserved, if it is not there."""
         known = self._open.get(path)
         if known is not None:
             self._open.move_to_end(path)
             return known
-        flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if size is not None else 0)
-        descriptor = os.open(path, flags, 0o600)
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_CREAT, 0o600)
         try:
-            if size is not None and os.fstat(descriptor).st_size != size:
+            if os.fstat(descriptor).st_size != size:
                 _reserve(descriptor, size)
         except OSError:
             os.close(descriptor)
@@ -357,6 +387,12 @@ def sync_folder(folder: Path) -> None:
         raise StoreError(f"couldn't make the names in {folder} durable: {error.strerror}") from error
 
 
+def _leaf_hash(data: bytes) -> bytes:
+    hasher = LeafHasher()
+    hasher.update(data)
+    return hasher.digest()
+
+
 def _reserve(descriptor: int, size: int) -> None:
     if hasattr(os, "posix_fallocate") and size:
         os.posix_fallocate(descriptor, 0, size)
@@ -364,8 +400,8 @@ def _reserve(descriptor: int, size: int) -> None:
         os.ftruncate(descriptor, size)
 
 
-def _write_all(descriptor: int, data: bytes | bytearray | memoryview, offset: int) -> None:
-    view = memoryview(data)
+def _write_all(descriptor: int, data: Buffer, offset: int) -> None:
+    view = memoryview(data).cast("B")
     while view:
         written = os.pwrite(descriptor, view, offset)
         view, offset = view[written:], offset + written

@@ -67,13 +67,13 @@ def found_pair(folder: Path, *, elements: int, rounds: int) -> list[Site]:
     return sites
 
 
-def run_pair(folder: Path, *, elements: int, rounds: int, timeout_s: float = 300.0) -> PairResult:
-    """Run two peers; peer 1 begins without the initial model and fetches it from peer 0."""
+def run_pair(folder: Path, *, elements: int, rounds: int, delay_s: float = 0.0, timeout_s: float = 300.0) -> PairResult:
+    """Run two peers; peer 1 begins without the initial model and fetches it from peer 0, and trains `delay_s` long."""
     sites = found_pair(folder, elements=elements, rounds=rounds)
     commands = [
         [sys.executable, "-m", "tests.benchmarks.peer", str(site.folder), "--elements", str(elements)] for site in sites
     ]
-    commands[1].append("--empty")
+    commands[1] += ["--empty", "--delay", str(delay_s)]
     processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for command in commands]
     try:
         outputs = [process.communicate(timeout=timeout_s)[0] for process in processes]

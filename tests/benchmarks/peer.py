@@ -1,6 +1,6 @@
 """One real peer without torch, for measuring everything but training: its trainer hands over a prepared update at once.
 
-    python -m tests.benchmarks.peer FOLDER --elements N [--empty]
+    python -m tests.benchmarks.peer FOLDER --elements N [--empty] [--delay S]
 
 `--empty` begins without the charter's initial model, so that it must be fetched from the other peer. Prints JSON lines
 with what happened when, and at the end the process's memory and processor time.
@@ -13,6 +13,7 @@ import json
 import os
 import resource
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Mapping
@@ -36,8 +37,8 @@ from swarm.vector import Layout, TensorSpec
 class InstantTrainer:
     """Has the interface of `node.trainer.Trainer` and trains in no time."""
 
-    def __init__(self, elements: int, seed: int, *, empty: bool) -> None:
-        self._elements, self._empty = elements, empty
+    def __init__(self, elements: int, seed: int, *, empty: bool, delay_s: float) -> None:
+        self._elements, self._empty, self._delay_s = elements, empty, delay_s
         self._update = np.random.default_rng(seed).standard_normal(elements).astype("<f4") * np.float32(1e-4)
         self._read, self._write = os.pipe()
         self._events: deque[TrainerEvent] = deque()
@@ -53,9 +54,15 @@ class InstantTrainer:
         self._tell(Described(layout(self._elements).encode()))
 
     def train(self, round_: int, model: Path, update: Path) -> None:
-        self._update[round_] += np.float32(1e-4)
-        self._update.tofile(update)
-        self._tell(TrainDone(round_, 100, {}))
+        def deliver() -> None:
+            self._update[round_] += np.float32(1e-4)
+            self._update.tofile(update)
+            self._tell(TrainDone(round_, 100, {}))
+
+        if self._delay_s:
+            threading.Timer(self._delay_s, deliver).start()
+        else:
+            deliver()
 
     def evaluate(self, round_: int, model: Path) -> None:
         self._tell(EvaluateDone(round_, 100, {"loss": 0.0}))
@@ -104,6 +111,7 @@ def main() -> int:
     options.add_argument("folder", type=Path)
     options.add_argument("--elements", type=int, required=True)
     options.add_argument("--empty", action="store_true")
+    options.add_argument("--delay", type=float, default=0.0, help="seconds that training takes")
     chosen = options.parse_args()
     site = Site(chosen.folder)
     settings, identity = site.load_settings(environment={}), site.load_identity()
@@ -131,7 +139,7 @@ def main() -> int:
         layout_digest=signed.charter.task.layout,
     )
     node.marks = {}
-    trainer = InstantTrainer(chosen.elements, identity.node[0], empty=chosen.empty)
+    trainer = InstantTrainer(chosen.elements, identity.node[0], empty=chosen.empty, delay_s=chosen.delay)
 
     def report(fact: Report, now: float) -> None:
         if fact.event in (

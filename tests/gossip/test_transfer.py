@@ -61,8 +61,16 @@ def said(effects: Sequence[Effect]) -> list[tuple[NodeId, m.Message]]:
 
 
 def wants(effects: Sequence[Effect]) -> list[tuple[NodeId, int, int]]:
-    """The ranges asked for: (of whom, offset, length)."""
-    return [(to, want.offset, want.length) for to, want in said(effects) if isinstance(want, m.Want)]
+    """The ranges asked for: (of whom, offset, length). Requests for one range after the other count as one."""
+    ranges: list[tuple[NodeId, int, int]] = []
+    for to, want in said(effects):
+        if not isinstance(want, m.Want):
+            continue
+        if ranges and (to, want.offset) == (ranges[-1][0], ranges[-1][1] + ranges[-1][2]):
+            ranges[-1] = (to, ranges[-1][1], ranges[-1][2] + want.length)
+        else:
+            ranges.append((to, want.offset, want.length))
+    return ranges
 
 
 def fetching(blob: Stored, *holders: NodeId, now: float = 0.0) -> tuple[Transfer, list[Effect]]:
@@ -229,7 +237,7 @@ def test_a_blob_of_two_leaves_by_hand() -> None:
     steps = [give(here, A, blob, data, offset) for offset in range(0, MIB + 300 * KIB, CHUNK)]
     # A chunk makes room for the next; when the whole window has arrived at once it doubles, and the second leaf starts.
     assert wants(steps[0]) == [(A, 512 * KIB, CHUNK)]
-    assert wants(steps[1]) == [(A, 768 * KIB, CHUNK), (A, MIB, 300 * KIB)]
+    assert wants(steps[1]) == [(A, 768 * KIB, CHUNK + 300 * KIB)]
     assert [wants(step) for step in steps[2:]] == [[]] * 4
     assert [step[0] for step in steps] == [
         Keep(blob.digest, blob.size, offset, data[offset : offset + CHUNK]) for offset in range(0, blob.size, CHUNK)
@@ -253,7 +261,7 @@ def test_progress_counts_bytes_and_moving_looks_back_five_seconds() -> None:
     assert here.progress(Digest(b"x")) is None
 
 
-def test_a_want_is_served_in_chunks_and_nothing_else_is() -> None:
+def test_a_want_is_served_by_one_message_of_just_that() -> None:
     _, blob = blob_of(MIB + 10)
     there = transfer(A)
     there.link(B, True, 0.0)
@@ -261,8 +269,7 @@ def test_a_want_is_served_in_chunks_and_nothing_else_is() -> None:
     assert there.stored(blob) == []
     served = there.on_message(B, m.Want(blob.digest, CHUNK, CHUNK + 5), None, 0.0)
     assert served == [
-        SendChunk(B, wire.encode(m.ChunkHeader(blob.digest, CHUNK)), blob.digest, CHUNK, CHUNK),
-        SendChunk(B, wire.encode(m.ChunkHeader(blob.digest, 2 * CHUNK)), blob.digest, 2 * CHUNK, 5),
+        SendChunk(B, wire.encode(m.ChunkHeader(blob.digest, CHUNK)), blob.digest, CHUNK, CHUNK + 5),
     ]
     assert there.traffic(B) == (0, CHUNK + 5)
     answer = there.on_message(B, m.GetLeaves(blob.digest), None, 0.0)
@@ -473,7 +480,8 @@ def test_five_peers_that_start_together_share_the_authors_upload() -> None:
     upload = sum(count for (a, _), count in net.sent_bytes.items() if a == 0)
     print(f"author's upload: {upload / blob.size:.2f} x the blob")
     assert upload < 3 * blob.size
-    assert sum(net.sent_bytes.values()) == 4 * blob.size
+    # A leaf taken over from a slower source may be sent twice.
+    assert sum(net.sent_bytes.values()) <= 1.05 * 4 * blob.size
 
 
 def test_a_source_that_dies_in_silence_is_replaced_after_ten_seconds() -> None:

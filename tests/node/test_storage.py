@@ -160,14 +160,33 @@ def test_forgetting_leaves_no_file_and_no_descriptor(store: BlobStore, tmp_path:
 
 def test_more_blobs_than_open_files_are_served_all_the_same(store: BlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(storage, "OPEN_FILES_MAX", 3)
-    digests = []
+    blobs = {}
     for number in range(8):
-        path = store.new_file()
-        path.write_bytes(bytes([number]) * 10)
-        digests.append(store.add_file(path).digest)
-    for _ in range(2):
-        assert [store.read(digest, 0, 1) for digest in digests] == [bytes([number]) for number in range(8)]
-        assert len(store._open) == 3
+        data = bytes([number]) * 10
+        leaves = leaf_hashes(data)
+        blobs[Digest(blob_digest(10, leaves))] = (data, leaves)
+    for part in range(2):
+        for digest, (data, _) in blobs.items():
+            store.keep(Keep(digest, 10, 5 * part, data[5 * part : 5 * part + 5]))
+            assert len(store._open) <= 3
+    for digest, (data, leaves) in blobs.items():
+        store.seal(digest, 10, leaves)
+        assert store.read(digest, 0, 10) == data
+
+
+def test_a_range_stays_readable_after_its_blob_is_forgotten(store: BlobStore) -> None:
+    received(store, LARGE, LARGE_DIGEST)
+    held = store.read(LARGE_DIGEST, 5, 100)
+    store.forget([LARGE_DIGEST])
+    assert held == LARGE[5:105]
+    assert held.readonly
+
+
+def test_a_written_file_is_hashed_on_the_way(store: BlobStore) -> None:
+    path = store.new_file()
+    stored = store.write_file(path, [LARGE[:LEAF_BYTES], LARGE[LEAF_BYTES:]])
+    assert stored == Stored(LARGE_DIGEST, len(LARGE), LARGE_LEAVES)
+    assert path.read_bytes() == LARGE
 
 
 @pytest.mark.parametrize(
