@@ -97,7 +97,7 @@ class TransferLimits:
     node_max: int = 64 << 20
     """Outstanding over all peers."""
     request_max: int = LEAF_BYTES
-    """The most: on fast links fewer, larger messages cost half the processor time (`docs/reference/measurements.md`)."""
+    """The most: on fast links fewer, larger messages halve the receiver's work (`docs/reference/measurements.md`)."""
 
     def __post_init__(self) -> None:
         """A chunk fits a request, a request a leaf, and a window holds at least one chunk."""

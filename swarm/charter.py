@@ -11,6 +11,7 @@ from __future__ import annotations
 import tomllib
 import unicodedata
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import TypeVar
 
 import msgspec
@@ -127,7 +128,7 @@ class LedgerPolicy(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_
     evidence: str
 
 
-class Charter(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+class Charter(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, dict=True):
     """The agreed terms. `edges` lists the links as ascending index pairs; empty means everyone with everyone.
 
     `predecessor` is empty or (ledger id, size, root) of the ledger this one continues. `options` is for later policies:
@@ -167,7 +168,12 @@ class Charter(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
 
     def index(self, node: NodeId) -> int | None:
         """Return a member's index, or None."""
-        return next((i for i, card in enumerate(self.members) if card.node == node), None)
+        return self._indices.get(node)
+
+    @cached_property
+    def _indices(self) -> dict[NodeId, int]:
+        # Of a member that is in there twice, which `check` refuses, the first counts.
+        return {card.node: i for i, card in reversed(list(enumerate(self.members)))}
 
     def neighbours(self, index: int) -> tuple[int, ...]:
         """Return the indices a member has links to, ascending."""

@@ -24,7 +24,10 @@ DEPTH_MAX = 8
 TEXT_CHARACTERS_MAX = 4096
 """Longest text anywhere: names, sentences, endpoints. Nothing of the protocol is prose."""
 
+_PLAIN = frozenset((int, bytes, bool))
+
 _SKIM = msgspec.msgpack.Decoder(msgspec.Raw)
+_AGAIN = msgspec.msgpack.Encoder(order="deterministic")
 
 
 def encode(value: object) -> bytes:
@@ -67,9 +70,11 @@ def decode(data: bytes, type_: type[T], *, limit: int) -> T:
             max_bin_len=limit,
             max_str_len=limit,
         )
+        _check(plain, 0)
         value = msgspec.convert(plain, type_, strict=True, builtin_types=(bytes,))
         # Of the value, not of what was unpacked: an array that leaves out a field with a default makes the same value.
-        canonical = encode(value) == data
+        # Within the profile msgspec writes the same bytes as `encode`, in a quarter of the time.
+        canonical = _AGAIN.encode(value) == data
     except (ValueError, TypeError, RecursionError, msgpack.exceptions.UnpackException) as error:
         # msgpack raises ValueError subclasses for malformed input, msgspec.ValidationError is one too; nothing else
         # may escape, whatever the bytes (invariant I5).
@@ -82,20 +87,20 @@ def decode(data: bytes, type_: type[T], *, limit: int) -> T:
 def _check(value: object, depth: int) -> None:
     """Refuse everything outside the profile, on the way out as on the way in."""
     kind = type(value)
-    if kind is int or kind is bytes or kind is bool:
-        return
-    if isinstance(value, (tuple, list)):
+    if kind is tuple or kind is list:
         if depth >= DEPTH_MAX:
             raise TypeError(f"nested deeper than {DEPTH_MAX} arrays")
-        for item in value:
-            _check(item, depth + 1)
+        for item in value:  # type: ignore[attr-defined]
+            # Most values are of these kinds, and a call costs more than the question.
+            if type(item) not in _PLAIN:
+                _check(item, depth + 1)
     elif isinstance(value, str):
         if len(value) > TEXT_CHARACTERS_MAX:
             raise TypeError(f"text of {len(value)} characters, at most {TEXT_CHARACTERS_MAX}")
         # Two spellings of one name would be two identities to a machine and one to a person.
         if not (value.isascii() or unicodedata.is_normalized("NFC", value)):
             raise TypeError("text is not in Unicode normal form C")
-    elif not isinstance(value, (int, bytearray, memoryview)):
+    elif not isinstance(value, (int, bytes, bytearray, memoryview)):
         raise TypeError(f"{kind.__name__} is outside the canonical profile")
 
 

@@ -8,15 +8,15 @@ it never needs a node.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from swarm import codec
 from swarm.charter import SignedCharter
 from swarm.errors import Reject
 from swarm.ledger import entry as e
-from swarm.ledger.block import BLOCK_BYTES_MAX, FINALIZE, Block, FinalBlock, Header
-from swarm.ledger.state import Closed, Placed, Signatures, State, apply_block, decode_body, genesis
+from swarm.ledger.block import BLOCK_BYTES_MAX, FINALIZE, FinalBlock, Header
+from swarm.ledger.state import Closed, Noted, Placed, Signatures, State, apply_block, genesis
 from swarm.machine import NodeId
 
 
@@ -78,7 +78,8 @@ def audit(payloads: Iterable[bytes], signed: SignedCharter, *, trusting: bool = 
             final = codec.decode(payload, FinalBlock, limit=2 * BLOCK_BYTES_MAX)
             header = final.block.opened()
             _check_link(header, tip, ledger_id)
-            result.state = apply_block(result.state, header, final.block.leaves, signatures)
+            noted: list[Noted] = []
+            result.state = apply_block(result.state, header, final.block.leaves, signatures, noted)
             for certificate in final.certificate:
                 if certificate.kind != FINALIZE or certificate.block != header.hash:
                     raise Reject(f"couldn't accept block {header.height}: its certificate is for something else")
@@ -93,7 +94,7 @@ def audit(payloads: Iterable[bytes], signed: SignedCharter, *, trusting: bool = 
         result.blocks += 1
         result.entries += header.count
         tip = header
-        _note(result, header, final.block)
+        _note(result, header, noted)
         yield result
 
 
@@ -103,42 +104,27 @@ def _check_link(header: Header, tip: Header | None, ledger_id: bytes) -> None:
         raise Reject(f"couldn't accept block {header.height}: it does not extend the block before it")
 
 
-def _note(result: Audit, header: Header, block: Block) -> None:
-    """Gather what a block says about rounds."""
-    index = header.first_index
-    for leaf in block.leaves:
-        entry = e.decode_entry(leaf)
-        match entry.kind:
-            case e.CONTRIBUTION | e.EVALUATION:
-                _note_authored(result, index, entry)
-            case e.ROUND_CLOSE:
-                close = codec.decode(entry.body, e.RoundClose, limit=e.ENTRY_BYTES_MAX)
-                view = _round(result, close.round)
+def _note(result: Audit, header: Header, noted: Sequence[Noted]) -> None:
+    """Gather what a block, now checked, says about rounds."""
+    for index, entry, body in noted:
+        match body:
+            case e.Contribution():
+                view, author = _round(result, body.round), NodeId(entry.author)
+                known = view.contributions.get(author)
+                if view.closed is None and (known is None or known.body.attempt < body.attempt):
+                    view.contributions[author] = Placed(index, author, body)
+            case e.Evaluation():
+                _round(result, body.round).evaluations[NodeId(entry.author)] = body
+            case e.RoundClose():
+                view = _round(result, body.round)
                 by_index = {placed.index: placed for placed in view.contributions.values()}
-                terms = tuple(by_index[i] for i, _ in close.included)
-                view.closed, view.closed_ms = Closed(index, close, terms), header.time_ms
-            case e.ROUND_COMMIT:
-                commit = codec.decode(entry.body, e.RoundCommit, limit=e.ENTRY_BYTES_MAX)
-                view = _round(result, commit.round)
-                view.commit, view.committed_ms, view.height = commit, header.time_ms, header.height
+                terms = tuple(by_index[i] for i, _ in body.included)
+                view.closed, view.closed_ms = Closed(index, body, terms), header.time_ms
+            case e.RoundCommit():
+                view = _round(result, body.round)
+                view.commit, view.committed_ms, view.height = body, header.time_ms, header.height
             case _:
                 pass
-        index += 1
-
-
-def _note_authored(result: Audit, index: int, entry: e.Entry) -> None:
-    author = NodeId(entry.author)
-    body = decode_body(entry)
-    match body:
-        case e.Contribution():
-            view = _round(result, body.round)
-            known = view.contributions.get(author)
-            if view.closed is None and (known is None or known.body.attempt < body.attempt):
-                view.contributions[author] = Placed(index, author, body)
-        case e.Evaluation():
-            _round(result, body.round).evaluations[author] = body
-        case _:
-            pass
 
 
 def _round(result: Audit, number: int) -> RoundView:

@@ -12,6 +12,7 @@ One narrow schema per version: an unknown kind or version is refused, never skip
 from __future__ import annotations
 
 import hashlib
+from functools import cached_property
 
 import msgspec
 
@@ -72,7 +73,7 @@ OTHER_BASE = 3  # it does not start from the model of the round before
 REASONS = {UNUSABLE: "unusable", UNAVAILABLE: "unavailable", OTHER_BASE: "started from another model"}
 
 
-class Entry(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+class Entry(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, dict=True):
     """The envelope. `ts_ms` is the author's clock in milliseconds: a claim, never used to order anything."""
 
     version: int
@@ -92,6 +93,10 @@ class Entry(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
 
     def signed_bytes(self) -> bytes:
         """Return the canonical envelope without its signature."""
+        return self._signed
+
+    @cached_property
+    def _signed(self) -> bytes:
         return codec.encode(
             (self.version, self.kind, self.ledger_id, self.author, self.seq, self.prev, self.ts_ms, self.body)
         )

@@ -13,9 +13,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import msgspec
+from msgspec.structs import replace
 
 from swarm import codec
 from swarm.charter import SignedCharter
@@ -34,6 +36,10 @@ DERIVED = (e.BLOCK_CERT, e.ROUND_COMMIT, e.ROUND_CLOSE)
 
 _PLACE = {e.BLOCK_CERT: 0, e.ROUND_COMMIT: 2, e.ROUND_CLOSE: 3}
 """Where a kind stands in a block; authored kinds stand at 1."""
+
+
+Noted: TypeAlias = tuple[int, e.Entry, msgspec.Struct]
+"""An entry as applied: its index in the log, its envelope, its body."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +88,7 @@ class Committed:
     model_bytes: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class State:
+class State(msgspec.Struct, frozen=True, kw_only=True):
     """The state after a block. Mappings are never changed in place; `apply_block` makes a new state.
 
     `opened_ms` is the block time at which the open round could begin. `certified` is the highest block height whose
@@ -229,19 +234,16 @@ def apply_authored(state: State, authored: Authored) -> State:
             if entry.seq != head.seq
             else f"couldn't accept entry {entry.seq} of {author.hex()[:8]}: it does not follow the entry before it"
         )
-    index = state.size
-    state = replace(
-        state,
-        frontier=state.frontier.append(authored.leaf_hash),
-        heads={**state.heads, author: Head(entry.seq + 1, authored.id)},
-    )
+    frontier = state.frontier.append(authored.leaf_hash)
+    heads = {**state.heads, author: Head(entry.seq + 1, authored.id)}
     match authored.body:
         case e.Contribution():
-            return _note_contribution(state, index, author, authored.body)
+            noted = _note_contribution(state, author, authored.body)
         case e.Attest():
-            return _note_attest(state, author, authored.body)
+            noted = _note_attest(state, author, authored.body)
         case _:
-            return state
+            noted = {}
+    return replace(state, frontier=frontier, heads=heads, **noted)
 
 
 def due_commit(state: State) -> e.RoundCommit | None:
@@ -311,13 +313,16 @@ def check_close(state: State, close: e.RoundClose) -> tuple[Placed, ...]:
 
 def apply_derived(state: State, kind: int, body: e.RoundCommit | e.RoundClose | e.BlockCert, time_ms: int) -> State:
     """Append a derived entry that has been checked."""
-    index = state.size
-    leaf = e.derived_entry(ledger_id=state.ledger_id, kind=kind, index=index, ts_ms=time_ms, body=body).encode()
-    state = replace(state, frontier=state.frontier.append(leaf_hash(leaf)))
+    return _append_derived(state, derived_leaf(state, kind, body, time_ms), body, time_ms)
+
+
+def _append_derived(state: State, leaf: bytes, body: e.RoundCommit | e.RoundClose | e.BlockCert, time_ms: int) -> State:
+    index, frontier = state.size, state.frontier.append(leaf_hash(leaf))
     match body:
         case e.RoundCommit():
             return replace(
                 state,
+                frontier=frontier,
                 committed=Committed(body.round, body.model_digest, body.model_bytes),
                 opened_ms=time_ms,
                 contributions={k: v for k, v in state.contributions.items() if k[0] > body.round},
@@ -326,9 +331,9 @@ def apply_derived(state: State, kind: int, body: e.RoundCommit | e.RoundClose | 
                 attests={},
             )
         case e.RoundClose():
-            return replace(state, close=Closed(index, body, check_close(state, body)))
+            return replace(state, frontier=frontier, close=Closed(index, body, check_close(state, body)))
         case e.BlockCert():
-            return replace(state, certified=Header.decode(body.header).height)
+            return replace(state, frontier=frontier, certified=Header.decode(body.header).height)
 
 
 def derived_leaf(state: State, kind: int, body: msgspec.Struct, time_ms: int) -> bytes:
@@ -336,11 +341,18 @@ def derived_leaf(state: State, kind: int, body: msgspec.Struct, time_ms: int) ->
     return e.derived_entry(ledger_id=state.ledger_id, kind=kind, index=state.size, ts_ms=time_ms, body=body).encode()
 
 
-def apply_block(state: State, header: Header, leaves: Sequence[bytes], signatures: Signatures) -> State:
+def apply_block(
+    state: State,
+    header: Header,
+    leaves: Sequence[bytes],
+    signatures: Signatures,
+    noted: list[Noted] | None = None,
+) -> State:
     """Return the state after a block, or raise `Reject` saying which rule it breaks.
 
     Checks everything the log alone can tell: entries canonical, authentic and continuous, derived entries equal to the
     recomputed ones, root and state hash equal. `block_cert` bodies are checked by the caller, who knows the chain.
+    Each entry is added to `noted`, for who wants to read on.
     """
     if header.height != state.height + 1 or header.first_index != state.size or header.time_ms <= state.time_ms:
         raise Reject(f"couldn't accept block {header.height}: its height, first entry or time does not follow")
@@ -352,7 +364,10 @@ def apply_block(state: State, header: Header, leaves: Sequence[bytes], signature
         if place < phase or (place == phase and place > 1):
             raise Reject(f"couldn't accept block {header.height}: its entries are out of order")
         phase = max(place, 1)
-        state = _apply_leaf(state, entry, leaf, header, signatures)
+        index = state.size
+        state, body = _apply_leaf(state, entry, leaf, header, signatures)
+        if noted is not None:
+            noted.append((index, entry, body))
     if due_commit(state) is not None:
         raise Reject(f"couldn't accept block {header.height}: it leaves out the commit of round {state.round}")
     state = replace(state, height=header.height, time_ms=header.time_ms)
@@ -363,7 +378,10 @@ def apply_block(state: State, header: Header, leaves: Sequence[bytes], signature
     return state
 
 
-def _apply_leaf(state: State, entry: e.Entry, leaf: bytes, header: Header, signatures: Signatures) -> State:
+def _apply_leaf(
+    state: State, entry: e.Entry, leaf: bytes, header: Header, signatures: Signatures
+) -> tuple[State, msgspec.Struct]:
+    """Return the state after an entry, and its body."""
     match entry.kind:
         case e.BLOCK_CERT:
             return _apply_cert(state, entry, leaf, header)
@@ -371,17 +389,18 @@ def _apply_leaf(state: State, entry: e.Entry, leaf: bytes, header: Header, signa
             commit = due_commit(state)
             if commit is None or derived_leaf(state, entry.kind, commit, header.time_ms) != leaf:
                 raise Reject(f"couldn't accept the commit of round {state.round}: it does not follow from the attests")
-            return apply_derived(state, entry.kind, commit, header.time_ms)
+            return _append_derived(state, leaf, commit, header.time_ms), commit
         case e.ROUND_CLOSE:
             close = codec.decode(entry.body, e.RoundClose, limit=e.ENTRY_BYTES_MAX)
             if due_commit(state) is not None or derived_leaf(state, entry.kind, close, header.time_ms) != leaf:
                 raise Reject(f"couldn't accept the close of round {close.round}: it is not in its derived form")
-            return apply_derived(state, entry.kind, close, header.time_ms)
+            return _append_derived(state, leaf, close, header.time_ms), close
         case _:
-            return apply_authored(state, open_authored(state, entry, leaf, signatures))
+            authored = open_authored(state, entry, leaf, signatures)
+            return apply_authored(state, authored), authored.body
 
 
-def _apply_cert(state: State, entry: e.Entry, leaf: bytes, header: Header) -> State:
+def _apply_cert(state: State, entry: e.Entry, leaf: bytes, header: Header) -> tuple[State, e.BlockCert]:
     """A certificate must be for a block below this one and above the last one recorded."""
     body = codec.decode(entry.body, e.BlockCert, limit=e.ENTRY_BYTES_MAX)
     certified = Header.decode(body.header)
@@ -393,27 +412,28 @@ def _apply_cert(state: State, entry: e.Entry, leaf: bytes, header: Header) -> St
     if certificate.kind != FINALIZE or certificate.block != certified.hash:
         # A quorum may have notarized a block that never became final: on record it would look like a second history.
         raise Reject(f"couldn't accept block {header.height}: what it records does not finalize the block it names")
-    return apply_derived(state, e.BLOCK_CERT, body, header.time_ms)
+    return _append_derived(state, leaf, body, header.time_ms), body
 
 
-def _note_contribution(state: State, index: int, author: NodeId, body: e.Contribution) -> State:
+def _note_contribution(state: State, author: NodeId, body: e.Contribution) -> dict[str, Any]:
     """The highest attempt counts. What comes after its round has closed is late: on record, not in the mean."""
+    index = state.size
     closed = state.close is not None and body.round == state.round
     if body.round < state.round or closed:
-        return replace(state, late=(*state.late, index))
+        return {"late": (*state.late, index)}
     if body.round > state.round + ROUNDS_AHEAD:
-        return state
+        return {}
     known = state.contributions.get((body.round, author))
     if known is not None and known.body.attempt >= body.attempt:
-        return state
-    return replace(state, contributions={**state.contributions, (body.round, author): Placed(index, author, body)})
+        return {}
+    return {"contributions": {**state.contributions, (body.round, author): Placed(index, author, body)}}
 
 
-def _note_attest(state: State, author: NodeId, body: e.Attest) -> State:
+def _note_attest(state: State, author: NodeId, body: e.Attest) -> dict[str, Any]:
     """Only the first attest of a member for the close at hand counts."""
     if state.close is None or body.close_index != state.close.index or author in state.attests:
-        return state
-    return replace(state, attests={**state.attests, author: (body.model_digest, body.model_bytes)})
+        return {}
+    return {"attests": {**state.attests, author: (body.model_digest, body.model_bytes)}}
 
 
 def _check_contribution(body: e.Contribution) -> None:

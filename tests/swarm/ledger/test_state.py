@@ -5,11 +5,12 @@ The swarm has four members, so one may lie and three agree. Its model starts fro
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from swarm import charter as c
 from swarm import codec
@@ -152,7 +153,7 @@ def test_strangers_forgeries_and_other_ledgers_are_refused() -> None:
     with pytest.raises(Reject, match="entry 0 of"):
         said(START, signed(author=SWARM.identities[1].node).encode())
     with pytest.raises(Reject, match="entry 0 of"):
-        said(START, msgspec.structs.replace(entry, ts_ms=entry.ts_ms + 1).encode())
+        said(START, replace(entry, ts_ms=entry.ts_ms + 1).encode())
 
 
 @pytest.mark.parametrize("kind", [e.CHARTER, e.ROUND_CLOSE, e.ROUND_COMMIT, e.BLOCK_CERT, e.EPOCH, e.SNAPSHOT])
@@ -186,7 +187,7 @@ def test_nobody_may_write_what_follows_from_the_log(kind: int) -> None:
     ],
 )
 def test_a_contribution_out_of_range_is_refused(fields: dict[str, object]) -> None:
-    body = msgspec.structs.replace(contribution(SWARM, 0), **fields)
+    body = replace(contribution(SWARM, 0), **fields)
     with pytest.raises(Reject):
         said(START, Feeds(SWARM).write(0, body))
 
@@ -267,7 +268,7 @@ def test_weights_are_the_sample_counts_in_member_order() -> None:
 
 
 def test_no_sites_weight_exceeds_the_charters_cap() -> None:
-    terms = msgspec.structs.replace(SWARM.charter.round, weight_cap_ppm=500_000)
+    terms = replace(SWARM.charter.round, weight_cap_ppm=500_000)
     signed = c.SignedCharter(changed(SWARM, round=terms), {})
     for who in SWARM.identities:
         signed = signed.sign(who)
@@ -293,14 +294,14 @@ def test_a_close_that_follows_from_the_log_is_accepted_once() -> None:
 def test_a_close_of_another_round_is_refused() -> None:
     state = contributed(Feeds(SWARM))
     with pytest.raises(Reject, match="round 1 is the open one"):
-        check_close(state, msgspec.structs.replace(all_placed(state), round=2))
+        check_close(state, replace(all_placed(state), round=2))
 
 
 Change = Callable[[e.RoundClose], e.RoundClose]
 
 
 def edit(**fields: Callable[[e.RoundClose], object]) -> Change:
-    return lambda close: msgspec.structs.replace(close, **{name: make(close) for name, make in fields.items()})
+    return lambda close: replace(close, **{name: make(close) for name, make in fields.items()})
 
 
 @pytest.mark.parametrize(
@@ -400,7 +401,7 @@ def test_only_a_members_first_attest_of_the_close_at_hand_counts() -> None:
 def test_the_same_digest_of_another_size_is_another_model() -> None:
     feeds = Feeds(SWARM)
     state = attested(closed(feeds), feeds, (0, 1))
-    odd = msgspec.structs.replace(attest(state), model_bytes=64)
+    odd = replace(attest(state), model_bytes=64)
     assert due_commit(said(state, feeds.write(2, odd))) is None
 
 
@@ -420,7 +421,7 @@ def test_a_commit_opens_the_next_round_and_keeps_what_was_contributed_to_it() ->
 
 def test_the_run_is_complete_after_the_charters_rounds_and_nothing_closes_any_more() -> None:
     state = contributed(Feeds(SWARM))
-    done = replace(state, committed=replace(state.committed, round=3))
+    done = replace(state, committed=dataclasses.replace(state.committed, round=3))
     assert done.complete
     with pytest.raises(Reject, match="couldn't accept the close of round 4"):
         check_close(done, e.RoundClose(4, 1, (), (), ()))
@@ -486,9 +487,9 @@ def test_a_commit_of_anything_but_what_was_attested_is_refused() -> None:
     commit = due_commit(after)
     assert commit is not None
     for wrong in (
-        msgspec.structs.replace(commit, model_digest=OTHER_MODEL),
-        msgspec.structs.replace(commit, samples=99),
-        msgspec.structs.replace(commit, late=(1,)),
+        replace(commit, model_digest=OTHER_MODEL),
+        replace(commit, samples=99),
+        replace(commit, late=(1,)),
     ):
         leaf = derived_leaf(after, e.ROUND_COMMIT, wrong, T0 + 5)
         with pytest.raises(Reject, match="does not follow from the attests"):
@@ -537,9 +538,7 @@ def test_a_derived_entry_in_any_other_form_is_refused() -> None:
     for leaf in (
         derived_leaf(state, e.ROUND_CLOSE, close, T0 + 6),
         derived_leaf(after, e.ROUND_CLOSE, close, T0 + 5),
-        msgspec.structs.replace(
-            e.decode_entry(derived_leaf(state, e.ROUND_CLOSE, close, T0 + 5)), signature=b"x"
-        ).encode(),
+        replace(e.decode_entry(derived_leaf(state, e.ROUND_CLOSE, close, T0 + 5)), signature=b"x").encode(),
     ):
         with pytest.raises(Reject, match="not in its derived form"):
             accept(state, after, [leaf], T0 + 5)
@@ -562,7 +561,7 @@ def test_a_header_that_does_not_match_its_entries_is_refused(fields: dict[str, i
     header = header_of(START, said(START, leaf), [leaf], T0 + 1)
     assert apply_block(START, header, [leaf], Signatures()).size == 2
     with pytest.raises(Reject, match=why):
-        apply_block(START, replace(header, **fields), [leaf], Signatures())  # type: ignore[arg-type]
+        apply_block(START, dataclasses.replace(header, **fields), [leaf], Signatures())  # type: ignore[arg-type]
 
 
 def test_a_block_with_an_undecodable_entry_is_refused() -> None:
@@ -594,7 +593,7 @@ def test_a_block_may_record_the_certificate_of_one_below_it_once() -> None:
 def test_a_certificate_of_another_block_or_of_another_kind_proves_nothing() -> None:
     one = accept(START, START, [], T0 + 1)
     header = header_of(START, START, [], T0 + 1)
-    other = replace(header, root=digest("root"))
+    other = dataclasses.replace(header, root=digest("root"))
     for certificate in (certify(SWARM, other), certify(SWARM, header, kind=NOTARIZE)):
         with pytest.raises(Reject, match="does not finalize the block it names"):
             recorded(one, header, certificate)
@@ -624,13 +623,13 @@ def test_the_digest_changes_with_everything_that_decides_what_may_follow() -> No
         replace(state, height=7),
         replace(state, frontier=state.frontier.append(NO_HASH)),
         replace(state, opened_ms=state.opened_ms + 1),
-        replace(state, committed=replace(state.committed, model=OTHER_MODEL)),
-        replace(state, committed=replace(state.committed, model_bytes=1)),
+        replace(state, committed=dataclasses.replace(state.committed, model=OTHER_MODEL)),
+        replace(state, committed=dataclasses.replace(state.committed, model_bytes=1)),
         replace(state, heads={**state.heads, node: Head(9, NO_HASH)}),
         replace(state, contributions={}),
         replace(state, late=(1,)),
         replace(state, close=None),
-        replace(state, close=replace(state.close, index=99)),
+        replace(state, close=dataclasses.replace(state.close, index=99)),
         replace(state, attests={}),
         replace(state, attests={node: (OTHER_MODEL, 128)}),
         replace(state, certified=1),
@@ -673,7 +672,7 @@ def test_a_signature_is_checked_once_per_leaf_and_memory_is_bounded(monkeypatch:
 
 def test_what_was_refused_is_not_remembered_as_good_and_trust_skips_the_check() -> None:
     entry = e.decode_entry(Feeds(SWARM).write(0, contribution(SWARM, 0)))
-    forged = msgspec.structs.replace(entry, signature=identity(50).id_key.sign(b"something else"))
+    forged = replace(entry, signature=identity(50).id_key.sign(b"something else"))
     signatures = Signatures()
     for _ in range(2):
         with pytest.raises(Reject):
