@@ -44,6 +44,8 @@ class TaskSettings:
     """CPU threads of the trainer; 0 lets PyTorch choose."""
     stall_s: float = 600.0
     """A trainer that makes no optimizer step for this long is stopped and said to hang."""
+    forkserver: str = ""
+    """Unix socket of a `node.forkserver`, which forks the trainers of several sites on one machine."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -66,6 +66,9 @@ BLOCKS_REPLY_BYTES_MAX = 512 * 1024
 CATCH_UP_TIMEOUT_S = 5.0
 """How long one peer may take to answer a request for blocks before another is asked."""
 
+CLOSED_SHOWN = 8
+"""Closed rounds a status remembers: rounds may pass faster than people ask."""
+
 CATCH_UP_AFTER_S = 1.0
 """A ledger that grew within this time is not behind, whatever a heartbeat says."""
 
@@ -126,6 +129,7 @@ class Node:
         self._grew_at = now
         self._step = (0, 0)
         self._halted = ""
+        self._closed: dict[int, list[str]] = {}
         self._started = False
 
     # --- the seam -----------------------------------------------------------------------------------------------
@@ -188,6 +192,7 @@ class Node:
             "round": head.round,
             "committed": head.committed.round,
             "model": head.committed.model.hex(),
+            "closed": [{"round": r, "without": missing} for r, missing in self._closed.items()],
             "phase": self.round.phase.name.lower(),
             "paused": self._paused(now),
             "halted": self._halted,
@@ -423,6 +428,9 @@ class Node:
             if entry.kind == e.ROUND_CLOSE:
                 close = codec.decode(entry.body, e.RoundClose, limit=e.ENTRY_BYTES_MAX)
                 missing = [self.peers.members[NodeId(node)].name for node in close.missing]
+                self._closed = {r: self._closed[r] for r in list(self._closed)[1 - CLOSED_SHOWN :]} | {
+                    close.round: missing
+                }
                 without = f", without {', '.join(missing)}" if missing else ""
                 text = f"round {close.round} closed with {len(close.included)} sites{without}"
                 effects.append(Report("round_closed", text, {"round": close.round, "missing": ",".join(missing)}))

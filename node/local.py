@@ -6,12 +6,14 @@ only the founding, which people do by sending cards and signatures to each other
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from node.cli.output import Failure
 from node.cli.status import ask
 from node.clock import Clock
 from node.data import SiteData
+from node.forkserver import ForkServer
 from node.site import Site
 from node.storage import write_file_durably
 from swarm import charter as terms
@@ -37,6 +40,7 @@ class LocalPeer:
 
     site: Site
     data: SiteData
+    forkserver: Path | None = None
     process: subprocess.Popen[bytes] | None = None
     status: Mapping[str, object] = field(default_factory=dict)
 
@@ -64,7 +68,8 @@ class LocalPeer:
         """Start the peer; what it prints goes to `log.txt` in its folder."""
         command = [sys.executable, "-m", "node.cli.main", "start", str(self.site.folder)]
         # One thread each: the trainers share this machine, as they would not in as many hospitals.
-        for setting in ("run.log=plain", "task.threads=1", *overrides):
+        shared = () if self.forkserver is None else (f"task.forkserver={self.forkserver}",)
+        for setting in ("run.log=plain", "task.threads=1", *shared, *overrides):
             command += ["--set", setting]
         with (self.site.folder / "log.txt").open("ab") as log:
             self.process = subprocess.Popen(  # noqa: S603 - our own module, arguments as a list
@@ -113,21 +118,25 @@ def found(
     patience_s: float = 12.0,
     deadline_s: float = 60.0,
     min_contributions: int | None = None,
+    forkserver: Path | None = None,
 ) -> list[LocalPeer]:
-    """Make a site for each part of the data, a charter for all of them, and every signature."""
+    """Make a site for each part of the data, a charter for all of them, and every signature.
+
+    With the socket of a fork server their trainers are forked from it.
+    """
     peers, cards = [], []
     for part, port in zip(data, free_ports(len(data)), strict=True):
         site, endpoint = Site(folder / part.name), f"tcp://127.0.0.1:{port}"
         card = site.create(name=part.name, listen=endpoint, advertise=endpoint, task="task.py", data=str(part.folder))
         cards.append(card)
         shutil.copyfile(task, site.folder / "task.py")
-        peers.append(LocalPeer(site, part))
+        peers.append(LocalPeer(site, part, forkserver))
     draft = terms.Charter(
         version=terms.CHARTER_VERSION,
         name="local",
         created_ms=int(Clock().now() * 1000),
         members=tuple(cards),
-        task=describe_task(task, seed),
+        task=describe_task(task, seed, forkserver),
         round=terms.RoundPolicy(
             rounds=rounds,
             mixing="exact",
@@ -151,6 +160,18 @@ def found(
     for peer in peers:
         write_file_durably(peer.site.folder / "charter.toml", terms.to_toml(signed).encode(), mode=0o644)
     return peers
+
+
+@contextlib.contextmanager
+def fork_server() -> Iterator[Path]:
+    """Start a fork server; yield its socket; end it, and every trainer it forked."""
+    # Not in the swarm's folder: the path of a socket may have no more than about a hundred characters.
+    with tempfile.TemporaryDirectory(prefix="swarm-") as folder:
+        server = ForkServer(Path(folder) / "trainers")
+        try:
+            yield server.path
+        finally:
+            server.close()
 
 
 def stop_all(peers: Sequence[LocalPeer]) -> None:

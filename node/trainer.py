@@ -22,6 +22,9 @@ from typing import TypeAlias
 
 import msgpack
 
+from node.forkserver import ForkedProcess
+from swarm.errors import UsageError
+
 LINE_CHARACTERS_MAX = 500
 """User output is passed on line by line, each cut here."""
 
@@ -97,6 +100,7 @@ class TrainerSettings:
     threads: int = 0
     stall_s: float = 600.0
     python: str = sys.executable
+    forkserver: Path | None = None
 
 
 class Trainer:
@@ -104,13 +108,14 @@ class Trainer:
 
     def __init__(self, settings: TrainerSettings) -> None:
         self._settings = settings
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | ForkedProcess | None = None
         self._link: socket.socket | None = None
         self._received = b""
         self._printed = b""
         self._requests: deque[dict[str, str | int]] = deque()
         self._current: dict[str, str | int] | None = None
         self._ready = False
+        self._remarks: list[LogLine] = []
         self._moved_at: float | None = None
         # The node polls one descriptor for its whole life; workers come and go behind it.
         self._selector = selectors.DefaultSelector()
@@ -137,7 +142,8 @@ class Trainer:
 
     def poll(self, now: float) -> list[TrainerEvent]:
         """Return what happened. Never blocks, never raises for anything user code did."""
-        events: list[TrainerEvent] = []
+        events: list[TrainerEvent] = [*self._remarks]
+        self._remarks.clear()
         events += self._read_output()
         events += self._read_messages(now)
         if self._process is not None and self._process.poll() is not None:
@@ -161,29 +167,40 @@ class Trainer:
     def _spawn(self) -> None:
         settings = self._settings
         ours, theirs = socket.socketpair()
-        command = [settings.python, "-m", "node.worker", "--fd", str(theirs.fileno()), "--task", str(settings.task)]
-        command += ["--data", str(settings.data), "--site", settings.site, "--seed", str(settings.seed)]
-        command += ["--device", settings.device, "--threads", str(settings.threads)]
+        arguments = ["--task", str(settings.task), "--data", str(settings.data), "--site", settings.site]
+        arguments += ["--seed", str(settings.seed), "--device", settings.device, "--threads", str(settings.threads)]
         if settings.loader is not None:
-            command += ["--loader", str(settings.loader)]
-        root = str(Path(__file__).resolve().parent.parent)
-        path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH", ""))))
-        self._process = subprocess.Popen(  # noqa: S603 - our own module, arguments as a list
-            command,
-            pass_fds=(theirs.fileno(),),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"},
-            start_new_session=True,
-        )
-        theirs.close()
+            arguments += ["--loader", str(settings.loader)]
+        with theirs:
+            self._process = self._fork(arguments, theirs) or self._run(arguments, theirs)
         ours.setblocking(False)
         assert self._process.stdout is not None, "stdout is a pipe"
         os.set_blocking(self._process.stdout.fileno(), False)
         self._link, self._received, self._printed, self._ready = ours, b"", b"", False
         for source in (ours, self._process.stdout):
             self._selector.register(source, selectors.EVENT_READ)
+
+    def _fork(self, arguments: Sequence[str], link: socket.socket) -> ForkedProcess | None:
+        if self._settings.forkserver is None:
+            return None
+        try:
+            return ForkedProcess(self._settings.forkserver, arguments, link)
+        except UsageError as error:
+            self._remarks.append(LogLine(f"{error.message}; starting a process of its own"))
+            return None
+
+    def _run(self, arguments: Sequence[str], link: socket.socket) -> subprocess.Popen[bytes]:
+        root = str(Path(__file__).resolve().parent.parent)
+        path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH", ""))))
+        return subprocess.Popen(  # noqa: S603 - our own module, arguments as a list
+            [self._settings.python, "-m", "node.worker", "--fd", str(link.fileno()), *arguments],
+            pass_fds=(link.fileno(),),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"},
+            start_new_session=True,
+        )
 
     def _ask(self, request: dict[str, str | int]) -> None:
         self._requests.append(request)
@@ -260,7 +277,7 @@ class Trainer:
 
     def _died(self) -> Sequence[TrainerEvent]:
         assert self._process is not None, "only a process dies"
-        code = self._process.returncode
+        code = self._process.wait()
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
         self._reap(kill=False)
         if self._current is None:

@@ -14,7 +14,7 @@ import socket
 import struct
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgpack
@@ -171,6 +171,11 @@ class Worker:
         return f"{type(error).__name__}: {error}" if not isinstance(error, UsageError) else error.message
 
 
+def warm_up() -> None:
+    """Import what PyTorch puts off until a first optimizer is made."""
+    torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+
+
 def send(link: socket.socket, message: Mapping[str, object]) -> None:
     """Write one length-prefixed message."""
     data: bytes = msgpack.packb(dict(message), use_bin_type=True)
@@ -194,8 +199,8 @@ def _read(link: socket.socket, length: int) -> bytes | None:
     return data
 
 
-def main() -> int:
-    """Run as `python -m node.worker`; started by `node.trainer`."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run as `python -m node.worker`; started by `node.trainer`, or forked by `node.forkserver`."""
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--fd", type=int, required=True)
     options.add_argument("--task", type=Path, required=True)
@@ -205,7 +210,7 @@ def main() -> int:
     options.add_argument("--seed", type=int, required=True)
     options.add_argument("--device", default="cpu")
     options.add_argument("--threads", type=int, default=0)
-    chosen = options.parse_args()
+    chosen = options.parse_args(arguments)
     if chosen.threads:
         torch.set_num_threads(chosen.threads)
     link = socket.socket(fileno=chosen.fd)

@@ -167,13 +167,15 @@ def show(path: Path, *, as_json: bool) -> None:
     emit(data, as_json=as_json, text=_summary(signed))
 
 
-def describe_task(task: Path, seed: int) -> terms.Task:
+def describe_task(task: Path, seed: int, forkserver: Path | None = None) -> terms.Task:
     """Build the task's model once, in a trainer process, and return what the charter says about it."""
     digest = task_digest(task)
     with tempfile.TemporaryDirectory() as folder:
         store = BlobStore(Path(folder))
         model = store.new_file()
-        settings = TrainerSettings(task=task.resolve(), data=Path(folder), site="charter", seed=seed)
+        settings = TrainerSettings(
+            task=task.resolve(), data=Path(folder), site="charter", seed=seed, forkserver=forkserver
+        )
         layout = describe(settings, model)
         stored = store.add_file(model)
         store.close()

@@ -21,14 +21,14 @@ from node.cli.output import FAILED, Failure
 from node.clock import Clock, sleep
 from node.console import bar, member_state
 from node.data import SiteData, write_breast_cancer, write_heart_disease
-from node.local import LocalPeer, found, stop_all
+from node.local import LocalPeer, fork_server, found, stop_all
 from node.solo import run_solo
 from node.trainer import TrainerSettings
 from swarm.errors import UsageError
 from swarm.ledger.audit import Audit, weights
 from swarm.ledger.entry import METRIC_SCALE
 
-ROUNDS = 20
+ROUNDS = 30
 SEED = 7
 PATIENCE_S = 12.0
 """A hospital nobody hears of is left out after a quarter of this, one that is stuck after all of it."""
@@ -46,11 +46,19 @@ def demo(folder: Path, rounds: int, heart_disease: Path | None) -> None:
     say = Say()
     begun = say.clock.now()
     folder = _fresh(folder)
+    with fork_server() as forkserver:
+        _run(folder, rounds, heart_disease, forkserver, say)
+    say(f"Everything took {say.clock.now() - begun:.0f} s.")
+
+
+def _run(folder: Path, rounds: int, heart_disease: Path | None, forkserver: Path, say: Say) -> None:
     data, task, metrics = _data(folder, heart_disease)
     say(f"{len(data)} hospitals, one model, nobody in the middle. Everything is in {folder}")
     for part in data:
         say(f"  {part.name:<16} {part.rows:>4} patients, {part.positives / part.rows:4.0%} of them positive")
-    peers = found(folder, data, task, rounds=rounds, metrics=metrics, seed=SEED, patience_s=PATIENCE_S)
+    peers = found(
+        folder, data, task, rounds=rounds, metrics=metrics, seed=SEED, patience_s=PATIENCE_S, forkserver=forkserver
+    )
     charter = peers[0].site.load_charter().charter
     say(f"A charter signed by all of them. {charter.fault_tolerance()}.")
     try:
@@ -60,12 +68,11 @@ def demo(folder: Path, rounds: int, heart_disease: Path | None) -> None:
     finally:
         stop_all(peers)
     say("Training each hospital alone, and all data pooled, for comparison ...")
-    baselines = _baselines(folder, data, task, rounds)
+    baselines = _baselines(folder, data, task, rounds, forkserver)
     audits = [verify_quietly(peer.site.folder) for peer in peers]
     _table(peers, audits[0], baselines, metrics, say)
     _proof(peers, audits, rounds, say)
     say(f"The first round was committed {first_s:.1f} s after the peers were started.")
-    say(f"Everything took {say.clock.now() - begun:.0f} s.")
 
 
 class Say:
@@ -130,7 +137,7 @@ def _watch(peers: Sequence[LocalPeer], rounds: int, say: Say) -> float:
         committed = max(peer.committed for peer in peers)
         first_s = first_s or (say.clock.now() - begun if committed else 0.0)
         for number in range(told + 1, committed + 1):
-            say(f"  round {number:>2} committed {bar(number, rounds)} {_who(peers)}")
+            say(f"  round {number:>2} committed {bar(number, rounds)} {_who(peers, number)}")
         told = max(told, committed)
         if killed_at < 0 and committed >= rounds // 2 - 1:
             victim.kill()
@@ -168,19 +175,31 @@ def _live(peers: Sequence[LocalPeer], rounds: int) -> list[str]:
     return lines
 
 
-def _who(peers: Sequence[LocalPeer]) -> str:
-    up = [peer.name for peer in peers if peer.up]
-    return f"by {len(up)} hospitals" if len(up) == len(peers) else f"by {', '.join(up)}"
+def _who(peers: Sequence[LocalPeer], round_: int) -> str:
+    """Return who took part in a round, as the last peers to ask remember it; nothing when it is past."""
+    for peer in peers:
+        rounds = peer.status.get("closed", [])
+        assert isinstance(rounds, list), "a status lists the rounds closed last"
+        for closed in rounds:
+            if closed["round"] == round_:
+                missing = closed["without"]
+                without = f", without {', '.join(missing)}" if missing else ""
+                return f"by {len(peers) - len(missing)} hospitals{without}"
+    return ""
 
 
 # --- results ------------------------------------------------------------------------------------------------------
 
 
-def _baselines(folder: Path, data: Sequence[SiteData], task: Path, rounds: int) -> dict[str, Mapping[str, float]]:
+def _baselines(
+    folder: Path, data: Sequence[SiteData], task: Path, rounds: int, forkserver: Path
+) -> dict[str, Mapping[str, float]]:
     """Train each hospital alone, and all data pooled, with the same file for as many rounds, two at a time."""
 
     def alone(name: str) -> Mapping[str, float]:
-        settings = TrainerSettings(task=task, data=folder / "data" / name, site=name, seed=SEED, threads=1)
+        settings = TrainerSettings(
+            task=task, data=folder / "data" / name, site=name, seed=SEED, threads=1, forkserver=forkserver
+        )
         return run_solo(settings, rounds=rounds, folder=folder / "alone" / name, tell=_quiet).metrics
 
     names = [*(part.name for part in data), "pooled"]
@@ -226,11 +245,11 @@ def _proof(peers: Sequence[LocalPeer], audits: Sequence[Audit], rounds: int, say
     """Show that every ledger verifies, that all hold the same model, and where everything is."""
     say("")
     charter = audits[0].state.signed.charter
-    gaps = []
+    gaps: dict[str, list[int]] = {}
     for view in audits[0].rounds.values():
         missing = [card.name for card in charter.members if card.node not in weights(view)]
         if missing and view.closed is not None:
-            gaps.append(f"round {view.number} without {', '.join(missing)}")
+            gaps.setdefault(", ".join(missing), []).append(view.number)
     for peer, audit in zip(peers, audits, strict=True):
         say(
             f"  ✔ {peer.name:<16} ledger verified: {audit.entries} entries in {audit.blocks} blocks,"
@@ -240,8 +259,20 @@ def _proof(peers: Sequence[LocalPeer], audits: Sequence[Audit], rounds: int, say
     files = {(peer.site.models / f"round-{rounds:04d}.safetensors").read_bytes() for peer in peers}
     if len(models) != 1 or len(files) != 1:
         raise Failure("the hospitals do not hold the same model", code=FAILED)
-    say(f"  All {len(peers)} hold the same bytes. Gaps on record: {'; '.join(gaps) or 'none'}.")
+    gone = "; ".join(f"without {who}: {_ranges(numbers)}" for who, numbers in gaps.items())
+    say(f"  All {len(peers)} hold the same bytes. Rounds on record {gone or 'with anybody missing: none'}.")
     say("")
     say(f"  model    {peers[0].site.models / f'round-{rounds:04d}.safetensors'}")
     say(f"  ledger   {peers[0].site.ledger}")
     say(f"  look     swarm ledger round {rounds} {peers[0].site.folder}")
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """Write ascending numbers briefly: [3, 4, 5, 9] as "3 to 5, 9"."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]} to {run[-1]}" for run in runs)

@@ -124,6 +124,7 @@ def trainer_settings(site: Site, settings: Settings, seed: int) -> TrainerSettin
         device=task.device,
         threads=task.threads,
         stall_s=task.stall_s,
+        forkserver=Path(task.forkserver) if task.forkserver else None,
     )
 
 
