@@ -74,7 +74,7 @@ class Engine:
                 text = f"{member.name} cannot take part: {problem}"
                 effects.append(Report("peer_refused", text, {"peer": member.name}, level="warning"))
             return False, effects
-        member.refused = ""
+        member.refused = member.refuses = ""
         fresh, member.welcome = not member.welcome, True
         answer = msgspec.structs.replace(self._hello, answer=False)
         return fresh, [Send(sender, wire.encode(answer))] if hello.answer else []
@@ -82,9 +82,9 @@ class Engine:
     def on_refuse(self, sender: NodeId, refuse: Refuse) -> list[Effect]:
         """Say in words why a peer will not work with this node."""
         member = self._peers.members[sender]
-        if member.refused == refuse.reason:
+        if member.refuses == refuse.reason:
             return []
-        member.refused = refuse.reason
+        member.refuses = refuse.reason
         text = f"{member.name} refuses to work with this node: {refuse.reason}"
         return [Report("refused_by_peer", text, {"peer": member.name}, level="error")]
 

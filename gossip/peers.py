@@ -36,7 +36,8 @@ class Member:
     name: str
     linked: bool = False
     welcome: bool = False
-    refused: str = ""
+    refused: str = ""  # why this node will not work with it
+    refuses: str = ""  # why it says that it will not work with this node
     round: int = 0
     phase: int = 0
     step: int = 0

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from node.storage import BlobStore
-from swarm.errors import SwarmError
+from swarm.errors import SwarmError, UsageError
 from swarm.machine import Buffer, Check, Checked, Digest, Event, Inspect, Inspected, Mix, Mixed, Stored, Trained
 from swarm.mixing.average import weighted_mean_into
 from swarm.privacy.clipping import clip_in_place, inspect
@@ -51,6 +51,7 @@ class BulkWorker:
         self._wake = wake
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="bulk")
         self._done: deque[Event | _Made] = deque()
+        self._defect: BaseException | None = None
 
     def submit_inspect(self, effect: Inspect) -> None:
         """Read an update through."""
@@ -74,6 +75,8 @@ class BulkWorker:
         Adopting here and not where a file was hashed keeps it in order with what the loop forgets: the same bytes may
         be made twice, and the second must not be removed in the name of the first.
         """
+        if self._defect is not None:
+            raise self._defect
         taken: list[Event] = []
         while self._done:
             result = self._done.popleft()
@@ -97,7 +100,11 @@ class BulkWorker:
 
     def _submit(self, work: Callable[..., Sequence[Event | _Made]], *arguments: object) -> None:
         def run() -> None:
-            self._done.extend(work(*arguments))
+            try:
+                self._done.extend(work(*arguments))
+            except BaseException as error:  # noqa: BLE001 - raised again by `take`
+                # A defect. It must not end in silence here: the loop raises it, and the node ends in words.
+                self._defect = error
             self._wake()
 
         self._pool.submit(run)
@@ -111,11 +118,17 @@ class BulkWorker:
         return [Inspected(effect.digest, problem, norm)]
 
     def _check(self, effect: Check) -> Sequence[Event]:
-        return [Checked(effect.digest, self._store.check(effect.digest, effect.size, effect.leaves))]
+        try:
+            good = self._store.check(effect.digest, effect.size, effect.leaves)
+        except OSError:
+            good = ()  # What cannot be read is fetched again.
+        return [Checked(effect.digest, good)]
 
     def _update(self, trained: Trained, path: Path) -> Sequence[Event | _Made]:
         try:
             update = np.memmap(path, dtype="<f4", mode="r+")
+            if update.size != self._elements:
+                raise UsageError(f"it has {update.size} elements, the charter's model has {self._elements}")
             clip_in_place(update, self._bound)
             leaves = leaf_hashes(update.data)
             stored = Stored(blob_digest(update.nbytes, leaves), update.nbytes, leaves)

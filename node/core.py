@@ -273,6 +273,8 @@ class Node:
             return self.engine.on_refuse(sender, message)
         if not self.peers.members[sender].welcome:
             return []
+        if self._halted and isinstance(message, (m.Propose, m.CastVote, m.Certify, m.Standing, m.Blocks)):
+            return []  # Whatever came of it would have to be said.
         match message:
             case m.Heartbeat():
                 self.peers.on_heartbeat(sender, message, now)
@@ -283,10 +285,10 @@ class Node:
                 return self._on_feed_heads(sender, message)
             case m.Propose():
                 outputs = self.consensus.on_proposal(message.block, self._member(sender), now)
-                return self._obey(outputs) + self.engine.relay(frame, message.block.proposer, sender)
+                return self._obey(outputs) + self._pass_on(frame, message.block.proposer, sender)
             case m.CastVote():
                 outputs = self.consensus.on_vote(message.vote, self._member(sender), now)
-                return self._obey(outputs) + self.engine.relay(frame, message.vote.signer, sender)
+                return self._obey(outputs) + self._pass_on(frame, message.vote.signer, sender)
             case m.Certify():
                 return self._obey(self.consensus.on_certificate(message.certificate, self._member(sender), now))
             case m.Standing():
@@ -297,6 +299,10 @@ class Node:
                 return self._on_blocks(message, now)
             case _:
                 return self.transfer.on_message(sender, message, payload, now)
+
+    def _pass_on(self, frame: bytes, origin: int, sender: NodeId) -> list[Effect]:
+        """Pass on what the consensus has just verified, and nothing else: not even whose it is is known before."""
+        return self.engine.relay(frame, origin, sender) if self.consensus.fresh else []
 
     def _introduce(self, sender: NodeId, now: float) -> list[Effect]:
         """Compare notes with a peer that has just become welcome."""
@@ -494,6 +500,8 @@ class Node:
 
     def _say(self, say: Say, now: float) -> list[Effect]:
         """Append to my own feed: durable before anybody hears it, or a crash could make me say something else."""
+        if self._halted:
+            return []
         place = self.replica.next_entry(self._identity.node)
         entry = e.sign_entry(
             self._identity.id_key,
@@ -579,7 +587,7 @@ class Node:
             "me": node == self._identity.node,
             "linked": member.welcome or node == self._identity.node,
             "absent": self.peers.absent(node, now),
-            "refused": member.refused,
+            "refused": member.refused or member.refuses,
             "round": member.round,
             "phase": phase_name(member.phase),
             "step": member.step,

@@ -108,6 +108,7 @@ class Runtime:
         self._events: deque[Event] = deque()
         self._held: deque[Effect] = deque()
         self._held_until = 0.0
+        self._holding = False
         self._wake_at = 0.0
         self._stopping = False
         self._finished: Finished | None = None
@@ -131,14 +132,14 @@ class Runtime:
         Raises:
             SwarmError: the node could not begin, or could not go on.
         """
-        self._transport.open()
-        self._trainer.start()
-        self._trainer.describe(self._initial)
-        self._transport.watch(self._trainer.fileno())
         self._control = ControlSocket(self._control_path)
-        self._transport.watch(self._control.fileno())
-        self._events.append(started)
         try:
+            self._transport.open()
+            self._trainer.start()
+            self._trainer.describe(self._initial)
+            self._transport.watch(self._trainer.fileno())
+            self._transport.watch(self._control.fileno())
+            self._events.append(started)
             while not self._stopping and not self._lingered():
                 self._turn()
         finally:
@@ -183,7 +184,8 @@ class Runtime:
 
     def _hold(self, effects: deque[Effect], full: DiskFull) -> None:
         now = self._clock.now()
-        if not self._held:
+        if not self._holding:
+            self._holding = True
             text = f"{full.message}: this site holds still until there is space, nothing is lost"
             self._report(Report("disk_full", text, level="error"), now)
         self._held = effects
@@ -193,9 +195,9 @@ class Runtime:
         if now < self._held_until:
             return
         held, self._held = self._held, deque()
-        first = held[0]
         self._perform(held)
-        if not self._held or self._held[0] is not first:
+        if not self._held:
+            self._holding = False
             self._report(Report("disk_space", "there is space on the disk again: going on"), now)
 
     def _collect(self, timeout_s: float) -> None:
@@ -327,12 +329,19 @@ class ControlSocket:
     """Local questions over a Unix socket: one JSON line in, one JSON line out. Only this user can open it."""
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        path.unlink(missing_ok=True)
         self._path = path
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._listener.bind(str(path))
-        path.chmod(0o600)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            path.unlink(missing_ok=True)
+            self._listener.bind(str(path))
+            path.chmod(0o600)
+        except OSError as error:
+            self._listener.close()
+            raise UsageError(
+                f"couldn't make the socket {path}: {error.strerror or error}",
+                hint="a socket's path may have about a hundred characters: use a folder with a shorter one",
+            ) from None
         self._listener.listen(8)
         self._listener.setblocking(False)
         self._selector = selectors.DefaultSelector()
@@ -358,7 +367,7 @@ class ControlSocket:
             try:
                 line = connection.recv(QUESTION_BYTES_MAX)
                 question = json.loads(line)["question"]
-            except (OSError, ValueError, KeyError, TypeError):
+            except (OSError, ValueError, KeyError, TypeError, RecursionError):
                 connection.close()
                 continue
             self._waiting[connection.fileno()] = connection
@@ -381,10 +390,11 @@ class ControlSocket:
 
     def close(self) -> None:
         """Stop listening and remove the socket file."""
-        for connection in self._waiting.values():
+        listening = [key.fileobj for key in self._selector.get_map().values()]
+        for connection in (*self._waiting.values(), *listening):
+            assert isinstance(connection, socket.socket), "only sockets are registered"
             connection.close()
         self._selector.close()
-        self._listener.close()
         self._path.unlink(missing_ok=True)
 
 

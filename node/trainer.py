@@ -121,8 +121,9 @@ class Trainer:
         self._selector = selectors.DefaultSelector()
 
     def start(self) -> None:
-        """Start the worker now, so that its imports overlap with the node's own start."""
-        self._spawn()
+        """Start the worker now, so that its imports overlap with the node's own start. Again, it does nothing."""
+        if self._process is None:
+            self._spawn()
 
     def fileno(self) -> int:
         """A descriptor that is readable when `poll` has something to say."""

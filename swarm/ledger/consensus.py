@@ -230,6 +230,7 @@ class Consensus:
         self._asked: dict[int, float] = {}
         self.evidence: list[Contradiction] = []
         self.halted = ""
+        self.fresh = False
         self.stalled_since: float | None = None
 
     # --- what others may look at --------------------------------------------------------------------------------
@@ -297,6 +298,7 @@ class Consensus:
     def on_proposal(self, block: Block, sender: int, now: float) -> list[Output]:
         """Take in a proposed block. Raises `Reject` if it is malformed, unsigned, or not its leader's to propose."""
         del sender
+        self.fresh = False
         header = Header.decode(block.header)
         if header.epoch != self._epoch or not self._live(header.view):
             return []
@@ -308,11 +310,13 @@ class Consensus:
         for other in list(state.bodies.values())[:1]:
             self._accuse("two proposals", block.proposer, header.view, other.block, block)
         self._keep_body(block, header)
+        self.fresh = True
         return self.step(now)
 
     def on_vote(self, vote: Vote, sender: int, now: float) -> list[Output]:
         """Take in a vote. Raises `Reject` if it is malformed or its signature does not verify."""
         del sender
+        self.fresh = False
         vote.check()
         if vote.epoch != self._epoch or not self._live(vote.view) or vote.signer >= self._n:
             return []
@@ -323,6 +327,7 @@ class Consensus:
         message = vote_message(self._ledger_id, vote.epoch, vote.view, vote.kind, vote.block)
         if not self._verify(self._keys[vote.signer], message, vote.signature):
             raise Reject(f"couldn't accept a vote for view {vote.view}: its signature does not verify")
+        self.fresh = True
         state = self._views.setdefault(vote.view, state)
         for rule, other in state.contradictions(vote):
             state.caught[vote.signer] = rule

@@ -1,0 +1,539 @@
+"""From an empty folder to a charter that all have signed: `swarm init`, `swarm keygen`, `swarm charter ...`."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import sys
+from pathlib import Path
+
+import click
+import msgspec
+import pytest
+from click.testing import CliRunner, Result
+
+from node.cli.main import main
+from node.site import Site
+from swarm import charter as c
+from tests.builders import CODE, LAYOUT, digest
+
+TASK = """\
+import torch
+
+
+def build_model():
+    return torch.nn.Linear(30, 1)
+
+
+def load_data(site):
+    raise RuntimeError("no data is needed to draft a charter")
+
+
+def train(model, data, run):
+    raise RuntimeError("nothing is trained to draft a charter")
+
+
+def evaluate(model, data, run):
+    raise RuntimeError("nothing is evaluated to draft a charter")
+"""
+
+
+def swarm(*arguments: object) -> Result:
+    """Run the command line in this process, from its outermost line: errors have become words and an exit code."""
+    signals = {number: signal.getsignal(number) for number in (signal.SIGPIPE, signal.SIGTERM, signal.SIGINT)}
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "argv", ["swarm", *(str(argument) for argument in arguments)])
+            return CliRunner().invoke(click.Command("swarm", callback=main), [])
+    finally:
+        for number, handler in signals.items():
+            signal.signal(number, handler)
+
+
+def said(*arguments: object) -> str:
+    """Return what a command that succeeds prints."""
+    result = swarm(*arguments)
+    assert (result.exit_code, result.stderr) == (0, "")
+    return result.stdout
+
+
+def data(*arguments: object) -> dict[str, object]:
+    """Return the data of a command that succeeds and is asked for JSON."""
+    body = json.loads(said(*arguments, "--json"))
+    assert set(body) == {"schema", "status", "data"}
+    assert (body["schema"], body["status"]) == ("swarm/cli/v1", "ok")
+    found: dict[str, object] = body["data"]
+    return found
+
+
+def refused(*arguments: object, code: int = 2) -> tuple[str, str]:
+    """Return (sentence, hint) of a command that fails, having checked that people and programs are told the same."""
+    plain, machine = swarm(*arguments), swarm(*arguments, "--json")
+    assert (plain.exit_code, plain.stdout) == (code, "")
+    assert machine.exit_code == code
+    body = json.loads(machine.stdout)
+    assert set(body) == {"schema", "status", "error"}
+    assert (body["schema"], body["status"], body["error"]["code"]) == ("swarm/cli/v1", "error", code)
+    message, hint = str(body["error"]["message"]), str(body["error"]["hint"])
+    assert plain.stderr == machine.stderr == f"error: {message}\n" + (f"hint: {hint}\n" if hint else "")
+    assert "\n" not in message + hint
+    assert "unexpected" not in message
+    return message, hint
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the commands are typed."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def sites(home: Path, count: int = 2) -> list[Site]:
+    """Make sites named `a`, `b`, ... The last one of three or more only dials out."""
+    made = []
+    for index, name in enumerate("abcd"[:count]):
+        site = Site(home / name)
+        endpoint = "" if index >= 2 else f"tcp://10.0.0.{index + 1}:7400"
+        site.create(name=name, listen="", advertise=endpoint, task="task.py", data="data")
+        made.append(site)
+    return made
+
+
+def draft(home: Path, count: int = 2, *, name: str = "oncology") -> Path:
+    """Write an unsigned charter of new sites, without building a model; return its path."""
+    cards = tuple(c.card_from_toml(site.card_path.read_text()) for site in sites(home, count))
+    charter = c.Charter(
+        version=c.CHARTER_VERSION,
+        name=name,
+        created_ms=1_750_000_000_000,
+        members=cards,
+        task=c.Task("tumours", CODE, LAYOUT, 1234, digest("initial"), 7),
+        round=c.RoundPolicy(20, "exact", "none", count // 2 + 1, 3_600_000, 60_000, 2_500, 400_000),
+        ledger=c.LedgerPolicy(600_000, 3_000, False, "record"),
+        metrics=("accuracy", "loss"),
+        edges=(),
+        predecessor=(),
+        options=(),
+    )
+    charter.check()
+    path = home / "charter.toml"
+    path.write_text(c.to_toml(c.SignedCharter(charter, {})))
+    return path
+
+
+def signed_by_all(home: Path, count: int = 2) -> Path:
+    path = draft(home, count)
+    signed = c.from_toml(path.read_text())
+    for name in "abcd"[:count]:
+        signed = signed.sign(Site(home / name).load_identity())
+    path.write_text(c.to_toml(signed))
+    return path
+
+
+def replace(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert text.count(old) == 1, "one place to change"
+    path.write_text(text.replace(old, new))
+
+
+# --- init and keygen ----------------------------------------------------------------------------------------------
+
+
+def test_init_says_who_this_is_what_to_hand_out_and_what_to_hide(home: Path) -> None:
+    text = said("init", "north", "--name", "north-clinic", "--advertise", "tcp://north.example.org:7400")
+    site = Site(home / "north")
+    node = site.load_identity().node.hex()
+    assert text.startswith("north-clinic is ready in north\n")
+    assert " ".join(node[i : i + 4] for i in range(0, 32, 4)) in text
+    assert "north/card.toml   (public" in text
+    assert "north/keys   (secret" in text
+    assert "swarm charter sign" in text
+    seeds = [path.read_text().strip() for path in site.keys.iterdir()]
+    assert not any(seed in text for seed in seeds)
+
+
+def test_init_tells_programs_the_site_and_its_id(home: Path) -> None:
+    found = data("init", "north", "--name", "north-clinic")
+    node = Site(home / "north").load_identity().node.hex()
+    assert found == {"name": "north-clinic", "node": node, "card": "north/card.toml", "folder": "north"}
+
+
+def test_init_without_a_folder_makes_the_site_here(home: Path) -> None:
+    assert data("init", "--name", "here")["folder"] == "."
+    assert Site(home).load_settings({}).site.name == "here"
+
+
+@pytest.mark.parametrize(
+    ("options", "listen", "endpoint"),
+    [
+        ([], "", ""),
+        (["--advertise", "tcp://a.example.org:7400"], "tcp://0.0.0.0:7400", "tcp://a.example.org:7400"),
+        (["--advertise", "tcp://[2001:db8::1]:7401"], "tcp://0.0.0.0:7401", "tcp://[2001:db8::1]:7401"),
+        (
+            ["--advertise", "tcp://a.example.org:443", "--listen", "tcp://10.0.0.1:7400"],
+            "tcp://10.0.0.1:7400",
+            "tcp://a.example.org:443",
+        ),
+        (["--listen", "tcp://10.0.0.1:7400"], "tcp://10.0.0.1:7400", ""),
+    ],
+)
+def test_a_site_listens_where_it_says_or_else_at_the_port_it_advertises(
+    home: Path, options: list[str], listen: str, endpoint: str
+) -> None:
+    said("init", "a", "--name", "a", *options)
+    site = Site(home / "a")
+    assert site.load_settings({}).site.listen == listen
+    assert c.card_from_toml(site.card_path.read_text()).endpoint == endpoint
+
+
+def test_task_and_data_of_init_are_the_settings_of_the_site(home: Path) -> None:
+    said("init", "a", "--name", "a", "--task", "tumours.py", "--data", "/srv/patients")
+    task = Site(home / "a").load_settings({}).task
+    assert (task.file, task.data) == ("tumours.py", "/srv/patients")
+
+
+def test_keygen_makes_keys_and_card_and_no_settings(home: Path) -> None:
+    found = data("keygen", "a", "--name", "a")
+    assert set(contents(home)) == {"a/keys/identity.seed", "a/keys/curve.seed", "a/card.toml"}
+    assert set(found) == {"name", "node", "card", "folder"}
+
+
+@pytest.mark.parametrize("command", ["init", "keygen"])
+def test_no_command_overwrites_a_site_or_its_keys(home: Path, command: str) -> None:
+    said("init", "a", "--name", "a")
+    before = contents(home)
+    message, hint = refused(command, "a", "--name", "other")
+    assert message in (
+        "couldn't make a site in a: it already holds one",
+        "couldn't make keys in a/keys: there are keys already",
+    )
+    assert "move" in hint
+    assert contents(home) == before
+
+
+@pytest.mark.parametrize(
+    ("options", "words", "advice"),
+    [
+        (["--name", "no good"], "couldn't accept 'no good' as the name of a member", "use letters, digits, - and _"),
+        (["--name", "klinik-süd"], "couldn't accept 'klinik-süd' as the name", "use letters, digits, - and _"),
+        (["--name", "a", "--advertise", "a.example.org:7400"], "endpoint 'a.example.org:7400'", "tcp://host:port"),
+    ],
+)
+def test_a_site_that_cannot_be_made_leaves_nothing_behind(
+    home: Path, options: list[str], words: str, advice: str
+) -> None:
+    message, hint = refused("init", "a", *options)
+    assert words in message
+    assert advice in hint
+    assert contents(home) == {}
+
+
+# --- signing ------------------------------------------------------------------------------------------------------
+
+
+def test_the_last_signature_completes_the_charter_and_names_the_ledger(home: Path) -> None:
+    path = draft(home)
+    assert said("charter", "sign", "charter.toml", "--folder", "a") == "Signed charter.toml; still to sign: b.\n"
+    assert data("charter", "sign", "charter.toml", "--folder", "b") == {"path": "charter.toml", "missing": []}
+    signed = c.from_toml(path.read_text())
+    signed.check()
+    text = said("charter", "sign", "charter.toml", "--folder", "b")
+    assert text == f"Signed charter.toml; complete: ledger {signed.ledger_id.hex()[:16]}.\n"
+
+
+def test_signing_tells_programs_who_is_missing(home: Path) -> None:
+    draft(home, 3)
+    assert data("charter", "sign", "charter.toml", "--folder", "b") == {"path": "charter.toml", "missing": ["a", "c"]}
+
+
+def test_signing_twice_changes_nothing(home: Path) -> None:
+    path = signed_by_all(home)
+    before = path.read_bytes()
+    said("charter", "sign", "charter.toml", "--folder", "a")
+    assert path.read_bytes() == before
+
+
+def test_a_signature_can_be_written_beside_the_original(home: Path) -> None:
+    path = draft(home)
+    before = path.read_bytes()
+    found = data("charter", "sign", "charter.toml", "--folder", "a", "-o", "by-a.toml")
+    assert found == {"path": "by-a.toml", "missing": ["b"]}
+    assert path.read_bytes() == before
+    assert c.from_toml((home / "by-a.toml").read_text()).missing() == ("b",)
+
+
+def test_who_is_not_in_the_charter_cannot_sign_it(home: Path) -> None:
+    draft(home)
+    said("init", "stranger", "--name", "a")
+    before = contents(home)
+    message, hint = refused("charter", "sign", "charter.toml", "--folder", "stranger")
+    assert message.startswith("couldn't sign the charter of 'oncology': this site's identity is not among its members")
+    assert "send your card" in hint
+    assert contents(home) == before
+
+
+def test_a_folder_without_keys_cannot_sign(home: Path) -> None:
+    draft(home)
+    before = contents(home)
+    message, hint = refused("charter", "sign", "charter.toml", "--folder", "nowhere")
+    assert message == "couldn't find nowhere/keys/identity.seed"
+    assert "swarm keygen" in hint
+    assert contents(home) == before
+
+
+def test_a_charter_that_was_changed_after_it_was_signed_gets_no_further_signature(home: Path) -> None:
+    path = draft(home)
+    said("charter", "sign", "charter.toml", "--folder", "a")
+    replace(path, "rounds = 20", "rounds = 21")
+    before = contents(home)
+    message, hint = refused("charter", "sign", "charter.toml", "--folder", "b")
+    assert message == "couldn't accept the charter: the signature of 'a' does not match its terms"
+    assert "changed after it was signed" in hint
+    assert contents(home) == before
+
+
+# --- merging ------------------------------------------------------------------------------------------------------
+
+
+def test_signatures_given_on_copies_come_together(home: Path) -> None:
+    draft(home)
+    for name in "ab":
+        said("charter", "sign", "charter.toml", "--folder", name, "-o", f"by-{name}.toml")
+    assert said("charter", "merge", "by-a.toml", "-o", "one.toml") == "Merged into one.toml; still to sign: b.\n"
+    assert said("charter", "merge", "by-b.toml", "by-a.toml", "-o", "both.toml") == "Merged into both.toml; complete.\n"
+    said("charter", "sign", "by-a.toml", "--folder", "b")
+    assert (home / "both.toml").read_bytes() == (home / "by-a.toml").read_bytes()
+    assert data("charter", "merge", "both.toml", "-o", "again.toml") == {"path": "again.toml", "missing": []}
+
+
+def test_copies_with_other_terms_are_not_merged(home: Path) -> None:
+    path = draft(home)
+    shutil.copy(path, home / "other.toml")
+    replace(home / "other.toml", "rounds = 20", "rounds = 21")
+    before = contents(home)
+    message, _ = refused("charter", "merge", "charter.toml", "other.toml", "-o", "merged.toml")
+    assert message == "couldn't merge other.toml: its terms are not those of charter.toml"
+    assert contents(home) == before
+
+
+def test_a_void_signature_is_not_merged(home: Path) -> None:
+    draft(home)
+    said("charter", "sign", "charter.toml", "--folder", "a", "-o", "by-a.toml")
+    replace(home / "by-a.toml", "rounds = 20", "rounds = 21")
+    before = contents(home)
+    message, _ = refused("charter", "merge", "charter.toml", "by-a.toml", "-o", "merged.toml")
+    assert message == "couldn't accept the charter: the signature of 'a' does not match its terms"
+    assert contents(home) == before
+
+
+# --- checking and showing -----------------------------------------------------------------------------------------
+
+
+def test_check_of_a_complete_charter_names_every_founder_and_gives_a_plain_verdict(home: Path) -> None:
+    path = signed_by_all(home, 3)
+    signed = c.from_toml(path.read_text())
+    text = said("charter", "check", "charter.toml")
+    assert text.startswith("charter.toml is in order and signed by all 3 founders.\n")
+    assert all(f"\n  {name} " in text for name in "abc")
+    assert "NOT signed" not in text
+    assert data("charter", "check", "charter.toml") == {
+        "path": "charter.toml",
+        "ledger_id": signed.ledger_id.hex(),
+        "missing": [],
+    }
+
+
+def test_check_ends_with_6_while_signatures_are_missing_and_says_whose(home: Path) -> None:
+    draft(home, 3)
+    said("charter", "sign", "charter.toml", "--folder", "b")
+    message, hint = refused("charter", "check", "charter.toml", code=6)
+    assert message == "charter.toml is in order but not signed yet by a, c"
+    assert hint == "each founder runs `swarm charter sign`"
+
+
+def test_check_ends_with_3_when_the_terms_are_not_those_that_were_signed(home: Path) -> None:
+    path = signed_by_all(home)
+    replace(path, "clip_norm_milli = 2500", "clip_norm_milli = 2501")
+    before = contents(home)
+    message, hint = refused("charter", "check", "charter.toml", code=3)
+    assert message == "couldn't accept the charter: the signature of 'a' does not match its terms"
+    assert "ask for the signed original" in hint
+    assert contents(home) == before
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("rounds = 20", "rounds = 0", "rounds = 0, it must be 1 to 1000000"),
+        ('mixing = "exact"', 'mixing = "median"', "mixing = 'median', known are exact"),
+        ("seed = 7", "seed = -1", "seed = -1, it must be 0 to 4294967295"),
+    ],
+)
+def test_check_ends_with_3_when_a_term_cannot_stand(home: Path, old: str, new: str, words: str) -> None:
+    path = draft(home)
+    replace(path, old, new)
+    message, _ = refused("charter", "check", "charter.toml", code=3)
+    assert message == f"couldn't accept the charter: {words}"
+
+
+@pytest.mark.parametrize("command", ["check", "show", "sign"])
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("rounds = 20", "rounds = 20\nrouns = 3", "'rouns'"),
+        ("[round]", "[rond]\n[round]", "unknown table 'rond'"),
+        ("rounds = 20", "", "rounds"),
+        ("rounds = 20", 'rounds = "20"', "[round]"),
+        ("rounds = 20", "rounds =", "couldn't read the TOML"),
+    ],
+)
+def test_a_charter_that_does_not_read_well_is_refused_in_words(
+    home: Path, command: str, old: str, new: str, words: str
+) -> None:
+    path = draft(home)
+    replace(path, old, new)
+    before = contents(home)
+    message, _ = refused("charter", command, "charter.toml", *(["--folder", "a"] if command == "sign" else []))
+    assert message.startswith("couldn't read")
+    assert words in message
+    assert contents(home) == before
+
+
+@pytest.mark.parametrize("command", ["check", "show", "sign", "merge"])
+@pytest.mark.parametrize("what", ["missing", "folder", "not text"])
+def test_a_charter_that_cannot_be_read_is_refused_in_words(home: Path, command: str, what: str) -> None:
+    path = home / "nowhere.toml"
+    if what == "folder":
+        path.mkdir()
+    if what == "not text":
+        path.write_bytes(b"\xff\xfe\x00")
+    message, _ = refused("charter", command, path.name, *(["-o", "merged.toml"] if command == "merge" else []))
+    assert message.startswith("couldn't read nowhere.toml: ")
+    assert not (home / "merged.toml").exists()
+
+
+def test_show_puts_the_terms_in_words_for_those_who_must_decide(home: Path) -> None:
+    path = draft(home, 3)
+    said("charter", "sign", "charter.toml", "--folder", "b")
+    text = said("charter", "show", "charter.toml")
+    lines = text.splitlines()
+    for line in (
+        "swarm         oncology",
+        "ledger        not founded yet",
+        "tolerance     3 members: goes on with 1 site silent, tolerates no liars",
+        f"task          tumours, 1,234 parameters, file {CODE.hex()[:16]}",
+        "rounds        20, each with at least 2 sites",
+        "waiting       60 s for a stuck site, 3600 s in all",
+        "bounds        update norm 2.5, one site's weight at most 40 %",
+        "shared        accuracy, loss",
+    ):
+        assert line in lines
+    signs = {line.split()[0]: line for line in lines if line.startswith("  ")}
+    assert signs["a"].endswith("  NOT signed")
+    assert signs["b"].endswith("  signed")
+    assert "tcp://10.0.0.1:7400" in signs["a"]
+    assert "dials out only" in signs["c"]
+    for card in c.from_toml(path.read_text()).charter.members:
+        assert card.node.hex()[:4] in signs[card.name], "the fingerprint to compare on the phone"
+
+
+def test_show_tells_programs_the_terms(home: Path) -> None:
+    path = draft(home)
+    found = data("charter", "show", "charter.toml")
+    charter = c.from_toml(path.read_text()).charter
+    assert found == {
+        "name": "oncology",
+        "members": [{"name": m.name, "node": m.node.hex(), "endpoint": m.endpoint} for m in charter.members],
+        "rounds": 20,
+        "parameters": 1234,
+        "missing": ["a", "b"],
+        "ledger_id": None,
+    }
+
+
+def test_the_ledger_id_of_show_is_that_of_the_signed_charter(home: Path) -> None:
+    signed = c.from_toml(signed_by_all(home).read_text())
+    found = data("charter", "show", "charter.toml")
+    assert (found["missing"], found["ledger_id"]) == ([], signed.ledger_id.hex())
+
+
+# --- drafting -----------------------------------------------------------------------------------------------------
+
+
+def new(*cards: str, task: str = "task.py") -> list[str]:
+    return [
+        *("charter", "new", "--name", "oncology", "--task", task, "--rounds", "20"),
+        *(word for card in cards for word in ("--card", card)),
+    ]
+
+
+def test_a_charter_is_not_drafted_from_cards_or_tasks_that_are_not_there(home: Path) -> None:
+    sites(home)
+    before = contents(home)
+    message, _ = refused(*new("a/card.toml", "b/card.toml"))
+    assert message == "couldn't read the task file task.py: No such file or directory"
+    message, _ = refused(*new("a/card.toml", "c/card.toml"))
+    assert message.startswith("couldn't read c/card.toml: ")
+    message, _ = refused(*new("a/card.toml", "b/swarm.toml"))
+    assert message == "couldn't read the card: the table [card] is missing"
+    assert contents(home) == before
+
+
+def test_a_card_that_was_changed_on_its_way_is_refused(home: Path) -> None:
+    sites(home)
+    replace(home / "b" / "card.toml", "tcp://10.0.0.2:7400", "tcp://6.6.6.6:7400")
+    message, hint = refused(*new("a/card.toml", "b/card.toml"))
+    assert message == "couldn't accept the card of 'b': a proof of its keys does not verify"
+    assert "send the new card" in hint
+    assert not (home / "charter.toml").exists()
+
+
+@pytest.mark.real
+def test_a_task_file_that_has_no_model_drafts_no_charter(home: Path) -> None:
+    sites(home)
+    (home / "task.py").write_text("x = 1\n")
+    result = swarm(*new("a/card.toml", "b/card.toml"), "--json")
+    assert result.exit_code == 1
+    assert "it has no function build_model()" in json.loads(result.stdout)["error"]["message"]
+    assert json.loads(result.stdout)["error"]["hint"] == "mend the task file and try again"
+    assert not (home / "charter.toml").exists()
+
+
+@pytest.mark.real
+def test_two_hospitals_come_to_a_charter_as_the_readme_says(home: Path) -> None:
+    for name in ("north", "south"):
+        said("init", name, "--name", name, "--advertise", f"tcp://{name}.example.org:7400")
+    (home / "task.py").write_text(TASK)
+    cards = ("--card", "north/card.toml", "--card", "south/card.toml")
+    terms = ("--rounds", "5", "--patience", "7.5", "--deadline", "90", "--clip-norm", "2.5", "--weight-cap", "0.6")
+    drafted = data("charter", "new", "--name", "oncology", "--task", "task.py", *cards, *terms, "--metrics", "loss,auc")
+    assert drafted == {"path": "charter.toml", "members": ["north", "south"]}
+    charter = c.from_toml((home / "charter.toml").read_text()).charter
+    assert charter.round == c.RoundPolicy(5, "exact", "none", 2, 90_000, 7_500, 2_500, 600_000)
+    assert (charter.task.name, charter.task.parameters, charter.metrics) == ("task", 31, ("loss", "auc"))
+    assert "NOT signed" in said("charter", "show", "charter.toml")
+    for name in ("north", "south"):
+        shutil.copy("charter.toml", f"{name}/charter.toml")
+        said("charter", "sign", f"{name}/charter.toml", "--folder", name)
+        refused("charter", "check", f"{name}/charter.toml", code=6)
+    said("charter", "merge", "north/charter.toml", "south/charter.toml", "-o", "charter.toml")
+    assert said("charter", "check", "charter.toml").startswith("charter.toml is in order and signed by all 2 founders.")
+    for name in ("north", "south"):
+        shutil.copy("charter.toml", name)
+        site = Site(Path(name))
+        assert site.load_charter(site.load_settings({})).charter == charter
+        assert charter.index(site.load_identity().node) is not None
+
+
+def test_the_same_terms_found_the_same_ledger_whoever_signs_first(home: Path) -> None:
+    path = draft(home)
+    signed = c.from_toml(path.read_text())
+    first, second = (Site(home / name).load_identity() for name in "ab")
+    assert signed.sign(first).sign(second).ledger_id == signed.sign(second).sign(first).ledger_id
+    other = msgspec.structs.replace(signed.charter, name="cardiology")
+    assert c.SignedCharter(other, {}).sign(first).sign(second).ledger_id != signed.sign(first).sign(second).ledger_id
