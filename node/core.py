@@ -44,6 +44,7 @@ from swarm.machine import (
     Mixed,
     NodeId,
     Persist,
+    Prune,
     Received,
     Record,
     Report,
@@ -410,6 +411,7 @@ class Node:
             self._grew_at = now
             effects += self._advance(now)
             effects += self._tidy()
+            effects.append(Prune(self.consensus.final_view))
         return effects
 
     def _advance(self, now: float) -> list[Effect]:

@@ -46,6 +46,7 @@ from swarm.machine import (
     Mix,
     NodeId,
     Persist,
+    Prune,
     Received,
     Report,
     Seal,
@@ -237,6 +238,8 @@ class Runtime:
                 self._bulk.submit_check(effect)
             case Forget():
                 self._store.forget(effect.digests)
+            case Prune():
+                self._journal.drop_wal_below(effect.view)
             case Inspect():
                 self._bulk.submit_inspect(effect)
             case Mix():

@@ -248,6 +248,13 @@ class Forget:
 
 
 @dataclass(frozen=True, slots=True)
+class Prune:
+    """Votes and bodies of earlier views than this will never be asked for: the journal may let go of them."""
+
+    view: int
+
+
+@dataclass(frozen=True, slots=True)
 class Inspect:
     """Read an update through: size, finite values, norm within the charter's bound. Answered by `Inspected`."""
 
@@ -324,6 +331,7 @@ Effect: TypeAlias = (
     | Seal
     | Check
     | Forget
+    | Prune
     | Inspect
     | Train
     | Evaluate

@@ -965,3 +965,17 @@ def test_a_node_whose_identity_speaks_elsewhere_neither_proposes_nor_votes_any_m
     spoken = [type(message) for message in sent(desk.effects)]
     assert not {m.Propose, m.CastVote, m.EntryMessage} & set(spoken)
     assert not [effect for effect in desk.effects if isinstance(effect, Persist)]
+
+
+# --- the journal ------------------------------------------------------------------------------------------------------
+
+
+def test_votes_on_what_is_final_do_not_fill_the_disk_and_a_node_comes_back_without_them() -> None:
+    crash = Crash(at_s=20.0, slot=0, down_s=5.0)
+    world = tell(3, rounds=25, plan=FaultPlan(faults=(crash,)))
+    world.run(done, end_s=END_S)
+    assert done(world), "every site has every round, the one that came back among them"
+    place = world.place(0)
+    segments = place.disk.names("wal")
+    assert len(segments) <= 3
+    assert int(segments[0].partition(".")[0]) > 5, "many are gone"

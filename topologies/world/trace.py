@@ -31,6 +31,7 @@ from swarm.machine import (
     Mixed,
     NodeId,
     Persist,
+    Prune,
     Received,
     Report,
     Seal,
@@ -153,6 +154,8 @@ class Words:
                 return f"check {_short(digest)}"
             case Forget(digests=digests):
                 return "forget " + ",".join([_short(digest) for digest in digests])
+            case Prune(view=view):
+                return f"prune {view}"
             case Inspect(digest=digest):
                 return f"inspect {_short(digest)}"
             case Train(round=number, model=model):

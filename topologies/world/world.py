@@ -36,6 +36,7 @@ from swarm.machine import (
     Mix,
     NodeId,
     Persist,
+    Prune,
     Received,
     Report,
     Seal,
@@ -385,6 +386,9 @@ class World:
                 self._later(place, BLOB_S, place.blobs.check(effect))
             case Forget():
                 place.blobs.forget(effect)
+            case Prune():
+                assert place.journal is not None, "a running process has its journal open"
+                place.journal.drop_wal_below(effect.view)
             case Inspect():
                 assert self.learner is not None, "a machine that inspects updates needs a learner"
                 self._later(place, BLOB_S, place.blobs.inspect(effect, self.learner))
