@@ -19,6 +19,7 @@ from node.storage import BlobStore
 from swarm.errors import SwarmError, UsageError
 from swarm.machine import Buffer, Check, Checked, Digest, Event, Inspect, Inspected, Mix, Mixed, Stored, Trained
 from swarm.mixing.average import weighted_mean_into
+from swarm.mixing.outer import OUTER_STEPS
 from swarm.privacy.clipping import clip_in_place, inspect
 from swarm.vector import blob_digest, leaf_hashes
 
@@ -44,10 +45,13 @@ def _failed(event: Trained | Mixed, why: str) -> Event:
 class BulkWorker:
     """One thread, first come first served. `wake` is called, from that thread, when there is a result to take."""
 
-    def __init__(self, store: BlobStore, *, elements: int, bound: float, wake: Callable[[], None]) -> None:
+    def __init__(
+        self, store: BlobStore, *, elements: int, bound: float, wake: Callable[[], None], outer: str = "none"
+    ) -> None:
         self._store = store
         self._elements = elements
         self._bound = bound
+        self._step = OUTER_STEPS[outer]
         self._wake = wake
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="bulk")
         self._done: deque[Event | _Made] = deque()
@@ -154,7 +158,7 @@ class BulkWorker:
             count = min(MIX_BLOCK_ELEMENTS, self._elements - start)
             base = self._slice(effect.model, start, count)
             updates = [self._slice(digest, start, count) for digest, _ in effect.terms]
-            weighted_mean_into(mean[:count], base, updates, weights)
+            weighted_mean_into(mean[:count], base, updates, weights, step=self._step)
             yield mean[:count].data
 
     def _slice(self, digest: Digest, start: int, count: int) -> np.ndarray[tuple[int], np.dtype[np.float32]]:

@@ -21,6 +21,7 @@ from swarm.errors import Reject, UsageError
 from swarm.ledger.block import MEMBERS_MAX, NO_HASH, faults, quorum
 from swarm.ledger.entry import CHARTER, ENTRY_BYTES_MAX, ENTRY_VERSION, METRICS_MAX, NO_AUTHOR, Entry
 from swarm.machine import NodeId
+from swarm.mixing.outer import OUTER_STEPS
 
 T = TypeVar("T")
 
@@ -33,7 +34,7 @@ CLIP_NORM_MILLI_MAX = 1_024_000
 """Largest clipping norm, 1,024: the fixed-point sum holds values up to 2**10 (`swarm.mixing.average`)."""
 
 MIXINGS = ("exact",)
-OUTER_OPTIMIZERS = ("none",)
+OUTER_OPTIMIZERS = tuple(OUTER_STEPS)
 PARAMETERS_MAX = 2**33
 
 

@@ -79,7 +79,13 @@ def run_site(site: Site, settings: Settings, signed: SignedCharter) -> Finished 
             clock=clock.now,
             rng=seeded(identity.node),
         )
-        bulk = BulkWorker(store, elements=charter.task.parameters, bound=charter.clip_norm, wake=transport.wake)
+        bulk = BulkWorker(
+            store,
+            elements=charter.task.parameters,
+            bound=charter.clip_norm,
+            wake=transport.wake,
+            outer=charter.round.outer,
+        )
         node = Node(
             signed=signed,
             identity=identity,

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from swarm.errors import UsageError
+from swarm.mixing.outer import OuterStep, add
 from swarm.vector import Vector
 
 FRACTION_BITS = 32
@@ -73,10 +74,13 @@ def _capped(samples: Sequence[int], present: Sequence[int], cap_ppm: int) -> tup
     return tuple(capped)
 
 
-def weighted_mean_into(out: Vector, base: Vector, updates: Sequence[Vector], weights: Sequence[int]) -> None:
-    """Set out = base + sum_i w_i u_i / sum_i w_i, all of shape (elements,). The order of the updates does not matter.
+def weighted_mean_into(
+    out: Vector, base: Vector, updates: Sequence[Vector], weights: Sequence[int], *, step: OuterStep = add
+) -> None:
+    """Set out = step(base, sum_i w_i u_i / sum_i w_i), all of shape (elements,). The updates may come in any order.
 
-    Every |u| must be at most `VALUE_LIMIT` and the weights must sum to 1..`WEIGHT_TOTAL_MAX`: `integer_weights` and
+    The step is the outer optimiser's; by default the mean is added to the base. Every |u| must be at most
+    `VALUE_LIMIT` and the weights must sum to 1..`WEIGHT_TOTAL_MAX`: `integer_weights` and
     `swarm.privacy.clipping.inspect` see to it. `out` may be `base`, not an update.
     """
     total = sum(weights)
@@ -86,7 +90,7 @@ def weighted_mean_into(out: Vector, base: Vector, updates: Sequence[Vector], wei
     for start in range(0, out.size, BLOCK_ELEMENTS):
         span = slice(start, min(start + BLOCK_ELEMENTS, out.size))
         mean = _mean_block([update[span] for update in updates], weights, total, scratch)
-        np.add(base[span], mean, out=out[span])
+        step(out[span], base[span], mean)
 
 
 class _Scratch:
