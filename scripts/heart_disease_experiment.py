@@ -16,7 +16,7 @@ import time
 import node.examples
 from node.cli.ledger import verify_quietly
 from node.data import write_heart_disease
-from node.local import found, stop_all
+from node.local import fork_server, found, stop_all
 from swarm.ledger.entry import METRIC_SCALE
 
 
@@ -30,10 +30,11 @@ def main() -> None:
     task = pathlib.Path(node.examples.__file__).parent / "heart_disease.py"
     means = []
     for seed in chosen.seeds:
-        with tempfile.TemporaryDirectory() as name:
+        with tempfile.TemporaryDirectory() as name, fork_server() as server:
             folder = pathlib.Path(name)
             sites = write_heart_disease(chosen.folder, folder / "data")
-            peers = found(folder, sites, task, rounds=chosen.rounds, metrics=("accuracy",), seed=seed, patience_s=60)
+            terms = {"metrics": ("accuracy",), "patience_s": 60}
+            peers = found(folder, sites, task, rounds=chosen.rounds, seed=seed, forkserver=server, **terms)
             try:
                 for peer in peers:
                     peer.start()

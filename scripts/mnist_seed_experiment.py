@@ -19,7 +19,7 @@ import torch
 import node.examples
 from node.cli.ledger import verify_quietly
 from node.data import write_mnist
-from node.local import found, stop_all
+from node.local import fork_server, found, stop_all
 from node.task import RunInfo, SiteInfo
 from swarm.ledger.entry import METRIC_SCALE
 
@@ -39,7 +39,8 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             sites = write_mnist(chosen.mnist, pathlib.Path(folder) / "data", sites=chosen.peers, seed=seed)
             begun = time.monotonic()
-            swarm = run_swarm(pathlib.Path(folder), sites, seed, chosen.rounds)
+            with fork_server() as server:
+                swarm = run_swarm(pathlib.Path(folder), sites, seed, chosen.rounds, server)
             spent = time.monotonic() - begun
             central = run_central(sites, seed, chosen.rounds)
         reached = next((r for r, accuracy in enumerate(swarm, 1) if accuracy >= TARGET), None)
@@ -51,10 +52,11 @@ def main() -> None:
         print(f"{seed:>4}  {ours:>7.4f}  {theirs:>7.4f}  {ours - theirs:>+8.4f}  {reached!s:>15}  {spent:>7.0f}")
 
 
-def run_swarm(folder: pathlib.Path, sites: list, seed: int, rounds: int) -> list[float]:
+def run_swarm(folder: pathlib.Path, sites: list, seed: int, rounds: int, server: pathlib.Path) -> list[float]:
     """Return the test accuracy after each round, as the members recorded it in the ledger."""
     task = pathlib.Path(node.examples.__file__).parent / "mnist.py"
-    peers = found(folder, sites, task, rounds=rounds, metrics=("accuracy",), seed=seed, patience_s=120, deadline_s=600)
+    terms = {"metrics": ("accuracy",), "patience_s": 120, "deadline_s": 600}
+    peers = found(folder, sites, task, rounds=rounds, seed=seed, forkserver=server, **terms)
     try:
         for peer in peers:
             peer.start()

@@ -17,9 +17,9 @@ from pathlib import Path
 import node.examples
 from node.cli.ledger import verify_quietly
 from node.data import write_breast_cancer
-from node.local import LocalPeer, found, stop_all
+from node.local import LocalPeer, fork_server, found, stop_all
 
-ROUNDS_PER_KILL = 3
+ROUNDS_PER_KILL = 8
 """Rounds a run gets for each kill, so that kills hit every phase of a round and recovery from one overlaps the next."""
 
 SETTLE_S = 180.0
@@ -28,11 +28,16 @@ SETTLE_S = 180.0
 
 def run(folder: Path, *, kills: int, seed: int, rounds: int = 0, say: bool = True) -> str:
     """Run one campaign. Returns a summary; raises AssertionError when something was lost."""
+    with fork_server() as server:
+        return _run(folder, server, kills, seed, rounds or max(12, ROUNDS_PER_KILL * kills), say)
+
+
+def _run(folder: Path, server: Path, kills: int, seed: int, rounds: int, say: bool) -> str:
     rng = random.Random(seed)
     task = Path(node.examples.__file__).parent / "breast_cancer.py"
     data = write_breast_cancer(folder / "data", seed)
-    rounds = rounds or max(6, ROUNDS_PER_KILL * kills)
-    peers = found(folder, data, task, rounds=rounds, metrics=("accuracy",), seed=seed, patience_s=12.0)
+    terms = {"metrics": ("accuracy",), "patience_s": 12.0, "forkserver": server}
+    peers = found(folder, data, task, rounds=rounds, seed=seed, **terms)  # type: ignore[arg-type]
     begun = time.monotonic()
     made = 0
     try:
@@ -40,13 +45,13 @@ def run(folder: Path, *, kills: int, seed: int, rounds: int = 0, say: bool = Tru
             peer.start()
         while made < kills:
             victim = peers[rng.randrange(len(peers))]
-            time.sleep(rng.uniform(0.0, 4.0))
+            time.sleep(rng.uniform(0.0, 2.0))
             victim.poll()
             phase = victim.status.get("phase", "starting")
             assert not all(peer.done for peer in peers), "the run was over before the last kill: give it more rounds"
             victim.kill()
             made += 1
-            time.sleep(rng.choice((0.0, rng.uniform(0.0, 6.0))))
+            time.sleep(rng.choice((0.0, rng.uniform(0.0, 4.0))))
             victim.start()
             if say:
                 print(f"{time.monotonic() - begun:6.1f} s  kill {made:>3}: {victim.name}, {phase}", flush=True)
