@@ -96,7 +96,7 @@ def draw(status: Mapping[str, object], recent: Sequence[tuple[float, Report]]) -
         (f"{status['swarm']}", "bold"),
         f"  round {min(committed + 1, rounds)} of {rounds}  ",
         (bar(committed, rounds), "green"),
-        f"  block {status['height']}  quorum {status['quorum']}",
+        f"  block {status['height']}  quorum {status['quorum']}{_eta(status)}",
     )
     table = Table(box=None, padding=(0, 2), show_header=False)
     members = status["members"]
@@ -137,8 +137,53 @@ def _row(member: Mapping[str, object]) -> Sequence[RenderableType]:
     from rich.text import Text
 
     mark, words, style = member_state(member)
+    style_words = "" if style == "green" else style
     name = f"{member['name']}{' (this site)' if member.get('me') else ''}"
-    return Text(mark, style=style), Text(name, style="bold"), Text(f"round {member.get('round')}"), Text(words)
+    return (
+        Text(mark, style=style),
+        Text(name, style="bold"),
+        Text(f"round {member.get('round')}"),
+        Text(words, style=style_words),
+        Text(_update(member)),
+        Text(_traffic(member), style="dim"),
+    )
+
+
+def _update(member: Mapping[str, object]) -> str:
+    """How much of the site's update of this round is here."""
+    match member.get("update"):
+        case (int(have), int(size)) | [int(have), int(size)]:
+            return f"update {size_words(size)}" if have == size else f"update {have / max(size, 1):.0%}"
+        case _:
+            return ""
+
+
+def _traffic(member: Mapping[str, object]) -> str:
+    received, sent = int(str(member.get("received_bytes", 0))), int(str(member.get("sent_bytes", 0)))
+    return f"↓ {size_words(received)}  ↑ {size_words(sent)}" if received or sent else ""
+
+
+def _eta(status: Mapping[str, object]) -> str:
+    eta_s = status.get("eta_s")
+    return f"  about {duration_words(float(str(eta_s)))} to go" if eta_s is not None else ""
+
+
+def size_words(size: int) -> str:
+    """Return bytes as people say them, in powers of ten: 40 MB."""
+    value, units = float(size), ["B", "kB", "MB", "GB", "TB"]
+    while value >= 999.5 and len(units) > 1:
+        value, units = value / 1000, units[1:]
+    return f"{value:.3g} {units[0]}"
+
+
+def duration_words(seconds: float) -> str:
+    """Return a duration as people say it: 45 s, 3 min 20 s, 2 h 5 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
 def _plain(values: Mapping[str, object]) -> dict[str, object]:

@@ -8,6 +8,7 @@ world; both run exactly this. It routes events to their owner, turns what owners
 from __future__ import annotations
 
 import random
+from collections import deque
 from collections.abc import Callable, Sequence
 
 import msgspec
@@ -66,6 +67,9 @@ BLOCKS_REPLY_BYTES_MAX = 512 * 1024
 
 CATCH_UP_TIMEOUT_S = 5.0
 """How long one peer may take to answer a request for blocks before another is asked."""
+
+PACE_ROUNDS = 5
+"""Rounds whose pace says how long the rest will take."""
 
 CLOSED_SHOWN = 8
 """Closed rounds a status remembers: rounds may pass faster than people ask."""
@@ -130,6 +134,7 @@ class Node:
         self._grew_at = now
         self._step = (0, 0)
         self._halted = ""
+        self._committed_at: deque[float] = deque(maxlen=PACE_ROUNDS + 1)
         self._closed: dict[int, list[str]] = {}
         self._started = False
 
@@ -193,6 +198,7 @@ class Node:
             "round": head.round,
             "committed": head.committed.round,
             "model": head.committed.model.hex(),
+            "eta_s": self._eta_s(),
             "closed": [{"round": r, "without": missing} for r, missing in self._closed.items()],
             "phase": self.round.phase.name.lower(),
             "paused": self._paused(now),
@@ -406,7 +412,7 @@ class Node:
         """Follow what has become final: tell people, drop what nobody will ask for again."""
         effects: list[Effect] = []
         for header, block in self.replica.take_final():
-            effects += self._tell(header, block)
+            effects += self._tell(header, block, now)
         if effects:
             self._grew_at = now
             effects += self._advance(now)
@@ -427,7 +433,7 @@ class Node:
         if entry.author == self._identity.node:
             self.round.said(decode_body(entry))
 
-    def _tell(self, header: Header, block: Block) -> list[Effect]:
+    def _tell(self, header: Header, block: Block, now: float) -> list[Effect]:
         """Put what a new final block means into words."""
         effects: list[Effect] = []
         for leaf in block.leaves:
@@ -451,6 +457,7 @@ class Node:
                     "height": header.height,
                 }
                 effects.append(Report("round_committed", text, values))
+                self._committed_at.append(now)
         final = Report("block_final", f"block {header.height} is final", {"height": header.height}, level="debug")
         return [final, *effects]
 
@@ -583,6 +590,8 @@ class Node:
 
     def _member_status(self, node: NodeId, now: float) -> dict[str, object]:
         member, head = self.peers.members[node], self.replica.head
+        placed = head.contributions.get((head.round, node))
+        received, sent = self.transfer.traffic(node)
         return {
             "name": member.name,
             "node": node.hex(),
@@ -594,10 +603,28 @@ class Node:
             "phase": phase_name(member.phase),
             "step": member.step,
             "steps": member.steps,
-            "contributed": (head.round, node) in head.contributions,
+            "contributed": placed is not None,
+            "update": None if placed is None else self._update_progress(placed.body),
+            "received_bytes": received,
+            "sent_bytes": sent,
             "moved_s": round(now - member.moved_at, 1),
             "clock_offset_ms": member.clock_offset_ms,
         }
+
+    def _update_progress(self, body: e.Contribution) -> tuple[int, int]:
+        """Return (bytes held, size) of an update."""
+        digest = Digest(body.update_digest)
+        if self.transfer.has(digest):
+            return body.update_bytes, body.update_bytes
+        return self.transfer.progress(digest) or (0, body.update_bytes)
+
+    def _eta_s(self) -> float | None:
+        """Return the seconds that the remaining rounds will take at the pace of the last ones, if there is one."""
+        head = self.replica.head
+        if len(self._committed_at) < 2 or head.complete:
+            return None
+        pace = (self._committed_at[-1] - self._committed_at[0]) / (len(self._committed_at) - 1)
+        return round(pace * (self._charter.round.rounds - head.committed.round), 1)
 
 
 def _message(said: Block | Vote | Certificate | Status | FinalBlock) -> m.Message:

@@ -10,7 +10,17 @@ from datetime import UTC, datetime
 import pytest
 from rich.console import Console as Terminal
 
-from node.console import PHASES, RECENT_FACTS, REFRESH_S, Console, bar, draw, member_state
+from node.console import (
+    PHASES,
+    RECENT_FACTS,
+    REFRESH_S,
+    Console,
+    bar,
+    draw,
+    duration_words,
+    member_state,
+    size_words,
+)
 from swarm.machine import Report
 from swarm.round import Phase
 from tests.builders import make_swarm
@@ -228,3 +238,29 @@ def test_the_cursor_that_was_hidden_is_shown_again(monkeypatch: pytest.MonkeyPat
     text = screen.getvalue()
     assert text.count("\x1b[?25l") == text.count("\x1b[?25h") == 1
     assert text.index("\x1b[?25l") < text.index("\x1b[?25h")
+
+
+@pytest.mark.parametrize(
+    ("size", "words"),
+    [(0, "0 B"), (999, "999 B"), (1000, "1 kB"), (40_000_000, "40 MB"), (999_999, "1 MB"), (1_234_567_890, "1.23 GB")],
+)
+def test_sizes_are_said_in_powers_of_ten(size: int, words: str) -> None:
+    assert size_words(size) == words
+
+
+@pytest.mark.parametrize(("seconds", "words"), [(0.4, "0 s"), (59.4, "59 s"), (200, "3 min 20 s"), (7500, "2 h 5 min")])
+def test_durations_are_said_as_people_do(seconds: float, words: str) -> None:
+    assert duration_words(seconds) == words
+
+
+def test_the_live_view_shows_how_far_updates_have_come_and_when_it_will_be_over() -> None:
+    shot = status(eta_s=200.0)
+    members = [
+        {**MEMBER, "update": (10_000_000, 40_000_000), "received_bytes": 10_000_000, "sent_bytes": 40_000_000},
+        {**MEMBER, "name": "city", "update": (40_000_000, 40_000_000)},
+    ]
+    lines = drawn({**shot, "members": members}).splitlines()
+    assert lines[0].rstrip().endswith("about 3 min 20 s to go")
+    assert "update 25%" in lines[1]
+    assert "↓ 10 MB  ↑ 40 MB" in lines[1]
+    assert "update 40 MB" in lines[2]
