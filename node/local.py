@@ -7,6 +7,7 @@ only the founding, which people do by sending cards and signatures to each other
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import signal
 import socket
@@ -29,6 +30,9 @@ from swarm import charter as terms
 
 FIRST_PORT = 17400
 """Below 32768: the system does not hand such ports out by itself, and libzmq may connect to itself above."""
+
+PORTS = 10_000
+"""Where to begin to look above that depends on the process."""
 
 STOP_S = 10.0
 """How long a peer may take to stop before it is killed."""
@@ -186,7 +190,8 @@ def stop_all(peers: Sequence[LocalPeer]) -> None:
 def free_ports(count: int) -> list[int]:
     """Return TCP ports of loopback on which nobody listens now."""
     free: list[int] = []
-    port = FIRST_PORT
+    # Two swarms that are founded at the same moment should not choose the same.
+    port = FIRST_PORT + os.getpid() % PORTS
     while len(free) < count:
         port += 1
         with socket.socket() as probe:

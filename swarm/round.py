@@ -92,7 +92,7 @@ class _Model:
 
 
 class Round:
-    """One member's part in the rounds. `me` is None for an observer, who mixes and checks but does not train."""
+    """One member's part in the rounds."""
 
     def __init__(self, charter: Charter, me: NodeId, *, code_digest: bytes, data_digest: bytes) -> None:
         self.phase = Phase.WAITING
@@ -121,7 +121,7 @@ class Round:
         actions += self._gather(state, holds)
         actions += self._mix(state, mine, holds) if now >= self._mix_at else ()
         actions += self._train(state, mine, holds, now)
-        actions += self._evaluate(state, holds)
+        actions += self._evaluate(state, mine, holds)
         actions += self._finish(state, mine)
         return actions
 
@@ -148,15 +148,16 @@ class Round:
 
     def trained(self, event: Trained, state: State, mine: Sequence[msgspec.Struct], now: float) -> list[Action]:
         """Offer what local training produced, or say why there is nothing to offer."""
-        training, self._training = self._training, None
+        training = self._training
+        if training is None or training[0] != event.round:
+            return []  # Answers a request from before a restart: its base is not known for sure.
+        self._training = None
         if event.update is None:
             tries = self._failures[event.round] = self._failures.get(event.round, 0) + 1
             self._retry_at = now + RETRY_S
             rest = "sitting this round out" if tries >= TRAIN_ATTEMPTS_MAX else f"trying again in {RETRY_S:.0f} s"
             text = f"training for round {event.round} failed: {event.error} ({rest})"
             return [Report("training_failed", text, {"round": event.round}, level="error")]
-        if training is None or training[0] != event.round:
-            return []  # Answers a request from before a restart: its base is not known for sure.
         self._failures.pop(event.round, None)
         body = e.Contribution(
             round=event.round,
@@ -171,7 +172,7 @@ class Round:
             code_digest=self._code_digest,
             data_digest=self._data_digest,
         )
-        values: dict[str, str | int | float | bool] = {"round": event.round, "samples": event.samples, **event.metrics}
+        values: dict[str, str | int | float | bool] = {**event.metrics, "round": event.round, "samples": event.samples}
         text = f"trained round {event.round} on {event.samples} samples"
         return [Say(e.CONTRIBUTION, body), Report("trained", text, values)]
 
@@ -196,7 +197,7 @@ class Round:
             text = f"evaluating round {event.round} failed: {event.error}"
             return [Report("evaluation_failed", text, {"round": event.round}, level="error")]
         body = e.Evaluation(event.round, event.model, event.samples, self._millionths(event.metrics))
-        values: dict[str, str | int | float | bool] = {"round": event.round, "samples": event.samples, **event.metrics}
+        values: dict[str, str | int | float | bool] = {**event.metrics, "round": event.round, "samples": event.samples}
         return [Say(e.EVALUATION, body), Report("evaluated", f"evaluated the model of round {event.round}", values)]
 
     # --- parts --------------------------------------------------------------------------------------------------
@@ -217,7 +218,7 @@ class Round:
         """Get every update of the open round: a vote for its close needs them all."""
         for (round_, author), placed in sorted(state.contributions.items()):
             digest = Digest(placed.body.update_digest)
-            if round_ >= state.round and not holds(digest):
+            if state.round <= round_ <= self._charter.round.rounds and not holds(digest):
                 yield Fetch(digest, placed.body.update_bytes, (author,))
 
     def _mix(self, state: State, mine: Sequence[msgspec.Struct], holds: Callable[[Digest], bool]) -> Iterator[Action]:
@@ -259,12 +260,18 @@ class Round:
         """Train for the open round; for the next as soon as the mean of a closed one is known (finality may trail)."""
         target = state.round + (1 if state.close is not None else 0)
         self.round = min(target, self._charter.round.rounds)
-        if self._training is not None or target > self._charter.round.rounds:
+        if self._training is not None:
+            return
+        if target > self._charter.round.rounds:
+            if state.round in self._mixed and not state.complete:
+                self.phase = Phase.ATTESTED
             return
         base = self._model_of(target - 1)
         if base is None:
             return
         offered = self._offered(target, state, mine)
+        if offered is not None and offered.base_digest != base.digest:
+            offered = None  # It starts from this site's own mean, and the ledger has committed another: try again.
         if offered is not None and holds(Digest(offered.update_digest)):
             self.phase = Phase.ATTESTED if state.close is not None else Phase.OFFERED
             return
@@ -279,10 +286,14 @@ class Round:
         self.phase = Phase.TRAINING
         yield Train(target, base.digest)
 
-    def _evaluate(self, state: State, holds: Callable[[Digest], bool]) -> Iterator[Action]:
+    def _evaluate(
+        self, state: State, mine: Sequence[msgspec.Struct], holds: Callable[[Digest], bool]
+    ) -> Iterator[Action]:
         """Score each committed model once; what is committed while the trainer is busy waits its turn."""
         done = state.committed.round
         model = self._model_of(done)
+        # A restart finds its last words in its own feed, before they are final.
+        self._evaluated.update(body.round for body in mine if isinstance(body, e.Evaluation))
         if done < 1 or model is None or done in self._evaluated or done in self._evaluating:
             return
         if not holds(model.digest):

@@ -132,6 +132,8 @@ def _mean_block(updates: Sequence[Vector], weights: Sequence[int], total: int, s
     # addition: each is correctly rounded by IEEE 754, so the bytes are the same on every processor.
     np.divide(real_sums, float(total * 2**FRACTION_BITS), out=real)
     np.copyto(steps, real, casting="same_kind")
+    # Integers have one zero. A sum of nothing but minus zeros would otherwise keep its sign on one way only.
+    np.add(steps, np.float32(0.0), out=steps)
     return steps
 
 

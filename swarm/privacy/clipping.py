@@ -38,7 +38,8 @@ def clip_in_place(update: Vector, bound: float) -> float:
         factor = VALUE_LIMIT / largest
     if factor < 1.0:
         for block in _blocks(update):
-            np.multiply(block, factor, out=block, casting="unsafe")
+            # In float64: a small factor would be a rough float32.
+            np.multiply(block, np.float64(factor), out=block, casting="unsafe")
             np.clip(block, -VALUE_LIMIT, VALUE_LIMIT, out=block)
     return norm
 

@@ -366,3 +366,13 @@ def test_a_weight_depends_on_the_count_and_not_on_the_place(
 def test_more_samples_never_weigh_less(samples: list[int], cap_ppm: int) -> None:
     pairs = sorted(zip(samples, integer_weights(samples, cap_ppm=cap_ppm), strict=True))
     assert all(low <= high for (_, low), (_, high) in itertools.pairwise(pairs))
+
+
+def test_minus_zeros_become_the_one_zero_of_integers_whatever_else_is_in_the_block() -> None:
+    base = np.array([-0.0, 0.0], np.float32)
+    signs = []
+    for other in (0.0, 1024.0):
+        out = np.empty(2, np.float32)
+        weighted_mean_into(out, base, [np.array([-0.0, other], np.float32)], [2**20])
+        signs.append(bool(np.signbit(out[0])))
+    assert signs == [False, False]
