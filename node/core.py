@@ -25,6 +25,7 @@ from swarm.identity import Identity
 from swarm.ledger import entry as e
 from swarm.ledger.block import BLOCK_BYTES_MAX, Block, Certificate, FinalBlock, Header, Vote
 from swarm.ledger.consensus import Consensus, Durable, Note, Output, Status, Timing, ToAll, ToOne
+from swarm.ledger.evidence import describe, from_contradiction, from_entries
 from swarm.ledger.replica import Replica
 from swarm.ledger.state import decode_body
 from swarm.machine import (
@@ -67,6 +68,9 @@ BLOCKS_REPLY_BYTES_MAX = 512 * 1024
 
 CATCH_UP_TIMEOUT_S = 5.0
 """How long one peer may take to answer a request for blocks before another is asked."""
+
+EVIDENCE_TURN_S = 0.5
+"""Between the turns of members to put the same evidence on record."""
 
 PACE_ROUNDS = 5
 """Rounds whose pace says how long the rest will take."""
@@ -135,6 +139,8 @@ class Node:
         self._step = (0, 0)
         self._halted = ""
         self._committed_at: deque[float] = deque(maxlen=PACE_ROUNDS + 1)
+        self._charges: dict[tuple[NodeId, int], tuple[float, e.Evidence]] = {}
+        self._evidence_read = 0
         self._closed: dict[int, list[str]] = {}
         self._started = False
 
@@ -380,6 +386,7 @@ class Node:
         effects += self._read_arrivals(now)
         if not self._halted:
             effects += self._advance(now)
+            effects += self._press_charges(now)
             try:
                 effects += self._obey(self.consensus.step(now))
             except LedgerError as error:
@@ -420,6 +427,30 @@ class Node:
             effects.append(Prune(self.consensus.final_view))
         return effects
 
+    def _press_charges(self, now: float) -> list[Effect]:
+        """Put on record that a member contradicted itself, unless somebody else has or is about to."""
+        found = [from_contradiction(one, self._signed) for one in self.consensus.evidence[self._evidence_read :]]
+        self._evidence_read = len(self.consensus.evidence)
+        found += [from_entries(author, *pair) for author, pair in self.replica.forks.items()]
+        for body in found:
+            if body is not None and body.culprit != self._identity.node:
+                charge = (NodeId(body.culprit), body.rule)
+                culprit = self._charter.index(charge[0])
+                assert culprit is not None, "evidence is about members"
+                # Everybody notices at about the same time. One after the other has the chance to say so.
+                turn = (self._index - culprit - 1) % len(self._charter.members)
+                if charge not in self._charges and charge not in self.replica.head.accused:
+                    self._charges[charge] = (now + EVIDENCE_TURN_S * turn, body)
+        effects: list[Effect] = []
+        said = [body for _, body in self.replica.bodies(e.Evidence)]
+        pending = [(body.culprit, body.rule) for body in said if isinstance(body, e.Evidence)]
+        for charge, (due, body) in sorted(self._charges.items()):
+            if charge in self.replica.head.accused:
+                del self._charges[charge]
+            elif now >= due and charge not in pending:
+                effects += self._say(Say(e.EVIDENCE, body), now)
+        return effects
+
     def _advance(self, now: float) -> list[Effect]:
         return self._do(self.round.advance(self.replica.head, self._mine(), self.transfer.has, now), now)
 
@@ -448,6 +479,10 @@ class Node:
                 without = f", without {', '.join(missing)}" if missing else ""
                 text = f"round {close.round} closed with {len(close.included)} sites{without}"
                 effects.append(Report("round_closed", text, {"round": close.round, "missing": ",".join(missing)}))
+            elif entry.kind == e.EVIDENCE:
+                evidence = codec.decode(entry.body, e.Evidence, limit=e.ENTRY_BYTES_MAX)
+                text = f"on record, with proof: {describe(evidence, self._name)}"
+                effects.append(Report("evidence", text, {"culprit": evidence.culprit.hex()}, level="error"))
             elif entry.kind == e.ROUND_COMMIT:
                 commit = codec.decode(entry.body, e.RoundCommit, limit=e.ENTRY_BYTES_MAX)
                 text = f"round {commit.round} committed: {commit.attests} sites hold {commit.model_digest.hex()[:12]}"
@@ -460,6 +495,9 @@ class Node:
                 self._committed_at.append(now)
         final = Report("block_final", f"block {header.height} is final", {"height": header.height}, level="debug")
         return [final, *effects]
+
+    def _name(self, node: NodeId) -> str:
+        return self.peers.members[node].name
 
     def _tidy(self) -> list[Effect]:
         """Forget blobs that belong to no round anybody may still need."""
@@ -487,6 +525,7 @@ class Node:
             self.replica.next_wake(now),
             self.round.next_wake(now),
             self.peers.next_silence(now),
+            min((due for due, _ in self._charges.values() if due > now), default=None),
         ]
         return max(now, min(wake for wake in wakes if wake is not None))
 

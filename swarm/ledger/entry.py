@@ -25,6 +25,9 @@ ENTRY_VERSION = 1
 ENTRY_BYTES_MAX = 65_535
 """Largest entry: the tlog-tiles entry bundle counts an entry's length in 16 bits."""
 
+ENVELOPE_BYTES_MAX = 512
+"""What an envelope adds to its body at most: hashes, signature, numbers."""
+
 METRICS_MAX = 32
 """Most metrics in one entry."""
 
@@ -174,6 +177,15 @@ class Evaluation(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fi
     model_digest: bytes
     samples: int
     metrics: tuple[tuple[int, int], ...]
+
+
+class Evidence(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """Two contradictory signed messages of one member, the smaller first: see `swarm.ledger.evidence`."""
+
+    rule: int
+    culprit: bytes
+    first: bytes
+    second: bytes
 
 
 class BlockCert(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):

@@ -107,7 +107,7 @@ class Pending:
 
 
 class Replica:
-    """See the module. `head` is the final state; `forks` holds, per author, two signed entries for one place."""
+    """See the module. `head` is the final state; `forks` holds, per author, two signed entries that contradict."""
 
     def __init__(self, signed: SignedCharter, witness: Witness) -> None:
         self.head = genesis(signed)
@@ -152,9 +152,19 @@ class Replica:
             if len(self.forks) < FORKS_MAX:
                 self.forks.setdefault(author, (known.leaf, leaf))
             return None
+        self._watch_attempts(author, authored, feed)
         pending = feed[entry.seq] = Pending(authored, now)
         self._ahead_of.clear()
         return pending
+
+    def _watch_attempts(self, author: NodeId, authored: Authored, feed: Mapping[int, Pending]) -> None:
+        """Notice two contributions that claim to be the same attempt at a round."""
+        body = authored.body
+        if isinstance(body, e.Contribution):
+            for other in feed.values():
+                claim = other.body
+                if isinstance(claim, e.Contribution) and (claim.round, claim.attempt) == (body.round, body.attempt):
+                    self.forks.setdefault(author, (other.leaf, authored.leaf))
 
     def pending(self, state: State) -> Iterator[Pending]:
         """Yield, in member order, the entries that continue the feeds of `state`."""

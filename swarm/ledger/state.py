@@ -24,15 +24,13 @@ from swarm.charter import SignedCharter
 from swarm.errors import Reject
 from swarm.ledger import entry as e
 from swarm.ledger.block import FINALIZE, Certificate, Header
+from swarm.ledger.evidence import judge
 from swarm.ledger.merkle import Frontier, leaf_hash
 from swarm.machine import NodeId
 from swarm.mixing.average import integer_weights
 
 ROUNDS_AHEAD = 1
 """Contributions are kept for the open round and the next: training may be one round ahead of finality, no more."""
-
-AUTHORED = (e.CONTRIBUTION, e.ATTEST, e.EVALUATION)
-DERIVED = (e.BLOCK_CERT, e.ROUND_COMMIT, e.ROUND_CLOSE)
 
 _PLACE = {e.BLOCK_CERT: 0, e.ROUND_COMMIT: 2, e.ROUND_CLOSE: 3}
 """Where a kind stands in a block; authored kinds stand at 1."""
@@ -92,7 +90,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     """The state after a block. Mappings are never changed in place; `apply_block` makes a new state.
 
     `opened_ms` is the block time at which the open round could begin. `certified` is the highest block height whose
-    finalize certificate is itself in the log.
+    finalize certificate is itself in the log. `accused` has, by culprit and rule, the first entry that proves it.
     """
 
     signed: SignedCharter
@@ -108,6 +106,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     close: Closed | None
     attests: Mapping[NodeId, tuple[bytes, int]]
     certified: int
+    accused: Mapping[tuple[NodeId, int], int] = {}
 
     @property
     def round(self) -> int:
@@ -141,6 +140,9 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
             tuple(sorted((node, *attest) for node, attest in self.attests.items())),
             self.certified,
         )
+        if self.accused:
+            accused = tuple(sorted((node, rule, index) for (node, rule), index in self.accused.items()))
+            fields = (*fields, accused)  # type: ignore[assignment]
         return hashlib.sha256(b"swarm-ledger/state/v1\0" + codec.encode(fields)).digest()
 
 
@@ -210,6 +212,8 @@ def decode_body(entry: e.Entry) -> msgspec.Struct:
                 raise Reject("couldn't accept an evaluation: a field is out of range")
             _check_metrics(evaluation.metrics)
             return evaluation
+        case e.EVIDENCE:
+            return codec.decode(entry.body, e.Evidence, limit=e.ENTRY_BYTES_MAX)
         case _:
             raise Reject(f"couldn't accept an entry: nobody may write a {e.KIND_NAMES[entry.kind]} here")
 
@@ -221,6 +225,8 @@ def open_authored(state: State, entry: e.Entry, leaf: bytes, signatures: Signatu
         raise Reject(f"couldn't accept an entry: its author {entry.author.hex()[:8]} is not a member")
     body = decode_body(entry)
     signatures.verify(leaf, entry, state.signed.charter.members[index].id_key, state.ledger_id)
+    if isinstance(body, e.Evidence) and not signatures.trusting:
+        judge(body, state.signed)
     return Authored(entry, entry.id, leaf, leaf_hash(leaf), body)
 
 
@@ -241,6 +247,8 @@ def apply_authored(state: State, authored: Authored) -> State:
             noted = _note_contribution(state, author, authored.body)
         case e.Attest():
             noted = _note_attest(state, author, authored.body)
+        case e.Evidence():
+            noted = _note_evidence(state, authored.body)
         case _:
             noted = {}
     return replace(state, frontier=frontier, heads=heads, **noted)
@@ -434,6 +442,12 @@ def _note_attest(state: State, author: NodeId, body: e.Attest) -> dict[str, Any]
     if state.close is None or body.close_index != state.close.index or author in state.attests:
         return {}
     return {"attests": {**state.attests, author: (body.model_digest, body.model_bytes)}}
+
+
+def _note_evidence(state: State, body: e.Evidence) -> dict[str, Any]:
+    """The first proof of a kind counts; more of the same prove nothing further."""
+    charge = (NodeId(body.culprit), body.rule)
+    return {} if charge in state.accused else {"accused": {**state.accused, charge: state.size}}
 
 
 def _check_contribution(body: e.Contribution) -> None:

@@ -9,15 +9,17 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tests.builders import make_swarm
+from tests.builders import Swarm, make_swarm
 from topologies.families import complete
 from topologies.world.checkers import PersistBeforeSend, Violation
 from topologies.world.clock import EPOCH_S
 from topologies.world.faults import FaultOptions, FaultPlan, generate
 from topologies.world.learner import QuadraticTask
 from topologies.world.network import NetworkProfile
+from topologies.world.place import Place
 from topologies.world.truths import Agreement, HonestOnTheWire
 from topologies.world.world import World
 
@@ -37,11 +39,28 @@ class Story:
     events: int
     height: int
     accused: tuple[int, ...]
+    convicted: tuple[int, ...]
     digest: str
 
 
 def run(seed: int, *, members: int = 4, twins: int = 1, rounds: int = 2, calm: bool = False) -> Story:
     """Run one seed. Raises `Violation` when a truth does not hold or an honest member is not done in time."""
+    world = play(seed, members=members, twins=twins, rounds=rounds, calm=calm)
+    machines = [place.machine for place in world.places if place.member < members - twins and place.machine]
+    index = {card.node: i for i, card in enumerate(machines[0].replica.head.signed.charter.members)}
+    return Story(
+        seed=seed,
+        virtual_s=world.now,
+        events=world.stats.events,
+        height=max(machine.replica.head.height for machine in machines),
+        accused=tuple(sorted({found.culprit for machine in machines for found in machine.consensus.evidence})),
+        convicted=tuple(sorted({index[node] for machine in machines for node, _ in machine.replica.head.accused})),
+        digest=world.trace_digest(),
+    )
+
+
+def play(seed: int, *, members: int = 4, twins: int = 1, rounds: int = 2, calm: bool = False) -> World:
+    """Return the world at the end of a seed. Raises `Violation` as `run` does."""
     swarm = make_swarm(members, rounds=rounds, deadline_ms=60_000)
     liars = tuple(range(members - twins, members))
     options = FaultOptions(heal_s=HEAL_S, partition_every_s=8.0, crash_every_s=10.0)
@@ -62,22 +81,24 @@ def run(seed: int, *, members: int = 4, twins: int = 1, rounds: int = 2, calm: b
     )
     honest = [place for place in world.places if place.member not in liars]
     done = world.run(lambda _: all(place.finished for place in honest), end_s=END_S)
-    accused = sorted({e.culprit for place in honest if place.machine for e in place.machine.consensus.evidence})
-    if not set(accused) <= set(liars):
-        world.fail(f"honest members were accused: {accused}")
+    _check_accusations(world, swarm, honest, liars)
     if not done:
         stuck = [f"{p.name} at round {p.machine.replica.head.round}" for p in honest if p.machine and not p.finished]
         world.fail(f"not done by {END_S} s: {', '.join(stuck)}")
     world.end()
-    height = max(place.machine.replica.head.height for place in honest if place.machine)
-    return Story(
-        seed=seed,
-        virtual_s=world.now,
-        events=world.stats.events,
-        height=height,
-        accused=tuple(accused),
-        digest=world.trace_digest(),
-    )
+    return world
+
+
+def _check_accusations(world: World, swarm: Swarm, honest: Sequence[Place], liars: Sequence[int]) -> None:
+    """Nobody honest is suspected by an honest node or convicted by the ledger."""
+    guilty = {swarm.identities[i].node for i in liars}
+    for place in honest:
+        if place.machine is not None:
+            noticed = sorted({found.culprit for found in place.machine.consensus.evidence} - {*liars})
+            if noticed:
+                world.fail(f"honest members were accused: {noticed}")
+            if any(node not in guilty for node, _ in place.machine.replica.head.accused):
+                world.fail(f"the ledger of {place.name} accuses honest members")
 
 
 def main() -> int:
@@ -91,7 +112,7 @@ def main() -> int:
     options.add_argument("--time", type=float, default=600.0, help="stop after this many seconds")
     chosen = options.parse_args()
     begun = time.monotonic()
-    events = tried = failed = accused = 0
+    events = tried = failed = accused = convicted = 0
     for seed in range(chosen.first, chosen.first + chosen.seeds):
         if time.monotonic() - begun > chosen.time:
             break
@@ -100,6 +121,7 @@ def main() -> int:
             story = run(seed, members=chosen.members, twins=chosen.twins, rounds=chosen.rounds)
             events += story.events
             accused += bool(story.accused)
+            convicted += bool(story.convicted)
         except Violation as violation:
             failed += 1
             print(f"seed {seed}: {str(violation).splitlines()[0]}")
@@ -110,7 +132,7 @@ def main() -> int:
     spent = time.monotonic() - begun
     print(
         f"{tried} seeds, n={chosen.members} with {chosen.twins} twins: {tried - failed} safe and live, {failed} not; "
-        f"liars caught in {accused}; {events} events in {spent:.0f} s"
+        f"liars caught in {accused}, on record in {convicted}; {events} events in {spent:.0f} s"
     )
     return 1 if failed else 0
 
