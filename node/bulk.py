@@ -145,7 +145,7 @@ class BulkWorker:
     def _mix(self, effect: Mix) -> Sequence[Event | _Made]:
         path = self._store.new_file()
         try:
-            stored = self._store.write_file(path, self._average(effect))
+            stored = self._store.write_file(path, 4 * self._elements, self._average(effect))
         except (SwarmError, OSError, ValueError) as error:
             path.unlink(missing_ok=True)
             return [Mixed(effect.round, None, error=str(error))]

@@ -184,7 +184,7 @@ def test_a_range_stays_readable_after_its_blob_is_forgotten(store: BlobStore) ->
 
 def test_a_written_file_is_hashed_on_the_way(store: BlobStore) -> None:
     path = store.new_file()
-    stored = store.write_file(path, [LARGE[:LEAF_BYTES], LARGE[LEAF_BYTES:]])
+    stored = store.write_file(path, len(LARGE), [LARGE[:LEAF_BYTES], LARGE[LEAF_BYTES:]])
     assert stored == Stored(LARGE_DIGEST, len(LARGE), LARGE_LEAVES)
     assert path.read_bytes() == LARGE
 
