@@ -15,7 +15,7 @@ def test_nothing_said_means_the_defaults() -> None:
     assert settings.task.stall_s == 600.0
     assert not settings.run.exit_when_done
     assert set(settings.origin.values()) == {"default"}
-    assert len(settings.origin) == 12
+    assert len(settings.origin) == 13
 
 
 def test_later_layers_win_and_say_so() -> None:
