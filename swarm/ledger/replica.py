@@ -47,6 +47,9 @@ from swarm.ledger.state import (
 )
 from swarm.machine import Digest, NodeId
 
+RECENT_PER_AUTHOR = 64
+"""Final entries of each author remembered, so that a late second entry for the same place is noticed."""
+
 PENDING_PER_AUTHOR_MAX = 64
 """Entries of one author that may wait to be ordered. A peer writes three a round and may be a few rounds ahead."""
 
@@ -55,9 +58,6 @@ GATHER_S = 1.0
 
 ATTEST_GATHER_S = 0.1
 """How long a leader that already has a quorum of attests waits for the rest, so that they are on record too."""
-
-FORKS_MAX = 1000
-"""Feed forks remembered: one per member at most."""
 
 RESERVED_BYTES = 96 * 1024
 """Room left in a block for derived entries and certificates."""
@@ -119,6 +119,7 @@ class Replica:
         self._certificate: tuple[Header, Certificate] | None = None
         self._fresh: list[tuple[Header, Block]] = []
         self._ahead_of: dict[bytes, tuple[State, float | None]] = {}
+        self._recent: dict[NodeId, dict[int, bytes]] = {}
         self.forks: dict[NodeId, tuple[bytes, bytes]] = {}
 
     def restore(self, final: FinalBlock, header: Header) -> None:
@@ -144,13 +145,15 @@ class Replica:
         if known is not None and known.leaf == leaf:
             return None
         head = self.head.heads[author]
-        if not head.seq <= entry.seq < head.seq + PENDING_PER_AUTHOR_MAX:
+        final = self._recent.get(author, {}).get(entry.seq)
+        if final == leaf or not (final or head.seq <= entry.seq < head.seq + PENDING_PER_AUTHOR_MAX):
             return None
         authored = open_authored(self.head, entry, leaf, self._signatures)
-        if known is not None and known.authored.id != authored.id:
+        first = final or (known.leaf if known is not None else None)
+        if first is not None:
             # Two signed entries in one place of a feed: the author's doing, not that of whoever passed them on.
-            if len(self.forks) < FORKS_MAX:
-                self.forks.setdefault(author, (known.leaf, leaf))
+            if e.decode_entry(first).id != authored.id:
+                self.forks.setdefault(author, (first, leaf))
             return None
         self._watch_attempts(author, authored, feed)
         pending = feed[entry.seq] = Pending(authored, now)
@@ -309,15 +312,26 @@ class Replica:
         self._states = {h: s for h, s in self._states.items() if s.height > state.height}
         self._states[header.hash] = state
         self._ahead_of.clear()
-        for node, head in state.heads.items():
-            feed = self._pool[node]
-            for seq in [seq for seq in feed if seq < head.seq]:
-                del feed[seq]
+        for leaf in final.block.leaves:
+            self._settle(leaf)
         if final.certificate:
             self._certificate = (header, final.certificate[0])
         self._fresh.append((header, final.block))
 
     # --- parts --------------------------------------------------------------------------------------------------
+
+    def _settle(self, leaf: bytes) -> None:
+        """An entry is final: it no longer waits, and whatever else its author signed for its place is a fork."""
+        entry = e.decode_entry(leaf)
+        if entry.author == e.NO_AUTHOR:
+            return
+        author = NodeId(entry.author)
+        waiting = self._pool[author].pop(entry.seq, None)
+        if waiting is not None and waiting.authored.id != entry.id:
+            self.forks.setdefault(author, (waiting.leaf, leaf))
+        recent = self._recent.setdefault(author, {})
+        recent[entry.seq] = leaf
+        recent.pop(entry.seq - RECENT_PER_AUTHOR, None)
 
     def _follow(self, block: Block, header: Header) -> State:
         """Return the state after a block. Raises `Reject` when it breaks the rules, or extends one that does."""

@@ -462,6 +462,19 @@ def test_a_forked_feed_is_on_record_and_whoever_passed_it_on_is_not_blamed() -> 
     assert [pending.leaf for pending in replica.pending(replica.head)] == [first]
 
 
+def test_two_contributions_as_one_attempt_are_a_contradiction() -> None:
+    table = Table()
+    first = table.feeds.write(0, contribution(SWARM, 0, samples=1))
+    second = table.feeds.write(0, contribution(SWARM, 0, samples=2))
+    other = table.feeds.write(0, contribution(SWARM, 0, samples=3, attempt=2))
+    replica = table.replicas[1]
+    for leaf in (first, other):
+        replica.admit(leaf, NOW)
+    assert replica.forks == {}
+    assert replica.admit(second, NOW) is not None, "it is a well-formed entry, and evidence"
+    assert replica.forks == {NODES[0]: (first, second)}
+
+
 def test_a_fork_ends_with_the_branch_that_became_final() -> None:
     table = Table()
     ours = table.feeds.write(0, contribution(SWARM, 0, samples=1), advance=False)
@@ -473,6 +486,12 @@ def test_a_fork_ends_with_the_branch_that_became_final() -> None:
     assert table.verdicts(block, header) == [Valid()] * 4
     table.finalize(block, header)
     assert list(table.replicas[0].pending(table.replicas[0].head)) == []
+    assert table.replicas[0].forks == {NODES[0]: (ours, theirs)}, "what waited here contradicts what is final"
+    assert table.replicas[1].forks == {}
+    assert table.replicas[1].admit(ours, NOW) is None, "too late to count"
+    assert table.replicas[1].forks == {NODES[0]: (theirs, ours)}, "and noticed all the same"
+    assert table.replicas[2].admit(theirs, NOW) is None
+    assert table.replicas[2].forks == {}, "to hear what is final again is nothing"
     table.contribute(0, attempt=2)
     assert table.agree(proposer=0) == [e.BLOCK_CERT, e.CONTRIBUTION]
 
