@@ -8,6 +8,7 @@ must agree on is not here but in the charter.
 from __future__ import annotations
 
 import difflib
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -18,6 +19,11 @@ from swarm.errors import UsageError
 Value: TypeAlias = str | int | float | bool
 
 ENVIRONMENT_PREFIX = "SWARM_"
+
+LOGS = ("auto", "plain", "json")
+
+_ADDRESS = re.compile(r"tcp://(\[[0-9A-Fa-f:.%\w]+\]|[^\s:/\[\]]+):(\d{1,5})", re.ASCII)
+_PORT_MAX = 65_535
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +81,13 @@ _SECTIONS: dict[str, type[SiteSettings | TaskSettings | RunSettings]] = {
     "run": RunSettings,
 }
 
+_EXAMPLES: dict[type[Value], str] = {
+    str: 'write text, in a file between quotes, as "text"',
+    int: "write a whole number, as 2",
+    float: "write a number, as 2.5",
+    bool: "write true or false",
+}
+
 
 def load(
     text: str, *, where: str, environment: Mapping[str, str] | None = None, overrides: Sequence[str] = ()
@@ -97,12 +110,24 @@ def load(
         if not sign:
             raise UsageError(f"couldn't read --set {override!r}", hint="write it as --set section.key=value")
         values[key], origin[key] = _parse(key, raw, f"--set {key}"), "--set"
+    check_address(str(values.get("site.listen", "")), f"site.listen, from {origin['site.listen']}:")
+    if values.get("run.log", "auto") not in LOGS:
+        message = f"couldn't use run.log = {values['run.log']!r}, from {origin['run.log']}"
+        raise UsageError(message, hint=f"choose one of {', '.join(LOGS)}")
     return Settings(
         site=SiteSettings(**_section("site", values)),  # type: ignore[arg-type]
         task=TaskSettings(**_section("task", values)),  # type: ignore[arg-type]
         run=RunSettings(**_section("run", values)),  # type: ignore[arg-type]
         origin=origin,
     )
+
+
+def check_address(address: str, what: str) -> None:
+    """Raise `UsageError` unless an address is empty or "tcp://host:port"; IPv6 stands in brackets."""
+    match = _ADDRESS.fullmatch(address)
+    if address and (match is None or not 1 <= int(match[2]) <= _PORT_MAX):
+        hint = f"write it as tcp://host:port with a port from 1 to {_PORT_MAX}, or leave it empty"
+        raise UsageError(f"couldn't use {what} {address!r} is no address", hint=hint)
 
 
 def _from_toml(text: str, where: str) -> Sequence[tuple[str, Value]]:
@@ -113,7 +138,8 @@ def _from_toml(text: str, where: str) -> Sequence[tuple[str, Value]]:
     found: list[tuple[str, Value]] = []
     for section, table in data.items():
         if not isinstance(table, dict):
-            raise UsageError(f"couldn't read {where}: {section!r} stands outside a section")
+            hint = f"write it below one of {', '.join(f'[{name}]' for name in _SECTIONS)}"
+            raise UsageError(f"couldn't read {where}: {section!r} stands outside a section", hint=hint)
         for name, value in table.items():
             key = f"{section}.{name}"
             found.append((key, _typed(key, value, where)))
@@ -125,12 +151,13 @@ def _parse(key: str, raw: str, where: str) -> Value:
     kind = _type(key, where)
     if kind is bool:
         if raw.lower() not in ("true", "false"):
-            raise UsageError(f"couldn't use {where}: {raw!r} is neither true nor false")
+            raise UsageError(f"couldn't use {where}: {raw!r} is neither true nor false", hint="write true or false")
         return raw.lower() == "true"
     try:
         return kind(raw)
     except ValueError:
-        raise UsageError(f"couldn't use {where}: {raw!r} is not of type {kind.__name__}") from None
+        message = f"couldn't use {where}: {raw!r} is not of type {kind.__name__}"
+        raise UsageError(message, hint=_EXAMPLES[kind]) from None
 
 
 def _typed(key: str, value: object, where: str) -> Value:
@@ -138,7 +165,8 @@ def _typed(key: str, value: object, where: str) -> Value:
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if type(value) is not kind:
-        raise UsageError(f"couldn't read {where}: {key} = {value!r} must be of type {kind.__name__}")
+        message = f"couldn't read {where}: {key} = {value!r} must be of type {kind.__name__}"
+        raise UsageError(message, hint=_EXAMPLES[kind])
     return value
 
 

@@ -249,7 +249,9 @@ class Node:
         self.transfer.restore(event.blobs, event.partial)
         effects = self._obey(self.consensus.restore(event.records))
         head = self.replica.head
-        text = f"ledger at block {head.height}, round {head.round} of {self._charter.round.rounds}"
+        rounds = self._charter.round.rounds
+        where = f"all {rounds} rounds committed" if head.complete else f"round {head.round} of {rounds}"
+        text = f"ledger at block {head.height}, {where}"
         effects.append(Report("started", text, {"height": head.height, "round": head.round}))
         return effects
 
@@ -477,7 +479,7 @@ class Node:
                     close.round: missing
                 }
                 without = f", without {', '.join(missing)}" if missing else ""
-                text = f"round {close.round} closed with {len(close.included)} sites{without}"
+                text = f"round {close.round} closed with {_sites(len(close.included))}{without}"
                 effects.append(Report("round_closed", text, {"round": close.round, "missing": ",".join(missing)}))
             elif entry.kind == e.EVIDENCE:
                 evidence = codec.decode(entry.body, e.Evidence, limit=e.ENTRY_BYTES_MAX)
@@ -485,7 +487,7 @@ class Node:
                 effects.append(Report("evidence", text, {"culprit": evidence.culprit.hex()}, level="error"))
             elif entry.kind == e.ROUND_COMMIT:
                 commit = codec.decode(entry.body, e.RoundCommit, limit=e.ENTRY_BYTES_MAX)
-                text = f"round {commit.round} committed: {commit.attests} sites hold {commit.model_digest.hex()[:12]}"
+                text = f"round {commit.round} committed: {_sites(commit.attests)} with {commit.model_digest.hex()[:12]}"
                 values: dict[str, str | int | float | bool] = {
                     "round": commit.round,
                     "model": commit.model_digest.hex(),
@@ -664,6 +666,10 @@ class Node:
             return None
         pace = (self._committed_at[-1] - self._committed_at[0]) / (len(self._committed_at) - 1)
         return round(pace * (self._charter.round.rounds - head.committed.round), 1)
+
+
+def _sites(count: int) -> str:
+    return f"{count} site{'' if count == 1 else 's'}"
 
 
 def _message(said: Block | Vote | Certificate | Status | FinalBlock) -> m.Message:

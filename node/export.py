@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,15 +21,17 @@ def export_model(vector: Path, layout: Layout, target: Path, origin: Mapping[str
     Raises:
         StoreError: the disk refused.
     """
+    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
-    target.parent.mkdir(parents=True, exist_ok=True)
-    tensors = {
-        name: np.ascontiguousarray(values) for name, values in unflatten(np.fromfile(vector, "<f4"), layout).items()
-    }
+    tensors = unflatten(np.fromfile(vector, "<f4"), layout)
     beside = target.with_name(f".{target.name}.part")
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
         save_file(tensors, beside, metadata={"origin": json.dumps(dict(origin), sort_keys=True)})
         beside.rename(target)
-    except OSError as error:
-        raise store_error(f"write {target}", error) from error
+    except (OSError, SafetensorError) as error:
+        with contextlib.suppress(OSError):
+            beside.unlink()
+        failed = error if isinstance(error, OSError) else OSError(None, str(error))
+        raise store_error(f"write {target}", failed) from error

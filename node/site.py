@@ -20,7 +20,7 @@ import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from node.config import Settings, load
+from node.config import Settings, check_address, load
 from node.storage import write_file_durably
 from swarm import charter as terms
 from swarm.errors import UsageError
@@ -49,6 +49,8 @@ data = "{data}"
 # exit_when_done = false
 """
 
+_OTHER_KEYS = "restore it from your backup; to become a new member move keys and card away and run `swarm keygen`"
+
 
 class Site:
     """A folder and what is in it. Nothing is read before it is asked for."""
@@ -66,20 +68,43 @@ class Site:
 
     def create(self, *, name: str, listen: str, advertise: str, task: str, data: str) -> terms.Card:
         """Make a new site: settings, keys, card. Raises `UsageError` rather than overwrite anything."""
+        text = self._new_settings(name, listen, task, data)
+        card = self.make_keys(name=name, endpoint=advertise)
+        write_file_durably(self.settings_path, text.encode(), mode=0o644)
+        return card
+
+    def adopt(self, *, name: str, listen: str, advertise: str, task: str, data: str) -> terms.Card:
+        """Make a site around the keys and the card that `make_keys` left here.
+
+        Raises:
+            UsageError: they are not all there, do not belong together, or say another name or endpoint.
+        """
+        text = self._new_settings(name, listen, task, data)
+        card = terms.card_from_toml(self._read(self.card_path, _OTHER_KEYS))
+        if card.node != self.load_identity().node:
+            raise UsageError(f"couldn't use the keys in {self.keys}: {self.card_path} is of others", hint=_OTHER_KEYS)
+        if (card.name, card.endpoint) != (name, advertise):
+            raise UsageError(
+                f"couldn't make a site in {self.folder}: there are keys already, of {card.name!r} at {card.endpoint!r}",
+                hint="say the same --name and --advertise as the card, or move the keys and the card away",
+            )
+        write_file_durably(self.settings_path, text.encode(), mode=0o644)
+        return card
+
+    def _new_settings(self, name: str, listen: str, task: str, data: str) -> str:
+        """Return the text of new settings, checked before there are keys, which no later attempt overwrites."""
         if self.settings_path.exists():
             raise UsageError(
                 f"couldn't make a site in {self.folder}: it already holds one",
                 hint="choose another folder; to start over, move this one away first",
             )
         text = SETTINGS_TEXT.format(name=name, listen=listen, task=task, data=data)
-        # Before there are keys, which the next attempt would refuse to overwrite.
         load(text, where="the new settings")
-        card = self.make_keys(name=name, endpoint=advertise)
-        write_file_durably(self.settings_path, text.encode(), mode=0o644)
-        return card
+        return text
 
     def make_keys(self, *, name: str, endpoint: str) -> terms.Card:
         """Draw new keys and write them and their card. Raises `UsageError` rather than overwrite keys."""
+        check_address(endpoint, "as the endpoint")
         if self.keys.exists():
             raise UsageError(
                 f"couldn't make keys in {self.keys}: there are keys already",
@@ -87,7 +112,11 @@ class Site:
             )
         identity_seed, curve_seed = secrets.token_bytes(SEED_BYTES), secrets.token_bytes(SEED_BYTES)
         card = terms.make_card(Identity.from_seed(identity_seed, curve_seed), name=name, endpoint=endpoint)
-        self.keys.mkdir(parents=True, mode=0o700)
+        try:
+            self.keys.mkdir(parents=True, mode=0o700)
+        except OSError as error:
+            message = f"couldn't make {self.keys}: {error.strerror}"
+            raise UsageError(message, hint="choose a folder that you can write to") from None
         write_file_durably(self.keys / "identity.seed", identity_seed.hex().encode() + b"\n")
         write_file_durably(self.keys / "curve.seed", curve_seed.hex().encode() + b"\n")
         write_file_durably(self.card_path, terms.card_to_toml(card).encode(), mode=0o644)
@@ -106,7 +135,12 @@ class Site:
         )
 
     def load_charter(self, settings: Settings | None = None) -> terms.SignedCharter:
-        """Return the complete charter. Raises `UsageError` when it is missing, unsigned or does not verify."""
+        """Return the complete charter.
+
+        Raises:
+            UsageError: it is missing, or not signed by all.
+            LedgerError: a signature does not match the terms.
+        """
         name = "charter.toml" if settings is None else settings.site.charter
         hint = "put the signed charter there; `swarm charter new` drafts one"
         signed = terms.from_toml(self._read(self.folder / name, hint))
@@ -115,7 +149,7 @@ class Site:
 
     def _seed(self, name: str) -> bytes:
         path = self.keys / name
-        text = self._read(path, "make keys with `swarm keygen`")
+        text = self._read(path, _OTHER_KEYS if self.keys.exists() else "make keys with `swarm keygen`")
         mode = stat.S_IMODE(path.stat().st_mode)
         if mode & 0o077:
             raise UsageError(
@@ -135,4 +169,7 @@ class Site:
         except FileNotFoundError:
             raise UsageError(f"couldn't find {path}", hint=hint) from None
         except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"couldn't read {path}: {error}") from None
+            wrong = "it is not text" if isinstance(error, UnicodeDecodeError) else error.strerror
+            raise UsageError(
+                f"couldn't read {path}: {wrong}", hint="restore it, or allow this user to read it"
+            ) from None

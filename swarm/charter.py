@@ -17,7 +17,7 @@ from typing import TypeVar
 import msgspec
 
 from swarm import codec, identity
-from swarm.errors import Reject, UsageError
+from swarm.errors import LedgerError, Reject, UsageError
 from swarm.ledger.block import MEMBERS_MAX, NO_HASH, faults, quorum
 from swarm.ledger.entry import CHARTER, ENTRY_BYTES_MAX, ENTRY_VERSION, METRICS_MAX, NO_AUTHOR, Entry
 from swarm.machine import NodeId
@@ -36,6 +36,14 @@ CLIP_NORM_MILLI_MAX = 1_024_000
 MIXINGS = ("exact",)
 OUTER_OPTIMIZERS = tuple(OUTER_STEPS)
 PARAMETERS_MAX = 2**33
+
+_SIGN_AGAIN = (
+    "the text was changed after it was signed: ask for the signed original, or remove every [[signature]] from the new"
+    " text and let each founder sign it"
+)
+_NEW_CARD = "ask the site for its card.toml again; if that is the same, to make new keys and send the new card"
+_REDRAFT = "draft the charter again; a term can only be changed before anybody signs it"
+_ASK_AGAIN = "ask for the file again: it is written by `swarm charter new` or `swarm keygen`, not by hand"
 
 
 class Card(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -70,9 +78,9 @@ class Card(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=T
         _name("a member", self.name)
         for what, key in (("identity", self.id_key), ("vote", self.vote_key), ("cosigning", self.cosign_key)):
             if not identity.admissible(key):
-                raise UsageError(f"couldn't accept {named}: its {what} key is not a valid Ed25519 key")
+                raise UsageError(f"couldn't accept {named}: its {what} key is not a valid Ed25519 key", hint=_NEW_CARD)
         if len(self.curve_key) != 32 or len({self.id_key, self.vote_key, self.cosign_key, self.curve_key}) != 4:
-            raise UsageError(f"couldn't accept {named}: it needs four different keys of 32 bytes")
+            raise UsageError(f"couldn't accept {named}: it needs four different keys of 32 bytes", hint=_NEW_CARD)
         if self.endpoint and not self.endpoint.startswith("tcp://"):
             raise UsageError(
                 f"couldn't accept {named}: endpoint {self.endpoint!r}",
@@ -86,10 +94,7 @@ class Card(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=T
         if len(self.proof) != 3 or not all(
             identity.verify(key, message, proof) for key, proof in zip(keys, self.proof, strict=True)
         ):
-            raise UsageError(
-                f"couldn't accept {named}: a proof of its keys does not verify",
-                hint="ask the site to run `swarm keygen` again and send the new card",
-            )
+            raise UsageError(f"couldn't accept {named}: a proof of its keys does not verify", hint=_NEW_CARD)
 
 
 class Task(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -199,7 +204,7 @@ class Charter(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
         """Say in words what the number of members can bear."""
         n, f = len(self.members), faults(len(self.members))
         silent = n - self.quorum
-        return f"{n} members: goes on with {_count(silent, 'site')} silent, tolerates {_count(f, 'liar')}"
+        return f"{_count(n, 'member')}: goes on with {_count(silent, 'site')} silent, tolerates {_count(f, 'liar')}"
 
 
 class SignedCharter(msgspec.Struct, frozen=True):
@@ -234,19 +239,27 @@ class SignedCharter(msgspec.Struct, frozen=True):
         signature = member.id_key.sign(identity.DOMAIN_CHARTER + self.charter.encode())
         return SignedCharter(self.charter, {**self.signatures, index: signature})
 
-    def check(self, *, complete: bool = True) -> None:
-        """Raise `UsageError` unless the terms stand and the signatures verify (all of them, when `complete`)."""
-        self.charter.check()
+    def void(self) -> tuple[str, ...]:
+        """Return the names of the members whose signature is not one of these terms."""
         message = identity.DOMAIN_CHARTER + self.charter.encode()
-        for index, signature in self.signatures.items():
-            if not 0 <= index < len(self.charter.members):
-                raise UsageError("couldn't accept the charter: a signature belongs to no member")
-            card = self.charter.members[index]
-            if not identity.verify(card.id_key, message, signature):
-                raise UsageError(
-                    f"couldn't accept the charter: the signature of {card.name!r} does not match its terms",
-                    hint="the text was changed after it was signed; ask for the signed original, or sign the new text",
-                )
+        members = self.charter.members
+        return tuple(
+            members[i].name for i, s in self.signatures.items() if not identity.verify(members[i].id_key, message, s)
+        )
+
+    def check(self, *, complete: bool = True) -> None:
+        """Check the terms and every signature; with `complete`, that none is missing.
+
+        Raises:
+            UsageError: a term cannot stand, or a signature is missing.
+            LedgerError: a signature does not match the terms.
+        """
+        self.charter.check()
+        if not all(0 <= index < len(self.charter.members) for index in self.signatures):
+            raise LedgerError("couldn't accept the charter: a signature belongs to no member", hint=_SIGN_AGAIN)
+        if void := self.void():
+            message = f"couldn't accept the charter: the signature of {void[0]!r} does not match its terms"
+            raise LedgerError(message, hint=_SIGN_AGAIN)
         if complete and self.missing():
             raise UsageError(
                 f"couldn't use the charter: not signed yet by {', '.join(self.missing())}",
@@ -255,7 +268,7 @@ class SignedCharter(msgspec.Struct, frozen=True):
 
 
 def open_genesis(leaf: bytes) -> SignedCharter:
-    """Return the signed charter of a ledger's entry 0. Raises `Reject` or `UsageError`."""
+    """Return the signed charter of a ledger's entry 0. Raises `Reject`, `UsageError` or `LedgerError`."""
     entry = codec.decode(leaf, Entry, limit=ENTRY_BYTES_MAX)
     if entry.kind != CHARTER or entry.version != ENTRY_VERSION:
         raise Reject("couldn't read entry 0: it is not a charter")
@@ -324,7 +337,7 @@ def from_toml(text: str) -> SignedCharter:
         },
     )
     if data:
-        raise UsageError(f"couldn't read the charter: unknown table {min(data)!r}")
+        raise UsageError(f"couldn't read the charter: unknown table {min(data)!r}", hint=_ASK_AGAIN)
     index = {card.name: i for i, card in enumerate(charter.members)}
     found: dict[int, bytes] = {}
     for table in signatures:
@@ -335,7 +348,9 @@ def from_toml(text: str) -> SignedCharter:
             or not isinstance(signature, str)
             or set(table) != {"member", "signature"}
         ):
-            raise UsageError(f"couldn't read the charter: a signature names {name!r}, who is not a member")
+            raise UsageError(
+                f"couldn't read the charter: a signature names {name!r}, who is not a member", hint=_ASK_AGAIN
+            )
         found[index[name]] = _bytes("a signature", signature)
     return SignedCharter(charter, found)
 
@@ -356,17 +371,21 @@ def card_from_toml(text: str) -> Card:
 def _check_members(charter: Charter) -> None:
     members = charter.members
     if not 1 <= len(members) <= MEMBERS_MAX:
-        raise UsageError(f"couldn't accept the charter: {len(members)} members, 1 to {MEMBERS_MAX} are possible")
+        message = f"couldn't accept the charter: {len(members)} members, 1 to {MEMBERS_MAX} are possible"
+        raise UsageError(message, hint=_REDRAFT)
     for card in members:
         card.check()
     for what in ("name", "node", "vote_key", "cosign_key", "curve_key"):
         values = [getattr(card, what) for card in members]
         if len({*values}) != len(values):
-            raise UsageError(f"couldn't accept the charter: two members have the same {what.replace('_', ' ')}")
+            message = f"couldn't accept the charter: two members have the same {what.replace('_', ' ')}"
+            raise UsageError(
+                message, hint="name each site's own card once; a site that took a name in use makes a new card"
+            )
     if charter.ledger.require_byzantine and faults(len(members)) < 1:
         raise UsageError(
-            f"couldn't accept the charter: {len(members)} members cannot outvote a liar and it requires that",
-            hint="invite a fourth member, or set require_byzantine = false and trust the three",
+            f"couldn't accept the charter: {_count(len(members), 'member')} cannot outvote a liar and it requires that",
+            hint="that takes a fourth member; or draft it without require_byzantine and trust every member",
         )
 
 
@@ -390,7 +409,9 @@ def _check_terms(charter: Charter) -> None:
     )
     for what, value, low, high in ranges:
         if not low <= value <= high:
-            raise UsageError(f"couldn't accept the charter: {what} = {value}, it must be {low} to {high}")
+            raise UsageError(
+                f"couldn't accept the charter: {what} = {value}, it must be {low} to {high}", hint=_REDRAFT
+            )
     choices: tuple[tuple[str, str, tuple[str, ...]], ...] = (
         ("mixing", policy.mixing, MIXINGS),
         ("outer", policy.outer, OUTER_OPTIMIZERS),
@@ -398,20 +419,25 @@ def _check_terms(charter: Charter) -> None:
     )
     for what, text, known in choices:
         if text not in known:
-            raise UsageError(f"couldn't accept the charter: {what} = {text!r}, known are {', '.join(known)}")
+            raise UsageError(
+                f"couldn't accept the charter: {what} = {text!r}, known are {', '.join(known)}", hint=_REDRAFT
+            )
     digests = (("task.digest", task.digest), ("task.layout", task.layout), ("initial_model", task.initial_model))
     for what, digest in digests:
         if len(digest) != 32:
-            raise UsageError(f"couldn't accept the charter: {what} is not a digest of 32 bytes")
+            raise UsageError(f"couldn't accept the charter: {what} is not a digest of 32 bytes", hint=_REDRAFT)
     if len(charter.metrics) > METRICS_MAX or len({*charter.metrics}) != len(charter.metrics):
-        raise UsageError(f"couldn't accept the charter: metrics must be at most {METRICS_MAX} different names")
+        message = f"couldn't accept the charter: metrics must be at most {METRICS_MAX} different names"
+        raise UsageError(message, hint=_REDRAFT)
     for metric in charter.metrics:
         _name("a metric", metric)
     for ledger_id, size, root in charter.predecessor:
         if len(charter.predecessor) > 1 or len(ledger_id) != 32 or len(root) != 32 or not 0 < size < 2**62:
-            raise UsageError("couldn't accept the charter: its predecessor is not one ledger id, size and root")
+            message = "couldn't accept the charter: its predecessor is not one ledger id, size and root"
+            raise UsageError(message, hint=_REDRAFT)
     if charter.options:
-        raise UsageError(f"couldn't accept the charter: unknown option {charter.options[0][0]!r}")
+        message = f"couldn't accept the charter: unknown option {charter.options[0][0]!r}"
+        raise UsageError(message, hint="a newer version of this software may have made it")
 
 
 def _check_edges(charter: Charter) -> None:
@@ -419,9 +445,10 @@ def _check_edges(charter: Charter) -> None:
     n = len(charter.members)
     for a, b in charter.edges:
         if not 0 <= a < b < n:
-            raise UsageError(f"couldn't accept the charter: link ({a}, {b}) is not an ascending pair of members")
+            message = f"couldn't accept the charter: link ({a}, {b}) is not an ascending pair of members"
+            raise UsageError(message, hint=_REDRAFT)
     if tuple(sorted({*charter.edges})) != charter.edges:
-        raise UsageError("couldn't accept the charter: its links are not sorted and unique")
+        raise UsageError("couldn't accept the charter: its links are not sorted and unique", hint=_REDRAFT)
     usable = {i: [j for j in charter.neighbours(i) if _reachable(charter, i, j)] for i in range(n)}
     seen, frontier = {0}, [0]
     while frontier:
@@ -468,20 +495,22 @@ def _parse(text: str) -> dict[str, object]:
         return tomllib.loads(text)
     except (ValueError, RecursionError) as error:
         # Besides its own errors, tomllib lets through those of endless numbers and of endlessly nested arrays.
-        raise UsageError(f"couldn't read the TOML: {error}") from None
+        message = f"couldn't read the TOML: {' '.join(str(error).split())}"
+        raise UsageError(message, hint="ask for the file again, or mend the line it names") from None
 
 
 def _take(data: dict[str, object], key: str, where: str) -> dict[str, object]:
     value = data.pop(key, None)
     if not isinstance(value, dict):
-        raise UsageError(f"couldn't read {where}: the table [{key}] is missing")
+        hint = "name the file card.toml of a site" if key == "card" else _ASK_AGAIN
+        raise UsageError(f"couldn't read {where}: the table [{key}] is missing", hint=hint)
     return value
 
 
 def _tables(data: dict[str, object], key: str) -> list[dict[str, object]]:
     value = data.pop(key, [])
     if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
-        raise UsageError(f"couldn't read the charter: {key} must be written as [[{key}]] tables")
+        raise UsageError(f"couldn't read the charter: {key} must be written as [[{key}]] tables", hint=_ASK_AGAIN)
     return value
 
 
@@ -493,12 +522,16 @@ def _struct(type_: type[T], where: str, table: Mapping[str, object]) -> T:
     absent = [name for name in names if name not in table]
     if unknown or absent:
         what = f"unknown key {unknown[0]!r}" if unknown else f"{absent[0]!r} is missing"
-        raise UsageError(f"couldn't read {where}: {what}")
-    values = [_plain(where, field.name, field.type, table[field.name]) for field in fields]
+        raise UsageError(f"couldn't read {where}: {what}", hint=_ASK_AGAIN)
+    return type_(*(_convert(where, field.name, field.type, table[field.name]) for field in fields))
+
+
+def _convert(where: str, name: str, type_: object, value: object) -> object:
     try:
-        return msgspec.convert(values, type_, strict=True, builtin_types=(bytes,))
+        return msgspec.convert(_plain(where, name, type_, value), type_, strict=True, builtin_types=(bytes,))
     except msgspec.ValidationError as error:
-        raise UsageError(f"couldn't read {where}: {error}") from None
+        wrong, _, _ = str(error).partition(" - at ")
+        raise UsageError(f"couldn't read {where}: {name}: {wrong[:1].lower()}{wrong[1:]}", hint=_ASK_AGAIN) from None
 
 
 def _plain(where: str, name: str, type_: object, value: object) -> object:
@@ -514,12 +547,12 @@ def _bytes(what: str, value: object) -> bytes:
     try:
         return bytes.fromhex(str(value))
     except ValueError:
-        raise UsageError(f"couldn't read {what}: {value!r} is not hexadecimal") from None
+        raise UsageError(f"couldn't read {what}: {value!r} is not hexadecimal", hint=_ASK_AGAIN) from None
 
 
 def _predecessor(table: object) -> tuple[bytes, int, bytes]:
     if not isinstance(table, dict) or set(table) != {"ledger_id", "size", "root"} or not isinstance(table["size"], int):
-        raise UsageError("couldn't read [predecessor]: it needs ledger_id, size and root")
+        raise UsageError("couldn't read [predecessor]: it needs ledger_id, size and root", hint=_ASK_AGAIN)
     return _bytes("ledger_id", table["ledger_id"]), table["size"], _bytes("root", table["root"])
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from pathlib import Path
 
 import click
+import msgspec
 
 from node.cli.init import JSON, fingerprint
-from node.cli.output import INCOMPLETE, INVALID, Failure, emit
+from node.cli.output import INCOMPLETE, INVALID, Failure, check_target, check_task, count, emit
 from node.clock import Clock
 from node.site import Site
 from node.solo import describe
@@ -31,7 +33,12 @@ def charter() -> None:
 @click.option("--name", required=True, help="The swarm's name.")
 @click.option("--task", type=click.Path(path_type=Path), required=True, help="The task file all sites will run.")
 @click.option(
-    "--card", "cards", type=click.Path(path_type=Path), multiple=True, required=True, help="A site's card.toml."
+    "--card",
+    "cards",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    required=True,
+    help="A site's card.toml; give one for each.",
 )
 @click.option("--rounds", type=int, required=True, help="How many rounds to learn.")
 @click.option("--min-contributions", type=int, help="Fewest sites a round may close with. [default: a majority]")
@@ -41,11 +48,25 @@ def charter() -> None:
 )
 @click.option("--clip-norm", type=float, default=100.0, show_default=True, help="Largest L2 norm of an update.")
 @click.option("--weight-cap", type=float, default=1.0, show_default=True, help="Largest share of one site, 0 to 1.")
-@click.option("--metrics", default="accuracy,auc,loss", show_default=True, help="Metrics to share, by name.")
-@click.option("--topology", type=click.Choice(sorted(FAMILIES)), default="complete", show_default=True)
+@click.option("--metrics", default="accuracy,auc,loss", show_default=True, help="Metrics to share, comma-separated.")
+@click.option(
+    "--topology",
+    type=click.Choice(sorted(FAMILIES)),
+    default="complete",
+    show_default=True,
+    help="Who is linked to whom.",
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the initial model.")
 @click.option("--require-byzantine", is_flag=True, help="Refuse to found a swarm that cannot outvote a liar.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("charter.toml"), show_default=True)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    default=Path("charter.toml"),
+    show_default=True,
+    help="Where to write.",
+)
+@click.option("--force", is_flag=True, help="Replace the charter in the output file.")
 @JSON
 def new(
     *,
@@ -63,33 +84,42 @@ def new(
     seed: int,
     require_byzantine: bool,
     output: Path,
+    force: bool,
     as_json: bool,
 ) -> None:
     """Draft a charter from the members' cards and the task file. Nobody has signed it yet."""
+    if output.exists() and not force:
+        hint = "move it away or choose another -o; --force replaces it, with every signature in it"
+        raise UsageError(f"couldn't draft {output}: it exists already", hint=hint)
+    check_target(output)
     members = tuple(terms.card_from_toml(_read(path)) for path in cards)
+    check_task(task)
     majority = len(members) // 2 + 1
     draft = terms.Charter(
         version=terms.CHARTER_VERSION,
         name=name,
         created_ms=int(Clock().now() * 1000),
         members=members,
-        task=describe_task(task, seed),
+        task=terms.Task(task.stem, task_digest(task), bytes(32), 1, bytes(32), seed),
         round=terms.RoundPolicy(
             rounds=rounds,
             mixing="exact",
             outer="none",
             min_contributions=majority if min_contributions is None else min_contributions,
-            deadline_ms=round(deadline * 1000),
-            patience_ms=round(patience * 1000),
-            clip_norm_milli=round(clip_norm * 1000),
-            weight_cap_ppm=round(weight_cap * 1_000_000),
+            deadline_ms=_whole("--deadline", deadline, 1000),
+            patience_ms=_whole("--patience", patience, 1000),
+            clip_norm_milli=_whole("--clip-norm", clip_norm, 1000),
+            weight_cap_ppm=_whole("--weight-cap", weight_cap, 1_000_000),
         ),
         ledger=terms.LedgerPolicy(600_000, 3_000, require_byzantine, "record"),
         metrics=tuple(part for part in metrics.split(",") if part),
-        edges=() if topology == "complete" else build(topology, len(members)).edges,
+        edges=_edges(topology, len(members)),
         predecessor=(),
         options=(),
     )
+    # First with a model of one parameter: building the real one takes seconds.
+    draft.check()
+    draft = msgspec.structs.replace(draft, task=describe_task(task, seed))
     draft.check()
     signed = terms.SignedCharter(draft, {})
     write_file_durably(output, terms.to_toml(signed).encode(), mode=0o644)
@@ -104,10 +134,11 @@ def new(
 @JSON
 def sign(path: Path, folder: Path, output: Path | None, *, as_json: bool) -> None:
     """Add this site's signature to the charter at PATH."""
+    target = path if output is None else output
+    check_target(target)
     signed = terms.from_toml(_read(path))
     signed.check(complete=False)
     signed = signed.sign(Site(folder).load_identity())
-    target = path if output is None else output
     write_file_durably(target, terms.to_toml(signed).encode(), mode=0o644)
     missing = signed.missing()
     rest = f"still to sign: {', '.join(missing)}" if missing else f"complete: ledger {signed.ledger_id.hex()[:16]}"
@@ -116,15 +147,17 @@ def sign(path: Path, folder: Path, output: Path | None, *, as_json: bool) -> Non
 
 @charter.command()
 @click.argument("paths", type=click.Path(path_type=Path), nargs=-1, required=True)
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True)
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Where to write.")
 @JSON
 def merge(paths: tuple[Path, ...], output: Path, *, as_json: bool) -> None:
     """Bring together signatures that were given on copies of the same charter."""
+    check_target(output)
     copies = [terms.from_toml(_read(path)) for path in paths]
     for path, copy in zip(paths, copies, strict=True):
         copy.check(complete=False)
         if copy.charter != copies[0].charter:
-            raise UsageError(f"couldn't merge {path}: its terms are not those of {paths[0]}")
+            hint = "merge signed copies of one draft only; `swarm charter show` tells them apart"
+            raise UsageError(f"couldn't merge {path}: its terms are not those of {paths[0]}", hint=hint)
     merged = terms.SignedCharter(copies[0].charter, {i: s for copy in copies for i, s in copy.signatures.items()})
     write_file_durably(output, terms.to_toml(merged).encode(), mode=0o644)
     missing = merged.missing()
@@ -138,15 +171,14 @@ def merge(paths: tuple[Path, ...], output: Path, *, as_json: bool) -> None:
 def check(path: Path, *, as_json: bool) -> None:
     """Check the terms and every signature. Exit 0 when complete, 3 when invalid, 6 when signatures are missing."""
     signed = terms.from_toml(_read(path))
-    try:
-        signed.check(complete=False)
-    except UsageError as error:
-        raise Failure(error.message, code=INVALID, hint=error.hint) from None
+    _check_terms(signed)
+    signed.check(complete=False)
     missing = signed.missing()
     if missing:
         hint = "each founder runs `swarm charter sign`"
         raise Failure(f"{path} is in order but not signed yet by {', '.join(missing)}", code=INCOMPLETE, hint=hint)
-    text = f"{path} is in order and signed by all {len(signed.charter.members)} founders.\n" + _summary(signed)
+    founders = count(len(signed.charter.members), "founder")
+    text = f"{path} is in order; signed by all of {founders}.\n" + _summary(signed)
     emit({"path": str(path), "ledger_id": signed.ledger_id.hex(), "missing": []}, as_json=as_json, text=text)
 
 
@@ -154,8 +186,14 @@ def check(path: Path, *, as_json: bool) -> None:
 @PATH
 @JSON
 def show(path: Path, *, as_json: bool) -> None:
-    """Show the terms in words."""
+    """Show the terms in words, and whose signature is on them. Exit 3 when one does not match."""
     signed = terms.from_toml(_read(path))
+    _check_terms(signed)
+    void = signed.void()
+    if void and not as_json:
+        click.echo(_summary(signed))
+    if void:
+        signed.check(complete=False)
     data = {
         "name": signed.charter.name,
         "members": [{"name": c.name, "node": c.node.hex(), "endpoint": c.endpoint} for c in signed.charter.members],
@@ -182,27 +220,58 @@ def describe_task(task: Path, seed: int, forkserver: Path | None = None) -> term
     return terms.Task(task.stem, digest, layout.digest(), layout.elements, stored.digest, seed)
 
 
+def _check_terms(signed: terms.SignedCharter) -> None:
+    """Raise `Failure` unless the terms can stand; so no name among them holds what a terminal would obey."""
+    try:
+        signed.charter.check()
+    except UsageError as error:
+        raise Failure(error.message, code=INVALID, hint=error.hint) from None
+
+
+def _whole(option: str, value: float, scale: int) -> int:
+    if not math.isfinite(value):
+        raise UsageError(
+            f"couldn't use {option} {value}: it is not a finite number", hint="give a number like 60 or 2.5"
+        )
+    return round(value * scale)
+
+
+def _edges(topology: str, members: int) -> tuple[tuple[int, int], ...]:
+    if topology == "complete":
+        return ()
+    try:
+        return build(topology, members).edges
+    except UsageError as error:
+        raise UsageError(
+            error.message, hint="choose another --topology; complete suits any number of members"
+        ) from None
+
+
 def _summary(signed: terms.SignedCharter) -> str:
     c = signed.charter
-    signs = {True: "signed", False: "NOT signed"}
+    missing, void = signed.missing(), signed.void()
     lines = [
         f"swarm         {c.name}",
-        f"ledger        {'not founded yet' if signed.missing() else signed.ledger_id.hex()}",
+        f"ledger        {'not founded yet' if missing or void else signed.ledger_id.hex()}",
         f"tolerance     {c.fault_tolerance()}",
         f"task          {c.task.name}, {c.task.parameters:,} parameters, file {c.task.digest.hex()[:16]}",
-        f"rounds        {c.round.rounds}, each with at least {c.round.min_contributions} sites",
+        f"rounds        {c.round.rounds}, each with at least {count(c.round.min_contributions, 'site')}",
         f"waiting       {c.round.patience_ms / 1000:g} s for a stuck site, {c.round.deadline_ms / 1000:g} s in all",
         f"bounds        update norm {c.clip_norm:g}, one site's weight at most {c.round.weight_cap_ppm / 10_000:g} %",
         f"shared        {', '.join(c.metrics) or 'no metrics'}",
     ]
-    for index, card in enumerate(c.members):
+    for card in c.members:
         where = card.endpoint or "dials out only"
-        lines.append(f"  {card.name:<16} {fingerprint(card)}  {where:<28} {signs[index in signed.signatures]}")
+        sign = "NOT signed" if card.name in missing else "SIGNATURE INVALID" if card.name in void else "signed"
+        lines.append(f"  {card.name:<16} {fingerprint(card)}  {where:<28} {sign}")
     return "\n".join(lines)
 
 
 def _read(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"couldn't read {path}: {error}") from None
+    except OSError as error:
+        hint = "name a file that is there and that you may read"
+        raise UsageError(f"couldn't read {path}: {error.strerror}", hint=hint) from None
+    except UnicodeDecodeError:
+        raise UsageError(f"couldn't read {path}: it is not text", hint="name a charter or a card, as TOML") from None

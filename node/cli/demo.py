@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import shutil
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypedDict
 
 import click
 
 import node.examples
+from node.cli.init import JSON
 from node.cli.ledger import verify_quietly
-from node.cli.output import FAILED, Failure
+from node.cli.output import FAILED, Failure, emit
 from node.clock import Clock, sleep
 from node.console import bar, member_state
 from node.data import SiteData, write_breast_cancer, write_heart_disease
@@ -37,21 +40,36 @@ GIVE_UP_S = 180.0
 """The run takes a fraction of this on two cores; something is wrong when it is not done by then."""
 
 
+class Score(TypedDict):
+    """One hospital's metrics by name, all on its own held-out patients."""
+
+    name: str
+    alone: Mapping[str, float]
+    swarm: Mapping[str, float]
+
+
 @click.command()
-@click.option("--folder", type=click.Path(path_type=Path), default=Path("swarm-demo"), show_default=True)
-@click.option("--rounds", type=click.IntRange(4), default=ROUNDS, show_default=True)
+@click.option("--folder", type=click.Path(path_type=Path), default=Path("swarm-demo"), show_default=True, help="Where.")
+@click.option("--rounds", type=click.IntRange(4), default=ROUNDS, show_default=True, help="How many rounds.")
 @click.option("--heart-disease", type=click.Path(path_type=Path), help="Use the four real hospitals in this folder.")
-def demo(folder: Path, rounds: int, heart_disease: Path | None) -> None:
+@JSON
+def demo(folder: Path, rounds: int, heart_disease: Path | None, *, as_json: bool) -> None:
     """Five hospitals learn together on this machine."""
-    say = Say()
+    say = Say(err=as_json)
     begun = say.clock.now()
+    if heart_disease is not None:
+        with tempfile.TemporaryDirectory() as trial:  # Data that cannot be used replace no earlier demo.
+            write_heart_disease(heart_disease, Path(trial))
     folder = _fresh(folder)
     with fork_server() as forkserver:
-        _run(folder, rounds, heart_disease, forkserver, say)
-    say(f"Everything took {say.clock.now() - begun:.0f} s.")
+        results = _run(folder, rounds, heart_disease, forkserver, say)
+    spent = say.clock.now() - begun
+    text = f"Everything took {spent:.0f} s."
+    emit({"folder": str(folder), **results, "seconds": round(spent, 3)}, as_json=as_json, text=text)
 
 
-def _run(folder: Path, rounds: int, heart_disease: Path | None, forkserver: Path, say: Say) -> None:
+def _run(folder: Path, rounds: int, heart_disease: Path | None, forkserver: Path, say: Say) -> Mapping[str, object]:
+    """Run the demo, saying how it goes; return its results for programs."""
     data, task, metrics = _data(folder, heart_disease)
     say(f"{len(data)} hospitals, one model, nobody in the middle. Everything is in {folder}")
     for part in data:
@@ -70,34 +88,53 @@ def _run(folder: Path, rounds: int, heart_disease: Path | None, forkserver: Path
     say("Training each hospital alone, and all data pooled, for comparison ...")
     baselines = _baselines(folder, data, task, rounds, forkserver)
     audits = [verify_quietly(peer.site.folder) for peer in peers]
-    _table(peers, audits[0], baselines, metrics, say)
+    shown = [name for name in metrics if name != "loss"]
+    scores = _scores(peers, audits[0], baselines, metrics)
+    _table(peers, scores, baselines["pooled"], shown, say)
     _proof(peers, audits, rounds, say)
     say(f"The first round was committed {first_s:.1f} s after the peers were started.")
+    state = audits[0].state
+    return {
+        "rounds": rounds,
+        "sites": scores,
+        "pooled": dict(baselines["pooled"]),
+        "ledger_id": state.ledger_id.hex(),
+        "model_digest": state.committed.model.hex(),
+        "root": state.frontier.root().hex(),
+        "model": str(_model(peers[0], rounds)),
+        "ledger": str(peers[0].site.ledger),
+        "first_round_seconds": round(first_s, 3),
+    }
 
 
 class Say:
-    """Prints lines, and a block of lines in place when the output is a terminal."""
+    """Prints lines, and a block of lines in place when the output is a terminal; with `err` on stderr."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, err: bool) -> None:
         """Begin with nothing drawn."""
         self.clock = Clock()
         self._drawn = 0
-        self._tty = sys.stdout.isatty()
+        self._err = err
+        self._tty = (sys.stderr if err else sys.stdout).isatty()
 
     def __call__(self, line: str) -> None:
-        """Print a line below whatever was drawn."""
-        self._drawn = 0
-        click.echo(line)
+        """Print a line in place of whatever was drawn, which comes back below it with the next `draw`."""
+        self._erase()
+        click.echo(line, err=self._err)
 
     def draw(self, lines: Sequence[str]) -> None:
         """Redraw a block; nothing where the output is not a terminal."""
         if not self._tty:
             return
-        if self._drawn:
-            click.echo(f"\x1b[{self._drawn}A\x1b[J", nl=False)
+        self._erase()
         for line in lines:
-            click.echo(line)
+            click.echo(line, err=self._err)
         self._drawn = len(lines)
+
+    def _erase(self) -> None:
+        if self._drawn:
+            click.echo(f"\x1b[{self._drawn}A\x1b[J", nl=False, err=self._err)
+        self._drawn = 0
 
 
 # --- setting up ---------------------------------------------------------------------------------------------------
@@ -158,7 +195,8 @@ def _watch(peers: Sequence[LocalPeer], rounds: int, say: Say) -> float:
 def _check_alive(peers: Sequence[LocalPeer], killed: LocalPeer | None, spent: float) -> None:
     for peer in peers:
         if not peer.up and peer is not killed:
-            raise Failure(f"{peer.name} ended by itself:\n{peer.log_tail()}", code=FAILED)
+            click.echo(peer.log_tail(), err=True)
+            raise Failure(f"{peer.name} ended by itself", code=FAILED, hint=f"read {peer.site.folder / 'log.txt'}")
     if spent > GIVE_UP_S:
         raise Failure(f"the demo was not done after {GIVE_UP_S:.0f} s", code=FAILED, hint="look at the log.txt files")
 
@@ -211,33 +249,40 @@ def _quiet(_: str) -> None:
     """User output of the comparison runs is nobody's interest here."""
 
 
-def _table(
+def _scores(
     peers: Sequence[LocalPeer],
     audit: Audit,
     baselines: Mapping[str, Mapping[str, float]],
     metrics: Sequence[str],
-    say: Say,
-) -> None:
-    """Alone, swarm and pooled, on the held-out patients of each hospital. The swarm's figures are the ledger's."""
+) -> list[Score]:
+    """Return what each hospital reached alone and in the swarm. The swarm's figures are the ledger's."""
     last = audit.rounds[audit.state.committed.round]
-    shown = [name for name in metrics if name != "loss"]
+    scores = []
+    for peer in peers:
+        card = next(c for c in audit.state.signed.charter.members if c.name == peer.name)
+        scored = last.evaluations.get(card.node)
+        swarm = {metrics[i]: value / METRIC_SCALE for i, value in scored.metrics} if scored else {}
+        scores.append(Score(name=peer.name, alone=dict(baselines[peer.name]), swarm=swarm))
+    return scores
+
+
+def _table(
+    peers: Sequence[LocalPeer], scores: Sequence[Score], pooled: Mapping[str, float], shown: Sequence[str], say: Say
+) -> None:
+    """Alone, swarm and pooled, on the held-out patients of each hospital."""
     say("")
     say(
         f"  {'':<16} {'patients':>8} {'held out':>8}   " + "   ".join(f"{name + ' alone':>14}  swarm" for name in shown)
     )
     means = dict.fromkeys(shown, (0.0, 0.0))
-    for peer in peers:
-        card = next(c for c in audit.state.signed.charter.members if c.name == peer.name)
-        scored = last.evaluations.get(card.node)
-        swarm = {metrics[i]: value / METRIC_SCALE for i, value in scored.metrics} if scored else {}
+    for peer, score in zip(peers, scores, strict=True):
         cells = []
         for name in shown:
-            own, ours = baselines[peer.name].get(name, 0.0), swarm.get(name, 0.0)
+            own, ours = score["alone"].get(name, 0.0), score["swarm"].get(name, 0.0)
             means[name] = (means[name][0] + own / len(peers), means[name][1] + ours / len(peers))
             cells.append(f"{own:>14.3f}  {ours:.3f}")
         say(f"  {peer.name:<16} {peer.data.rows:>8} {peer.data.held_out:>8}   " + "   ".join(cells))
     say(f"  {'mean of sites':<34}   " + "   ".join(f"{means[n][0]:>14.3f}  {means[n][1]:.3f}" for n in shown))
-    pooled = baselines["pooled"]
     say(f"  {'all data pooled':<34}   " + "   ".join(f"{'':>14}  {pooled.get(n, 0.0):.3f}" for n in shown))
 
 
@@ -256,15 +301,19 @@ def _proof(peers: Sequence[LocalPeer], audits: Sequence[Audit], rounds: int, say
             f" model {audit.state.committed.model.hex()[:16]}"
         )
     models = {audit.state.committed.model for audit in audits}
-    files = {(peer.site.models / f"round-{rounds:04d}.safetensors").read_bytes() for peer in peers}
+    files = {_model(peer, rounds).read_bytes() for peer in peers}
     if len(models) != 1 or len(files) != 1:
         raise Failure("the hospitals do not hold the same model", code=FAILED)
     gone = "; ".join(f"without {who}: {_ranges(numbers)}" for who, numbers in gaps.items())
     say(f"  All {len(peers)} hold the same bytes. Rounds on record {gone or 'with anybody missing: none'}.")
     say("")
-    say(f"  model    {peers[0].site.models / f'round-{rounds:04d}.safetensors'}")
+    say(f"  model    {_model(peers[0], rounds)}")
     say(f"  ledger   {peers[0].site.ledger}")
     say(f"  look     swarm ledger round {rounds} {peers[0].site.folder}")
+
+
+def _model(peer: LocalPeer, rounds: int) -> Path:
+    return peer.site.models / f"round-{rounds:04d}.safetensors"
 
 
 def _ranges(numbers: Sequence[int]) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from node.cli.output import emit
+from node.config import check_address
 from node.site import Site
 from swarm.charter import Card
 
@@ -27,12 +28,15 @@ JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON obje
 @click.option("--data", default="data", show_default=True, help="This site's own data, handed to the task.")
 @JSON
 def init(folder: Path, name: str, advertise: str, listen: str, task: str, data: str, *, as_json: bool) -> None:
-    """Make a site in FOLDER: settings, keys, card."""
+    """Make a site in FOLDER: settings, keys, card. Keys and card that `swarm keygen` made there are kept."""
+    check_address(advertise, "as the endpoint")
     if advertise and not listen:
         listen = f"tcp://0.0.0.0:{advertise.rpartition(':')[2]}"
     site = Site(folder)
-    card = site.create(name=name, listen=listen, advertise=advertise, task=task, data=data)
-    _tell(site, card, as_json=as_json)
+    make = site.adopt if site.keys.exists() else site.create
+    card = make(name=name, listen=listen, advertise=advertise, task=task, data=data)
+    after = f"put the charter in {folder}, sign it with `swarm charter sign`, then `swarm start {folder}`"
+    _tell(site, card, after, as_json=as_json)
 
 
 @click.command()
@@ -43,7 +47,9 @@ def init(folder: Path, name: str, advertise: str, listen: str, task: str, data: 
 def keygen(folder: Path, name: str, advertise: str, *, as_json: bool) -> None:
     """Make only keys and card in FOLDER."""
     site = Site(folder)
-    _tell(site, site.make_keys(name=name, endpoint=advertise), as_json=as_json)
+    card = site.make_keys(name=name, endpoint=advertise)
+    dialled = f" --advertise {advertise}" if advertise else ""
+    _tell(site, card, f"`swarm init {folder} --name {name}{dialled}` makes a site of them", as_json=as_json)
 
 
 def fingerprint(card: Card) -> str:
@@ -52,13 +58,13 @@ def fingerprint(card: Card) -> str:
     return " ".join(text[i : i + 4] for i in range(0, 32, 4))
 
 
-def _tell(site: Site, card: Card, *, as_json: bool) -> None:
+def _tell(site: Site, card: Card, after: str, *, as_json: bool) -> None:
     text = (
         f"{card.name} is ready in {site.folder}\n"
         f"  fingerprint   {fingerprint(card)}\n"
         f"  card          {site.card_path}   (public: send it to whoever drafts the charter)\n"
         f"  keys          {site.keys}   (secret: back them up, show them to nobody)\n"
-        f"Next: put the charter in {site.folder}, sign it with `swarm charter sign`, then `swarm start {site.folder}`."
+        f"Next: {after}."
     )
     data = {"name": card.name, "node": card.node.hex(), "card": str(site.card_path), "folder": str(site.folder)}
     emit(data, as_json=as_json, text=text)

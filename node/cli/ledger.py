@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
 import click
 
 from node.cli.init import JSON
-from node.cli.output import INCOMPLETE, INVALID, NOT_FOUND, Failure, emit
+from node.cli.output import INCOMPLETE, INVALID, NOT_FOUND, Failure, count, emit
 from node.clock import Clock
 from node.site import Site
 from node.storage import RealDisk
@@ -25,6 +25,8 @@ from swarm.machine import NodeId
 
 WHERE = click.argument("folder", type=click.Path(path_type=Path), default=Path())
 
+REPAIR = "stop the node and replace ledger/blocks by that of any other member: final blocks are the same everywhere"
+
 PROGRESS_S = 0.5
 """Between lines of progress of a long verification."""
 
@@ -35,12 +37,23 @@ class Files:
 
     site: Site
     signed: SignedCharter
-    findings: list[Finding]
-    places: dict[int, Placed]
+    findings: list[Finding] = field(default_factory=list)
+    places: dict[int, Placed] = field(default_factory=dict)
+
+    @property
+    def corrupt(self) -> Finding | None:
+        """The first place where the disk lost something that had been acknowledged."""
+        return next((finding for finding in self.findings if finding.verdict == "corruption"), None)
+
+    @property
+    def torn(self) -> Finding | None:
+        """A last write that is not whole."""
+        return next((finding for finding in self.findings if finding.verdict != "corruption"), None)
 
     def payloads(self) -> Iterator[bytes]:
         """Yield the blocks' records in order."""
         disk = RealDisk(self.site.ledger)
+        self.findings.clear()
         height = 0
         try:
             for found in scan(disk, BLOCKS, self.signed.ledger_id):
@@ -54,6 +67,18 @@ class Files:
             disk.close()
 
 
+@dataclass(frozen=True, slots=True)
+class Row:
+    """An entry in words. `round` is None for entries that belong to none."""
+
+    index: int
+    time_ms: int
+    author: str
+    kind: str
+    text: str
+    round: int | None
+
+
 @click.group()
 def ledger() -> None:
     """Inspect and verify the ledger in a site's folder."""
@@ -64,7 +89,7 @@ def ledger() -> None:
 @JSON
 def status(folder: Path, *, as_json: bool) -> None:
     """Show what the ledger holds, without checking signatures."""
-    files, result = _read(folder, trusting=True)
+    files, result = _read(folder)
     signed, state = files.signed, result.state
     names = [card.name for card in signed.charter.members]
     last = result.rounds.get(state.committed.round)
@@ -73,12 +98,13 @@ def status(folder: Path, *, as_json: bool) -> None:
     text = "\n".join(
         (
             f"ledger     {signed.charter.name}  {signed.ledger_id.hex()}",
-            f"size       {result.entries} entries in {result.blocks} blocks, root {state.frontier.root().hex()[:32]}",
+            f"size       {_size(result)}, root {state.frontier.root().hex()[:32]}",
             f"members    {len(names)}: {', '.join(names)}",
             f"quorum     {signed.charter.quorum}  ({signed.charter.fault_tolerance()})",
             f"committed  {final}{when}",
             f"model      {state.committed.model.hex()}",
             f"open       {_open_round(result)}",
+            *_torn_lines(files, result),
         )
     )
     data = {
@@ -91,6 +117,7 @@ def status(folder: Path, *, as_json: bool) -> None:
         "rounds": signed.charter.round.rounds,
         "model": state.committed.model.hex(),
         "members": names,
+        "torn": _torn(files, result),
     }
     emit(data, as_json=as_json, text=text)
 
@@ -102,25 +129,22 @@ def status(folder: Path, *, as_json: bool) -> None:
 @click.option("--peer", help="Only entries of this member.")
 def log(folder: Path, number: int | None, peer: str | None, *, as_json: bool) -> None:
     """List the entries, one a line."""
-    files = _open(folder)
-    names = {card.node: card.name for card in files.signed.charter.members}
-    rows = [(0, files.signed.charter.created_ms, "everyone", "charter", files.signed.charter.name)]
-    index = 1
-    for payload in files.payloads():
-        for leaf in codec.decode(payload, FinalBlock, limit=2 * BLOCK_BYTES_MAX).block.leaves:
-            entry = e.decode_entry(leaf)
-            who = names.get(NodeId(entry.author), "(derived)")
-            round_, words = _describe(entry, names)
-            if (number is None or round_ == number) and (peer is None or who == peer):
-                rows.append((index, entry.ts_ms, who, e.KIND_NAMES[entry.kind], words))
-            index += 1
-    lines = [f"{i:>6}  {_date(ms)}  {who:<16} {kind:<13} {words}" for i, ms, who, kind, words in rows]
+    files, result = _read(folder)
+    names = [card.name for card in files.signed.charter.members]
+    if number is not None:
+        _round(result, number)
+    if peer is not None and peer not in names:
+        raise Failure(f"there is no member {peer!r} in this swarm", code=NOT_FOUND, hint=f"it has {', '.join(names)}")
+    rows = [
+        row for row in _rows(files) if (number is None or row.round == number) and (peer is None or row.author == peer)
+    ]
+    lines = [f"{r.index:>6}  {_date(r.time_ms)}  {r.author:<16} {r.kind:<13} {r.text}" for r in rows]
+    shown = ("index", "time_ms", "author", "kind", "text")
     data = {
-        "entries": [
-            {"index": i, "time_ms": ms, "author": who, "kind": kind, "text": words} for i, ms, who, kind, words in rows
-        ]
+        "entries": [{name: getattr(row, name) for name in shown} for row in rows],
+        "torn": _torn(files, result),
     }
-    emit(data, as_json=as_json, text="\n".join(lines))
+    emit(data, as_json=as_json, text="\n".join((*(lines or ["no entry is of both"]), *_torn_lines(files, result))))
 
 
 @ledger.command("round")
@@ -129,15 +153,8 @@ def log(folder: Path, number: int | None, peer: str | None, *, as_json: bool) ->
 @JSON
 def round_(number: int, folder: Path, *, as_json: bool) -> None:
     """Show who took part in round NUMBER, with what weight and what result."""
-    files, result = _read(folder, trusting=True)
-    view = result.rounds.get(number)
-    if view is None:
-        raise Failure(
-            f"there is no round {number} in this ledger",
-            code=NOT_FOUND,
-            hint=f"rounds 1 to {result.state.committed.round} are committed",
-        )
-    data, text = _show_round(files.signed, view)
+    files, result = _read(folder)
+    data, text = _show_round(files.signed, _round(result, number))
     emit(data, as_json=as_json, text=text)
 
 
@@ -153,44 +170,44 @@ def verify(folder: Path, *, as_json: bool) -> None:
     for result in audit(files.payloads(), files.signed):
         if clock.now() - told > PROGRESS_S:
             told = clock.now()
-            click.echo(f"checked {result.blocks} blocks, {result.entries} entries ...", err=True)
+            click.echo(f"checked {_size(result)} ...", err=True)
     assert result is not None, "an audit yields at least once"
     spent = clock.now() - begun
-    corrupt = [finding for finding in files.findings if finding.verdict == "corruption"]
+    _judge(files, result)
     data = {
-        "valid": result.failure is None and not corrupt,
+        "valid": True,
         "blocks": result.blocks,
         "entries": result.entries,
         "certificates": result.certificates,
         "rounds": result.state.committed.round,
         "root": result.state.frontier.root().hex(),
         "seconds": round(spent, 3),
+        "torn": _torn(files, result),
     }
-    if result.failure is not None or corrupt:
-        raise Failure(_locate(files, result, corrupt), code=INVALID, hint=_repair(corrupt))
-    charter = files.signed.charter
+    charter, certificates = files.signed.charter, count(result.certificates, "certificate")
     lines = [
-        f"✔ charter       {len(charter.members)} of {len(charter.members)} founders signed",
-        f"✔ blocks        {result.blocks}: each extends the one before, {result.certificates} certificates cover all"
+        f"✔ charter       {len(charter.members)} of {count(len(charter.members), 'founder')} signed",
+        f"✔ blocks        {result.blocks}: each extends the one before, all under {certificates}"
         if not result.uncovered
         else f"! blocks        {result.blocks}, the last {result.uncovered} not covered by a certificate yet",
         f"✔ entries       {result.entries}: canonical, signed, every feed without a gap",
         f"✔ rounds        {result.state.committed.round} recomputed, all equal to what is recorded",
         f"✔ tree          root {result.state.frontier.root().hex()[:32]}",
-        f"VALID           {result.entries} entries in {spent:.2f} s",
+        *_torn_lines(files, result),
+        f"VALID           {count(result.entries, 'entry')} in {spent:.2f} s",
     ]
-    emit(data, as_json=as_json, text="\n".join(lines))
+    if not (as_json and result.uncovered):
+        emit(data, as_json=as_json, text="\n".join(lines))
     if result.uncovered:
-        raise Failure("the end of this ledger is not certified yet", code=INCOMPLETE, hint="start the node to catch up")
+        last = "the last block" if result.uncovered == 1 else f"the last {result.uncovered} blocks"
+        raise Failure(f"{last} of this ledger: not certified yet", code=INCOMPLETE, hint="start the node to catch up")
 
 
 def verify_quietly(folder: Path) -> Audit:
     """Verify a site's ledger and return what was found. Raises `Failure` when it does not hold."""
     files = _open(folder)
     *_, result = audit(files.payloads(), files.signed)
-    corrupt = [finding for finding in files.findings if finding.verdict == "corruption"]
-    if result.failure is not None or corrupt:
-        raise Failure(_locate(files, result, corrupt), code=INVALID, hint=_repair(corrupt))
+    _judge(files, result)
     return result
 
 
@@ -202,32 +219,70 @@ def _open(folder: Path) -> Files:
     if not site.ledger.is_dir():
         raise UsageError(f"couldn't find a ledger in {folder}", hint="name the folder of a site that has been started")
     settings = site.load_settings() if site.settings_path.exists() else None
-    return Files(site, site.load_charter(settings), [], {})
+    return Files(site, site.load_charter(settings))
 
 
-def _read(folder: Path, *, trusting: bool) -> tuple[Files, Audit]:
+def _read(folder: Path) -> tuple[Files, Audit]:
+    """Follow a ledger without checking signatures. Raises `Failure` when it does not hold."""
     files = _open(folder)
-    *_, result = audit(files.payloads(), files.signed, trusting=trusting)
-    if result.failure is not None:
-        raise Failure(_locate(files, result, []), code=INVALID, hint="run `swarm ledger verify` for the whole picture")
+    *_, result = audit(files.payloads(), files.signed, trusting=True)
+    _judge(files, result)
     return files, result
 
 
-def _locate(files: Files, result: Audit, corrupt: list[Finding]) -> str:
-    """Say where the ledger first fails, and whether the disk or somebody did it."""
-    if corrupt:
-        first = corrupt[0]
-        return f"{first.path} at byte {first.offset}: {first.text}; the disk is damaged, this is not a signed change"
-    assert result.failure is not None, "there is something to locate"
-    place = files.places.get(result.failure.height)
-    where = f"{place.path} at byte {place.offset}, " if place is not None else ""
-    return f"{where}block {result.failure.height}: {result.failure.text}; the file reads well, so it was changed"
+def _judge(files: Files, result: Audit) -> None:
+    """Raise `Failure` where the ledger first fails, and say whether the disk or somebody did it."""
+    if (damage := files.corrupt) is not None:
+        raise Failure(
+            f"{damage.path} at byte {damage.offset}: {damage.text}; the disk is damaged, this is not a signed change",
+            code=INVALID,
+            hint=REPAIR,
+        )
+    if (failure := result.failure) is not None:
+        place = files.places.get(failure.height)
+        where = f"{place.path} at byte {place.offset}, " if place is not None else ""
+        raise Failure(
+            f"{where}block {failure.height}: {failure.text}; the file reads well, so it was changed",
+            code=INVALID,
+            hint="compare with another member's ledger; keep this copy as evidence",
+        )
 
 
-def _repair(corrupt: list[Finding]) -> str:
-    if corrupt:
-        return "take the ledger folder of any other member: final blocks are the same bytes everywhere"
-    return "compare with another member's ledger; keep this copy as evidence"
+def _round(result: Audit, number: int) -> RoundView:
+    view = result.rounds.get(number)
+    if view is None:
+        last = result.state.committed.round
+        hint = f"committed: {'none yet' if not last else 'round 1' if last == 1 else f'rounds 1 to {last}'}"
+        raise Failure(f"there is no round {number} in this ledger", code=NOT_FOUND, hint=hint)
+    return view
+
+
+def _rows(files: Files) -> Iterator[Row]:
+    names = {card.node: card.name for card in files.signed.charter.members}
+    yield Row(0, files.signed.charter.created_ms, "everyone", "charter", files.signed.charter.name, None)
+    index = 1
+    for payload in files.payloads():
+        for leaf in codec.decode(payload, FinalBlock, limit=2 * BLOCK_BYTES_MAX).block.leaves:
+            entry = e.decode_entry(leaf)
+            round_, words = _describe(entry, names)
+            who = names.get(NodeId(entry.author), "(derived)")
+            yield Row(index, entry.ts_ms, who, e.KIND_NAMES[entry.kind], words, round_)
+            index += 1
+
+
+def _torn(files: Files, result: Audit) -> dict[str, object] | None:
+    """Return what is known of a last write that is not whole: it may be a crash, or a disk that lost the end."""
+    if (torn := files.torn) is None:
+        return None
+    return {"path": torn.path, "offset": torn.offset, "bytes": torn.length, "next_block": result.blocks + 1}
+
+
+def _torn_lines(files: Files, result: Audit) -> list[str]:
+    torn = _torn(files, result)
+    if torn is None:
+        return []
+    place = f"{torn['bytes']} bytes at byte {torn['offset']} of {torn['path']}"
+    return [f"! torn end      {place} cannot be read; block {torn['next_block']} would be next"]
 
 
 # --- words ------------------------------------------------------------------------------------------------------
@@ -235,6 +290,10 @@ def _repair(corrupt: list[Finding]) -> str:
 
 def _date(ms: int) -> str:
     return datetime.fromtimestamp(ms / 1000, tz=UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def _size(result: Audit) -> str:
+    return f"{count(result.entries, 'entry')} in {count(result.blocks, 'block')}"
 
 
 def _open_round(result: Audit) -> str:
@@ -265,10 +324,13 @@ def _describe(entry: e.Entry, names: dict[NodeId, str]) -> tuple[int | None, str
             close = codec.decode(entry.body, e.RoundClose, limit=limit)
             absent = ", ".join(names[NodeId(node)] for node in close.missing)
             without = f", without {absent}" if absent else ""
-            return close.round, f"round {close.round}, {len(close.included)} sites in{without}"
+            return close.round, f"round {close.round}, {count(len(close.included), 'site')} in{without}"
         case e.ROUND_COMMIT:
             commit = codec.decode(entry.body, e.RoundCommit, limit=limit)
-            return commit.round, f"round {commit.round}, {commit.attests} sites hold {commit.model_digest.hex()[:12]}"
+            return (
+                commit.round,
+                f"round {commit.round}, {commit.model_digest.hex()[:12]} held by {count(commit.attests, 'site')}",
+            )
         case e.BLOCK_CERT:
             return None, "finality of an earlier block"
         case _:
@@ -313,7 +375,7 @@ def _show_round(signed: SignedCharter, view: RoundView) -> tuple[dict[str, objec
         if not view.closed
         else "CLOSED"
     )
-    model = f"model {commit.model_digest.hex()}, held by {commit.attests} sites" if commit else "no model yet"
+    model = f"model {commit.model_digest.hex()}, held by {count(commit.attests, 'site')}" if commit else "no model yet"
     table = f"  {'peer':<16} {'samples':>8}  weight  {'update':<12}  {'state':<10} on its held-out data"
     data: dict[str, object] = {
         "round": view.number,

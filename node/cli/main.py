@@ -5,13 +5,14 @@ from __future__ import annotations
 import importlib
 import signal
 import sys
+import traceback
 from importlib.metadata import PackageNotFoundError, version
 
 import click
 from typing_extensions import override
 
-from node.cli.output import fail
-from swarm.errors import SwarmError
+from node.cli.output import EXIT_CODES, INTERRUPTED, Failure, fail
+from swarm.errors import SwarmError, UsageError
 
 COMMANDS = {
     "init": ("node.cli.init:init", "Make a site: settings, keys, card."),
@@ -45,6 +46,8 @@ class Lazy(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+        with formatter.section("Exit codes"):
+            formatter.write_dl([(str(code), text) for code, text in EXIT_CODES.items()])
 
 
 def _version() -> str:
@@ -73,25 +76,33 @@ def main() -> None:
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     try:
         cli.main(args=arguments, prog_name="swarm", standalone_mode=False)
-    except click.exceptions.Abort:
-        raise SystemExit(130) from None
-    except click.ClickException as error:
-        error.show()
-        raise SystemExit(error.exit_code) from None
-    except SwarmError as error:
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+    except (KeyboardInterrupt, Exception) as error:  # noqa: BLE001 - the outermost line
         if verbose:
-            raise
-        fail(error, as_json=as_json)
-    except KeyboardInterrupt:
-        raise SystemExit(130) from None
-    except Exception as error:
-        if verbose:
-            raise
-        unexpected = SwarmError(
-            f"something unexpected went wrong: {type(error).__name__}: {error}",
-            hint="run the same command with `swarm -v ...` and report what it prints",
-        )
-        fail(unexpected, as_json=as_json)
+            click.echo("".join(traceback.format_exception(error)), err=True)
+        fail(_in_words(error), as_json=as_json)
+
+
+def _in_words(error: BaseException) -> SwarmError:
+    """Return an error of any kind as a sentence and a hint."""
+    match error:
+        case SwarmError():
+            return error
+        case KeyboardInterrupt() | click.Abort():
+            return Failure("interrupted", code=INTERRUPTED)
+        case click.ClickException():
+            context = error.ctx if isinstance(error, click.UsageError) else None
+            words = " ".join(error.format_message().split()).removesuffix(".")
+            where = "swarm" if context is None else context.command_path
+            return UsageError(f"couldn't run {where}: {words[:1].lower()}{words[1:]}", hint=f"see `{where} --help`")
+        case OSError(filename=str(path), strerror=str(wrong)):
+            return UsageError(f"couldn't use {path}: {wrong}", hint="name another, or allow this user to use it")
+        case _:
+            return SwarmError(
+                f"something unexpected went wrong: {type(error).__name__}: {error}",
+                hint="run the same command with `swarm -v ...` and report what it prints",
+            )
 
 
 if __name__ == "__main__":

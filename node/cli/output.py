@@ -8,7 +8,9 @@ attempted and what is wrong, and a hint that says what to do; the exit code says
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import NoReturn
 
 import click
@@ -22,21 +24,21 @@ FAILED = 1
 USAGE = 2
 INVALID = 3
 UNREACHABLE = 4
-DENIED = 5
 INCOMPLETE = 6
 NOT_FOUND = 7
 UNAVAILABLE = 8
+INTERRUPTED = 130
 
 EXIT_CODES = {
     OK: "all is well",
     FAILED: "the operation failed",
     USAGE: "the command or the configuration is wrong",
-    INVALID: "a ledger or a signature does not verify",
+    INVALID: "a ledger, a charter or a signature does not hold",
     UNREACHABLE: "no node is running there, or it does not answer",
-    DENIED: "somebody refused",
-    INCOMPLETE: "something is missing: signatures, blocks, or a version",
-    NOT_FOUND: "there is no such round or entry",
-    UNAVAILABLE: "the files are in use or cannot be read",
+    INCOMPLETE: "signatures or certificates are missing",
+    NOT_FOUND: "there is no such round or member",
+    UNAVAILABLE: "another process is using the site's folder",
+    INTERRUPTED: "interrupted",
 }
 
 
@@ -54,6 +56,32 @@ def emit(data: Mapping[str, object], *, as_json: bool, text: str) -> None:
         click.echo(json.dumps({"schema": SCHEMA, "status": "ok", "data": data}))
     else:
         click.echo(text)
+
+
+def count(n: int, noun: str) -> str:
+    """Return a number and its noun: "1 site", "3 sites", "2 entries"."""
+    plural = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
+    return f"{n} {noun if n == 1 else plural}"
+
+
+def check_target(path: Path) -> None:
+    """Raise `UsageError` where no file can be written, before there is anything to lose."""
+    try:
+        folder = next(parent for parent in path.absolute().parents if parent.exists())
+        usable = folder.is_dir() and os.access(folder, os.W_OK)
+        wrong = "it is a folder" if path.is_dir() else "" if usable else f"{folder} is no folder to write to"
+    except OSError as error:
+        wrong = str(error.strerror)
+    if wrong:
+        raise UsageError(f"couldn't write {path}: {wrong}", hint="name a file in a folder that you can write to")
+
+
+def check_task(path: Path) -> None:
+    """Raise `UsageError` unless a Python file is there."""
+    if not path.is_file():
+        raise UsageError(f"couldn't find the task file {path}", hint="put it there, or name another")
+    if path.suffix != ".py":
+        raise UsageError(f"couldn't use {path} as a task: its name does not end in .py", hint="name a Python file")
 
 
 def code_of(error: SwarmError) -> int:

@@ -8,27 +8,30 @@ from pathlib import Path
 import click
 
 from node.cli.init import JSON
-from node.cli.output import emit
+from node.cli.output import check_target, check_task, count, emit
 from node.export import export_model
 from node.solo import run_solo
 from node.trainer import TrainerSettings
 
 
 @click.command()
-@click.argument("task", type=click.Path(path_type=Path, exists=True, dir_okay=False))
-@click.option("--data", type=click.Path(path_type=Path), required=True, help="The site's own data.")
-@click.option("--rounds", type=click.IntRange(1), default=10, show_default=True)
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.argument("task", type=click.Path(path_type=Path))
+@click.option("--data", type=click.Path(path_type=Path, exists=True), required=True, help="The site's own data.")
+@click.option("--rounds", type=click.IntRange(1), default=10, show_default=True, help="How many rounds.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the initial model.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the model there (safetensors).")
 @JSON
 def solo(task: Path, data: Path, rounds: int, seed: int, output: Path | None, *, as_json: bool) -> None:
     """Train TASK alone: what this site reaches without the others."""
+    check_task(task)
+    if output is not None:
+        check_target(output)
     settings = TrainerSettings(task=task.resolve(), data=data.resolve(), site="solo", seed=seed)
     with tempfile.TemporaryDirectory() as folder:
         result = run_solo(settings, rounds=rounds, folder=Path(folder), tell=lambda line: click.echo(line, err=True))
         if output is not None:
             export_model(Path(folder) / "model.f32", result.layout, output, {"rounds": str(rounds), "sites": "1"})
     words = ", ".join(f"{name} {value:.4f}" for name, value in result.metrics.items())
-    text = f"trained on {result.samples} samples; on {result.held_out} held out: {words}"
+    text = f"trained on {count(result.samples, 'sample')}; on {result.held_out} held out: {words}"
     data_out = {"samples": result.samples, "held_out": result.held_out, "metrics": dict(result.metrics)}
     emit(data_out, as_json=as_json, text=text)

@@ -10,7 +10,8 @@ import click
 from gossip.zeromq import Transport
 from node.bulk import BulkWorker
 from node.cli.init import FOLDER
-from node.cli.output import FAILED, Failure
+from node.cli.ledger import REPAIR
+from node.cli.output import FAILED, UNAVAILABLE, Failure, check_task
 from node.clock import Clock
 from node.config import Settings
 from node.console import Console
@@ -22,8 +23,8 @@ from node.storage import BlobStore, DirectoryLock, RealDisk
 from node.task import task_digest
 from node.trainer import Trainer, TrainerSettings
 from swarm.charter import SignedCharter
-from swarm.errors import UsageError
-from swarm.ledger.journal import Journal, Opened
+from swarm.errors import LedgerError, UsageError
+from swarm.ledger.journal import BLOCKS, Journal, Opened
 from swarm.machine import Digest, Finished, Report, Started
 from swarm.vector import Layout
 
@@ -54,12 +55,13 @@ def run_site(site: Site, settings: Settings, signed: SignedCharter) -> Finished 
             hint="this folder's keys are not the ones whose card is in the charter",
         )
     task = site.folder / settings.task.file
+    check_task(task)
     if task_digest(task) != charter.task.digest:
         raise UsageError(
             f"couldn't start: {task} is not the task file the charter was made with",
             hint=f"get the file whose SHA-256 begins {charter.task.digest.hex()[:16]}",
         )
-    lock = DirectoryLock(site.run / "lock")
+    lock = _lock(site)
     # The worker starts first: importing torch takes seconds, and the rest of the start happens meanwhile.
     trainer = Trainer(trainer_settings(site, settings, charter.task.seed))
     trainer.start()
@@ -118,6 +120,13 @@ def run_site(site: Site, settings: Settings, signed: SignedCharter) -> Finished 
         lock.close()
 
 
+def _lock(site: Site) -> DirectoryLock:
+    try:
+        return DirectoryLock(site.run / "lock")
+    except UsageError as error:
+        raise Failure(error.message, code=UNAVAILABLE, hint=error.hint) from None
+
+
 def trainer_settings(site: Site, settings: Settings, seed: int) -> TrainerSettings:
     """Return what the site's trainer needs to know."""
     task = settings.task
@@ -156,6 +165,9 @@ def _tell_findings(opened: Opened, console: Console, now: float) -> None:
         level = "warning" if finding.verdict == "torn tail" else "error"
         text = f"{finding.path} at byte {finding.offset}: {finding.verdict}, {finding.text}"
         console.report(Report("journal", text, level=level), now)
+    if any(finding.log == BLOCKS and finding.verdict == "corruption" for finding in opened.findings):
+        # The node would take the gap for a lie of the others.
+        raise LedgerError("couldn't start: the disk lost a part of the ledger", hint=REPAIR)
     if not opened.votes_trustworthy:
         raise UsageError(
             "couldn't start: the record of this site's votes is damaged, and voting without it could fork the ledger",

@@ -31,7 +31,10 @@ def status(folder: Path, *, as_json: bool, watch: bool) -> None:
         emit(answer, as_json=as_json, text=render(answer))
         if not watch:
             return
-        sleep(1.0)
+        try:
+            sleep(1.0)
+        except KeyboardInterrupt:  # The way to end it.
+            return
         if not as_json:
             click.clear()
 
@@ -47,7 +50,13 @@ def ask(control: Path) -> Mapping[str, object]:
             while part := link.recv(1 << 16):
                 data += part
         answer: Mapping[str, object] = json.loads(data)
-    except (OSError, ValueError):
+    except (OSError, ValueError) as error:
+        if str(error) == "AF_UNIX path too long":
+            raise Failure(
+                f"couldn't ask a node in {control.parent.parent}: the path of its socket is too long",
+                code=UNREACHABLE,
+                hint="a socket's path may have about a hundred characters: use a folder with a shorter one",
+            ) from None
         raise Failure(
             f"no node answers in {control.parent.parent}",
             code=UNREACHABLE,

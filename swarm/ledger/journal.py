@@ -23,7 +23,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from swarm.errors import StoreError
+from swarm.errors import LedgerError, StoreError
 from swarm.ledger.disk import Disk, DiskFull
 from swarm.machine import (
     RECORD_BLOCK,
@@ -66,7 +66,10 @@ _RECORD_BYTES_MIN = 24
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something unreadable, and what it must be. `offset` is in bytes; `height` that of the record before it."""
+    """Something unreadable, and what it must be. `height` is that of the record before it.
+
+    `offset` is in bytes; `length`, of a torn tail, in bytes up to the last that was written.
+    """
 
     log: str
     path: str
@@ -74,6 +77,7 @@ class Finding:
     height: int
     verdict: str
     text: str
+    length: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +144,8 @@ class Journal:
         """Read everything back; cut torn tails off, so that appending is sound.
 
         Raises:
-            StoreError: the files belong to another ledger, or the disk fails.
+            LedgerError: the files belong to another ledger.
+            StoreError: the disk fails, or a newer version wrote the files.
         """
         findings: list[Finding] = []
         for name in LOGS:
@@ -275,8 +280,10 @@ class Journal:
 def scan(disk: Disk, log: str, ledger_id: bytes) -> Iterator[Placed | Finding]:
     """Read a log without changing anything: every record and everything unreadable, with its place.
 
+    What is unreadable is said before anything that lies behind it.
+
     Raises:
-        StoreError: the files belong to another ledger.
+        LedgerError: the files belong to another ledger.
     """
     seen: tuple[int, bytes] | None = None
     for _, placed, finding in _read_log(disk, log, ledger_id):
@@ -401,7 +408,7 @@ def _check_header(data: bytes, log: str, ledger_id: bytes, number: int) -> str:
             hint="a newer version of this software may have written it",
         )
     if owner != ledger_id:
-        raise StoreError(
+        raise LedgerError(
             f"couldn't open the ledger: its files are of {owner.hex()[:12]}, the charter founds {ledger_id.hex()[:12]}",
             hint="each swarm needs a folder of its own",
         )
@@ -455,14 +462,15 @@ def _judge_rest(
         torn = True  # The last batch began well and ends badly: it was never acknowledged, or is damaged after it was.
     verdict = "torn tail" if torn else "corruption"
     text = "the last write was not completed" if torn else "a record is damaged and others follow it"
-    kept = [found for found in later if not torn or found[1].kind == RECORD_VOTE]
-    for place, record, _ in kept:
-        if record.kind not in (_PAD_TYPE, _FOOTER_TYPE):
-            yield segment, Placed(record, segment.path, place), None
     if not torn:
         segment.sealed = True  # Nothing is ever written behind damage; a new segment follows.
         segment.batch = max({segment.batch, *batches})
-    yield segment, None, Finding(log, segment.path, offset, segment.height_max, verdict, text)
+    length = len(data.rstrip(b"\0")) - offset if torn else 0
+    # Before the records behind it: whoever judges those must know that something is missing.
+    yield segment, None, Finding(log, segment.path, offset, segment.height_max, verdict, text, length)
+    for place, record, _ in later:
+        if record.kind == RECORD_VOTE or (not torn and record.kind not in (_PAD_TYPE, _FOOTER_TYPE)):
+            yield segment, Placed(record, segment.path, place), None
 
 
 def _search(data: bytes, offset: int) -> Iterator[tuple[int, Record, int]]:

@@ -153,6 +153,7 @@ def test_init_says_who_this_is_what_to_hand_out_and_what_to_hide(home: Path) -> 
     assert "north/card.toml   (public" in text
     assert "north/keys   (secret" in text
     assert "swarm charter sign" in text
+    assert "then `swarm start north`" in text
     seeds = [path.read_text().strip() for path in site.keys.iterdir()]
     assert not any(seed in text for seed in seeds)
 
@@ -203,6 +204,47 @@ def test_keygen_makes_keys_and_card_and_no_settings(home: Path) -> None:
     assert set(found) == {"name", "node", "card", "folder"}
 
 
+def test_keys_of_keygen_become_a_site_by_the_command_that_keygen_names(home: Path) -> None:
+    address = "tcp://a.example.org:7400"
+    text = said("keygen", "a", "--name", "a", "--advertise", address)
+    assert f"Next: `swarm init a --name a --advertise {address}` makes a site of them.\n" in text
+    before = contents(home)
+    for other in (["--name", "b", "--advertise", address], ["--name", "a"]):
+        message, hint = refused("init", "a", *other)
+        assert message == f"couldn't make a site in a: there are keys already, of 'a' at '{address}'"
+        assert "--name and --advertise" in hint
+    said("init", "a", "--name", "a", "--advertise", address)
+    after = contents(home)
+    assert {path: after[path] for path in before} == before
+    assert set(after) - set(before) == {"a/swarm.toml"}
+    assert Site(home / "a").load_settings({}).site.listen == "tcp://0.0.0.0:7400"
+
+
+@pytest.mark.parametrize("lost", ["a/keys/curve.seed", "a/card.toml"])
+def test_half_of_what_keygen_made_is_said_to_be_half(home: Path, lost: str) -> None:
+    said("keygen", "a", "--name", "a")
+    (home / lost).unlink()
+    message, hint = refused("init", "a", "--name", "a")
+    assert message == f"couldn't find {lost}"
+    assert hint.startswith("restore it from your backup; ")
+
+
+def test_a_card_of_other_keys_makes_no_site(home: Path) -> None:
+    for name in "ab":
+        said("keygen", name, "--name", "a")
+    shutil.copy("b/card.toml", "a/card.toml")
+    message, _ = refused("init", "a", "--name", "a")
+    assert message == "couldn't use the keys in a/keys: a/card.toml is of others"
+
+
+@pytest.mark.parametrize("command", ["init", "keygen"])
+def test_a_file_cannot_become_a_site(home: Path, command: str) -> None:
+    (home / "plain").touch()
+    message, hint = refused(command, "plain", "--name", "a")
+    assert message == "couldn't make plain/keys: Not a directory"
+    assert hint == "choose a folder that you can write to"
+
+
 @pytest.mark.parametrize("command", ["init", "keygen"])
 def test_no_command_overwrites_a_site_or_its_keys(home: Path, command: str) -> None:
     said("init", "a", "--name", "a")
@@ -222,6 +264,11 @@ def test_no_command_overwrites_a_site_or_its_keys(home: Path, command: str) -> N
         (["--name", "no good"], "couldn't accept 'no good' as the name of a member", "use letters, digits, - and _"),
         (["--name", "klinik-süd"], "couldn't accept 'klinik-süd' as the name", "use letters, digits, - and _"),
         (["--name", "a", "--advertise", "a.example.org:7400"], "endpoint 'a.example.org:7400'", "tcp://host:port"),
+        (["--name", "a", "--advertise", "tcp://host"], "endpoint 'tcp://host'", "tcp://host:port"),
+        (["--name", "a", "--advertise", "tcp://host:0"], "endpoint 'tcp://host:0'", "port from 1 to 65535"),
+        (["--name", "a", "--advertise", "tcp://host:99999"], "endpoint 'tcp://host:99999'", "port from 1 to 65535"),
+        (["--name", "a", "--advertise", "tcp://2001:db8::1:7400"], "endpoint 'tcp://2001:db8::1:7400'", "tcp://"),
+        (["--name", "a", "--listen", "junk"], "site.listen, from the new settings: 'junk' is no address", "tcp://"),
     ],
 )
 def test_a_site_that_cannot_be_made_leaves_nothing_behind(
@@ -291,10 +338,13 @@ def test_a_charter_that_was_changed_after_it_was_signed_gets_no_further_signatur
     said("charter", "sign", "charter.toml", "--folder", "a")
     replace(path, "rounds = 20", "rounds = 21")
     before = contents(home)
-    message, hint = refused("charter", "sign", "charter.toml", "--folder", "b")
+    message, hint = refused("charter", "sign", "charter.toml", "--folder", "b", code=3)
     assert message == "couldn't accept the charter: the signature of 'a' does not match its terms"
     assert "changed after it was signed" in hint
     assert contents(home) == before
+    # What the hint says can be done.
+    path.write_text(path.read_text().partition("[[signature]]")[0])
+    assert said("charter", "sign", "charter.toml", "--folder", "b") == "Signed charter.toml; still to sign: a.\n"
 
 
 # --- merging ------------------------------------------------------------------------------------------------------
@@ -316,8 +366,9 @@ def test_copies_with_other_terms_are_not_merged(home: Path) -> None:
     shutil.copy(path, home / "other.toml")
     replace(home / "other.toml", "rounds = 20", "rounds = 21")
     before = contents(home)
-    message, _ = refused("charter", "merge", "charter.toml", "other.toml", "-o", "merged.toml")
+    message, hint = refused("charter", "merge", "charter.toml", "other.toml", "-o", "merged.toml")
     assert message == "couldn't merge other.toml: its terms are not those of charter.toml"
+    assert hint
     assert contents(home) == before
 
 
@@ -326,7 +377,7 @@ def test_a_void_signature_is_not_merged(home: Path) -> None:
     said("charter", "sign", "charter.toml", "--folder", "a", "-o", "by-a.toml")
     replace(home / "by-a.toml", "rounds = 20", "rounds = 21")
     before = contents(home)
-    message, _ = refused("charter", "merge", "charter.toml", "by-a.toml", "-o", "merged.toml")
+    message, _ = refused("charter", "merge", "charter.toml", "by-a.toml", "-o", "merged.toml", code=3)
     assert message == "couldn't accept the charter: the signature of 'a' does not match its terms"
     assert contents(home) == before
 
@@ -338,7 +389,7 @@ def test_check_of_a_complete_charter_names_every_founder_and_gives_a_plain_verdi
     path = signed_by_all(home, 3)
     signed = c.from_toml(path.read_text())
     text = said("charter", "check", "charter.toml")
-    assert text.startswith("charter.toml is in order and signed by all 3 founders.\n")
+    assert text.startswith("charter.toml is in order; signed by all of 3 founders.\n")
     assert all(f"\n  {name} " in text for name in "abc")
     assert "NOT signed" not in text
     assert data("charter", "check", "charter.toml") == {
@@ -377,8 +428,10 @@ def test_check_ends_with_3_when_the_terms_are_not_those_that_were_signed(home: P
 def test_check_ends_with_3_when_a_term_cannot_stand(home: Path, old: str, new: str, words: str) -> None:
     path = draft(home)
     replace(path, old, new)
-    message, _ = refused("charter", "check", "charter.toml", code=3)
+    message, hint = refused("charter", "check", "charter.toml", code=3)
     assert message == f"couldn't accept the charter: {words}"
+    assert hint
+    assert refused("charter", "show", "charter.toml", code=3) == (message, hint)
 
 
 @pytest.mark.parametrize("command", ["check", "show", "sign"])
@@ -388,7 +441,7 @@ def test_check_ends_with_3_when_a_term_cannot_stand(home: Path, old: str, new: s
         ("rounds = 20", "rounds = 20\nrouns = 3", "'rouns'"),
         ("[round]", "[rond]\n[round]", "unknown table 'rond'"),
         ("rounds = 20", "", "rounds"),
-        ("rounds = 20", 'rounds = "20"', "[round]"),
+        ("rounds = 20", 'rounds = "20"', "[round]: rounds: expected `int`, got `str`"),
         ("rounds = 20", "rounds =", "couldn't read the TOML"),
     ],
 )
@@ -398,9 +451,10 @@ def test_a_charter_that_does_not_read_well_is_refused_in_words(
     path = draft(home)
     replace(path, old, new)
     before = contents(home)
-    message, _ = refused("charter", command, "charter.toml", *(["--folder", "a"] if command == "sign" else []))
+    message, hint = refused("charter", command, "charter.toml", *(["--folder", "a"] if command == "sign" else []))
     assert message.startswith("couldn't read")
     assert words in message
+    assert hint
     assert contents(home) == before
 
 
@@ -412,8 +466,13 @@ def test_a_charter_that_cannot_be_read_is_refused_in_words(home: Path, command: 
         path.mkdir()
     if what == "not text":
         path.write_bytes(b"\xff\xfe\x00")
-    message, _ = refused("charter", command, path.name, *(["-o", "merged.toml"] if command == "merge" else []))
-    assert message.startswith("couldn't read nowhere.toml: ")
+    message, hint = refused("charter", command, path.name, *(["-o", "merged.toml"] if command == "merge" else []))
+    if what == "folder" and command == "sign":
+        assert message == "couldn't write nowhere.toml: it is a folder"
+    else:
+        assert message.startswith("couldn't read nowhere.toml: ")
+    assert "Errno" not in message
+    assert hint
     assert not (home / "merged.toml").exists()
 
 
@@ -462,6 +521,40 @@ def test_the_ledger_id_of_show_is_that_of_the_signed_charter(home: Path) -> None
     assert (found["missing"], found["ledger_id"]) == ([], signed.ledger_id.hex())
 
 
+def test_show_marks_every_signature_that_does_not_match_and_ends_with_3(home: Path) -> None:
+    path = draft(home, 3)
+    for name in "ab":
+        said("charter", "sign", "charter.toml", "--folder", name)
+    text = path.read_text()
+    first, second = text.rpartition("[[signature]]")[0], text.rpartition("[[signature]]")[2]
+    path.write_text(first + "[[signature]]" + second.replace(second.split('"')[3], "00" * 64))
+    result = swarm("charter", "show", "charter.toml")
+    lines = {line.split()[0]: line for line in result.stdout.splitlines() if line.startswith("  ")}
+    assert lines["a"].endswith("  signed")
+    assert lines["b"].endswith("  SIGNATURE INVALID")
+    assert lines["c"].endswith("  NOT signed")
+    assert result.exit_code == 3
+    assert "the signature of 'b' does not match its terms" in result.stderr
+    (line,) = swarm("charter", "show", "charter.toml", "--json").stdout.splitlines()
+    assert json.loads(line)["error"]["code"] == 3
+
+
+def test_show_of_terms_that_were_changed_names_no_ledger(home: Path) -> None:
+    path = signed_by_all(home)
+    replace(path, "rounds = 20", "rounds = 21")
+    result = swarm("charter", "show", "charter.toml")
+    assert result.exit_code == 3
+    assert "ledger        not founded yet\n" in result.stdout
+    assert result.stdout.count("SIGNATURE INVALID") == 2
+
+
+def test_show_prints_no_name_that_a_terminal_would_obey(home: Path) -> None:
+    path = draft(home)
+    replace(path, 'name = "oncology"', 'name = "onco\\u001b[2Jlogy\\nsigned by all"')
+    message, _ = refused("charter", "show", "charter.toml", code=3)
+    assert message == r"couldn't accept 'onco\x1b[2Jlogy\nsigned by all' as the name of the swarm"
+
+
 # --- drafting -----------------------------------------------------------------------------------------------------
 
 
@@ -476,11 +569,14 @@ def test_a_charter_is_not_drafted_from_cards_or_tasks_that_are_not_there(home: P
     sites(home)
     before = contents(home)
     message, _ = refused(*new("a/card.toml", "b/card.toml"))
-    assert message == "couldn't read the task file task.py: No such file or directory"
+    assert message == "couldn't find the task file task.py"
     message, _ = refused(*new("a/card.toml", "c/card.toml"))
     assert message.startswith("couldn't read c/card.toml: ")
-    message, _ = refused(*new("a/card.toml", "b/swarm.toml"))
-    assert message == "couldn't read the card: the table [card] is missing"
+    message, hint = refused(*new("a/card.toml", "b/swarm.toml"))
+    assert (message, hint) == (
+        "couldn't read the card: the table [card] is missing",
+        "name the file card.toml of a site",
+    )
     assert contents(home) == before
 
 
@@ -491,6 +587,68 @@ def test_a_card_that_was_changed_on_its_way_is_refused(home: Path) -> None:
     assert message == "couldn't accept the card of 'b': a proof of its keys does not verify"
     assert "send the new card" in hint
     assert not (home / "charter.toml").exists()
+
+
+def test_a_charter_that_is_there_is_not_replaced_by_a_draft(home: Path) -> None:
+    path = signed_by_all(home)
+    before = contents(home)
+    message, hint = refused(*new("a/card.toml", "b/card.toml"))
+    assert message == "couldn't draft charter.toml: it exists already"
+    assert "--force" in hint
+    assert contents(home) == before
+    # With it the draft goes on, here as far as the task file.
+    assert refused(*new("a/card.toml", "b/card.toml"), "--force")[0] == "couldn't find the task file task.py"
+    assert path.read_bytes() == before["charter.toml"]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--rounds", "0"], "rounds = 0, it must be 1 to 1000000"),
+        (["--card", "a/card.toml"], "two members have the same name"),
+        (["--require-byzantine"], "2 members cannot outvote a liar"),
+        (["--topology", "ring"], "couldn't make a ring of 2 members"),
+        (["--deadline", "inf"], "couldn't use --deadline inf: it is not a finite number"),
+        (["--clip-norm", "nan"], "couldn't use --clip-norm nan: it is not a finite number"),
+        (["--weight-cap", "-inf"], "couldn't use --weight-cap -inf: it is not a finite number"),
+        (["--name", "no good"], "couldn't accept 'no good' as the name of the swarm"),
+        (["-o", "task.py/x"], "couldn't write task.py/x: "),
+        (["--task", "terms.toml"], "couldn't use terms.toml as a task: its name does not end in .py"),
+    ],
+)
+def test_a_draft_that_cannot_stand_is_refused_before_the_model_is_built(
+    home: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], words: str
+) -> None:
+    def build(*_: object) -> None:
+        raise AssertionError("the model is built")
+
+    monkeypatch.setattr("node.cli.charter.describe_task", build)
+    sites(home)
+    (home / "task.py").write_text(TASK)
+    (home / "terms.toml").write_text("")
+    before = contents(home)
+    message, hint = refused(*new("a/card.toml", "b/card.toml"), *options)
+    assert words in message
+    assert hint
+    assert hint[0].islower() or hint.startswith("-")
+    assert contents(home) == before
+
+
+@pytest.mark.parametrize("target", ["a", "charter.toml/x", "x" * 300])
+def test_a_place_where_no_file_can_stand_is_refused_in_words(home: Path, target: str) -> None:
+    draft(home)
+    before = contents(home)
+    for command in (["sign", "charter.toml", "--folder", "a"], ["merge", "charter.toml"]):
+        message, hint = refused("charter", *command, "-o", target)
+        assert message.startswith(f"couldn't write {target}: ")
+        assert hint == "name a file in a folder that you can write to"
+    assert contents(home) == before
+
+
+def test_a_refused_draft_leaves_not_even_a_folder(home: Path) -> None:
+    sites(home)
+    refused(*new("a/card.toml", "c/card.toml"), "-o", "later/charter.toml")
+    assert not (home / "later").exists()
 
 
 @pytest.mark.real
@@ -521,8 +679,10 @@ def test_two_hospitals_come_to_a_charter_as_the_readme_says(home: Path) -> None:
         shutil.copy("charter.toml", f"{name}/charter.toml")
         said("charter", "sign", f"{name}/charter.toml", "--folder", name)
         refused("charter", "check", f"{name}/charter.toml", code=6)
+    message, _ = refused("charter", "new", "--name", "oncology", "--task", "task.py", *cards, *terms)
+    assert message == "couldn't draft charter.toml: it exists already"
     said("charter", "merge", "north/charter.toml", "south/charter.toml", "-o", "charter.toml")
-    assert said("charter", "check", "charter.toml").startswith("charter.toml is in order and signed by all 2 founders.")
+    assert said("charter", "check", "charter.toml").startswith("charter.toml is in order; signed by all of 2 founders.")
     for name in ("north", "south"):
         shutil.copy("charter.toml", name)
         site = Site(Path(name))

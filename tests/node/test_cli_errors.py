@@ -6,6 +6,7 @@ Also the commands that talk to a running node, and what the outermost line does 
 from __future__ import annotations
 
 import json
+import re
 import select
 import signal
 import socket
@@ -19,16 +20,22 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
+from node.cli.demo import _scores
 from node.cli.main import COMMANDS, main
 from node.cli.output import EXIT_CODES, Failure, code_of
 from node.cli.status import render
+from node.data import SiteData
+from node.local import LocalPeer
 from node.runtime import ControlSocket
 from node.site import Site
 from node.storage import DirectoryLock, RealDisk
 from swarm import charter as c
 from swarm.errors import LedgerError, PeerError, StoreError, SwarmError, UsageError
-from swarm.ledger.journal import WAL, Finding, Journal, scan
-from swarm.machine import RECORD_VOTE, Answer, Record
+from swarm.ledger.audit import Audit, RoundView
+from swarm.ledger.entry import METRIC_SCALE, Evaluation
+from swarm.ledger.journal import BLOCKS, WAL, Finding, Journal, scan
+from swarm.ledger.state import genesis
+from swarm.machine import RECORD_BLOCK, RECORD_VOTE, Answer, Record
 from tests.builders import digest, make_swarm
 from topologies.world.clock import EPOCH_S
 
@@ -158,7 +165,7 @@ def another_task(site: Site) -> None:
         (a_key_others_can_read, "others on this machine can read it (mode 644)", "run chmod 600 {site}/keys/curve."),
         (half_a_key, "couldn't use {site}/keys/curve.seed: it does not hold a key", "restore it from your backup"),
         (somebody_elses_charter, "couldn't start 'rural': it is not a member of 'test-swarm'", "this folder's keys"),
-        (no_task, "couldn't read the task file {site}/task.py: No such file or directory", ""),
+        (no_task, "couldn't find the task file {site}/task.py", "put it there, or name another"),
         (another_task, "{site}/task.py is not the task file the charter was made with", "SHA-256 begins {task}"),
     ],
 )
@@ -167,7 +174,7 @@ def test_a_site_that_cannot_start_says_why_and_is_left_as_it_was(
 ) -> None:
     broken(site)
     before = contents(site.folder)
-    message, hint = refused("start", site.folder)
+    message, hint = refused("start", site.folder, code=3 if broken is a_charter_changed_after_signing else 2)
     known = {"site": site.folder.resolve(), "task": digest(TASK).hex()[:16]}
     assert words.format(**known) in message
     assert advice.format(**known) in hint
@@ -187,8 +194,11 @@ def test_there_is_nothing_to_start_where_no_site_is(site: Site) -> None:
         ("task.threads", "couldn't read --set 'task.threads'", "write it as --set section.key=value"),
         ("task.thread=1", "couldn't use --set task.thread: unknown key 'task.thread'", "did you mean task.threads?"),
         ("=", "couldn't use --set : unknown key ''", "known keys are site.name, "),
-        ("task.threads=two", "couldn't use --set task.threads: 'two' is not of type int", ""),
-        ("run.exit_when_done=1", "'1' is neither true nor false", ""),
+        ("task.threads=two", "couldn't use --set task.threads: 'two' is not of type int", "write a whole number, as 2"),
+        ("task.stall_s=soon", "'soon' is not of type float", "write a number, as 2.5"),
+        ("run.exit_when_done=1", "'1' is neither true nor false", "write true or false"),
+        ("site.listen=junk", "couldn't use site.listen, from --set: 'junk' is no address", "tcp://host:port"),
+        ("site.listen=tcp://0.0.0.0:99999", "'tcp://0.0.0.0:99999' is no address", "a port from 1 to 65535"),
     ],
 )
 def test_a_bad_override_starts_nothing(site: Site, override: str, words: str, advice: str) -> None:
@@ -197,6 +207,13 @@ def test_a_bad_override_starts_nothing(site: Site, override: str, words: str, ad
     assert words in message
     assert advice in hint
     assert contents(site.folder) == before
+
+
+def test_a_way_to_log_that_there_is_not_starts_nothing(site: Site) -> None:
+    result = swarm("start", site.folder, "--set", "run.log=foo")
+    assert result.exit_code == 2
+    told = "couldn't use run.log = 'foo', from --set\nhint: choose one of auto, plain, json"
+    assert result.stderr == f"error: {told}\n"
 
 
 def test_an_unknown_variable_of_the_environment_starts_nothing(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,7 +227,7 @@ def test_a_second_node_in_the_same_folder_is_refused(site: Site) -> None:
     lock = DirectoryLock(site.run / "lock")
     before = contents(site.folder)
     try:
-        message, hint = refused("start", site.folder)
+        message, hint = refused("start", site.folder, code=8)
     finally:
         lock.close()
     assert message.startswith(f"couldn't start in {site.folder.resolve()}: a node is running there (process ")
@@ -249,9 +266,32 @@ def test_the_ledger_of_another_swarm_is_neither_continued_nor_touched(site: Site
     journal.append([Record(RECORD_VOTE, 1, b"a vote")])
     disk.close()
     before = contents(site.ledger)
-    message, hint = refused("start", site.folder, code=1)
+    message, hint = refused("start", site.folder, code=3)
     assert f"its files are of {digest('another ledger').hex()[:12]}" in message
     assert hint == "each swarm needs a folder of its own"
+    assert contents(site.ledger) == before
+
+
+@pytest.mark.real
+def test_a_site_whose_blocks_are_damaged_blames_its_disk_and_nobody_else(site: Site) -> None:
+    ledger_id = site.load_charter().ledger_id
+    disk = RealDisk(site.ledger)
+    journal = Journal(disk, ledger_id=ledger_id, segment_bytes=1 << 16)
+    journal.open()
+    for height in (1, 2):
+        journal.append([Record(RECORD_BLOCK, height, b"block %d" % height * 10)])
+    places = [found.offset for found in scan(disk, BLOCKS, ledger_id) if not isinstance(found, Finding)]
+    disk.close()
+    path = site.ledger / "blocks" / "00000000.seg"
+    data = bytearray(path.read_bytes())
+    data[places[0] + 20] ^= 1
+    path.write_bytes(data)
+    before = contents(site.ledger)
+    result = swarm("start", site.folder)
+    assert result.exit_code == 3
+    assert f"blocks/00000000.seg at byte {places[0]}: corruption" in result.stderr
+    assert "error: couldn't start: the disk lost a part of the ledger\nhint: stop the node and " in result.stderr
+    assert "lied" not in result.stderr
     assert contents(site.ledger) == before
 
 
@@ -322,6 +362,24 @@ def test_status_asks_the_running_node(site: Site) -> None:
     assert [member["name"] for member in body["data"]["members"]] == ["site-0", "site-1", "site-2"]
 
 
+@pytest.mark.real
+def test_watching_is_ended_by_an_interrupt_and_writes_one_object_each_time(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    naps: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        naps.append(seconds)
+        if len(naps) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("node.cli.status.sleep", sleep)
+    with answering(site, the_status_of_a_node()):
+        result = swarm("status", site.folder, "--watch", "--json")
+    assert (result.exit_code, result.stderr, naps) == (0, "", [1.0, 1.0])
+    assert [json.loads(line)["status"] for line in result.stdout.splitlines()] == ["ok", "ok"]
+
+
 def test_a_status_in_words_names_the_swarm_this_site_and_all_others() -> None:
     lines = render(the_status_of_a_node()).splitlines()
     assert lines[0] == "test-swarm   site-0"
@@ -351,6 +409,13 @@ def test_a_node_that_does_not_run_ends_with_4_and_a_way_on(site: Site, what: str
     assert message == f"no node answers in {folder}"
     assert "`swarm start`" in hint
     assert "`swarm ledger status`" in hint
+
+
+def test_status_says_that_a_path_is_too_long_for_a_socket(site: Site) -> None:
+    folder = Path("x" * 120)
+    message, hint = refused("status", folder, code=4)
+    assert message == f"couldn't ask a node in {folder}: the path of its socket is too long"
+    assert "a shorter one" in hint
 
 
 @pytest.mark.real
@@ -438,6 +503,33 @@ def test_a_failure_of_the_task_is_told_with_file_and_line(site: Site) -> None:
     assert result.stderr.endswith("(point.py, line 15)\nhint: mend the task file and try again\n")
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--data", ".", "-o", "point.py/x"], "couldn't write point.py/x: "),
+        (["--data", ".", "-o", "rural"], "couldn't write rural: it is a folder"),
+        (["--data", "nodata"], "Path 'nodata' does not exist"),
+    ],
+)
+def test_solo_refuses_what_it_can_know_before_it_trains(
+    site: Site, monkeypatch: pytest.MonkeyPatch, options: list[str], words: str
+) -> None:
+    def train(*_: object, **__: object) -> None:
+        raise AssertionError("it trains")
+
+    monkeypatch.setattr("node.cli.solo.run_solo", train)
+    Path("point.py").write_text(POINT)
+    message, hint = refused("solo", "point.py", *options)
+    assert words in message
+    assert "task" not in hint
+
+
+def test_solo_of_a_charter_says_that_it_is_no_task(site: Site) -> None:
+    message, hint = refused("solo", site.folder / "charter.toml", "--data", ".")
+    assert message == "couldn't use rural/charter.toml as a task: its name does not end in .py"
+    assert hint == "name a Python file"
+
+
 @pytest.mark.parametrize("what", ["folder", "file"])
 def test_the_demo_does_not_replace_what_no_demo_made(site: Site, what: str) -> None:
     folder = site.folder if what == "folder" else site.card_path
@@ -450,19 +542,37 @@ def test_the_demo_does_not_replace_what_no_demo_made(site: Site, what: str) -> N
     assert contents(site.folder) == before
 
 
+def test_data_the_demo_cannot_use_cost_nothing(site: Site) -> None:
+    message, hint = refused("demo", "--folder", "demo", "--heart-disease", "rural")
+    assert message == "couldn't find rural/processed.cleveland.data"
+    assert hint
+    assert not Path("demo").exists()
+
+
+def test_the_demo_has_its_scores_from_the_ledger_and_from_training_alone(site: Site) -> None:
+    swarm = make_swarm(1)
+    audit = Audit(genesis(swarm.signed))
+    node = swarm.charter.members[0].node
+    audit.rounds[0] = RoundView(0, evaluations={node: Evaluation(0, bytes(32), 10, ((0, 750_000),))})
+    peer = LocalPeer(site, SiteData("site-0", site.folder, rows=5, positives=0, held_out=2))
+    assert _scores([peer], audit, {"site-0": {"loss": 0.5}}, ["loss"]) == [
+        {"name": "site-0", "alone": {"loss": 0.5}, "swarm": {"loss": 750_000 / METRIC_SCALE}}
+    ]
+
+
 # --- the outermost line -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["nonsense"], "No such command 'nonsense'"),
-        (["start", "--bogus"], "No such option"),
-        (["init", "a"], "Missing option '--name'"),
-        (["charter", "new"], "Missing option"),
-        (["charter", "merge", "a.toml"], "Missing option"),
+        (["nonsense"], "couldn't run swarm: no such command 'nonsense'"),
+        (["start", "--bogus"], "couldn't run swarm start: no such option"),
+        (["init", "a"], "couldn't run swarm init: missing option '--name'"),
+        (["charter", "new"], "missing option"),
+        (["charter", "merge", "a.toml"], "missing option"),
         (["ledger", "round", "first"], "'first' is not a valid integer"),
-        (["solo", "nowhere.py", "--data", "."], "'nowhere.py' does not exist"),
+        (["solo", "nowhere.py", "--data", "."], "couldn't find the task file nowhere.py"),
         (["demo", "--rounds", "3"], "3 is not in the range x>=4"),
         (["charter", "new", "--topology", "moebius"], "'moebius' is not one of"),
     ],
@@ -471,11 +581,17 @@ def test_a_command_that_is_not_written_well_ends_with_2_and_names_the_word(
     site: Site, arguments: list[str], words: str
 ) -> None:
     before = contents(site.folder)
-    result = swarm(*arguments)
-    assert (result.exit_code, result.stdout) == (2, "")
-    assert words in result.stderr
-    assert "Traceback" not in result.stderr
+    message, hint = refused(*arguments)
+    assert words in message
+    assert hint
     assert contents(site.folder) == before
+
+
+@pytest.mark.parametrize("words", [[], ["charter"], ["ledger"]], ids=" ".join)
+def test_a_group_alone_explains_itself(words: list[str]) -> None:
+    result = swarm(*words)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout == swarm(*words, "--help").stdout
 
 
 def every_command() -> list[list[str]]:
@@ -490,8 +606,9 @@ def test_every_command_explains_itself(words: list[str]) -> None:
         assert result.stdout.startswith(f"Usage: {' '.join(['swarm', *words])} ")
 
 
-def test_help_lists_every_command() -> None:
+def test_help_lists_every_command_and_every_exit_code() -> None:
     text = swarm("--help").stdout
+    assert all(f"\n  {code:<3}  {words}" in text for code, words in EXIT_CODES.items())
     assert all(f"\n  {name} " in text for name in COMMANDS)
     for group, names in GROUPS.items():
         text = swarm(group, "--help").stdout
@@ -500,10 +617,41 @@ def test_help_lists_every_command() -> None:
 
 @pytest.mark.parametrize(
     "words",
-    [words for words in every_command() if words and words[0] != "demo" and words not in (["charter"], ["ledger"])],
+    [words for words in every_command() if words and words not in (["charter"], ["ledger"])],
 )
-def test_every_command_but_the_demo_can_speak_json(words: list[str]) -> None:
+def test_every_command_can_speak_json(words: list[str]) -> None:
     assert "--json" in swarm(*words, "--help").stdout
+
+
+REFERENCE = Path(__file__).parents[2] / "docs" / "reference" / "cli.md"
+
+
+def test_the_reference_has_every_command_option_and_exit_code_and_no_other() -> None:
+    text = REFERENCE.read_text(encoding="utf-8")
+    assert dict(re.findall(r"^\| (\d+) \| (.*) \|$", text, re.MULTILINE)) == {
+        str(code): words for code, words in EXIT_CODES.items()
+    }
+    sections = re.findall(
+        r"^### `swarm ([a-z ]+?)(?: [A-Z\[][^\n]*)?`\n(.*?)(?=^### |\Z)", text, re.MULTILINE | re.DOTALL
+    )
+    named = [words.split() for words, _ in sections]
+    assert list(dict.fromkeys(words[0] for words in named)) == list(COMMANDS)
+    assert sorted(named) == sorted(
+        words for words in every_command() if words and words not in [[group] for group in GROUPS]
+    )
+    for words, section in sections:
+        documented = re.findall(r"^\| (?:`-\w`, )?`(--[a-z-]+)` \|", section, re.MULTILINE)
+        offered = re.findall(r"^  (?:-\w, )?(--[a-z-]+)", swarm(*words.split(), "--help").stdout, re.MULTILINE)
+        assert sorted([*documented, "--help"]) == sorted(offered), words
+
+
+def test_every_option_explains_itself() -> None:
+    for words in every_command():
+        for option in re.findall(
+            r"^  (?:-\w, )?--[^\n]*(?:\n {10,}[^\n]*)*", swarm(*words, "--help").stdout, re.MULTILINE
+        ):
+            _, _, help_text = option.replace("\n", " ").strip().partition("  ")
+            assert re.sub(r"\[.*?\]", "", help_text).strip(), option
 
 
 def test_the_version_is_told() -> None:
@@ -532,18 +680,30 @@ def test_what_nobody_foresaw_is_one_sentence_and_a_way_to_report_it(
     assert body["error"]["message"] == "something unexpected went wrong: ZeroDivisionError: division by zero"
     assert "swarm -v" in body["error"]["hint"]
     assert "Traceback" not in result.stderr
-    # The whole trace is for those who ask for it.
-    assert isinstance(swarm("-v", extra).exception, ZeroDivisionError)
-    assert isinstance(swarm("--verbose", extra).exception, ZeroDivisionError)
+    # The whole trace is for those who ask for it, and changes nothing else.
+    for option in ("-v", "--verbose"):
+        told = swarm(option, extra, "--json")
+        assert (told.exit_code, told.stdout) == (1, result.stdout)
+        assert "Traceback" in told.stderr
+        assert told.stderr.endswith(result.stderr)
+
+
+@pytest.mark.parametrize("command", [["init"], ["keygen"], ["start"], ["ledger", "status"]], ids=" ".join)
+def test_a_path_no_system_takes_is_refused_in_words(site: Site, command: list[str]) -> None:
+    name = ["--name", "a"] if command[0] in ("init", "keygen") else []
+    message, hint = refused(*command, "x" * 300, *name)
+    assert "File name too long" in message
+    assert hint
 
 
 @pytest.mark.parametrize("body", ["raise KeyboardInterrupt", "raise click.Abort"])
 def test_a_command_that_is_interrupted_ends_with_130(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str
 ) -> None:
-    result = swarm(command_that(body, tmp_path, monkeypatch))
-    assert (result.exit_code, result.stdout) == (130, "")
-    assert "Traceback" not in result.stderr
+    result = swarm(command_that(body, tmp_path, monkeypatch), "--json")
+    assert result.exit_code == 130
+    assert json.loads(result.stdout)["error"] == {"message": "interrupted", "hint": "", "code": 130}
+    assert result.stderr.strip() == "error: interrupted"
 
 
 def test_every_error_has_an_exit_code_that_is_explained() -> None:
@@ -555,5 +715,5 @@ def test_every_error_has_an_exit_code_that_is_explained() -> None:
         SwarmError: 1,
     }
     assert code_of(Failure("x", code=7)) == 7
-    assert sorted(EXIT_CODES) == list(range(9))
+    assert sorted(EXIT_CODES) == [0, 1, 2, 3, 4, 6, 7, 8, 130]
     assert all(EXIT_CODES.values())

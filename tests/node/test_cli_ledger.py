@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -47,9 +48,15 @@ def leaves(payload: bytes) -> Sequence[bytes]:
     return codec.decode(payload, FinalBlock, limit=1 << 21).block.leaves
 
 
-def written(folder: Path, payloads: Sequence[bytes], *, segment_bytes: int = SEGMENT_BYTES) -> Path:
+def written(
+    folder: Path,
+    payloads: Sequence[bytes],
+    *,
+    segment_bytes: int = SEGMENT_BYTES,
+    signed: c.SignedCharter | None = None,
+) -> Path:
     """Write a site's folder as a node leaves it behind: the charter, and the journal with these blocks."""
-    signed, _ = calm()
+    signed = calm()[0] if signed is None else signed
     folder.mkdir()
     (folder / "charter.toml").write_text(c.to_toml(signed))
     disk = RealDisk(folder / "ledger")
@@ -144,8 +151,9 @@ def test_status_says_where_a_ledger_stands(site: Path) -> None:
 def test_status_tells_programs_the_same(site: Path) -> None:
     signed, payloads = calm()
     found = data("ledger", "status", site)
-    keys = {"ledger_id", "name", "entries", "blocks", "root", "committed", "rounds", "model", "members"}
+    keys = {"ledger_id", "name", "entries", "blocks", "root", "committed", "rounds", "model", "members", "torn"}
     assert set(found) == keys
+    assert found["torn"] is None
     assert (found["ledger_id"], found["name"], found["members"]) == (signed.ledger_id.hex(), "test-swarm", NAMES)
     assert (found["blocks"], found["committed"], found["rounds"]) == (len(payloads), 2, 2)
     text = said("ledger", "status", site)
@@ -187,6 +195,18 @@ def test_log_lists_every_entry_once_in_order(site: Path) -> None:
     assert {row["author"] for row in entries if row["kind"].startswith(("round_", "block_"))} == {"(derived)"}
 
 
+def test_what_there_is_one_of_is_told_in_the_singular(tmp_path: Path) -> None:
+    signed, payloads, _ = make_ledger(members=1, rounds=1)
+    site = written(tmp_path / "one", list(payloads), signed=signed)
+    text = said("ledger", "log", site) + said("ledger", "round", "1", site) + said("ledger", "status", site)
+    assert "round 1, 1 site in" in text
+    assert "held by 1 site\n" in text
+    assert "1 member: goes on with no sites silent" in text
+    assert not re.search(r"\b1 (sites|members|entries|blocks)\b", text)
+    begun = said("ledger", "status", written(tmp_path / "begun", (), signed=signed))
+    assert "size       1 entry in 0 blocks, " in begun
+
+
 def test_log_prints_the_same_entries_one_a_line(site: Path) -> None:
     entries = data("ledger", "log", site)["entries"]
     assert isinstance(entries, list)
@@ -201,9 +221,19 @@ def test_log_prints_the_same_entries_one_a_line(site: Path) -> None:
 def test_log_can_be_narrowed_to_a_round_and_a_peer(site: Path) -> None:
     rows = data("ledger", "log", site, "--round", "2", "--peer", "site-1")["entries"]
     assert isinstance(rows, list)
-    kinds = sorted(row["kind"] for row in rows if row["index"])
-    assert kinds == ["attest", "contribution", "evaluation"]
-    assert all(row["author"] == "site-1" and row["text"].startswith("round 2, ") for row in rows if row["index"])
+    assert sorted(row["kind"] for row in rows) == ["attest", "contribution", "evaluation"]
+    assert all(row["author"] == "site-1" and row["text"].startswith("round 2, ") for row in rows)
+
+
+def test_log_of_nobody_or_of_no_round_ends_with_7_and_says_who_and_which_there_are(site: Path) -> None:
+    assert refused("ledger", "log", site, "--peer", "nobody", code=7) == (
+        "there is no member 'nobody' in this swarm",
+        "it has site-0, site-1, site-2",
+    )
+    assert refused("ledger", "log", site, "--round", "77", code=7) == (
+        "there is no round 77 in this ledger",
+        "committed: rounds 1 to 2",
+    )
 
 
 def test_round_shows_who_took_part_with_what_weight_and_result(site: Path) -> None:
@@ -243,7 +273,12 @@ def test_a_round_that_is_not_committed_says_so(tmp_path: Path) -> None:
 def test_a_round_that_is_not_there_ends_with_7_and_says_which_are(site: Path, number: int) -> None:
     message, hint = refused("ledger", "round", number, site, code=7)
     assert message == f"there is no round {number} in this ledger"
-    assert hint == "rounds 1 to 2 are committed"
+    assert hint == "committed: rounds 1 to 2"
+
+
+def test_a_ledger_with_no_round_says_that_none_is_committed(tmp_path: Path) -> None:
+    _, hint = refused("ledger", "round", "1", written(tmp_path / "site", ()), code=7)
+    assert hint == "committed: none yet"
 
 
 def test_the_settings_may_name_another_charter_file(site: Path) -> None:
@@ -265,7 +300,7 @@ def test_verify_gives_a_plain_verdict_on_a_ledger_that_holds(site: Path) -> None
     assert lines[3].startswith("✔ rounds        2 recomputed")
     assert lines[-1].startswith(f"VALID           {entries} entries in ")
     found = data("ledger", "verify", site)
-    assert set(found) == {"valid", "blocks", "entries", "certificates", "rounds", "root", "seconds"}
+    assert set(found) == {"valid", "blocks", "entries", "certificates", "rounds", "root", "seconds", "torn"}
     assert (found["valid"], found["blocks"], found["entries"], found["rounds"]) == (True, len(payloads), entries, 2)
     assert found["root"] == data("ledger", "status", site)["root"]
 
@@ -310,15 +345,33 @@ def test_the_last_write_cut_short_is_no_fault_of_the_ledger(site: Path) -> None:
     assert contents(site) == before, "cutting off what is torn is for the node"
 
 
+def test_a_last_block_that_cannot_be_read_is_told_in_every_view(site: Path) -> None:
+    last = places(site)[-1]
+    flip(site / SEGMENT, last.offset + 60)
+    count = len(calm()[1])
+    size = len((site / SEGMENT).read_bytes().rstrip(b"\0")) - last.offset
+    line = f"! torn end      {size} bytes at byte {last.offset} of blocks/00000000.seg cannot be read; "
+    for command in (["status"], ["log"], ["verify"]):
+        assert line + f"block {count} would be next\n" in said("ledger", *command, site)
+        torn = data("ledger", *command, site)["torn"]
+        assert torn == {
+            "path": "blocks/00000000.seg",
+            "offset": last.offset,
+            "bytes": size,
+            "next_block": count,
+        }
+
+
 @pytest.mark.parametrize("block", [0, 2, 4])
-def test_a_flipped_byte_ends_with_3_and_is_left_as_it_is(site: Path, block: int) -> None:
-    flip(site / SEGMENT, places(site)[block].offset + 60)
+def test_a_flipped_byte_ends_with_3_is_blamed_on_the_disk_and_left_as_it_is(site: Path, block: int) -> None:
+    place = places(site)[block].offset
+    flip(site / SEGMENT, place + 60)
     before = contents(site)
-    message, hint = refused("ledger", "verify", site, code=3)
-    assert "blocks/00000000.seg at byte " in message
-    assert "other member" in hint or "another member" in hint
-    for command in (["status"], ["round", "1"]):
-        refused("ledger", *command, site, code=3)
+    for command in COMMANDS:
+        message, hint = refused("ledger", *command, site, code=3)
+        assert message.startswith(f"blocks/00000000.seg at byte {place}: ")
+        assert message.endswith("the disk is damaged, this is not a signed change")
+        assert "other member" in hint
     with pytest.raises(Failure) as caught:
         verify_quietly(site)
     assert caught.value.code == 3
@@ -330,7 +383,10 @@ def test_a_segment_whose_head_is_unreadable_is_called_a_damaged_disk_and_no_lie(
     message, hint = refused("ledger", "verify", site, code=3)
     assert message.startswith("blocks/00000000.seg at byte 0: ")
     assert message.endswith("the disk is damaged, this is not a signed change")
-    assert hint == "take the ledger folder of any other member: final blocks are the same bytes everywhere"
+    assert (
+        hint
+        == "stop the node and replace ledger/blocks by that of any other member: final blocks are the same everywhere"
+    )
 
 
 def test_a_missing_segment_is_called_a_damaged_disk_and_no_lie(tmp_path: Path) -> None:
@@ -371,6 +427,7 @@ def test_a_ledger_that_somebody_rewrote_ends_with_3_and_says_in_which_block(tmp_
     assert f", block {1 if how == 'a leaf' else 2}: " in message
     assert message.endswith("the file reads well, so it was changed")
     assert hint == "compare with another member's ledger; keep this copy as evidence"
+    assert refused("ledger", "log", site, code=3)[0].endswith("the file reads well, so it was changed")
     assert contents(site) == before
 
 
@@ -391,10 +448,14 @@ def test_a_forged_certificate_is_found_by_verify_which_alone_checks_signatures(t
 def test_an_end_that_nobody_certified_yet_ends_with_6(tmp_path: Path) -> None:
     payloads = list(calm()[1])
     payloads[-1] = changed(payloads[-1], certificate=())
-    result = swarm("ledger", "verify", written(tmp_path / "site", payloads))
+    site = written(tmp_path / "site", payloads)
+    result = swarm("ledger", "verify", site)
     assert result.exit_code == 6
     assert f"! blocks        {len(payloads)}, the last 1 not covered by a certificate yet" in result.stdout
-    assert result.stderr == ("error: the end of this ledger is not certified yet\nhint: start the node to catch up\n")
+    told = "the last block of this ledger: not certified yet"
+    assert result.stderr == f"error: {told}\nhint: start the node to catch up\n"
+    (line,) = swarm("ledger", "verify", site, "--json").stdout.splitlines()
+    assert json.loads(line)["error"] == {"message": told, "hint": "start the node to catch up", "code": 6}
 
 
 # --- the wrong place ----------------------------------------------------------------------------------------------
@@ -423,7 +484,7 @@ def test_a_ledger_is_not_read_under_a_charter_that_was_changed_or_not_signed(sit
     message, _ = refused("ledger", *command, site, code=2)
     assert message == "couldn't use the charter: not signed yet by site-1, site-2"
     path.write_text(c.to_toml(signed).replace("rounds = 2\n", "rounds = 9\n"))
-    message, _ = refused("ledger", *command, site, code=2)
+    message, _ = refused("ledger", *command, site, code=3)
     assert message == "couldn't accept the charter: the signature of 'site-0' does not match its terms"
 
 
@@ -432,7 +493,7 @@ def test_the_ledger_of_another_swarm_is_named_as_such(site: Path, command: list[
     ours, theirs = calm()[0], make_swarm(3, rounds=5).signed
     (site / "charter.toml").write_text(c.to_toml(theirs))
     before = contents(site)
-    message, hint = refused("ledger", *command, site, code=1)
+    message, hint = refused("ledger", *command, site, code=3)
     assert f"its files are of {ours.ledger_id.hex()[:12]}" in message
     assert f"the charter founds {theirs.ledger_id.hex()[:12]}" in message
     assert hint == "each swarm needs a folder of its own"

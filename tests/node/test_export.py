@@ -41,6 +41,14 @@ def test_the_parameters_come_out_under_their_names_in_their_shapes(vector: Path,
     assert {str(values.dtype) for values in tensors.values()} == {"float32"}
 
 
+def test_a_single_number_stays_one_and_does_not_become_a_list(vector: Path, tmp_path: Path) -> None:
+    layout = Layout((TensorSpec("scale", ()), TensorSpec("weight", (2, 4))))
+    export_model(vector, layout, tmp_path / "model.safetensors", ORIGIN)
+    tensors = load_file(tmp_path / "model.safetensors")
+    assert {name: values.shape for name, values in tensors.items()} == {"scale": (), "weight": (2, 4)}
+    assert float(tensors["scale"]) == 0.0
+
+
 def test_where_the_model_comes_from_is_written_inside(vector: Path, tmp_path: Path) -> None:
     with safe_open(exported(vector, tmp_path / "model.safetensors"), "np") as file:
         assert json.loads(file.metadata()["origin"]) == ORIGIN
@@ -81,3 +89,10 @@ def test_a_target_that_cannot_be_written_is_refused_in_words(vector: Path, tmp_p
     with pytest.raises(StoreError, match=r"couldn't write .*model\.safetensors: Is a directory"):
         exported(vector, target)
     assert target.is_dir()
+    assert {path.name for path in tmp_path.iterdir()} == {"blob", target.name}, "nothing is left beside"
+
+
+@pytest.mark.parametrize("target", ["blob/model.safetensors", "x" * 300])
+def test_a_folder_that_cannot_be_made_is_refused_in_words(vector: Path, tmp_path: Path, target: str) -> None:
+    with pytest.raises(StoreError, match="couldn't write "):
+        exported(vector, tmp_path / target)

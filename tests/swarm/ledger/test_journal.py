@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from node.storage import RealDisk
-from swarm.errors import StoreError
+from swarm.errors import LedgerError, StoreError
 from swarm.ledger.disk import Disk, DiskFull
 from swarm.ledger.journal import (
     BLOCKS,
@@ -163,10 +163,10 @@ def test_a_batch_larger_than_a_segment_gets_a_segment_of_its_size(reopened: Call
 def test_a_journal_of_another_ledger_is_refused_in_words(reopened: Callable[[], Disk]) -> None:
     journal, _ = journal_on(reopened())
     journal.append([entry(0)])
-    with pytest.raises(StoreError, match=r"files are of 6f6f6f6f6f6f, the charter founds 737373737373") as caught:
+    with pytest.raises(LedgerError, match=r"files are of 6f6f6f6f6f6f, the charter founds 737373737373") as caught:
         journal_on(reopened(), owner=STRANGER)
     assert caught.value.hint == "each swarm needs a folder of its own"
-    with pytest.raises(StoreError, match="files are of"):
+    with pytest.raises(LedgerError, match="files are of"):
         list(scan(reopened(), FEED, STRANGER))
 
 
@@ -300,6 +300,31 @@ def test_damage_that_later_writes_follow_is_reported_and_never_cut(
     journal.append([make(4)])
     assert content(reopened(), path) == damaged, "nothing is written behind damage"
     assert records_on(reopened()) == (make(1), make(3), make(4))
+
+
+def test_damage_is_said_before_what_lies_behind_it() -> None:
+    disk = SimulatedDisk()
+    journal, _ = journal_on(disk)
+    for height in (1, 2, 3):
+        journal.append([block(height)])
+    damage(disk, "blocks/00000000.seg", content(disk, "blocks/00000000.seg").find(block(2).payload))
+    found = [None if isinstance(part, Finding) else part.record for part in scan(disk, BLOCKS, OWNER)]
+    assert found == [block(1), None, block(3)]
+
+
+def test_a_torn_tail_says_how_much_cannot_be_read() -> None:
+    disk = SimulatedDisk()
+    journal, _ = journal_on(disk)
+    journal.append([block(1)])
+    journal.append([block(2)])
+    path = "blocks/00000000.seg"
+    place = next(
+        part.offset for part in scan(disk, BLOCKS, OWNER) if isinstance(part, Placed) and part.record.height == 2
+    )
+    damage(disk, path, place + 20)
+    (finding,) = (part for part in scan(disk, BLOCKS, OWNER) if isinstance(part, Finding))
+    assert (finding.verdict, finding.offset) == ("torn tail", place)
+    assert finding.length == len(content(disk, path).rstrip(b"\0")) - place
 
 
 def test_damage_in_a_sealed_segment_is_corruption_even_in_its_last_record() -> None:
