@@ -309,7 +309,8 @@ def _proof(peers: Sequence[LocalPeer], audits: Sequence[Audit], rounds: int, say
     say("")
     say(f"  model    {_model(peers[0], rounds)}")
     say(f"  ledger   {peers[0].site.ledger}")
-    say(f"  look     swarm ledger round {rounds} {peers[0].site.folder}")
+    program = "swarm" if shutil.which("swarm") else sys.argv[0]
+    say(f"  look     {program} ledger round {rounds} {peers[0].site.folder}")
 
 
 def _model(peer: LocalPeer, rounds: int) -> Path:
