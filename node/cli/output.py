@@ -23,7 +23,7 @@ OK = 0
 FAILED = 1
 USAGE = 2
 INVALID = 3
-UNREACHABLE = 4
+CONTRADICTION = 4
 INCOMPLETE = 6
 NOT_FOUND = 7
 UNAVAILABLE = 8
@@ -34,10 +34,10 @@ EXIT_CODES = {
     FAILED: "the operation failed",
     USAGE: "the command or the configuration is wrong",
     INVALID: "a ledger, a charter or a signature does not hold",
-    UNREACHABLE: "no node is running there, or it does not answer",
+    CONTRADICTION: "proof that a member contradicted itself, or a fork",
     INCOMPLETE: "signatures or certificates are missing",
     NOT_FOUND: "there is no such round or member",
-    UNAVAILABLE: "another process is using the site's folder",
+    UNAVAILABLE: "no node answers, or another process uses the folder",
     INTERRUPTED: "interrupted",
 }
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from node.cli.init import FOLDER, JSON
-from node.cli.output import UNREACHABLE, Failure, emit
+from node.cli.output import UNAVAILABLE, Failure, emit
 from node.clock import sleep
 from node.console import bar, member_state
 from node.site import Site
@@ -54,12 +54,12 @@ def ask(control: Path) -> Mapping[str, object]:
         if str(error) == "AF_UNIX path too long":
             raise Failure(
                 f"couldn't ask a node in {control.parent.parent}: the path of its socket is too long",
-                code=UNREACHABLE,
+                code=UNAVAILABLE,
                 hint="a socket's path may have about a hundred characters: use a folder with a shorter one",
             ) from None
         raise Failure(
             f"no node answers in {control.parent.parent}",
-            code=UNREACHABLE,
+            code=UNAVAILABLE,
             hint="start it with `swarm start`; the ledger can be read without it: `swarm ledger status`",
         ) from None
     return answer

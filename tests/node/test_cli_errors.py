@@ -43,7 +43,10 @@ TASK = "x = 1  # never imported: every error here is found before that\n"
 
 GROUPS = {
     "charter": ["new", "sign", "merge", "check", "show"],
-    "ledger": ["status", "log", "round", "verify"],
+    "ledger": [
+        *("status", "log", "show", "rounds", "round", "peers", "peer", "members", "evidence"),
+        *("verify", "blocks", "certs", "diff", "stats"),
+    ],
 }
 
 
@@ -396,7 +399,7 @@ def test_a_status_says_loudly_that_the_node_does_not_go_on(what: str) -> None:
 
 
 @pytest.mark.parametrize("what", ["no folder", "not started", "a stale socket", "a plain file"])
-def test_a_node_that_does_not_run_ends_with_4_and_a_way_on(site: Site, what: str) -> None:
+def test_a_node_that_does_not_run_ends_with_8_and_a_way_on(site: Site, what: str) -> None:
     folder = Path("nowhere") if what == "no folder" else site.folder
     if what == "a stale socket":
         site.run.mkdir()
@@ -405,7 +408,7 @@ def test_a_node_that_does_not_run_ends_with_4_and_a_way_on(site: Site, what: str
     if what == "a plain file":
         site.run.mkdir()
         site.control.touch()
-    message, hint = refused("status", folder, code=4)
+    message, hint = refused("status", folder, code=8)
     assert message == f"no node answers in {folder}"
     assert "`swarm start`" in hint
     assert "`swarm ledger status`" in hint
@@ -413,7 +416,7 @@ def test_a_node_that_does_not_run_ends_with_4_and_a_way_on(site: Site, what: str
 
 def test_status_says_that_a_path_is_too_long_for_a_socket(site: Site) -> None:
     folder = Path("x" * 120)
-    message, hint = refused("status", folder, code=4)
+    message, hint = refused("status", folder, code=8)
     assert message == f"couldn't ask a node in {folder}: the path of its socket is too long"
     assert "a shorter one" in hint
 
@@ -435,7 +438,7 @@ def test_something_else_on_the_socket_is_not_taken_for_a_node(site: Site, reply:
 
         thread = threading.Thread(target=serve)
         thread.start()
-        message, _ = refused("status", site.folder, code=4)
+        message, _ = refused("status", site.folder, code=8)
         thread.join()
     assert message == f"no node answers in {site.folder}"
 

@@ -152,6 +152,7 @@ def test_status_tells_programs_the_same(site: Path) -> None:
     signed, payloads = calm()
     found = data("ledger", "status", site)
     keys = {"ledger_id", "name", "entries", "blocks", "root", "committed", "rounds", "model", "members", "torn"}
+    keys.add("evidence")
     assert set(found) == keys
     assert found["torn"] is None
     assert (found["ledger_id"], found["name"], found["members"]) == (signed.ledger_id.hex(), "test-swarm", NAMES)
@@ -300,7 +301,7 @@ def test_verify_gives_a_plain_verdict_on_a_ledger_that_holds(site: Path) -> None
     assert lines[3].startswith("✔ rounds        2 recomputed")
     assert lines[-1].startswith(f"VALID           {entries} entries in ")
     found = data("ledger", "verify", site)
-    assert set(found) == {"valid", "blocks", "entries", "certificates", "rounds", "root", "seconds", "torn"}
+    assert set(found) == {"valid", "blocks", "entries", "certificates", "rounds", "root", "evidence", "seconds", "torn"}
     assert (found["valid"], found["blocks"], found["entries"], found["rounds"]) == (True, len(payloads), entries, 2)
     assert found["root"] == data("ledger", "status", site)["root"]
 

@@ -1,0 +1,172 @@
+"""`swarm ledger members | peers | peer | evidence`: who is in the swarm, and how each has behaved."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import click
+
+from node.cli.init import JSON, fingerprint
+from node.cli.ledger.reading import Files, date, entries_of, member_named, names_of, read
+from node.cli.output import CONTRADICTION, NOT_FOUND, Failure, count, emit
+from swarm import codec
+from swarm.errors import Reject
+from swarm.ledger import entry as e
+from swarm.ledger.audit import Audit, weights
+from swarm.ledger.evidence import RULES, judge
+from swarm.machine import NodeId
+
+WHERE = click.argument("folder", type=click.Path(path_type=Path), default=Path())
+
+
+@dataclass(slots=True)
+class Record:
+    """What the ledger tells of one member. Rounds are counted when they are closed."""
+
+    name: str
+    rounds_in: int = 0
+    rounds_missed: int = 0
+    rejected: int = 0
+    samples: int = 0
+    entries: int = 0
+    last_ms: int = 0
+    evidence: int = 0
+
+
+@click.command()
+@WHERE
+@JSON
+def members(folder: Path, *, as_json: bool) -> None:
+    """List the members with their keys and addresses."""
+    files, _ = read(folder)
+    rows, lines = [], []
+    for card in files.signed.charter.members:
+        rows.append(
+            {
+                "name": card.name,
+                "node": card.node.hex(),
+                "id_key": card.id_key.hex(),
+                "vote_key": card.vote_key.hex(),
+                "cosign_key": card.cosign_key.hex(),
+                "endpoint": card.endpoint,
+                "roles": list(card.roles),
+            }
+        )
+        lines.append(f"  {card.name:<16} {fingerprint(card)}  {card.endpoint or 'dials out only'}")
+    head = f"{files.signed.charter.fault_tolerance()}. All are founders."
+    emit({"members": rows}, as_json=as_json, text="\n".join((head, *lines)))
+
+
+@click.command()
+@WHERE
+@JSON
+def peers(folder: Path, *, as_json: bool) -> None:
+    """List how each member took part."""
+    files, result = read(folder)
+    records = _records(files, result)
+    head = f"  {'peer':<16} {'in':>5} {'missed':>7} {'rejected':>9} {'samples':>10}  {'last entry':<23}  evidence"
+    lines = [
+        f"  {r.name:<16} {r.rounds_in:>5} {r.rounds_missed:>7} {r.rejected:>9} {r.samples:>10}  "
+        f"{date(r.last_ms) if r.last_ms else 'none':<23}  {r.evidence or '-'}"
+        for r in records
+    ]
+    emit({"peers": [asdict(record) for record in records]}, as_json=as_json, text="\n".join((head, *lines)))
+
+
+@click.command()
+@click.argument("name")
+@WHERE
+@JSON
+def peer(name: str, folder: Path, *, as_json: bool) -> None:
+    """Show how the member NAME took part, round by round."""
+    files, result = read(folder)
+    index = member_named(files, name)
+    card, record = files.signed.charter.members[index], _records(files, result)[index]
+    rows, lines = [], []
+    for view in result.rounds.values():
+        share, placed = weights(view).get(card.node), view.contributions.get(card.node)
+        state = "in" if share is not None else "missed" if view.closed else "open"
+        samples = placed.body.samples if placed else 0
+        rows.append({"round": view.number, "state": state, "samples": samples, "weight": round(share or 0.0, 6)})
+        weight = f"{share:7.2%}" if share is not None else "      -"
+        lines.append(f"  round {view.number:<6} {state:<7} {samples or '-':>8} samples  {weight}")
+    closed = record.rounds_in + record.rounds_missed
+    head = [
+        f"{name}  {fingerprint(card)}",
+        f"in {record.rounds_in} of {count(closed, 'closed round')}, {count(record.entries, 'entry')}",
+        f"evidence against it: {record.evidence or 'none'}",
+    ]
+    emit({**asdict(record), "rounds": rows}, as_json=as_json, text="\n".join((*head, *lines)))
+
+
+@click.command()
+@WHERE
+@JSON
+@click.option("--entry", "which", type=click.IntRange(1), help="Only this entry, by its place, and its messages.")
+def evidence(folder: Path, *, which: int | None, as_json: bool) -> None:
+    """List the evidence on record, each judged again from the charter alone.
+
+    Exit 4 when there is any.
+    """
+    files, _ = read(folder)
+    names = names_of(files)
+    rows, lines = [], []
+    for placed in entries_of(files):
+        if placed.entry.kind != e.EVIDENCE or which not in (None, placed.index):
+            continue
+        body = codec.decode(placed.entry.body, e.Evidence, limit=e.ENTRY_BYTES_MAX)
+        try:
+            judge(body, files.signed)
+        except Reject as reason:
+            verdict = reason.message
+        else:
+            verdict = "proved: both messages carry its signature"
+        culprit = names.get(NodeId(body.culprit), body.culprit.hex())
+        rows.append(
+            {
+                "index": placed.index,
+                "culprit": culprit,
+                "rule": RULES.get(body.rule, str(body.rule)),
+                "noticed_by": names[NodeId(placed.entry.author)],
+                "verdict": verdict,
+                "first": body.first.hex(),
+                "second": body.second.hex(),
+            }
+        )
+        lines.append(f"  entry {placed.index:<6} {culprit} {rows[-1]['rule']}; noticed by {rows[-1]['noticed_by']}")
+        lines.append(f"                {verdict}")
+        if which is not None:
+            lines += [f"  first   {body.first.hex()}", f"  second  {body.second.hex()}"]
+    if which is not None and not rows:
+        raise Failure(f"entry {which} of this ledger is no evidence", code=NOT_FOUND, hint="`swarm ledger evidence`")
+    emit(
+        {"evidence": rows},
+        as_json=as_json,
+        text="\n".join(lines) or "none: no member is known to have contradicted itself",
+    )
+    if rows:
+        raise SystemExit(CONTRADICTION)
+
+
+def _records(files: Files, result: Audit) -> list[Record]:
+    """Return what the ledger tells of each member, in member order."""
+    records = {card.node: Record(card.name) for card in files.signed.charter.members}
+    for view in result.rounds.values():
+        if view.closed is None:
+            continue
+        shares, rejected = weights(view), dict(view.closed.body.rejected)
+        for node, record in records.items():
+            placed = view.contributions.get(node)
+            record.rounds_in += node in shares
+            record.rounds_missed += node not in shares
+            record.rejected += placed is not None and placed.index in rejected
+            record.samples += placed.body.samples if placed is not None and node in shares else 0
+    for placed_entry in entries_of(files):
+        author = records.get(NodeId(placed_entry.entry.author))
+        if author is not None:
+            author.entries += 1
+            author.last_ms = max(author.last_ms, placed_entry.entry.ts_ms)
+    for node, _ in result.state.accused:
+        records[node].evidence += 1
+    return list(records.values())

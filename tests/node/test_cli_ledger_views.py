@@ -1,0 +1,226 @@
+"""`swarm ledger` beyond status and verify: entries, members, evidence, blocks, and two ledgers side by side."""
+
+from __future__ import annotations
+
+import functools
+import json
+from pathlib import Path
+
+import pytest
+
+from swarm import codec
+from swarm.charter import SignedCharter
+from swarm.ledger import entry as e
+from swarm.ledger.block import FinalBlock
+from swarm.machine import RECORD_BLOCK
+from tests.benchmarks.ledgers import make_ledger
+from tests.node.test_cli_ledger import NAMES, calm, data, leaves, refused, said, swarm, written
+from tests.simulation.campaign import play
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Path:
+    return written(tmp_path / "site", calm()[1])
+
+
+@functools.cache
+def with_a_liar() -> tuple[SignedCharter, tuple[bytes, ...]]:
+    """Return the ledger of an honest site of four, of which site-3 was caught."""
+    place = play(1, members=4, twins=1).place(0)
+    assert place.machine is not None
+    assert place.journal is not None
+    blocks = [record.payload for record in place.journal.open().records if record.kind == RECORD_BLOCK]
+    return place.machine.replica.head.signed, tuple(blocks)
+
+
+@pytest.fixture
+def caught(tmp_path: Path) -> Path:
+    signed, payloads = with_a_liar()
+    return written(tmp_path / "caught", payloads, signed=signed, segment_bytes=1 << 20)
+
+
+# --- entries ------------------------------------------------------------------------------------------------------
+
+
+def test_every_entry_can_be_shown_by_its_place_and_by_the_beginning_of_its_id(site: Path) -> None:
+    total = data("ledger", "status", site)["entries"]
+    assert isinstance(total, int)
+    for index in range(total):
+        by_place = data("ledger", "show", index, site)
+        assert by_place["index"] == index
+        assert data("ledger", "show", str(by_place["id"])[:12], site) == by_place
+
+
+def test_an_entry_is_shown_with_its_author_its_block_and_what_it_says(site: Path) -> None:
+    log = data("ledger", "log", site)["entries"]
+    assert isinstance(log, list)
+    row = next(row for row in log if row["kind"] == "contribution")
+    text = said("ledger", "show", row["index"], site)
+    shown = data("ledger", "show", row["index"], site)
+    body = shown["body"]
+    assert isinstance(body, dict)
+    assert (body["round"], body["samples"]) == (1, 100)
+    assert f"author     {row['author']}, entry 0 of its feed" in text
+    assert f"in         block {shown['block']}" in text
+    assert f"signature  by {row['author']}" in text
+    assert said("ledger", "show", 0, site).count("signed by every founder") == 1
+
+
+def test_an_entry_that_is_not_there_is_said_to_be_missing(site: Path) -> None:
+    for which in ("99999", "abcdef", "abc", "-"):
+        message, _ = refused("ledger", "show", which, site, code=7)
+        assert message == f"there is no entry {which!r} in this ledger"
+
+
+def test_stats_count_what_the_log_lists(site: Path) -> None:
+    log, stats = data("ledger", "log", site)["entries"], data("ledger", "stats", site)
+    assert isinstance(log, list)
+    kinds = [row["kind"] for row in log]
+    assert stats["kinds"] == {kind: kinds.count(kind) for kind in set(kinds)}
+    assert stats["entries"] == len(log)
+    assert stats["entry_bytes"] == len(calm()[0].genesis().encode()) + sum(
+        len(leaf) for payload in calm()[1] for leaf in leaves(payload)
+    )
+    assert "contribution     6" in said("ledger", "stats", site)
+
+
+# --- rounds and members -------------------------------------------------------------------------------------------
+
+
+def test_rounds_are_listed_with_their_samples_and_models(site: Path) -> None:
+    found = data("ledger", "rounds", site)["rounds"]
+    assert isinstance(found, list)
+    assert [(row["round"], row["sites"], row["samples"], row["without"]) for row in found] == [
+        (1, 3, 300, []),
+        (2, 3, 300, []),
+    ]
+    assert found[1]["model"] == data("ledger", "status", site)["model"]
+    assert len(said("ledger", "rounds", site).splitlines()) == 3
+
+
+def test_peers_are_listed_with_how_they_took_part_and_each_can_be_followed(site: Path) -> None:
+    found = data("ledger", "peers", site)["peers"]
+    assert isinstance(found, list)
+    assert [(r["name"], r["rounds_in"], r["rounds_missed"], r["samples"]) for r in found] == [
+        (name, 2, 0, 200) for name in NAMES
+    ]
+    one = data("ledger", "peer", "site-1", site)
+    rounds = one["rounds"]
+    assert isinstance(rounds, list)
+    assert [(row["round"], row["state"], row["weight"]) for row in rounds] == [(1, "in", 0.333333), (2, "in", 0.333333)]
+    assert "in 2 of 2 closed rounds" in said("ledger", "peer", "site-1", site)
+    refused("ledger", "peer", "nobody", site, code=7)
+
+
+def test_members_are_listed_with_the_keys_to_compare(site: Path) -> None:
+    found = data("ledger", "members", site)["members"]
+    assert isinstance(found, list)
+    assert [row["id_key"] for row in found] == [card.id_key.hex() for card in calm()[0].charter.members]
+    assert "3 members: goes on with 1 site silent" in said("ledger", "members", site)
+
+
+# --- evidence -----------------------------------------------------------------------------------------------------
+
+
+def test_a_ledger_without_liars_has_no_evidence(site: Path) -> None:
+    assert data("ledger", "evidence", site) == {"evidence": []}
+    assert "none: no member is known to have contradicted itself" in said("ledger", "evidence", site)
+
+
+def test_evidence_names_who_did_what_and_ends_with_4(caught: Path) -> None:
+    result = swarm("ledger", "evidence", caught)
+    assert result.exit_code == 4
+    assert "site-3 " in result.stdout
+    assert "proved: both messages carry its signature" in result.stdout
+    found = json.loads(swarm("ledger", "evidence", caught, "--json").stdout)["data"]["evidence"]
+    assert {row["culprit"] for row in found} == {"site-3"}
+    assert all(row["verdict"].startswith("proved") for row in found)
+    one = swarm("ledger", "evidence", caught, "--entry", found[0]["index"])
+    assert found[0]["first"] in one.stdout
+    assert found[0]["second"] in one.stdout
+    refused("ledger", "evidence", caught, "--entry", 1, code=7)
+
+
+def test_a_ledger_with_evidence_is_valid_and_says_so_of_both(caught: Path) -> None:
+    result = swarm("ledger", "verify", caught)
+    assert result.exit_code == 4
+    assert "! evidence " in result.stdout
+    assert result.stdout.splitlines()[-1].startswith("VALID ")
+    machine = swarm("ledger", "verify", caught, "--json")
+    assert machine.exit_code == 4
+    body = json.loads(machine.stdout)
+    assert body["data"]["valid"] is True
+    assert body["data"]["evidence"] > 0
+    assert "evidence   site-3 " in said("ledger", "status", caught)
+    peers = data("ledger", "peers", caught)["peers"]
+    assert isinstance(peers, list)
+    assert [bool(row["evidence"]) for row in peers] == [False, False, False, True]
+
+
+# --- blocks -------------------------------------------------------------------------------------------------------
+
+
+def test_blocks_are_listed_with_who_proposed_and_who_finalized_them(site: Path) -> None:
+    found = data("ledger", "blocks", site)["blocks"]
+    assert isinstance(found, list)
+    assert [row["height"] for row in found] == list(range(1, len(calm()[1]) + 1))
+    assert found[-1]["root"] == data("ledger", "status", site)["root"]
+    assert all(len(row["signers"]) in (0, 2, 3) for row in found)
+    few = data("ledger", "blocks", site, "--from", 2, "--to", 3)["blocks"]
+    assert isinstance(few, list)
+    assert [row["height"] for row in few] == [2, 3]
+
+
+def test_a_blocks_certificates_name_their_signers(site: Path) -> None:
+    final = codec.decode(calm()[1][1], FinalBlock, limit=1 << 21)
+    found = data("ledger", "certs", 2, site)["certificates"]
+    assert isinstance(found, list)
+    assert [tuple(row["signers"]) for row in found] == [
+        tuple(NAMES[i] for i in c.signers) for c in (*final.block.justify, *final.certificate)
+    ]
+    assert "notarize" in said("ledger", "certs", 2, site)
+    message, hint = refused("ledger", "certs", 999, site, code=7)
+    assert "there is no block 999" in message
+    assert f"{len(calm()[1])} blocks" in hint
+
+
+# --- two ledgers --------------------------------------------------------------------------------------------------
+
+
+def test_a_ledger_is_compared_with_itself_and_with_one_that_is_behind(site: Path, tmp_path: Path) -> None:
+    assert data("ledger", "diff", site, site)["relation"] == "same"
+    behind = written(tmp_path / "behind", calm()[1][:-2])
+    assert data("ledger", "diff", site, behind) == {
+        "relation": "lag",
+        "common_height": len(calm()[1]) - 2,
+        "heights": [len(calm()[1]), len(calm()[1]) - 2],
+    }
+    assert said("ledger", "diff", behind, site) == f"{behind} is 2 blocks behind, otherwise the same\n"
+
+
+def test_two_final_histories_are_a_fork_and_end_with_4(site: Path, tmp_path: Path) -> None:
+    payloads = list(calm()[1])
+    final = codec.decode(payloads[-1], FinalBlock, limit=1 << 21)
+    header = bytearray(final.block.header)
+    header[-1] ^= 1
+    block = type(final.block)(bytes(header), *(getattr(final.block, n) for n in final.block.__struct_fields__[1:]))
+    payloads[-1] = codec.encode(FinalBlock(block, final.certificate))
+    result = swarm("ledger", "diff", site, written(tmp_path / "other", payloads), "--json")
+    assert result.exit_code == 4
+    found = json.loads(result.stdout)["data"]
+    assert (found["relation"], found["common_height"]) == ("fork", len(payloads) - 1)
+    assert found["signed_both"] == [NAMES[i] for c in final.certificate for i in c.signers]
+
+
+def test_ledgers_of_different_swarms_are_not_compared(site: Path, tmp_path: Path) -> None:
+    signed, payloads, _ = make_ledger(members=4, rounds=1)
+    other = written(tmp_path / "other", payloads, signed=signed)
+    message, _ = refused("ledger", "diff", site, other, code=3)
+    assert "different swarms" in message
+
+
+def test_entries_of_every_kind_have_fields_to_show() -> None:
+    from node.cli.ledger.overview import BODIES
+
+    named = {e.CONTRIBUTION, e.ATTEST, e.EVALUATION, e.ROUND_CLOSE, e.ROUND_COMMIT, e.BLOCK_CERT, e.EVIDENCE}
+    assert set(BODIES) == named
