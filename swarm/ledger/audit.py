@@ -105,21 +105,22 @@ def _check_link(header: Header, tip: Header | None, ledger_id: bytes) -> None:
 
 
 def _note(result: Audit, header: Header, noted: Sequence[Noted]) -> None:
-    """Gather what a block, now checked, says about rounds."""
+    """Gather what a block, now checked, says about rounds: what counts, whatever else a member may have written."""
+    state = result.state
     for index, entry, body in noted:
+        author = NodeId(entry.author)
         match body:
             case e.Contribution():
-                view, author = _round(result, body.round), NodeId(entry.author)
-                known = view.contributions.get(author)
-                if view.closed is None and (known is None or known.body.attempt < body.attempt):
-                    view.contributions[author] = Placed(index, author, body)
+                placed = state.contributions.get((body.round, author))
+                if placed is not None and placed.index == index:
+                    _round(result, body.round).contributions[author] = placed
             case e.Evaluation():
-                _round(result, body.round).evaluations[NodeId(entry.author)] = body
+                if body.round in result.rounds and body.round <= state.committed.round:
+                    result.rounds[body.round].evaluations[author] = body
             case e.RoundClose():
                 view = _round(result, body.round)
-                by_index = {placed.index: placed for placed in view.contributions.values()}
-                terms = tuple(by_index[i] for i, _ in body.included)
-                view.closed, view.closed_ms = Closed(index, body, terms), header.time_ms
+                # A close is the last entry of its block, so this is the one.
+                view.closed, view.closed_ms = state.close, header.time_ms
             case e.RoundCommit():
                 view = _round(result, body.round)
                 view.commit, view.committed_ms, view.height = body, header.time_ms, header.height
