@@ -45,7 +45,7 @@ GROUPS = {
     "charter": ["new", "sign", "merge", "check", "show"],
     "ledger": [
         *("status", "log", "show", "rounds", "round", "peers", "peer", "members", "evidence"),
-        *("verify", "blocks", "certs", "diff", "stats"),
+        *("verify", "blocks", "certs", "diff", "stats", "repair"),
     ],
 }
 
@@ -293,7 +293,7 @@ def test_a_site_whose_blocks_are_damaged_blames_its_disk_and_nobody_else(site: S
     result = swarm("start", site.folder)
     assert result.exit_code == 3
     assert f"blocks/00000000.seg at byte {places[0]}: corruption" in result.stderr
-    assert "error: couldn't start: the disk lost a part of the ledger\nhint: stop the node and " in result.stderr
+    assert "error: couldn't start: the disk lost a part of the ledger\nhint: stop the node, then " in result.stderr
     assert "lied" not in result.stderr
     assert contents(site.ledger) == before
 

@@ -1,4 +1,4 @@
-"""`swarm ledger`: read and verify a ledger from its files. Needs no running node, writes nothing, imports no torch."""
+"""`swarm ledger`: ledgers read, verified and mended from their files. Needs no running node, imports no torch."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from node.cli.ledger.chain import blocks, certs, diff, verify
 from node.cli.ledger.members import evidence, members, peer, peers
 from node.cli.ledger.overview import log, show, stats, status
 from node.cli.ledger.reading import REPAIR, verify_quietly
+from node.cli.ledger.repair import repair
 from node.cli.ledger.rounds import round_, rounds
 
 __all__ = ["REPAIR", "ledger", "verify_quietly"]
@@ -19,6 +20,6 @@ def ledger() -> None:
 
 
 for _command in (
-    status, log, show, rounds, round_, peers, peer, members, evidence, verify, blocks, certs, diff, stats,
+    status, log, show, rounds, round_, peers, peer, members, evidence, verify, blocks, certs, diff, stats, repair,
 ):  # fmt: skip
     ledger.add_command(_command)

@@ -20,7 +20,7 @@ from swarm.ledger.evidence import describe as describe_evidence
 from swarm.ledger.journal import BLOCKS, Finding, Placed, scan
 from swarm.machine import NodeId
 
-REPAIR = "stop the node and replace ledger/blocks by that of any other member: final blocks are the same everywhere"
+REPAIR = "stop the node, then `swarm ledger repair` from a copy of another member's folder: blocks are the same there"
 
 
 @dataclass(slots=True)
