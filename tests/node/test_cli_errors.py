@@ -45,7 +45,7 @@ GROUPS = {
     "charter": ["new", "sign", "merge", "check", "show"],
     "ledger": [
         *("status", "log", "show", "rounds", "round", "peers", "peer", "members", "evidence"),
-        *("verify", "blocks", "certs", "diff", "stats", "repair"),
+        *("verify", "blocks", "certs", "diff", "stats", "report", "repair"),
     ],
 }
 

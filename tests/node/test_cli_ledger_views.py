@@ -14,7 +14,7 @@ from swarm.ledger import entry as e
 from swarm.ledger.block import FinalBlock
 from swarm.machine import RECORD_BLOCK
 from tests.benchmarks.ledgers import make_ledger
-from tests.node.test_cli_ledger import NAMES, calm, data, leaves, refused, said, swarm, written
+from tests.node.test_cli_ledger import NAMES, SEGMENT, calm, data, flip, leaves, places, refused, said, swarm, written
 from tests.simulation.campaign import play
 
 
@@ -224,3 +224,22 @@ def test_entries_of_every_kind_have_fields_to_show() -> None:
 
     named = {e.CONTRIBUTION, e.ATTEST, e.EVALUATION, e.ROUND_CLOSE, e.ROUND_COMMIT, e.BLOCK_CERT, e.EVIDENCE}
     assert set(BODIES) == named
+
+
+# --- the report ---------------------------------------------------------------------------------------------------
+
+
+def test_the_report_of_a_ledger_that_holds_says_so_first(site: Path, tmp_path: Path) -> None:
+    target = tmp_path / "report.html"
+    assert data("ledger", "report", site, "-o", target) == {"path": str(target), "valid": True}
+    text = target.read_text()
+    assert text.index("VALID") < text.index("site-1")
+    assert calm()[0].ledger_id.hex()[:8] in text.replace(" ", "")
+
+
+def test_the_report_of_a_damaged_ledger_is_written_too_and_ends_with_3(site: Path, tmp_path: Path) -> None:
+    flip(site / SEGMENT, places(site)[2].offset + 60)
+    target = tmp_path / "report.html"
+    message, _ = refused("ledger", "report", site, "-o", target, code=3)
+    assert "the disk is damaged" in message
+    assert "INVALID" in target.read_text()

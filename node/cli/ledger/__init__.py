@@ -9,6 +9,7 @@ from node.cli.ledger.members import evidence, members, peer, peers
 from node.cli.ledger.overview import log, show, stats, status
 from node.cli.ledger.reading import REPAIR, verify_quietly
 from node.cli.ledger.repair import repair
+from node.cli.ledger.reporting import report
 from node.cli.ledger.rounds import round_, rounds
 
 __all__ = ["REPAIR", "ledger", "verify_quietly"]
@@ -20,6 +21,7 @@ def ledger() -> None:
 
 
 for _command in (
-    status, log, show, rounds, round_, peers, peer, members, evidence, verify, blocks, certs, diff, stats, repair,
-):  # fmt: skip
+    *(status, log, show, rounds, round_, peers, peer, members, evidence),
+    *(verify, blocks, certs, diff, stats, report, repair),
+):
     ledger.add_command(_command)
