@@ -98,7 +98,14 @@ class Wait:
     progressing: bool = False
 
 
-Verdict: TypeAlias = Valid | Invalid | Wait
+@dataclass(frozen=True, slots=True)
+class Overtaken:
+    """Give the view up: what has become known since the block was made would go into a better one."""
+
+    reason: str
+
+
+Verdict: TypeAlias = Valid | Invalid | Wait | Overtaken
 
 
 class Application(Protocol):
@@ -477,6 +484,10 @@ class Consensus:
                 body.refused = verdict.reason or "invalid"
                 text = f"not voting for block {body.header.height} of view {body.header.view}: {verdict.reason}"
                 self._out.append(Note("block_refused", text, "warning"))
+            case Overtaken():
+                body.refused = verdict.reason
+                text = f"view {body.header.view} is given up: {verdict.reason}"
+                self._out.append(Note("block_overtaken", text, "debug"))
             case Wait():
                 overdue = state.armed_at is not None and now >= state.armed_at + self._timeout(body.header.view)
                 if verdict.progressing and overdue and state.extensions < WAIT_EXTENSIONS_MAX:

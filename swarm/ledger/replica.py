@@ -30,7 +30,7 @@ from swarm.ledger.block import (
     entries_hash,
     justify_hash,
 )
-from swarm.ledger.consensus import Invalid, Valid, Verdict, Wait
+from swarm.ledger.consensus import Invalid, Overtaken, Valid, Verdict, Wait
 from swarm.ledger.state import (
     Authored,
     Placed,
@@ -449,8 +449,22 @@ class Replica:
                     moving = self._witness.moving(Digest(placed.body.update_digest), now)
                     return Wait(f"the update of {card.name} has not arrived", progressing=moving)
             elif reason != e.OTHER_BASE and not self._given_up(opened, card.node, placed, now, state.time_ms):
-                return Wait(f"{card.name} is still making progress", progressing=True)
+                if self._offers(state, card.node):
+                    # It was gone when the leader looked, and is back. This block can never take it in.
+                    return Overtaken(f"the update of {card.name} is here after all")
+                return Wait(f"{card.name} is still making progress", progressing=False)
         return Valid()
+
+    def _offers(self, state: State, node: NodeId) -> bool:
+        """Whether a member has an update for the round at hand that could be averaged if it were not left out."""
+        placed = state.contributions.get((state.round, node))
+        bodies = [p.body for p in self._pool[node].values()] if placed is None else [placed.body]
+        return any(
+            isinstance(body, e.Contribution)
+            and (body.round, body.base_digest) == (state.round, state.committed.model)
+            and self._witness.usable(Digest(body.update_digest)) is True
+            for body in bodies
+        )
 
     def _check_recorded(self, block: Block) -> None:
         """Check the signatures of a certificate that a block puts on record."""

@@ -304,6 +304,15 @@ def test_an_invalid_proposal_is_not_waited_for() -> None:
     assert [o.event for o in outputs if isinstance(o, c.Note)] == ["block_refused"]
 
 
+def test_a_view_whose_block_is_overtaken_is_given_up_at_once() -> None:
+    table = Table(4)
+    app, node = table.apps[0], table.nodes[0]
+    app.known.add(7)
+    block = propose(app, 1, 1, work=[7])
+    app.judge = lambda *_: c.Overtaken("there is a better one")  # type: ignore[method-assign]
+    assert votes_of(node.on_proposal(block, 1, 0.1)) == [(1, SKIP)]
+
+
 def test_a_block_that_waits_for_bytes_in_flight_is_given_ten_more_timeouts() -> None:
     table = Table(4)
     app, node = table.apps[0], table.nodes[0]

@@ -15,7 +15,7 @@ from swarm.errors import LedgerError, Reject
 from swarm.ledger import entry as e
 from swarm.ledger import replica as module
 from swarm.ledger.block import NOTARIZE, Block, Certificate, FinalBlock, Header
-from swarm.ledger.consensus import Invalid, Valid, Verdict, Wait
+from swarm.ledger.consensus import Invalid, Overtaken, Valid, Verdict, Wait
 from swarm.ledger.replica import ATTEST_GATHER_S, GATHER_S, PENDING_PER_AUTHOR_MAX, Pending, Replica
 from swarm.machine import Digest, NodeId
 from tests.builders import Feeds, Swarm, certify, contribution, digest, make_swarm
@@ -300,10 +300,38 @@ def test_a_silent_site_is_left_out_only_when_its_patience_is_over() -> None:
     table.knowledge[0].gone.append(NODES[3])
     block, header = table.build()
     assert close_of(block).missing == (bytes(NODES[3]),)
-    assert table.verdicts(block, header) == [Valid(), *[Wait("site-3 is still making progress", True)] * 3]
+    assert table.verdicts(block, header) == [Valid(), *[Wait("site-3 is still making progress", False)] * 3]
     for knowledge in table.knowledge[1:]:
         knowledge.gone.append(NODES[3])
     assert table.verdicts(block, header) == [Valid()] * 4
+
+
+def test_a_close_without_a_site_that_is_back_with_its_update_is_given_up_for_a_better_one() -> None:
+    table = Table()
+    table.contribute(0, 1, 2)
+    table.knowledge[0].gone.append(NODES[3])
+    block, header = table.build()
+    table.knowledge[0].gone.clear()
+    for knowledge in table.knowledge:
+        knowledge.updates[update(3)] = None
+    table.contribute(3)
+    waiting = Wait("site-3 is still making progress", False)
+    assert table.verdicts(block, header) == [waiting] * 4, "nobody has its bytes yet"
+    for knowledge in table.knowledge[:2]:
+        knowledge.updates[update(3)] = True
+    overtaken = Overtaken("the update of site-3 is here after all")
+    assert table.verdicts(block, header) == [overtaken, overtaken, waiting, waiting]
+    better, _ = table.build()
+    assert close_of(better).missing == ()
+
+
+def test_an_update_for_another_round_or_model_makes_no_better_close() -> None:
+    table = Table()
+    table.contribute(0, 1, 2)
+    table.knowledge[0].gone.append(NODES[3])
+    block, header = table.build()
+    table.contribute(3, base=OTHER_MODEL)
+    assert table.verdicts(block, header)[1] == Wait("site-3 is still making progress", False)
 
 
 def test_a_contribution_whose_bytes_are_lost_with_its_site_is_unavailable() -> None:
