@@ -17,8 +17,8 @@ import msgspec
 from gossip import wire
 from gossip.messages import FeedHeads, Heartbeat, Hello, Message, Refuse
 from gossip.peers import HEARTBEAT_S, Peers
-from swarm.charter import Charter
-from swarm.machine import Effect, NodeId, Report, Send
+from swarm.machine import Contact, Effect, NodeId, Report, Send
+from swarm.terms import Terms
 
 PROTOCOL = (1, 0)
 
@@ -32,18 +32,40 @@ SEEN_MAX = 20_000
 class Engine:
     """Spreads messages over the links there are. Decides nothing about their content."""
 
-    def __init__(self, charter: Charter, me: NodeId, hello: Hello, peers: Peers, rng: random.Random) -> None:
-        self._charter = charter
+    def __init__(
+        self,
+        terms: Terms,
+        me: NodeId,
+        hello: Hello,
+        peers: Peers,
+        rng: random.Random,
+        contacts: Sequence[Contact] = (),
+    ) -> None:
+        self._me = me
         self._hello = hello
         self._peers = peers
         self._rng = rng
-        index = charter.index(me)
-        assert index is not None, "an engine speaks for a member"
-        self.neighbours = tuple(charter.members[i].node for i in charter.neighbours(index))
-        self._further = self._onward(index)
+        self._sponsors = tuple(contacts)
         self._seen: dict[bytes, None] = {}
         self._beat_at = 0.0
         self._sync_at = 0.0
+        self.update(terms)
+
+    def update(self, terms: Terms) -> None:
+        """Follow a change of terms. Whoever is not a member yet talks to its sponsors and to all who can be dialled."""
+        index = terms.index(self._me)
+        if index is None:
+            known = {contact.node: contact for contact in self._sponsors}
+            for seat in terms.members:
+                if seat.endpoint and seat.node not in known:
+                    known[seat.node] = Contact(seat.node, seat.name, seat.curve_key, seat.endpoint)
+            self.contacts = tuple(known.values())
+        else:
+            links = terms.neighbours(index)
+            seats = [(terms.members[i], terms.dials(index, i)) for i in links]
+            self.contacts = tuple(Contact(s.node, s.name, s.curve_key, s.endpoint if d else "") for s, d in seats)
+        self.neighbours = tuple(contact.node for contact in self.contacts)
+        self._further = self._onward(terms, index)
 
     def welcome(self) -> Sequence[NodeId]:
         """Return the neighbours that are linked and have introduced themselves, in member order."""
@@ -118,9 +140,9 @@ class Engine:
         self._first_sight(frame)
         return [Send(node, frame) for node in self.welcome()]
 
-    def relay(self, frame: bytes, origin: int, sender: NodeId) -> list[Effect]:
+    def relay(self, frame: bytes, origin: NodeId, sender: NodeId) -> list[Effect]:
         """Pass on a verified message of member `origin` to those it has no link to."""
-        onward = self._further[origin]
+        onward = self._further.get(origin, frozenset())
         if not onward or not self._first_sight(frame):
             return []
         return [Send(node, frame) for node in self.welcome() if node in onward and node != sender]
@@ -160,14 +182,16 @@ class Engine:
     def _note_up(self, changed: bool, name: str) -> list[Effect]:
         return [Report("link_up", f"linked to {name}", {"peer": name})] if changed else []
 
-    def _onward(self, me: int) -> tuple[frozenset[NodeId], ...]:
+    def _onward(self, terms: Terms, me: int | None) -> dict[NodeId, frozenset[NodeId]]:
         """Per origin, the neighbours of mine that cannot have heard it from the origin itself."""
-        mine = self._charter.neighbours(me)
-        onward = []
-        for origin in range(len(self._charter.members)):
-            told = {*self._charter.neighbours(origin), origin, me}
-            onward.append(frozenset(self._charter.members[i].node for i in mine if i not in told))
-        return tuple(onward)
+        if me is None:
+            return {}
+        mine = terms.neighbours(me)
+        onward = {}
+        for origin, seat in enumerate(terms.members):
+            told = {*terms.neighbours(origin), origin, me}
+            onward[seat.node] = frozenset(terms.members[i].node for i in mine if i not in told)
+        return onward
 
     def _first_sight(self, frame: bytes) -> bool:
         name = hashlib.sha256(frame).digest()

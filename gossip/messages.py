@@ -11,8 +11,10 @@ from typing import TypeAlias
 
 import msgspec
 
+from swarm.charter import Card
 from swarm.ledger.block import Block, Certificate, FinalBlock, Vote
 from swarm.ledger.consensus import Status
+from swarm.ledger.cosign import Cosignature
 
 
 class Hello(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -99,7 +101,14 @@ class Standing(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fiel
 
 
 class GetBlocks(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """Ask for final blocks from `height` on, as many as fit one frame."""
+    """Ask for final blocks from `height` to `last`, as many as fit one answer: a `BlockRange`."""
+
+    height: int
+    last: int = 2**63 - 1
+
+
+class BlockRange(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """The first frame of consecutive final blocks, from this height on; the second holds them."""
 
     height: int
 
@@ -156,6 +165,27 @@ class Missing(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
     digest: bytes
 
 
+class Cosign(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """A member's cosignature of the head of the log, for verifiers outside the swarm."""
+
+    cosignature: Cosignature
+
+
+class Knock(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """A guest's card: it asks the member that invited it to move that it join, or how that stands. To be repeated."""
+
+    card: Card
+
+
+class KnockAnswer(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """How a guest's wish stands: `state` is one of `KNOCK_STATES`, `text` says it in words."""
+
+    state: str
+    text: str
+
+
+KNOCK_STATES = ("voting", "member", "refused")
+
 Message: TypeAlias = (
     Hello
     | Refuse
@@ -167,6 +197,7 @@ Message: TypeAlias = (
     | Certify
     | Standing
     | GetBlocks
+    | BlockRange
     | Blocks
     | Have
     | GetLeaves
@@ -174,4 +205,7 @@ Message: TypeAlias = (
     | Want
     | ChunkHeader
     | Missing
+    | Cosign
+    | Knock
+    | KnockAnswer
 )

@@ -8,11 +8,12 @@ delay a close until the charter's deadline.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from gossip.messages import Heartbeat, Progress
-from swarm.charter import Charter
-from swarm.machine import NodeId
+from swarm.machine import Contact, NodeId
+from swarm.terms import Terms
 
 HEARTBEAT_S = 1.0
 """Between heartbeats to each neighbour: 60 bytes a member, and a killed site is noticed within a few."""
@@ -51,13 +52,28 @@ class Member:
 
 
 class Peers:
-    """The table of the other members."""
+    """The table of the members, and of this node."""
 
-    def __init__(self, charter: Charter, me: NodeId, now: float) -> None:
+    def __init__(self, terms: Terms, me: NodeId, now: float, sponsors: Sequence[Contact] = ()) -> None:
         self.me = me
-        self._patience_s = charter.round.patience_ms / 1000
+        self.members: dict[NodeId, Member] = {}
+        self._sponsors = {contact.node: contact.name for contact in sponsors}
+        self.update(terms, now)
+
+    def update(self, terms: Terms, now: float) -> None:
+        """Follow a change of terms. Who stays keeps what is known of it.
+
+        This node is always in the table, and its sponsors are until it is a member itself.
+        """
+        self._patience_s = terms.round.patience_ms / 1000
         self._absence_s = min(max(self._patience_s * ABSENCE_SHARE, ABSENCE_S_MIN), ABSENCE_S_MAX)
-        self.members = {card.node: Member(card.name, moved_at=now, heard_at=now) for card in charter.members}
+        names = {seat.node: seat.name for seat in terms.members}
+        if self.me not in names:
+            names = {**self._sponsors, **names, self.me: "this site"}
+        before = self.members
+        self.members = {
+            node: before.get(node) or Member(name, moved_at=now, heard_at=now) for node, name in names.items()
+        }
 
     def silent(self, node: NodeId, now: float) -> bool:
         """Whether a member is absent, or has made no progress for the charter's patience."""

@@ -38,6 +38,10 @@ _KINDS: dict[int, tuple[type[m.Message], int]] = {
     15: (m.Want, _SMALL),
     16: (m.ChunkHeader, _SMALL),
     17: (m.Missing, _SMALL),
+    18: (m.Cosign, _SMALL),
+    19: (m.Knock, 8 * _SMALL),
+    20: (m.KnockAnswer, 8 * _SMALL),
+    21: (m.BlockRange, _SMALL),
 }
 _KIND_OF = {type_: kind for kind, (type_, _) in _KINDS.items()}
 

@@ -249,6 +249,7 @@ class Transport:
         self._context: zmq.Context[zmq.SyncSocket] | None = None
         self._poller = zmq.Poller()
         self._handlers: dict[zmq.SyncSocket | int, Callable[[], None]] = {}
+        self._watched: list[int] = []
         self._monitors = 0
         self._router: zmq.SyncSocket | None = None
         self._router_monitor: zmq.SyncSocket | None = None
@@ -315,12 +316,33 @@ class Transport:
             if self._bell is not None:
                 self._bell[1].send(b"\0")
 
+    def rekey(self, secret_key: bytes, public_key: bytes) -> None:
+        """Take another transport key, 32 raw bytes each half: every link is cut, and made again under the new one."""
+        assert len(secret_key) == len(public_key) == 32, "CURVE keys are 32 raw bytes"
+        opened, peers = self._context is not None, [link.peer for link in self._links.values()]
+        watched, self._watched = self._watched, []
+        for link in self._links.values():
+            self._down(link, "this site has taken a new transport key")
+        self._listen = self.bound_endpoint or self._listen
+        if opened:
+            self.close()
+        self._connections.clear()
+        self._secret_key, self._public_key = secret_key, public_key
+        self.allow(peers)
+        if opened:
+            self.open()
+            for fd in watched:
+                self.watch(fd)
+
     def watch(self, fd: int) -> None:
         """Let `poll` also report when this file descriptor is readable."""
+        self._watched.append(fd)
         self._register(fd, lambda: self._items.append(Readable(fd=fd)))
 
     def unwatch(self, fd: int) -> None:
         """Stop watching. To be called before the descriptor is closed."""
+        if fd in self._watched:
+            self._watched.remove(fd)
         self._unregister(fd)
 
     # --- who may talk ---------------------------------------------------------------------------------------------

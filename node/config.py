@@ -21,6 +21,7 @@ Value: TypeAlias = str | int | float | bool
 ENVIRONMENT_PREFIX = "SWARM_"
 
 LOGS = ("auto", "plain", "json")
+APPROVALS = ("ask", "invited", "all")
 
 _ADDRESS = re.compile(r"tcp://(\[[0-9A-Fa-f:.%\w]+\]|[^\s:/\[\]]+):(\d{1,5})", re.ASCII)
 _PORT_MAX = 65_535
@@ -34,6 +35,8 @@ class SiteSettings:
     listen: str = ""
     """Where to listen, "tcp://0.0.0.0:7400"; empty means this site only dials out."""
     charter: str = "charter.toml"
+    approve: str = "ask"
+    """What this site says to proposals by itself: ask (its people), invited (yes to whom a member invited), or all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,9 +114,10 @@ def load(
             raise UsageError(f"couldn't read --set {override!r}", hint="write it as --set section.key=value")
         values[key], origin[key] = _parse(key, raw, f"--set {key}"), "--set"
     check_address(str(values.get("site.listen", "")), f"site.listen, from {origin['site.listen']}:")
-    if values.get("run.log", "auto") not in LOGS:
-        message = f"couldn't use run.log = {values['run.log']!r}, from {origin['run.log']}"
-        raise UsageError(message, hint=f"choose one of {', '.join(LOGS)}")
+    for key, choices in (("run.log", LOGS), ("site.approve", APPROVALS)):
+        if values.get(key, choices[0]) not in choices:
+            message = f"couldn't use {key} = {values[key]!r}, from {origin[key]}"
+            raise UsageError(message, hint=f"choose one of {', '.join(choices)}")
     return Settings(
         site=SiteSettings(**_section("site", values)),  # type: ignore[arg-type]
         task=TaskSettings(**_section("task", values)),  # type: ignore[arg-type]

@@ -18,16 +18,23 @@ from gossip import wire
 from gossip.engine import Engine
 from gossip.peers import Peers
 from gossip.transfer import Transfer
+from node import governance
 from swarm import codec
 from swarm.charter import SignedCharter
 from swarm.errors import LedgerError, Reject
-from swarm.identity import Identity
+from swarm.identity import Identity, node_id
+from swarm.invite import INVITE_BYTES_MAX, Invite
 from swarm.ledger import entry as e
+from swarm.ledger import snapshot
 from swarm.ledger.block import BLOCK_BYTES_MAX, Block, Certificate, FinalBlock, Header, Vote
 from swarm.ledger.consensus import Consensus, Durable, Note, Output, Status, Timing, ToAll, ToOne
-from swarm.ledger.evidence import describe, from_contradiction, from_entries
+from swarm.ledger.cosign import Cosigners
+from swarm.ledger.evidence import describe, from_contradiction, from_entries, judge
+from swarm.ledger.journal import parted
 from swarm.ledger.replica import Replica
-from swarm.ledger.state import decode_body
+from swarm.ledger.state import State, decode_body
+from swarm.ledger.tiles import CHECKPOINT
+from swarm.ledger.tlog import origin
 from swarm.machine import (
     RECORD_BLOCK,
     RECORD_ENTRY,
@@ -35,6 +42,7 @@ from swarm.machine import (
     Asked,
     Buffer,
     Checked,
+    Contact,
     Digest,
     Effect,
     Evaluated,
@@ -47,10 +55,14 @@ from swarm.machine import (
     NodeId,
     Persist,
     Prune,
+    Publish,
+    Reach,
     Received,
     Record,
     Report,
     Send,
+    SendBlocks,
+    Snapshot,
     Started,
     Stepped,
     Stored,
@@ -60,14 +72,21 @@ from swarm.machine import (
     Woke,
 )
 from swarm.round import Action, Fetch, Phase, Round, Say, phase_name
+from swarm.terms import Change, Seat, Terms
 
 SOFTWARE = "swarm-node/0.1"
 
 BLOCKS_REPLY_BYTES_MAX = 512 * 1024
-"""Final blocks sent in one answer. Half a control frame, so that certificates and headers fit beside them."""
+"""Final blocks sent in one answer: large enough that the way there and back does not matter."""
+
+SNAPSHOT_BLOCKS = 256
+"""Between snapshots: so many blocks a start after a crash reads again, in a tenth of a second."""
 
 CATCH_UP_TIMEOUT_S = 5.0
 """How long one peer may take to answer a request for blocks before another is asked."""
+
+KNOCK_S = 0.5
+"""A guest that knocks more often is not heard: each time costs three signatures."""
 
 EVIDENCE_TURN_S = 0.5
 """Between the turns of members to put the same evidence on record."""
@@ -78,12 +97,19 @@ PACE_ROUNDS = 5
 CLOSED_SHOWN = 8
 """Closed rounds a status remembers: rounds may pass faster than people ask."""
 
+_AGREEING = (m.Propose, m.CastVote, m.Certify, m.Standing, m.Blocks, m.BlockRange)
+
 CATCH_UP_AFTER_S = 1.0
 """A ledger that grew within this time is not behind, whatever a heartbeat says."""
 
 
 class Node:
-    """One peer's machine. `disk_free` tells the free bytes, for heartbeats."""
+    """One peer's machine. `disk_free` tells the free bytes, for heartbeats.
+
+    A site that is not a member yet, or not any more, follows the ledger and says nothing; `sponsors` are whom it hears
+    it from besides the members of the charter. `successor` are the keys this site has asked the members to accept in
+    place of `identity`; from the epoch on in which they stand, it signs with them.
+    """
 
     def __init__(
         self,
@@ -96,42 +122,42 @@ class Node:
         layout_digest: bytes,
         data_digest: bytes = bytes(32),
         disk_free: Callable[[], int] = lambda: 0,
+        me: NodeId | None = None,
+        approve: str = governance.ASK,
+        sponsors: Sequence[Contact] = (),
+        invites: Sequence[Invite] = (),
+        successor: Identity | None = None,
+        snapshot_blocks: int = SNAPSHOT_BLOCKS,
     ) -> None:
         charter = signed.charter
-        index = charter.index(identity.node)
-        assert index is not None, "the identity must be a member: the shells check it and say so"
-        self._signed, self._charter, self._identity = signed, charter, identity
-        self._ledger_id = signed.ledger_id
-        self._index = index
+        self._charter, self._identity, self._successor = charter, identity, successor
+        self._me = identity.node if me is None else me
+        self._approve = approve
+        self._guests = {node_id(invite.guest): invite for invite in invites}
+        self._knocked: dict[NodeId, float] = {}
+        self._signed, self._ledger_id = signed, signed.ledger_id
         self._rng = rng
         self._disk_free = disk_free
         hello = m.Hello(
             protocol=(1, 0),
             software=SOFTWARE,
             capabilities=("exact", "spread"),
-            node=identity.node,
+            node=self._me,
             charter=self._ledger_id,
             task=code_digest,
             layout=layout_digest,
             answer=True,
         )
-        self.peers = Peers(charter, identity.node, now)
-        self.engine = Engine(charter, identity.node, hello, self.peers, rng)
-        self.transfer = Transfer(me=identity.node, rng=rng)
         self.replica = Replica(signed, self)
-        self.round = Round(charter, identity.node, code_digest=code_digest, data_digest=data_digest)
-        self.consensus = Consensus(
-            ledger_id=self._ledger_id,
-            epoch=0,
-            vote_keys=[card.vote_key for card in charter.members],
-            me=index,
-            sign=identity.vote_key.sign,
-            application=self.replica,
-            rng=rng,
-            timing=Timing(t0_s=charter.ledger.t0_ms / 1000),
-            seed=int.from_bytes(self._ledger_id[:4], "big"),
-        )
-        self._blocks: list[bytes] = []
+        terms = self.replica.head.terms
+        self.peers = Peers(terms, self._me, now, sponsors)
+        self.engine = Engine(terms, self._me, hello, self.peers, rng, sponsors)
+        self.transfer = Transfer(me=self._me, rng=rng)
+        self.round = Round(charter, self._me, code_digest=code_digest, data_digest=data_digest)
+        self.cosigners = Cosigners(log=origin(charter.name, self._ledger_id), key=identity.cosign_key)
+        self.consensus = self._convene()
+        self._names = {seat.node: seat.name for seat in terms.members}
+        self._snapshot_blocks, self._snapshot_height = snapshot_blocks, 0
         self._verdicts: dict[Digest, str] = {}
         self._inspecting: set[Digest] = set()
         self._asked_blocks: tuple[NodeId, float] | None = None
@@ -142,7 +168,40 @@ class Node:
         self._charges: dict[tuple[NodeId, int], tuple[float, e.Evidence]] = {}
         self._evidence_read = 0
         self._closed: dict[int, list[str]] = {}
+        self._orphans: list[bytes] = []
+        self._was_member = False
         self._started = False
+
+    @property
+    def _terms(self) -> Terms:
+        return self.replica.head.terms
+
+    @property
+    def _index(self) -> int | None:
+        """This node's place among the members of the epoch, if it has one."""
+        return self._terms.index(self._me)
+
+    def _convene(self) -> Consensus:
+        """Return this node's part in the agreement of the epoch at hand."""
+        head = self.replica.head
+        self._convened = head.terms
+        mine = None if self._index is None else head.terms.members[self._index]
+        if mine is not None and self._successor is not None and mine.id_key == self._successor.id_key.public:
+            self._identity, self._successor = self._successor, None
+        # Whoever does not hold the keys the members know cannot speak: it follows.
+        me = self._index if mine is not None and mine.vote_key == self._identity.vote_key.public else None
+        return Consensus(
+            ledger_id=self._ledger_id,
+            epoch=head.terms.epoch,
+            vote_keys=head.terms.vote_keys,
+            me=me,
+            sign=self._identity.vote_key.sign,
+            application=self.replica,
+            rng=self._rng,
+            timing=Timing(t0_s=self._charter.ledger.t0_ms / 1000),
+            seed=int.from_bytes(self._ledger_id[:4], "big"),
+            root=head.root,
+        )
 
     # --- the seam -----------------------------------------------------------------------------------------------
 
@@ -179,12 +238,20 @@ class Node:
                 effects.append(Report("store_failed", text, {"digest": event.digest.hex()}, level="error"))
             case Woke():
                 pass
-            case Asked():
+            case Asked(question="status"):
                 return [Answer(event.ticket, self.status(now))]
+            case Asked():
+                effects += self._asked(event, now)
         # A chunk that completes nothing changes no decision, and there may be tens of thousands of them.
-        if not (isinstance(event, Received) and event.payload is not None and self.transfer.quiet()):
+        if not (isinstance(event, Received) and wire.kind(event.frame) is m.ChunkHeader and self.transfer.quiet()):
             effects += self._settle(now)
         return effects
+
+    def snapshot(self) -> Snapshot:
+        """Return the state as it is now, for the shell to start the next process from."""
+        settled = self.replica.settled
+        self._snapshot_height = settled.height
+        return Snapshot(settled.height, settled.encode())
 
     def everyone_has_finished(self) -> bool:
         """Whether, as far as this node has heard, every member is done: nobody needs it any more."""
@@ -195,22 +262,26 @@ class Node:
         head = self.replica.head
         return {
             "swarm": self._charter.name,
-            "me": self._charter.members[self._index].name,
+            "me": self._name(self._me),
             "ledger_id": self._ledger_id.hex(),
             "height": head.height,
             "entries": head.size,
             "root": head.frontier.root().hex(),
-            "rounds": self._charter.round.rounds,
+            "epoch": head.terms.epoch,
+            "member": self._index is not None,
+            "rounds": head.terms.round.rounds,
             "round": head.round,
             "committed": head.committed.round,
             "model": head.committed.model.hex(),
             "eta_s": self._eta_s(),
+            "motions": governance.motions(head),
+            "policy": {name: getattr(head.terms.round, name) for name in head.terms.round.__struct_fields__},
             "closed": [{"round": r, "without": missing} for r, missing in self._closed.items()],
             "phase": self.round.phase.name.lower(),
             "paused": self._paused(now),
             "halted": self._halted,
-            "quorum": self._charter.quorum,
-            "tolerance": self._charter.fault_tolerance(),
+            "quorum": head.terms.quorum,
+            "tolerance": head.terms.fault_tolerance(),
             "members": [self._member_status(node, now) for node in self.peers.members],
         }
 
@@ -238,22 +309,108 @@ class Node:
     def _start(self, event: Started, now: float) -> list[Effect]:
         """Rebuild everything from what was durable. A peer killed anywhere continues from here."""
         self._started = True
-        self._blocks = [record.payload for record in event.records if record.kind == RECORD_BLOCK]
-        for payload in self._blocks:
-            final = codec.decode(payload, FinalBlock, limit=2 * BLOCK_BYTES_MAX)
-            self.replica.restore(final, Header.decode(final.block.header))
-        self._recall()
+        view = self._restore_blocks(event)
+        self._recall(now)
+        self.consensus = self._convene()
+        self._follow_terms(now)
+        self._was_member = self._index is not None
+        effects: list[Effect] = [self._reach()]
         for record in event.records:
             if record.kind == RECORD_ENTRY:
-                self.replica.admit(record.payload, now)
+                effects += self._readmit(record.payload, now)
         self.transfer.restore(event.blobs, event.partial)
-        effects = self._obey(self.consensus.restore(event.records))
+        # What was said before the last final block need not even be decoded.
+        live = [
+            record for record in event.records if record.kind in (RECORD_BLOCK, RECORD_ENTRY) or record.height >= view
+        ]
+        effects += self._obey(self.consensus.restore(live))
         head = self.replica.head
-        rounds = self._charter.round.rounds
+        rounds = head.terms.round.rounds
         where = f"all {rounds} rounds committed" if head.complete else f"round {head.round} of {rounds}"
         text = f"ledger at block {head.height}, {where}"
         effects.append(Report("started", text, {"height": head.height, "round": head.round}))
         return effects
+
+    def _restore_blocks(self, event: Started) -> int:
+        """Follow the durable blocks from the snapshot on, or from the first. Return the view of the last."""
+        payloads = [record.payload for record in event.records if record.kind == RECORD_BLOCK]
+        finals = [codec.decode(payload, FinalBlock, limit=2 * BLOCK_BYTES_MAX) for payload in payloads]
+        blocks = [(final, Header.decode(final.block.header)) for final in finals]
+        if event.snapshot:
+            state = snapshot.decode(event.snapshot, State, self._signed)
+            self._snapshot_height = state.height
+            for _, header in blocks:
+                if header.height == state.height:
+                    self.replica.resume(state, header)
+        for final, header in blocks:
+            if header.height <= self.replica.head.height:
+                self.replica.recall(final, header)
+            else:
+                self.replica.restore(final, header)
+        return blocks[-1][1].view if blocks else 0
+
+    def _follow_terms(self, now: float) -> None:
+        """Let everybody who asks who the members are know the terms of the epoch at hand."""
+        terms = self._terms
+        self._names |= {seat.node: seat.name for seat in terms.members}
+        self.peers.update(terms, now)
+        self.engine.update(terms)
+        cosigners = [(seat.name, seat.cosign_key) for seat in terms.members]
+        self.cosigners.update(self._identity.cosign_key, cosigners, terms.quorum)
+
+    def _reach(self) -> Reach:
+        mine = None if self._index is None else self._terms.members[self._index]
+        key = self._identity.curve_public if mine is None else mine.curve_key
+        guests = [Contact(node, f"guest {i.name}", i.guest, "") for node, i in self._guests.items()]
+        return Reach((*self.engine.contacts, *guests), key)
+
+    def _turn_epochs(self, now: float) -> list[Effect]:
+        """Follow the ledger into the epoch it has reached. Nothing may be said before: it would be in the old keys."""
+        effects: list[Effect] = []
+        while self.consensus.ended:
+            effects += self._turn_epoch(now)
+            effects += self._obey(self.consensus.step(now))
+        return effects
+
+    def _turn_epoch(self, now: float) -> list[Effect]:
+        """The terms have changed for good: agree with the new members, talk to the new neighbours."""
+        terms = self._terms
+        self._notice(now)
+        self.consensus = self._convene()
+        self._evidence_read = 0
+        gone = [node for node in self.engine.neighbours if terms.index(node) is None]
+        self._follow_terms(now)
+        effects: list[Effect] = [self._reach()]
+        for node in gone:
+            effects += self.transfer.link(node, False, now)
+        # What this site has signed once it must never say otherwise, so what is void today is kept for another day.
+        waiting, self._orphans = [*self._orphans, *self.replica.take_orphans(self._me)], []
+        for leaf in waiting:
+            effects += self._readmit(leaf, now)
+        names = ", ".join(seat.name for seat in terms.members)
+        text = f"epoch {terms.epoch} began: {names}"
+        values: dict[str, str | int | float | bool] = {"epoch": terms.epoch, "members": len(terms.members)}
+        effects.append(Report("epoch", text, values))
+        if self._index is None and self._was_member:
+            effects.append(Finished("LEFT", f"this site is not a member since epoch {terms.epoch}"))
+        self._was_member = self._index is not None
+        return effects
+
+    def _readmit(self, leaf: bytes, now: float) -> list[Effect]:
+        """Take an own entry back into the feed; signed again if this site has taken new keys since."""
+        try:
+            self.replica.admit(leaf, now)
+            return []
+        except Reject:
+            if self._index is None:
+                self._orphans.append(leaf)
+                return []
+        entry = e.decode_entry(leaf)
+        again = e.resign(entry, self._identity.id_key, self._ledger_id).encode()
+        if self.replica.admit(again, now) is None:
+            return []
+        record = Record(RECORD_ENTRY, entry.seq, again)
+        return [Persist((record,)), *self.engine.broadcast(m.EntryMessage(again))]
 
     def _link(self, event: LinkChanged, now: float) -> list[Effect]:
         if event.peer not in self.engine.neighbours:
@@ -266,6 +423,8 @@ class Node:
     def _receive(self, event: Received, now: float) -> list[Effect]:
         """Decode, dispatch, and charge the sender for whatever is wrong with it."""
         sender = event.sender
+        if sender in self._guests:
+            return self._on_guest(sender, event.frame, now)
         if sender not in self.engine.neighbours or self.peers.ignored(sender, now):
             return []
         try:
@@ -288,8 +447,11 @@ class Node:
             return self.engine.on_refuse(sender, message)
         if not self.peers.members[sender].welcome:
             return []
-        if self._halted and isinstance(message, (m.Propose, m.CastVote, m.Certify, m.Standing, m.Blocks)):
+        if self._halted and isinstance(message, _AGREEING):
             return []  # Whatever came of it would have to be said.
+        seats = self._convened.members
+        if isinstance(message, (m.Propose, m.CastVote, m.Certify, m.Standing)) and self._terms.index(sender) is None:
+            return []  # A newcomer's sponsor may be a member of an epoch that is not reached here yet.
         match message:
             case m.Heartbeat():
                 self.peers.on_heartbeat(sender, message, now)
@@ -300,10 +462,10 @@ class Node:
                 return self._on_feed_heads(sender, message)
             case m.Propose():
                 outputs = self.consensus.on_proposal(message.block, self._member(sender), now)
-                return self._obey(outputs) + self._pass_on(frame, message.block.proposer, sender)
+                return self._obey(outputs) + self._pass_on(frame, seats, message.block.proposer, sender)
             case m.CastVote():
                 outputs = self.consensus.on_vote(message.vote, self._member(sender), now)
-                return self._obey(outputs) + self._pass_on(frame, message.vote.signer, sender)
+                return self._obey(outputs) + self._pass_on(frame, seats, message.vote.signer, sender)
             case m.Certify():
                 return self._obey(self.consensus.on_certificate(message.certificate, self._member(sender), now))
             case m.Standing():
@@ -311,13 +473,17 @@ class Node:
             case m.GetBlocks():
                 return self._on_get_blocks(sender, message)
             case m.Blocks():
-                return self._on_blocks(message, now)
+                return self._on_blocks(message.blocks, now)
+            case m.BlockRange():
+                return self._on_range(payload or b"", now)
+            case m.Cosign():
+                return self._on_cosign(sender, message, frame)
             case _:
                 return self.transfer.on_message(sender, message, payload, now)
 
-    def _pass_on(self, frame: bytes, origin: int, sender: NodeId) -> list[Effect]:
+    def _pass_on(self, frame: bytes, seats: Sequence[Seat], origin: int, sender: NodeId) -> list[Effect]:
         """Pass on what the consensus has just verified, and nothing else: not even whose it is is known before."""
-        return self.engine.relay(frame, origin, sender) if self.consensus.fresh else []
+        return self.engine.relay(frame, seats[origin].node, sender) if self.consensus.fresh else []
 
     def _introduce(self, sender: NodeId, now: float) -> list[Effect]:
         """Compare notes with a peer that has just become welcome."""
@@ -325,6 +491,7 @@ class Node:
         standing = m.Standing(self.consensus.status())
         beat = self.peers.heartbeat(now, final_height=self.replica.head.height, disk_free=self._disk_free())
         greeting: list[Effect] = [Send(sender, wire.encode(message)) for message in (beat, heads, standing)]
+        greeting += [Send(sender, wire.encode(m.Cosign(held))) for held in self.cosigners.held()]
         return greeting + self.transfer.link(sender, True, now)
 
     def _on_entry(self, sender: NodeId, message: m.EntryMessage, frame: bytes, now: float) -> list[Effect]:
@@ -333,11 +500,31 @@ class Node:
             return []
         author = NodeId(pending.entry.author)
         self.peers.moved(author, now)
-        origin = self._charter.index(author)
-        assert origin is not None, "the replica admits members only"
-        effects = self.engine.relay(frame, origin, sender)
+        effects = self.engine.relay(frame, author, sender)
         if isinstance(pending.body, e.Contribution) and pending.body.round >= self.replica.head.round:
             effects += self._fetch(Digest(pending.body.update_digest), pending.body.update_bytes, (author, sender), now)
+        return effects
+
+    def _on_guest(self, sender: NodeId, frame: bytes, now: float) -> list[Effect]:
+        """Move that a guest join, once, and tell it how that stands. Whatever else a guest says is not heard."""
+        if now < self._knocked.get(sender, 0.0) + KNOCK_S:
+            return []
+        self._knocked[sender] = now
+        try:
+            message = wire.decode(frame)
+        except Reject:
+            return []
+        if not isinstance(message, m.Knock):
+            return []
+        head, found = self.replica.head, self._guests[sender]
+        try:
+            state, text, say = governance.welcome(head, self._me, found, message.card, self._mine(), int(now * 1000))
+        except Reject as reason:
+            state, text, say = "refused", reason.message, None
+        effects: list[Effect] = [Send(sender, wire.encode(m.KnockAnswer(state, text)))]
+        if say is not None:
+            effects += self._say(say, now)
+            effects.append(Report("guest", f"{found.name} knocked: proposed to the members that it join"))
         return effects
 
     def _on_feed_heads(self, sender: NodeId, message: m.FeedHeads) -> list[Effect]:
@@ -352,22 +539,25 @@ class Node:
         return self._obey(self.consensus.on_status(status, self._member(sender), now))
 
     def _on_get_blocks(self, sender: NodeId, message: m.GetBlocks) -> list[Effect]:
-        """Send consecutive final blocks, ending with one that carries its certificate."""
-        if not 1 <= message.height <= len(self._blocks):
+        """Have consecutive final blocks sent from the disk."""
+        first, last = message.height, min(message.last, self.replica.head.height)
+        if not 1 <= first <= last:
             return []
-        chosen: list[FinalBlock] = []
-        size = 0
-        for payload in self._blocks[message.height - 1 :]:
-            size += len(payload)
-            if chosen and size > BLOCKS_REPLY_BYTES_MAX and chosen[-1].certificate:
-                break
-            chosen.append(codec.decode(payload, FinalBlock, limit=2 * BLOCK_BYTES_MAX))
-        return [Send(sender, wire.encode(m.Blocks(tuple(chosen))))]
+        frame = wire.encode(m.BlockRange(first))
+        return [SendBlocks(sender, frame, first, last, BLOCKS_REPLY_BYTES_MAX)]
 
-    def _on_blocks(self, message: m.Blocks, now: float) -> list[Effect]:
+    def _on_range(self, payload: Buffer, now: float) -> list[Effect]:
+        """Read blocks that were sent as the journal has them."""
+        limit = 2 * BLOCK_BYTES_MAX
+        return self._on_blocks([codec.decode(part, FinalBlock, limit=limit) for part in parted(payload)], now)
+
+    def _on_blocks(self, blocks: Sequence[FinalBlock], now: float) -> list[Effect]:
         """Follow blocks a neighbour sent, and ask for more at once while there are more."""
         before = self.replica.head.height
-        effects = self._obey(self.consensus.adopt_final(message.blocks, now))
+        effects = self._obey(self.consensus.adopt_final(blocks, now))
+        while self.consensus.ended:
+            effects += self._turn_epoch(now)
+            effects += self._obey(self.consensus.adopt_final(blocks, now))
         self._asked_blocks = None
         self._grew_at = min(self._grew_at, now - CATCH_UP_AFTER_S)
         return effects + (self._catch_up(now) if self.replica.head.height > before else [])
@@ -383,18 +573,21 @@ class Node:
     # --- settling: after every event, ask everyone what should happen next ---------------------------------------
 
     def _settle(self, now: float) -> list[Effect]:
-        effects: list[Effect] = []
+        effects = self._turn_epochs(now)
         effects += self.transfer.step(now)
         effects += self._read_arrivals(now)
         if not self._halted:
             effects += self._advance(now)
+            effects += self._govern(now)
             effects += self._press_charges(now)
             try:
                 effects += self._obey(self.consensus.step(now))
+                effects += self._turn_epochs(now)
             except LedgerError as error:
                 self._halted = error.message
                 effects.append(Report("ledger_halted", f"{error.message} ({error.hint})", level="error"))
         effects += self._absorb(now)
+        effects += self._cosign(now)
         effects += self._beat(now)
         effects.append(WakeAt(self._next_wake(now)))
         return effects
@@ -422,48 +615,124 @@ class Node:
         effects: list[Effect] = []
         for header, block in self.replica.take_final():
             effects += self._tell(header, block, now)
+            self._take_head(header, block, now)
         if effects:
             self._grew_at = now
             effects += self._advance(now)
             effects += self._tidy()
-            effects.append(Prune(self.consensus.final_view))
+            head = self.replica.head
+            effects.append(Prune(self.consensus.final_view, head.heads[self._me].seq if self._me in head.heads else 0))
+            if head.height >= self._snapshot_height + self._snapshot_blocks:
+                effects.append(self.snapshot())
         return effects
 
-    def _press_charges(self, now: float) -> list[Effect]:
-        """Put on record that a member contradicted itself, unless somebody else has or is about to."""
-        found = [from_contradiction(one, self._signed) for one in self.consensus.evidence[self._evidence_read :]]
+    def _notice(self, now: float) -> None:
+        """Remember who contradicted itself, and when it is this site's turn to put that on record."""
+        head = self.replica.head
+        found = [from_contradiction(one, self._convened) for one in self.consensus.evidence[self._evidence_read :]]
         self._evidence_read = len(self.consensus.evidence)
         found += [from_entries(author, *pair) for author, pair in self.replica.forks.items()]
         for body in found:
-            if body is not None and body.culprit != self._identity.node:
-                charge = (NodeId(body.culprit), body.rule)
-                culprit = self._charter.index(charge[0])
-                assert culprit is not None, "evidence is about members"
+            charge = None if body is None else (NodeId(body.culprit), body.rule)
+            if body is None or charge is None or charge[0] == self._me or charge in self._charges:
+                continue
+            if charge not in head.accused and _provable(body, head):
                 # Everybody notices at about the same time. One after the other has the chance to say so.
-                turn = (self._index - culprit - 1) % len(self._charter.members)
-                if charge not in self._charges and charge not in self.replica.head.accused:
-                    self._charges[charge] = (now + EVIDENCE_TURN_S * turn, body)
+                turn = ((self._index or 0) - (head.terms.index(charge[0]) or 0) - 1) % len(head.terms.members)
+                self._charges[charge] = (now + EVIDENCE_TURN_S * turn, body)
+
+    def _press_charges(self, now: float) -> list[Effect]:
+        """Put on record that a member contradicted itself, unless somebody else has or is about to."""
+        self._notice(now)
         effects: list[Effect] = []
+        head = self.replica.head
         said = [body for _, body in self.replica.bodies(e.Evidence)]
         pending = [(body.culprit, body.rule) for body in said if isinstance(body, e.Evidence)]
         for charge, (due, body) in sorted(self._charges.items()):
-            if charge in self.replica.head.accused:
+            if charge in head.accused or not _provable(body, head):
                 del self._charges[charge]
             elif now >= due and charge not in pending:
                 effects += self._say(Say(e.EVIDENCE, body), now)
         return effects
 
     def _advance(self, now: float) -> list[Effect]:
+        if self._index is None:
+            return []
         return self._do(self.round.advance(self.replica.head, self._mine(), self.transfer.has, now), now)
 
-    def _recall(self) -> None:
-        """Let the round know which evaluations are on record already."""
-        for _, block in self.replica.take_final():
+    def _asked(self, event: Asked, now: float) -> list[Effect]:
+        """Answer a local question; some ask this site to say something to the others."""
+        word, *rest = event.question.split()
+        try:
+            match word, rest:
+                case "propose", [change, invite, days]:
+                    opened = codec.decode(bytes.fromhex(change), Change, limit=e.ENTRY_BYTES_MAX)
+                    invited = bytes.fromhex(invite.strip("-"))
+                    say = governance.propose(self.replica.head, self._me, opened, invited, int(days), int(now * 1000))
+                case "invite", [data]:
+                    found = codec.decode(bytes.fromhex(data), Invite, limit=INVITE_BYTES_MAX)
+                    self._guests[node_id(found.guest)] = found
+                    return [self._reach(), Answer(event.ticket, {"said": "invite"})]
+                case "vote", [prefix, answer]:
+                    say = governance.vote(self.replica.head, prefix, answer == "yes")
+                case _:
+                    return [Answer(event.ticket, {"error": f"couldn't answer {event.question[:40]!r}: unknown"})]
+        except (Reject, ValueError) as error:
+            return [Answer(event.ticket, {"error": str(error)})]
+        if self._index is None or self._halted:
+            why = self._halted or "this site is not a member"
+            return [Answer(event.ticket, {"error": f"couldn't say that to the others: {why}"})]
+        return [*self._say(say, now), Answer(event.ticket, {"said": say.body.__class__.__name__})]
+
+    def _govern(self, now: float) -> list[Effect]:
+        """Say to open changes of terms what this site's standing rule says."""
+        head = self.replica.head
+        if not head.motions or self._index is None:
+            return []
+        return self._do(governance.standing_votes(head, self._me, self._mine(), self._approve), now)
+
+    def _take_head(self, header: Header, block: Block, now: float) -> None:
+        """Let the cosigners know of a final block: what is written after it is durable."""
+        commits = any(e.decode_entry(leaf).kind == e.ROUND_COMMIT for leaf in block.leaves)
+        self.cosigners.final(header.size, header.root, time_ms=header.time_ms, commits=commits, now=now)
+
+    def _cosign(self, now: float) -> list[Effect]:
+        """Vouch for the log's head before the world outside, and publish what a quorum vouches for."""
+        if self._halted:
+            return []
+        effects: list[Effect] = []
+        made = self.cosigners.sign(now)
+        if made is not None:
+            effects += self.engine.broadcast(m.Cosign(made))
+        reminder, welcome = self.cosigners.remind(now), self.engine.welcome()
+        if reminder and welcome:
+            to = self._rng.choice(welcome)
+            effects += [Send(to, wire.encode(m.Cosign(held))) for held in reminder]
+        note = self.cosigners.publish()
+        if note is not None:
+            effects.append(Publish(CHECKPOINT, note))
+        for found in self.cosigners.contradictions():
+            text = f"two heads of one log: {found.text}"
+            effects.append(Report("cosignatures_contradict", text, {"peer": found.member}, level="error"))
+        return effects
+
+    def _on_cosign(self, sender: NodeId, message: m.Cosign, frame: bytes) -> list[Effect]:
+        """Take in a cosignature and pass it on."""
+        if not self.cosigners.admit(message.cosignature):
+            return []
+        signer = message.cosignature.key
+        origin_ = next((seat.node for seat in self._terms.members if seat.cosign_key == signer), sender)
+        return self.engine.relay(frame, origin_, sender)
+
+    def _recall(self, now: float) -> None:
+        """Let the round know which evaluations are on record already, and the cosigners which blocks are."""
+        for header, block in self.replica.take_final():
+            self._take_head(header, block, now)
             for leaf in block.leaves:
                 self._remember(e.decode_entry(leaf))
 
     def _remember(self, entry: e.Entry) -> None:
-        if entry.author == self._identity.node:
+        if entry.author == self._me:
             self.round.said(decode_body(entry))
 
     def _tell(self, header: Header, block: Block, now: float) -> list[Effect]:
@@ -474,7 +743,7 @@ class Node:
             self._remember(entry)
             if entry.kind == e.ROUND_CLOSE:
                 close = codec.decode(entry.body, e.RoundClose, limit=e.ENTRY_BYTES_MAX)
-                missing = [self.peers.members[NodeId(node)].name for node in close.missing]
+                missing = [self._name(NodeId(node)) for node in close.missing]
                 self._closed = {r: self._closed[r] for r in list(self._closed)[1 - CLOSED_SHOWN :]} | {
                     close.round: missing
                 }
@@ -499,7 +768,7 @@ class Node:
         return [final, *effects]
 
     def _name(self, node: NodeId) -> str:
-        return self.peers.members[node].name
+        return self._names.get(node) or ("this site" if node == self._me else node.hex()[:8])
 
     def _tidy(self) -> list[Effect]:
         """Forget blobs that belong to no round anybody may still need."""
@@ -522,6 +791,7 @@ class Node:
     def _next_wake(self, now: float) -> float:
         wakes = [
             self.engine.next_wake(),
+            None if self._halted else self.cosigners.next_wake(),
             self.consensus.next_wake(now),
             self.transfer.next_wake(now),
             self.replica.next_wake(now),
@@ -550,13 +820,13 @@ class Node:
 
     def _say(self, say: Say, now: float) -> list[Effect]:
         """Append to my own feed: durable before anybody hears it, or a crash could make me say something else."""
-        if self._halted:
+        if self._halted or self._index is None:
             return []
-        place = self.replica.next_entry(self._identity.node)
+        place = self.replica.next_entry(self._me)
         entry = e.sign_entry(
             self._identity.id_key,
             ledger_id=self._ledger_id,
-            author=self._identity.node,
+            author=self._me,
             kind=say.kind,
             seq=place.seq,
             prev=place.prev,
@@ -569,7 +839,7 @@ class Node:
             # anything more could only make this site contradict itself.
             self._halted = "this node's identity has been used elsewhere"
             return [Report("identity_conflict", f"{self._halted}: this node stops speaking", level="error")]
-        record = Record(RECORD_ENTRY, self.replica.head.height, leaf)
+        record = Record(RECORD_ENTRY, entry.seq, leaf)
         return [Persist((record,)), *self.engine.broadcast(m.EntryMessage(leaf))]
 
     def _obey(self, outputs: Sequence[Output]) -> list[Effect]:
@@ -578,12 +848,11 @@ class Node:
             match output:
                 case Durable():
                     effects.append(Persist(output.records))
-                    self._blocks += [r.payload for r in output.records if r.kind == RECORD_BLOCK]
                 case ToAll():
                     effects += self.engine.broadcast(_message(output.message))
                 case ToOne():
-                    node = self._charter.members[output.to].node
-                    if self.peers.members[node].welcome:
+                    node = self._convened.members[output.to].node
+                    if node in self.engine.neighbours and self.peers.members[node].welcome:
                         effects.append(Send(node, wire.encode(_message(output.message))))
                 case Note():
                     effects.append(Report(output.event, output.text, level=output.level))
@@ -614,30 +883,33 @@ class Node:
         return [Report("peer_fault", f"{name} sent something unacceptable: {text}", {"peer": name}, level="warning")]
 
     def _mine(self) -> list[msgspec.Struct]:
-        me = self._identity.node
-        return [p.body for p in self.replica.pending(self.replica.head) if p.entry.author == me]
+        return [p.body for p in self.replica.own(self._me)]
 
     def _member(self, node: NodeId) -> int:
-        index = self._charter.index(node)
-        assert index is not None, "only members are linked"
+        index = self._terms.index(node)
+        assert index is not None, "only members are asked about agreement"
         return index
 
     def _paused(self, now: float) -> str:
         """Say why nothing can become final, if so."""
-        present = sum(not self.peers.absent(node, now) for node in self.peers.members)
-        if present >= self._charter.quorum:
+        terms = self._terms
+        present = sum(not self.peers.absent(seat.node, now) for seat in terms.members)
+        if present >= terms.quorum:
             return ""
-        return f"{present} of {len(self.peers.members)} sites present, {self._charter.quorum} needed"
+        return f"{present} of {len(terms.members)} sites present, {terms.quorum} needed"
 
     def _member_status(self, node: NodeId, now: float) -> dict[str, object]:
         member, head = self.peers.members[node], self.replica.head
         placed = head.contributions.get((head.round, node))
         received, sent = self.transfer.traffic(node)
+        index = head.terms.index(node)
         return {
+            "member": index is not None,
+            "endpoint": "" if index is None else head.terms.members[index].endpoint,
             "name": member.name,
             "node": node.hex(),
-            "me": node == self._identity.node,
-            "linked": member.welcome or node == self._identity.node,
+            "me": node == self._me,
+            "linked": member.welcome or node == self._me,
             "absent": self.peers.absent(node, now),
             "refused": member.refused or member.refuses,
             "round": member.round,
@@ -665,7 +937,16 @@ class Node:
         if len(self._committed_at) < 2 or head.complete:
             return None
         pace = (self._committed_at[-1] - self._committed_at[0]) / (len(self._committed_at) - 1)
-        return round(pace * (self._charter.round.rounds - head.committed.round), 1)
+        return round(pace * (head.terms.round.rounds - head.committed.round), 1)
+
+
+def _provable(body: e.Evidence, head: State) -> bool:
+    """Whether the ledger would take an accusation: not when its epoch is long past."""
+    try:
+        judge(body, head.ledger_id, (head.terms, *head.past))
+    except Reject:
+        return False
+    return True
 
 
 def _sites(count: int) -> str:

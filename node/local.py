@@ -19,8 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from node.cli.charter import describe_task
+from node.cli.control import ask
 from node.cli.output import Failure
-from node.cli.status import ask
 from node.clock import Clock
 from node.data import SiteData
 from node.forkserver import ForkServer

@@ -19,6 +19,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from gossip.zeromq import Incident, PeerAddress, Readable, Transport
 from node.bulk import BulkWorker
@@ -26,10 +27,10 @@ from node.clock import Clock
 from node.core import Node
 from node.storage import BlobStore, write_file_durably
 from node.trainer import Described, EvaluateDone, Failed, LogLine, Progress, TrainDone, Trainer, TrainerEvent
-from swarm.charter import Charter
 from swarm.errors import StoreError, SwarmError, UsageError
+from swarm.identity import Identity
 from swarm.ledger.disk import DiskFull
-from swarm.ledger.journal import Journal
+from swarm.ledger.journal import Journal, joined
 from swarm.machine import (
     Answer,
     Asked,
@@ -47,11 +48,15 @@ from swarm.machine import (
     NodeId,
     Persist,
     Prune,
+    Publish,
+    Reach,
     Received,
     Report,
     Seal,
     Send,
+    SendBlocks,
     SendChunk,
+    Snapshot,
     Started,
     Stepped,
     Train,
@@ -67,8 +72,27 @@ HOLD_RETRY_S = 1.0
 POLL_S_MAX = 1.0
 """Longest wait in the loop, so that a stop request is noticed."""
 
+DOUBT_S = 5.0
+"""Without a link for this long, a site with new keys in waiting tries those."""
+
 QUESTION_BYTES_MAX = 4096
 """Largest local question."""
+
+
+class Keys(Protocol):
+    """The site's secrets: those of today, and those that the members may have agreed to by now (`node.site.Site`)."""
+
+    def load_identity(self) -> Identity:
+        """Return those of today."""
+        ...
+
+    def load_successor(self) -> Identity | None:
+        """Return those in waiting, if any."""
+        ...
+
+    def succeed(self, curve_key: bytes) -> Identity | None:
+        """Let those in waiting replace those of today if their public transport key is this one, and return them."""
+        ...
 
 
 @dataclass(slots=True)
@@ -81,10 +105,14 @@ class Ports:
     trainer: Trainer
     bulk: BulkWorker
     clock: Clock
+    snapshots: SnapshotFile
 
 
 class Runtime:
-    """Drives one node until it is told to stop, or until the run is done and nobody needs it any more."""
+    """Drives one node until it is told to stop, or until the run is done and nobody needs it any more.
+
+    `curve_key` is the public transport key it begins with.
+    """
 
     def __init__(
         self,
@@ -97,11 +125,18 @@ class Runtime:
         linger_s: float | None,
         layout_digest: bytes,
         layout_path: Path,
+        public: Path,
         finished: Callable[[], None],
+        curve_key: bytes,
+        keys: Keys,
     ) -> None:
         self._node = node
+        self._curve_key, self._keys = curve_key, keys
+        self._linked: set[NodeId] = set()
+        self._doubt_at = ports.clock.now() + DOUBT_S
         self._transport, self._journal, self._store = ports.transport, ports.journal, ports.store
         self._trainer, self._bulk, self._clock = ports.trainer, ports.bulk, ports.clock
+        self._snapshots = ports.snapshots
         self._control_path = control
         self._report = report
         self._snapshot = snapshot
@@ -118,7 +153,7 @@ class Runtime:
         self._updates: dict[int, Path] = {}
         self._models: dict[int, Evaluate] = {}
         self._control: ControlSocket | None = None
-        self._layout_digest, self._layout_path = layout_digest, layout_path
+        self._layout_digest, self._layout_path, self._public = layout_digest, layout_path, public
         self._initial = ports.store.new_file()
         self._on_finished = finished
         self._fatal: SwarmError | None = None
@@ -166,6 +201,7 @@ class Runtime:
                 self._handle(self._events.popleft())
         now = self._clock.now()
         self._show(now)
+        self._doubt_key(now)
         due = self._held_until if self._held else self._wake_at
         self._collect(0.0 if self._events and not self._held else min(max(due - now, 0.0), POLL_S_MAX))
 
@@ -208,6 +244,8 @@ class Runtime:
         for item in items:
             match item:
                 case Received() | LinkChanged():
+                    if isinstance(item, LinkChanged):
+                        (self._linked.add if item.up else self._linked.discard)(item.peer)
                     if not self._held or isinstance(item, LinkChanged):
                         self._events.append(item)
                 case Incident():
@@ -224,12 +262,16 @@ class Runtime:
 
     def _obey(self, effect: Effect) -> None:
         match effect:
+            case Reach():
+                self._reach(effect)
             case Persist():
                 self._journal.append(effect.records)
             case Send():
                 self._transport.send(effect.to, effect.frame)
             case SendChunk():
                 self._send_chunk(effect)
+            case SendBlocks():
+                self._send_blocks(effect)
             case Keep():
                 self._store.keep(effect)
             case Seal():
@@ -240,6 +282,11 @@ class Runtime:
                 self._store.forget(effect.digests)
             case Prune():
                 self._journal.drop_wal_below(effect.view)
+                self._journal.drop_feed_below(effect.seq)
+            case Snapshot():
+                self._keep_snapshot(effect)
+            case Publish():
+                self._publish(effect)
             case Inspect():
                 self._bulk.submit_inspect(effect)
             case Mix():
@@ -262,6 +309,42 @@ class Runtime:
                     self._on_finished()
                 self._finished, self._finished_at = effect, self._clock.now()
 
+    def _reach(self, effect: Reach) -> None:
+        """Let the transport know who may talk to this site, and by which key the others know it from now on."""
+        succeeded = self._keys.succeed(effect.curve_key)
+        if effect.curve_key != self._curve_key:
+            identity = succeeded or self._keys.load_identity()
+            if identity.curve_public == effect.curve_key:
+                self._take_key(identity)
+            else:
+                self._fatal = UsageError(
+                    "couldn't go on: the members know this site by a transport key that is not in its folder",
+                    hint="restore keys/ from your backup; without it, leave and join again",
+                )
+                self._stopping = True
+                return
+        self._transport.allow(
+            [PeerAddress(node=c.node, name=c.name, curve_key=c.curve_key, endpoint=c.endpoint) for c in effect.contacts]
+        )
+
+    def _take_key(self, identity: Identity) -> None:
+        self._curve_key = identity.curve_public
+        self._transport.rekey(identity.curve_secret, identity.curve_public)
+
+    def _doubt_key(self, now: float) -> None:
+        """With no link to anybody and new keys in waiting: perhaps the others know this site by those already.
+
+        Whoever agreed to them last hears of it last, and by then nobody talks to its old key any more.
+        """
+        if self._linked:
+            self._doubt_at = now + DOUBT_S
+        elif now >= self._doubt_at:
+            self._doubt_at = now + DOUBT_S
+            current, successor = self._keys.load_identity(), self._keys.load_successor()
+            if successor is not None:
+                self._take_key(current if self._curve_key == successor.curve_public else successor)
+                self._report(Report("other_key", "nobody knows this site: trying its other transport key"), now)
+
     def _send_chunk(self, effect: SendChunk) -> None:
         """Send a range of a blob. What cannot be read is not sent: the receiver asks elsewhere when nothing comes."""
         try:
@@ -270,6 +353,30 @@ class Runtime:
             self._report(Report("store_failed", error.message, level="error"), self._clock.now())
             return
         self._transport.send(effect.to, effect.frame, data)
+
+    def _publish(self, effect: Publish) -> None:
+        """Replace what others may fetch. It is no part of what must not be lost, so a full disk holds up nothing."""
+        try:
+            write_file_durably(self._public / effect.name, effect.data, mode=0o644)
+        except StoreError as error:
+            self._report(Report("publish_failed", error.message, level="warning"), self._clock.now())
+
+    def _send_blocks(self, effect: SendBlocks) -> None:
+        """Send blocks as they lie in the journal. What is damaged is not sent, and said here."""
+        try:
+            payloads = self._journal.blocks(effect.first, effect.last, effect.bytes_max)
+        except StoreError as error:
+            self._report(Report("journal", f"{error.message} ({error.hint})", level="error"), self._clock.now())
+            return
+        if payloads:
+            self._transport.send(effect.to, effect.frame, joined(payloads))
+
+    def _keep_snapshot(self, snapshot: Snapshot) -> None:
+        """Keep it if that is possible: without it the next start only takes longer."""
+        try:
+            self._snapshots.save(snapshot)
+        except StoreError as error:
+            self._report(Report("store_failed", error.message, level="warning"), self._clock.now())
 
     def _from_trainer(self, event: TrainerEvent, now: float) -> None:
         match event:
@@ -399,18 +506,6 @@ class ControlSocket:
             connection.close()
         self._selector.close()
         self._path.unlink(missing_ok=True)
-
-
-def addresses(charter: Charter, me: NodeId) -> list[PeerAddress]:
-    """Return the neighbours this node may talk to, each with its endpoint where it is this node that dials."""
-    index = charter.index(me)
-    assert index is not None, "only members have neighbours"
-    found = []
-    for other in charter.neighbours(index):
-        card = charter.members[other]
-        endpoint = card.endpoint if charter.dials(index, other) else ""
-        found.append(PeerAddress(node=card.node, name=card.name, curve_key=card.curve_key, endpoint=endpoint))
-    return found
 
 
 def free_bytes(folder: Path) -> Callable[[], int]:

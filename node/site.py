@@ -3,9 +3,12 @@
 ::
 
     swarm.toml        settings
-    keys/             identity.seed, curve.seed; nobody else may read them
+    keys/             identity.seed, curve.seed; nobody else may read them. next/ has keys the members have not agreed
+                      to yet, node the id of a site whose identity key is not its first
     card.toml         the public side of the keys, to hand out
     charter.toml      the signed terms
+    sponsors.toml     of a site that joined later: the member that invited it
+    invites/          invitations this site has given
     ledger/           the journal
     blobs/            models and updates in hand
     models/           what is exported
@@ -20,11 +23,15 @@ import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from node.admission import contact_from_toml
 from node.config import Settings, check_address, load
 from node.storage import write_file_durably
 from swarm import charter as terms
-from swarm.errors import UsageError
+from swarm import codec
+from swarm.errors import Reject, UsageError
 from swarm.identity import SEED_BYTES, Identity
+from swarm.invite import INVITE_BYTES_MAX, Invite
+from swarm.machine import Contact, NodeId
 
 SETTINGS_TEXT = """\
 # This site's own settings. What all sites must agree on is in the charter.
@@ -34,6 +41,7 @@ name = "{name}"
 # Where to listen. Leave it empty if this site can only dial out.
 listen = "{listen}"
 charter = "charter.toml"
+# approve = "ask"           # proposals of other members: ask, invited (yes to whom a member invited) or all
 
 [task]
 file = "{task}"
@@ -65,6 +73,9 @@ class Site:
         self.models = folder / "models"
         self.run = folder / "run"
         self.control = self.run / "control.sock"
+        self.next_keys = self.keys / "next"
+        self.sponsors_path = folder / "sponsors.toml"
+        self.invites = folder / "invites"
 
     def create(self, *, name: str, listen: str, advertise: str, task: str, data: str) -> terms.Card:
         """Make a new site: settings, keys, card. Raises `UsageError` rather than overwrite anything."""
@@ -125,6 +136,75 @@ class Site:
     def load_identity(self) -> Identity:
         """Return the site's secrets. Raises `UsageError` when they are missing, damaged or readable by others."""
         return Identity.from_seed(self._seed("identity.seed"), self._seed("curve.seed"))
+
+    def node(self) -> NodeId:
+        """Return this site's id as a member: that of its first identity key. Raises as `load_identity` does."""
+        if not (self.keys / "node").exists():
+            return self.load_identity().node
+        text = self._read(self.keys / "node", _OTHER_KEYS).strip()
+        if len(text) != 64 or text.strip("0123456789abcdef"):
+            raise UsageError(f"couldn't use {self.keys / 'node'}: it holds no id", hint=_OTHER_KEYS)
+        return NodeId(bytes.fromhex(text))
+
+    def load_successor(self) -> Identity | None:
+        """Return the keys this site has asked the members to accept in place of its own, if any."""
+        fresh = [self.next_keys / name for name in ("identity.seed", "curve.seed")]
+        if not any(path.exists() for path in fresh):
+            return None
+        seeds = [self._seed(f"next/{path.name}" if path.exists() else path.name) for path in fresh]
+        return Identity.from_seed(*seeds)
+
+    def make_successor(self, *, whole: bool) -> Identity:
+        """Draw the next transport key, and with `whole` the next identity too. Raises `UsageError` if some wait."""
+        if self.load_successor() is not None:
+            raise UsageError(
+                f"couldn't make new keys: {self.next_keys} has some that the members have not agreed to yet",
+                hint="wait for their votes (`swarm members`), or delete that folder if the proposal has lapsed",
+            )
+        self.next_keys.mkdir(mode=0o700, exist_ok=True)
+        for name in ("identity.seed", "curve.seed") if whole else ("curve.seed",):
+            write_file_durably(self.next_keys / name, secrets.token_bytes(SEED_BYTES).hex().encode() + b"\n")
+        successor = self.load_successor()
+        assert successor is not None, "just written"
+        return successor
+
+    def succeed(self, curve_key: bytes) -> Identity | None:
+        """Make the next keys this site's own if their public transport key is this one; return them, else None.
+
+        A crash in the middle is made good by the next call: each file replaces its forerunner in one step.
+        """
+        successor = self.load_successor()
+        if successor is None or successor.curve_public != curve_key:
+            return None
+        if not (self.keys / "node").exists() and (self.next_keys / "identity.seed").exists():
+            write_file_durably(self.keys / "node", self.node().hex().encode() + b"\n")
+        for name in ("identity.seed", "curve.seed"):
+            if (self.next_keys / name).exists():
+                (self.next_keys / name).replace(self.keys / name)
+        return successor
+
+    def load_sponsors(self) -> tuple[Contact, ...]:
+        """Return whom a site that joined later hears the ledger from at first. Raises `UsageError`."""
+        if not self.sponsors_path.exists():
+            return ()
+        return (contact_from_toml(self._read(self.sponsors_path, _OTHER_KEYS), str(self.sponsors_path)),)
+
+    def load_invites(self, now: float) -> tuple[Invite, ...]:
+        """Return the invitations this site has given that are not over."""
+        found = []
+        for path in sorted(self.invites.glob("*.invite")):
+            try:
+                invite = codec.decode(bytes.fromhex(self._read(path, "").strip()), Invite, limit=INVITE_BYTES_MAX)
+            except (Reject, ValueError):
+                continue  # Not one that this version wrote: nobody is let in by it.
+            if now * 1000 <= invite.expires_ms:
+                found.append(invite)
+        return tuple(found)
+
+    def keep_invite(self, invite: Invite) -> None:
+        """Remember an invitation, so that its guest is heard after a restart too."""
+        self.invites.mkdir(exist_ok=True)
+        write_file_durably(self.invites / f"{invite.guest.hex()[:16]}.invite", invite.encode().hex().encode() + b"\n")
 
     def load_settings(self, environment: Mapping[str, str] | None = None, overrides: Sequence[str] = ()) -> Settings:
         """Return the settings, all layers applied. Raises `UsageError`."""

@@ -21,13 +21,16 @@ import numpy as np
 
 from swarm.errors import StoreError, UsageError
 from swarm.ledger.disk import DiskFull
-from swarm.machine import Buffer, Digest, Keep, Stored
+from swarm.machine import Buffer, Digest, Keep, Snapshot, Stored
 from swarm.vector import LEAF_BYTES, LeafHasher, Vector, blob_digest, leaf_count, leaf_hashes, leaf_span
 
 _MAP_FLAGS = mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0)
 """Populated at once: a wait for the disk is then here and not in the thread that serves every link."""
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+
+SEGMENTS_OPEN_MAX = 16
+"""Files of the ledger kept open: a long one has more segments than a process may open files."""
 
 OPEN_FILES_MAX = 64
 """Unfinished blobs kept open: 50 updates of a round may arrive side by side."""
@@ -47,7 +50,7 @@ class RealDisk:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._files: dict[str, int] = {}
+        self._files: OrderedDict[str, int] = OrderedDict()
 
     def make_folder(self, path: str) -> None:
         """See `Disk.make_folder`."""
@@ -85,7 +88,7 @@ class RealDisk:
             os.close(descriptor)
             target.unlink(missing_ok=True)
             raise store_error(f"reserve {size} bytes for {path}", error) from error
-        self._files[path] = descriptor
+        self._take(path, descriptor)
 
     def read(self, path: str, offset: int, length: int) -> bytes:
         """See `Disk.read`."""
@@ -135,14 +138,50 @@ class RealDisk:
         if path not in self._files:
             target = self._folder / path
             try:
-                self._files[path] = os.open(target, os.O_RDWR | os.O_CLOEXEC)
+                descriptor = os.open(target, os.O_RDWR | os.O_CLOEXEC)
             except PermissionError:
-                self._files[path] = os.open(target, os.O_RDONLY | os.O_CLOEXEC)
+                descriptor = os.open(target, os.O_RDONLY | os.O_CLOEXEC)
             except OSError as error:
                 if error.errno != errno.EROFS:
                     raise
-                self._files[path] = os.open(target, os.O_RDONLY | os.O_CLOEXEC)
+                descriptor = os.open(target, os.O_RDONLY | os.O_CLOEXEC)
+            self._take(path, descriptor)
+        self._files.move_to_end(path)
         return self._files[path]
+
+    def _take(self, path: str, descriptor: int) -> None:
+        """Keep a file open. What is written is synced before another file is touched, so an old one may be closed."""
+        self._files[path] = descriptor
+        if len(self._files) > SEGMENTS_OPEN_MAX:
+            os.close(self._files.popitem(last=False)[1])
+
+
+class SnapshotFile:
+    """The newest snapshot of a ledger's state: the block's height in 8 bytes, then the state.
+
+    It is replaced whole and never synced. What a power cut makes of it is found out by its hash, and it is made again.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def save(self, snapshot: Snapshot) -> None:
+        """Put a snapshot in place of the one before. Raises `StoreError`; the one before is still there then."""
+        beside = self._path.with_name(f".{self._path.name}")
+        try:
+            beside.write_bytes(snapshot.height.to_bytes(8, "big") + snapshot.state)
+            beside.replace(self._path)
+        except OSError as error:
+            beside.unlink(missing_ok=True)
+            raise store_error("keep a snapshot", error) from error
+
+    def load(self) -> Snapshot | None:
+        """Return what is there, true or not. Whoever cannot read it has none."""
+        try:
+            data = self._path.read_bytes()
+        except OSError:
+            return None
+        return Snapshot(int.from_bytes(data[:8], "big"), data[8:]) if len(data) > 8 else None
 
 
 class DirectoryLock:

@@ -198,13 +198,11 @@ class Charter(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
         """Raise `UsageError` for the first term that cannot stand."""
         _check_members(self)
         _check_terms(self)
-        _check_edges(self)
+        check_edges(self.edges, self.members)
 
     def fault_tolerance(self) -> str:
         """Say in words what the number of members can bear."""
-        n, f = len(self.members), faults(len(self.members))
-        silent = n - self.quorum
-        return f"{_count(n, 'member')}: goes on with {_count(silent, 'site')} silent, tolerates {_count(f, 'liar')}"
+        return tolerance_text(len(self.members))
 
 
 class SignedCharter(msgspec.Struct, frozen=True):
@@ -390,38 +388,19 @@ def _check_members(charter: Charter) -> None:
 
 
 def _check_terms(charter: Charter) -> None:
-    policy, task, ledger = charter.round, charter.task, charter.ledger
+    task, ledger = charter.task, charter.ledger
     _name("the swarm", charter.name)
     _text("the name of the task", task.name)
-    ranges = (
+    _check_ranges(
         ("version", charter.version, CHARTER_VERSION, CHARTER_VERSION),
         ("created_ms", charter.created_ms, 0, 2**62),
-        ("rounds", policy.rounds, 1, ROUNDS_MAX),
-        ("min_contributions", policy.min_contributions, 1, len(charter.members)),
-        ("deadline_ms", policy.deadline_ms, 1_000, 30 * 86_400_000),
-        ("patience_ms", policy.patience_ms, 500, policy.deadline_ms),
-        ("clip_norm_milli", policy.clip_norm_milli, 1, CLIP_NORM_MILLI_MAX),
-        ("weight_cap_ppm", policy.weight_cap_ppm, 1, 1_000_000),
         ("parameters", task.parameters, 1, PARAMETERS_MAX),
         ("seed", task.seed, 0, 2**32 - 1),
         ("max_skew_ms", ledger.max_skew_ms, 1_000, 86_400_000),
         ("t0_ms", ledger.t0_ms, 100, 300_000),
     )
-    for what, value, low, high in ranges:
-        if not low <= value <= high:
-            raise UsageError(
-                f"couldn't accept the charter: {what} = {value}, it must be {low} to {high}", hint=_REDRAFT
-            )
-    choices: tuple[tuple[str, str, tuple[str, ...]], ...] = (
-        ("mixing", policy.mixing, MIXINGS),
-        ("outer", policy.outer, OUTER_OPTIMIZERS),
-        ("evidence", ledger.evidence, ("record",)),
-    )
-    for what, text, known in choices:
-        if text not in known:
-            raise UsageError(
-                f"couldn't accept the charter: {what} = {text!r}, known are {', '.join(known)}", hint=_REDRAFT
-            )
+    check_policy(charter.round, len(charter.members))
+    _check_choices(("evidence", ledger.evidence, ("record",)))
     digests = (("task.digest", task.digest), ("task.layout", task.layout), ("initial_model", task.initial_model))
     for what, digest in digests:
         if len(digest) != 32:
@@ -440,31 +419,71 @@ def _check_terms(charter: Charter) -> None:
         raise UsageError(message, hint="a newer version of this software may have made it")
 
 
-def _check_edges(charter: Charter) -> None:
-    """Every site must be reachable from every other, over links of which at least one end can be dialled."""
-    n = len(charter.members)
-    for a, b in charter.edges:
+def _check_ranges(*ranges: tuple[str, int, int, int]) -> None:
+    for what, value, low, high in ranges:
+        if not low <= value <= high:
+            raise UsageError(
+                f"couldn't accept the charter: {what} = {value}, it must be {low} to {high}", hint=_REDRAFT
+            )
+
+
+def _check_choices(*choices: tuple[str, str, tuple[str, ...]]) -> None:
+    for what, text, known in choices:
+        if text not in known:
+            raise UsageError(
+                f"couldn't accept the charter: {what} = {text!r}, known are {', '.join(known)}", hint=_REDRAFT
+            )
+
+
+def check_policy(policy: RoundPolicy, members: int) -> None:
+    """Raise `UsageError` for the first term of a round policy that cannot stand with that many members."""
+    _check_ranges(
+        ("rounds", policy.rounds, 1, ROUNDS_MAX),
+        ("min_contributions", policy.min_contributions, 1, members),
+        ("deadline_ms", policy.deadline_ms, 1_000, 30 * 86_400_000),
+        ("patience_ms", policy.patience_ms, 500, policy.deadline_ms),
+        ("clip_norm_milli", policy.clip_norm_milli, 1, CLIP_NORM_MILLI_MAX),
+        ("weight_cap_ppm", policy.weight_cap_ppm, 1, 1_000_000),
+    )
+    _check_choices(("mixing", policy.mixing, MIXINGS), ("outer", policy.outer, OUTER_OPTIMIZERS))
+
+
+def check_edges(edges: tuple[tuple[int, int], ...], members: Sequence[Card]) -> None:
+    """Raise `UsageError` unless every site can be reached from every other, over links one end of which can be dialled.
+
+    `edges` are ascending index pairs; none means everyone with everyone.
+    """
+    n = len(members)
+    for a, b in edges:
         if not 0 <= a < b < n:
             message = f"couldn't accept the charter: link ({a}, {b}) is not an ascending pair of members"
             raise UsageError(message, hint=_REDRAFT)
-    if tuple(sorted({*charter.edges})) != charter.edges:
+    if tuple(sorted({*edges})) != edges:
         raise UsageError("couldn't accept the charter: its links are not sorted and unique", hint=_REDRAFT)
-    usable = {i: [j for j in charter.neighbours(i) if _reachable(charter, i, j)] for i in range(n)}
+    links = edges or tuple((a, b) for b in range(n) for a in range(b))
+    usable: dict[int, list[int]] = {i: [] for i in range(n)}
+    for a, b in links:
+        if members[a].endpoint or members[b].endpoint:
+            usable[a].append(b)
+            usable[b].append(a)
     seen, frontier = {0}, [0]
     while frontier:
         fresh = [j for j in usable[frontier.pop()] if j not in seen]
         seen.update(fresh)
         frontier.extend(fresh)
     if len(seen) < n:
-        lonely = next(card.name for i, card in enumerate(charter.members) if i not in seen)
+        lonely = next(card.name for i, card in enumerate(members) if i not in seen)
         raise UsageError(
             f"couldn't accept the charter: no chain of links leads to {lonely!r}",
             hint="give it an endpoint, or a neighbour that has one: of two linked sites at least one must be dialable",
         )
 
 
-def _reachable(charter: Charter, a: int, b: int) -> bool:
-    return bool(charter.members[a].endpoint or charter.members[b].endpoint)
+def tolerance_text(members: int) -> str:
+    """Say in words what a number of members can bear."""
+    n, f = members, faults(members)
+    silent = n - quorum(n)
+    return f"{_count(n, 'member')}: goes on with {_count(silent, 'site')} silent, tolerates {_count(f, 'liar')}"
 
 
 def _name(what: str, name: str) -> None:

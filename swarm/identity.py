@@ -30,6 +30,7 @@ DOMAIN_CHARTER = b"swarm-ledger/charter/v1\0"
 DOMAIN_ENTRY = b"swarm-ledger/entry/v1\0"
 DOMAIN_VOTE = b"swarm-ledger/vote/v1\0"
 DOMAIN_PROPOSE = b"swarm-ledger/propose/v1\0"
+DOMAIN_INVITE = b"swarm-ledger/invite/v1\0"
 DOMAIN_NODE = b"swarm-ledger/node/v1\0"
 
 # R = identity encodes as 1 followed by zeros. Accepting it is the last disagreement between libsodium and OpenSSL on
@@ -76,12 +77,12 @@ class Identity:
         """
         if len(seed) != SEED_BYTES or len(curve_seed) != SEED_BYTES:
             raise ValueError(f"an identity needs two seeds of {SEED_BYTES} bytes")
-        curve_secret = derive(curve_seed, b"swarm/curve/v1")
+        curve_public, curve_secret = transport_keys(curve_seed)
         return cls(
             SigningKey.from_seed(derive(seed, b"swarm/id/v1")),
             SigningKey.from_seed(derive(seed, b"swarm/vote/v1")),
             SigningKey.from_seed(derive(seed, b"swarm/cosign/v1")),
-            bindings.crypto_scalarmult_base(curve_secret),
+            curve_public,
             curve_secret,
         )
 
@@ -92,6 +93,12 @@ class Identity:
 
     def __repr__(self) -> str:
         return f"Identity({self.node.hex()[:12]}…)"
+
+
+def transport_keys(seed: bytes) -> tuple[bytes, bytes]:
+    """Return the public and the secret CURVE (X25519) key of a 32-byte seed."""
+    secret = derive(seed, b"swarm/curve/v1")
+    return bindings.crypto_scalarmult_base(secret), secret
 
 
 @functools.lru_cache(maxsize=4096)

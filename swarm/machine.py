@@ -37,7 +37,7 @@ RECORD_CERTIFICATE = 5  # a certificate (notarise or skip) that later proposals 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One durable record. `height` is the block height or view it belongs to and decides when it may be dropped."""
+    """One durable record. `height` says which block, view or entry of the feed it is, and so when it may be dropped."""
 
     kind: int
     height: int
@@ -51,6 +51,9 @@ class Record:
 class Started:
     """The process is up. `records` is everything that was durable, in the order it was written, log by log.
 
+    With a `snapshot`, which is the state after one of the blocks, there are only that block, those after it and the few
+    before it.
+
     `blobs` lists the complete blobs in the store; `partial` maps the digests of interrupted transfers, whose content
     is unverified, to their full sizes in bytes.
     """
@@ -58,6 +61,7 @@ class Started:
     records: Sequence[Record] = ()
     blobs: Sequence[Stored] = ()
     partial: Mapping[Digest, int] = field(default_factory=dict)
+    snapshot: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +191,27 @@ Event: TypeAlias = (
 
 
 @dataclass(frozen=True, slots=True)
+class Contact:
+    """A peer this node may talk to. `endpoint` is "tcp://host:port" when this node dials it, empty when it is dialled.
+
+    `curve_key` is its public transport key, 32 bytes.
+    """
+
+    node: NodeId
+    name: str
+    curve_key: bytes
+    endpoint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """From now on this node talks to these peers and no others, and is itself known by this public transport key."""
+
+    contacts: tuple[Contact, ...]
+    curve_key: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Persist:
     """Make the records durable, in order, with one sync, before anything that follows."""
 
@@ -210,6 +235,20 @@ class SendChunk:
     digest: Digest
     offset: int
     length: int
+
+
+@dataclass(frozen=True, slots=True)
+class SendBlocks:
+    """Send a two-frame message: `frame`, then durable blocks of heights `first` to `last` (`swarm.ledger.journal.joined`).
+
+    One block if it is there, more as far as they stay within `bytes_max`; nothing is sent where there is none.
+    """
+
+    to: NodeId
+    frame: bytes
+    first: int
+    last: int
+    bytes_max: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,9 +288,35 @@ class Forget:
 
 @dataclass(frozen=True, slots=True)
 class Prune:
-    """Votes and bodies of earlier views than this will never be asked for: the journal may let go of them."""
+    """Votes and bodies of earlier views than this will never be asked for: the journal may let go of them.
+
+    So it may of own entries before number `seq` of the feed, which are in the blocks.
+    """
 
     view: int
+    seq: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Keep this encoding of the state after the block of this height in place of the one before.
+
+    It only makes the next start short, and so need not be durable.
+    """
+
+    height: int
+    state: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Publish:
+    """Put `data` where others can fetch it, under `name`, in place of what was there, whole or not at all.
+
+    It is made again from time to time, so one that cannot be written is told of and otherwise let go.
+    """
+
+    name: str
+    data: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -324,14 +389,18 @@ class Finished:
 
 
 Effect: TypeAlias = (
-    Persist
+    Reach
+    | Persist
     | Send
     | SendChunk
+    | SendBlocks
     | Keep
     | Seal
     | Check
     | Forget
     | Prune
+    | Snapshot
+    | Publish
     | Inspect
     | Train
     | Evaluate

@@ -168,7 +168,7 @@ class Round:
             update_bytes=event.size,
             samples=event.samples,
             metrics=self._millionths(event.metrics),
-            privacy=(0, 0, self._charter.round.clip_norm_milli),
+            privacy=(0, 0, state.terms.round.clip_norm_milli),
             code_digest=self._code_digest,
             data_digest=self._data_digest,
         )
@@ -218,7 +218,7 @@ class Round:
         """Get every update of the open round: a vote for its close needs them all."""
         for (round_, author), placed in sorted(state.contributions.items()):
             digest = Digest(placed.body.update_digest)
-            if state.round <= round_ <= self._charter.round.rounds and not holds(digest):
+            if state.round <= round_ <= state.terms.round.rounds and not holds(digest):
                 yield Fetch(digest, placed.body.update_bytes, (author,))
 
     def _mix(self, state: State, mine: Sequence[msgspec.Struct], holds: Callable[[Digest], bool]) -> Iterator[Action]:
@@ -259,10 +259,10 @@ class Round:
     ) -> Iterator[Action]:
         """Train for the open round; for the next as soon as the mean of a closed one is known (finality may trail)."""
         target = state.round + (1 if state.close is not None else 0)
-        self.round = min(target, self._charter.round.rounds)
+        self.round = min(target, state.terms.round.rounds)
         if self._training is not None:
             return
-        if target > self._charter.round.rounds:
+        if target > state.terms.round.rounds:
             if state.round in self._mixed and not state.complete:
                 self.phase = Phase.ATTESTED
             return

@@ -7,6 +7,7 @@ import hashlib
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 
@@ -34,15 +35,16 @@ class Swarm:
     def charter(self) -> c.Charter:
         return self.signed.charter
 
-    def node(self, index: int, *, now: float = EPOCH_S, seed: int = 0) -> Node:
-        """Return the machine of one member."""
+    def node(self, index: int, *, now: float = EPOCH_S, seed: int = 0, **more: Any) -> Node:
+        """Return the machine of one member, or of a site that is none."""
         return Node(
             signed=self.signed,
-            identity=self.identities[index],
+            identity=self.identities[index] if index < len(self.identities) else identity(index),
             rng=random.Random(f"node/{seed}/{index}"),
             now=now,
             code_digest=CODE,
             layout_digest=LAYOUT,
+            **more,
         )
 
     def factory(self, seed: int, clock: Callable[[], float]) -> Callable[[int, int], Node]:

@@ -24,6 +24,7 @@ FAILED = 1
 USAGE = 2
 INVALID = 3
 CONTRADICTION = 4
+ROLLED_BACK = 5
 INCOMPLETE = 6
 NOT_FOUND = 7
 UNAVAILABLE = 8
@@ -35,6 +36,7 @@ EXIT_CODES = {
     USAGE: "the command or the configuration is wrong",
     INVALID: "a ledger, a charter or a signature does not hold",
     CONTRADICTION: "proof that a member contradicted itself, or a fork",
+    ROLLED_BACK: "a ledger went back on what was seen of it before",
     INCOMPLETE: "signatures or certificates are missing",
     NOT_FOUND: "there is no such round or member",
     UNAVAILABLE: "no node answers, or another process uses the folder",

@@ -17,7 +17,7 @@ from node.config import Settings
 from node.console import Console
 from node.core import Node
 from node.export import export_model
-from node.runtime import Ports, Runtime, addresses, free_bytes, seeded
+from node.runtime import Ports, Runtime, free_bytes, seeded
 from node.site import Site
 from node.storage import BlobStore, DirectoryLock, RealDisk
 from node.task import task_digest
@@ -47,12 +47,12 @@ def start(folder: Path, overrides: tuple[str, ...], *, exit_when_done: bool, as_
 
 def run_site(site: Site, settings: Settings, signed: SignedCharter) -> Finished | None:
     """Put a node's parts together and run it. Raises `SwarmError` when it cannot begin or go on."""
-    charter, identity = signed.charter, site.load_identity()
-    index = charter.index(identity.node)
-    if index is None:
+    charter, identity, me = signed.charter, site.load_identity(), site.node()
+    sponsors = site.load_sponsors()
+    if charter.index(me) is None and not sponsors:
         raise UsageError(
             f"couldn't start {settings.site.name!r}: it is not a member of {charter.name!r}",
-            hint="this folder's keys are not the ones whose card is in the charter",
+            hint="its keys are not the ones whose card is in the charter; a new site begins with `swarm join`",
         )
     task = site.folder / settings.task.file
     check_task(task)
@@ -65,7 +65,7 @@ def run_site(site: Site, settings: Settings, signed: SignedCharter) -> Finished 
     # The worker starts first: importing torch takes seconds, and the rest of the start happens meanwhile.
     trainer = Trainer(trainer_settings(site, settings, charter.task.seed))
     trainer.start()
-    console = Console(settings.run.log, name=charter.members[index].name)
+    console = Console(settings.run.log, name=settings.site.name)
     disk = RealDisk(site.ledger)
     try:
         clock = Clock()
@@ -77,9 +77,9 @@ def run_site(site: Site, settings: Settings, signed: SignedCharter) -> Finished 
             secret_key=identity.curve_secret,
             public_key=identity.curve_public,
             listen=settings.site.listen or None,
-            peers=addresses(charter, identity.node),
+            peers=[],  # The ledger says who the members are; the node reads it first.
             clock=clock.now,
-            rng=seeded(identity.node),
+            rng=seeded(me),
         )
         bulk = BulkWorker(
             store,
@@ -91,11 +91,16 @@ def run_site(site: Site, settings: Settings, signed: SignedCharter) -> Finished 
         node = Node(
             signed=signed,
             identity=identity,
-            rng=seeded(identity.node + b"node"),
+            rng=seeded(me + b"node"),
             now=clock.now(),
             code_digest=charter.task.digest,
             layout_digest=charter.task.layout,
             disk_free=free_bytes(site.folder),
+            me=me,
+            approve=settings.site.approve,
+            sponsors=sponsors,
+            invites=site.load_invites(clock.now()),
+            successor=site.load_successor(),
         )
         layout_path = site.run / "layout"
         runtime = Runtime(
@@ -107,6 +112,9 @@ def run_site(site: Site, settings: Settings, signed: SignedCharter) -> Finished 
             linger_s=settings.run.linger_s if settings.run.exit_when_done else None,
             layout_digest=charter.task.layout,
             layout_path=layout_path,
+            public=site.ledger,
+            curve_key=identity.curve_public,
+            keys=site,
             finished=lambda: _export(site, signed, node, store, layout_path, console, clock.now()),
         )
         signal.signal(signal.SIGTERM, lambda *_: runtime.stop())

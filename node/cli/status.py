@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import socket
 from collections.abc import Mapping
 from pathlib import Path
 
 import click
 
+from node.cli.control import ask
 from node.cli.init import FOLDER, JSON
-from node.cli.output import UNAVAILABLE, Failure, emit
+from node.cli.output import emit
 from node.clock import sleep
 from node.console import bar, member_state
 from node.site import Site
-
-ANSWER_S = 5.0
-"""How long a node may take to answer: its loop turns within a second."""
 
 
 @click.command()
@@ -37,32 +33,6 @@ def status(folder: Path, *, as_json: bool, watch: bool) -> None:
             return
         if not as_json:
             click.clear()
-
-
-def ask(control: Path) -> Mapping[str, object]:
-    """Return the status of the node that listens at `control`. Raises `Failure` when none does."""
-    try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as link:
-            link.settimeout(ANSWER_S)
-            link.connect(str(control))
-            link.sendall(b'{"question": "status"}\n')
-            data = b""
-            while part := link.recv(1 << 16):
-                data += part
-        answer: Mapping[str, object] = json.loads(data)
-    except (OSError, ValueError) as error:
-        if str(error) == "AF_UNIX path too long":
-            raise Failure(
-                f"couldn't ask a node in {control.parent.parent}: the path of its socket is too long",
-                code=UNAVAILABLE,
-                hint="a socket's path may have about a hundred characters: use a folder with a shorter one",
-            ) from None
-        raise Failure(
-            f"no node answers in {control.parent.parent}",
-            code=UNAVAILABLE,
-            hint="start it with `swarm start`; the ledger can be read without it: `swarm ledger status`",
-        ) from None
-    return answer
 
 
 def render(answer: Mapping[str, object]) -> str:

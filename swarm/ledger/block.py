@@ -94,6 +94,15 @@ class Header:
         return hashlib.sha256(_HEADER_DOMAIN + self.encode()).digest()
 
 
+@dataclass(frozen=True, slots=True)
+class Root:
+    """What an epoch begins on: the last block of the one before, or the ledger's id in view 0 at height 0."""
+
+    hash: bytes
+    view: int
+    height: int
+
+
 class Vote(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """One member's signed statement about one view. `block` is all zeros in a skip vote."""
 
@@ -177,10 +186,52 @@ class Block(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
 
 
 class FinalBlock(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """A block of the ledger. `certificate` finalises it; empty when a later block's certificate covers it."""
+    """A block of the ledger. `certificate` finalises it; empty when a later block's certificate covers it.
+
+    The last block of an epoch may have become final through empty blocks that are not part of the ledger: then `cover`
+    holds their headers, from its child to the block that the certificate names.
+    """
 
     block: Block
     certificate: tuple[Certificate, ...]
+    cover: tuple[bytes, ...] = ()
+
+    def certified_hash(self, header: Header) -> bytes:
+        """Return the hash that the certificate must name, following `cover` from this block's own `header`.
+
+        Raises:
+            Reject: the headers do not lead from one to the next, or are not those of empty blocks of one epoch.
+        """
+        tip = header
+        for encoded in self.cover:
+            child = Header.decode(encoded)
+            follows = (child.parent_hash, child.parent_view, child.height) == (tip.hash, tip.view, tip.height + 1)
+            if not follows or child.epoch != header.epoch or child.count or child.view <= tip.view:
+                raise Reject(f"couldn't accept block {header.height}: what should cover it does not follow from it")
+            tip = child
+        if self.cover and not self.certificate:
+            raise Reject(f"couldn't accept block {header.height}: it is covered by no certificate")
+        return tip.hash
+
+    def check(
+        self,
+        header: Header,
+        ledger_id: bytes,
+        vote_keys: Sequence[bytes],
+        quorum: int,
+        verify: Callable[[bytes, bytes, bytes], bool] = identity.verify,
+    ) -> bool:
+        """Return whether a certificate of its own finalises the block; check it if so. Raises `Reject`."""
+        certified = self.certified_hash(header)
+        if len(self.certificate) > 1:
+            raise Reject(f"couldn't accept block {header.height}: it has more than one certificate")
+        for certificate in self.certificate:
+            view = Header.decode(self.cover[-1]).view if self.cover else header.view
+            said = (certificate.kind, certificate.epoch, certificate.view, certificate.block)
+            if said != (FINALIZE, header.epoch, view, certified):
+                raise Reject(f"couldn't accept block {header.height}: its certificate is for something else")
+            certificate.check(ledger_id, vote_keys, quorum, verify)
+        return bool(self.certificate)
 
 
 def propose_message(ledger_id: bytes, header: bytes) -> bytes:

@@ -17,6 +17,10 @@ Notarize(v, b) and Notarize(v, b'), or both Skip(v) and Finalize(v, b). Why it i
 two contradictory signed messages of each of at least 2q - n members. What keeps it so is that a vote, and the block it
 is for, are durable before the vote is sent: a node that forgets a vote forks the chain and frames itself.
 
+One instance agrees on the blocks of one epoch, with its members' keys. It begins on top of the last block of the epoch
+before, its *root*, and has ended when it has made the last block of its own final; views go on counting. Whoever owns
+it then makes the next.
+
 This file knows no network and no clock: messages and times come in, outputs come out in the order in which they must
 happen. What a block contains is its application's business.
 """
@@ -42,6 +46,7 @@ from swarm.ledger.block import (
     Certificate,
     FinalBlock,
     Header,
+    Root,
     Vote,
     decode_block,
     faults,
@@ -116,9 +121,9 @@ class Application(Protocol):
         ...
 
     def build(
-        self, parent: Header | None, parent_hash: bytes, view: int, justify: tuple[Certificate, ...], now: float
+        self, parent: bytes, parent_view: int, view: int, justify: tuple[Certificate, ...], now: float
     ) -> tuple[Header, tuple[bytes, ...]] | None:
-        """Return the block to propose, or None when there is nothing to propose yet.
+        """Return the block to propose on the one with this hash, or None when there is nothing to propose yet.
 
         It may be empty, and is asked to be when only an empty block can finalize its ancestors.
         """
@@ -138,6 +143,10 @@ class Application(Protocol):
 
     def finalized(self, final: FinalBlock, header: Header, now: float) -> None:
         """Take note of a final block: called once per height, in order."""
+        ...
+
+    def ends_epoch(self, block: bytes) -> bool:
+        """Whether the block with this hash, observed or final, is the last of its epoch."""
         ...
 
 
@@ -193,7 +202,7 @@ Output: TypeAlias = Durable | ToAll | ToOne | Note
 class _Base:
     """A block that may be extended in the current view, and the certificates that say so."""
 
-    header: Header | None
+    view: int
     hash: bytes
     justify: tuple[Certificate, ...]
 
@@ -217,6 +226,7 @@ class Consensus:
         rng: random.Random,
         timing: Timing | None = None,
         seed: int = 0,
+        root: Root | None = None,
         verify: Callable[[bytes, bytes, bytes], bool] = identity.verify,
     ) -> None:
         self._ledger_id, self._epoch, self._keys, self._me = ledger_id, epoch, tuple(vote_keys), me
@@ -224,10 +234,11 @@ class Consensus:
         self._timing = timing or Timing()
         self._seed = seed
         self._n, self._q = len(vote_keys), quorum(len(vote_keys))
+        self._root = root or Root(ledger_id, 0, 0)
         self._views: dict[int, View] = {}
         self._headers: dict[bytes, Header] = {}  # of every body kept, by hash
         self._final: Header | None = None
-        self._view = 1
+        self._view = self._root.view + 1
         self._unsaved: list[Record] = []
         self._out: list[Output] = []
         self._hurried = False
@@ -237,6 +248,7 @@ class Consensus:
         self._asked: dict[int, float] = {}
         self.evidence: list[Contradiction] = []
         self.halted = ""
+        self.ended = False
         self.fresh = False
         self.stalled_since: float | None = None
 
@@ -245,17 +257,17 @@ class Consensus:
     @property
     def final_height(self) -> int:
         """Height of the last final block; 0 before the first."""
-        return self._final.height if self._final else 0
+        return self._final.height if self._final else self._root.height
 
     @property
     def final_view(self) -> int:
         """View of the last final block; 0 before the first."""
-        return self._final.view if self._final else 0
+        return self._final.view if self._final else self._root.view
 
     @property
     def final_hash(self) -> bytes:
         """Hash of the last final block; the ledger's id before the first."""
-        return self._final.hash if self._final else self._ledger_id
+        return self._final.hash if self._final else self._root.hash
 
     @property
     def current_view(self) -> int:
@@ -286,8 +298,10 @@ class Consensus:
             kept.get(record.kind, []).append(record.payload)
         for payload in kept[RECORD_BLOCK][-1:]:
             final = codec.decode(payload, FinalBlock, limit=RECORD_BYTES_MAX)
-            self._final = final.block.opened()
-            self._settle(final, self._final)
+            header = final.block.opened()
+            if header.epoch == self._epoch:
+                self._final = header
+                self._settle(final, header)
         for payload in kept[RECORD_BODY]:
             block = decode_block(payload)
             self._restore_body(block, block.opened())
@@ -374,7 +388,8 @@ class Consensus:
         """Take in consecutive final blocks from a peer. Raises `Reject` unless they extend ours and are certified.
 
         A block without its own certificate is covered by a later one in the same sequence; what nothing covers is
-        left out. Raises `LedgerError` if they are certified and contradict what is final here.
+        left out, as is what comes after the last block of the epoch. Raises `LedgerError` if they are certified and
+        contradict what is final here.
         """
         chain = self._followed(blocks)
         if chain and chain[0][1].height > self.final_height + 1:
@@ -383,14 +398,18 @@ class Consensus:
             self._halt(f"a quorum finalized another block than ours at height {self.final_height}")
         for final, header in chain:
             self._commit(final, header, now)
+            if self.ended:
+                break
         self._write()
         return self.step(now)
 
     def step(self, now: float) -> list[Output]:
         """Look at everything again: votes to cast, blocks to propose, views to give up."""
         moves = 0
-        while moves < MOVES_PER_STEP_MAX and self._move(now):
+        while not self.ended and moves < MOVES_PER_STEP_MAX and self._move(now):
             moves += 1
+        if self.ended:
+            return self._flush()
         self._hurried = moves == MOVES_PER_STEP_MAX
         self._watch_standstill(now)
         return self._flush()
@@ -416,6 +435,8 @@ class Consensus:
         """Make one move if there is one. Return whether anything changed."""
         before = (self._view, self.final_height)
         self._finalize_known(now)
+        if self.ended:
+            return False
         self._advance(now)
         moved = self._vote_finalize() or self._vote_notarize(now) or self._propose(now) or self._give_up(now)
         return moved or before != (self._view, self.final_height)
@@ -509,7 +530,7 @@ class Consensus:
             overdue = state.armed_at is not None and now >= state.armed_at + self._empty_s()
             if base.hash == self.final_hash or not overdue:
                 return False
-        built = self._app.build(base.header, base.hash, self._view, base.justify, now)
+        built = self._app.build(base.hash, base.view, self._view, base.justify, now)
         if built is None:
             return False
         header, leaves = built
@@ -572,16 +593,17 @@ class Consensus:
     def _base(self) -> _Base | None:
         """Return the newest block that may be extended in the current view; None if something is missing here."""
         skips: list[Certificate] = []
-        for view in range(self._view - 1, max(self.final_view, 1) - 1, -1):
+        lowest = self._root.view + 1 if self._final is None else self.final_view
+        for view in range(self._view - 1, lowest - 1, -1):
             state = self._views.get(view, View())
             certificate, body = state.extendable, state.certified
             if certificate is not None and body is not None:
-                return _Base(body.header, certificate.block, (certificate, *reversed(skips)))
+                return _Base(body.header.view, certificate.block, (certificate, *reversed(skips)))
             # A notarized block that is missing here may be jumped over where a quorum has also skipped its view.
             if SKIP not in state.certificates:
                 return None
             skips.append(state.certificates[SKIP])
-        return _Base(None, self._ledger_id, tuple(reversed(skips))) if self._final is None else None
+        return _Base(self._root.view, self._root.hash, tuple(reversed(skips))) if self._final is None else None
 
     def _open(self, view: int) -> bool:
         """Whether a view has a block that a quorum notarized or finalized."""
@@ -641,9 +663,15 @@ class Consensus:
             certificate = self._views[view].certificates.get(FINALIZE)
             chain = None if certificate is None else self._chain(certificate.block)
             if certificate is not None and chain is not None:
-                for body in chain:
-                    covers = (certificate,) if body.header.hash == certificate.block else ()
-                    self._commit(FinalBlock(body.block, covers), body.header, now)
+                for i, body in enumerate(chain):
+                    last = body.header.hash == certificate.block
+                    cover: tuple[bytes, ...] = ()
+                    if not last and self._observe(body.header.hash) and self._app.ends_epoch(body.header.hash):
+                        last, cover = True, tuple(above.block.header for above in chain[i + 1 :])
+                    final = FinalBlock(body.block, (certificate,) if last else (), cover)
+                    self._commit(final, body.header, now)
+                    if self.ended:
+                        break
                 self._write()
                 return
 
@@ -675,6 +703,7 @@ class Consensus:
         self._save(RECORD_BLOCK, header.height, codec.encode(final))
         self._final = header
         self._settle(final, header)
+        self.ended = self._app.ends_epoch(header.hash)
         self._stall_at = self.stalled_since = None
         self._stall_s = self._timing.standstill_s
 
@@ -684,7 +713,8 @@ class Consensus:
         state = self._views.setdefault(header.view, View())
         state.bodies = {header.hash: Body(final.block, header, observed=True)}
         for certificate in final.certificate:
-            state.certificates.setdefault(FINALIZE, certificate)
+            if certificate.block == header.hash:
+                state.certificates.setdefault(FINALIZE, certificate)
         self._headers = {h: body.header for known in self._views.values() for h, body in known.bodies.items()}
 
     def _followed(self, blocks: Sequence[FinalBlock]) -> list[tuple[FinalBlock, Header]]:
@@ -695,18 +725,16 @@ class Consensus:
             header = final.block.opened()
             if header.height <= self.final_height:
                 continue
+            if header.epoch != self._epoch and chain:
+                break  # The epoch ends before it; who owns this asks again with the next.
             named = f"couldn't follow block {header.height}"
             if chain and (header.height, header.parent_hash) != (chain[-1][1].height + 1, chain[-1][1].hash):
                 raise Reject(f"{named}: it does not extend the one before it")
-            if header.epoch != self._epoch or len(final.certificate) > 1:
-                raise Reject(f"{named}: it is of another epoch or has more than one certificate")
+            if header.epoch != self._epoch:
+                raise Reject(f"{named}: it is of another epoch")
             self._check_proposal(final.block, header)
             chain.append((final, header))
-            for certificate in final.certificate:
-                said = (certificate.kind, certificate.view, certificate.block, certificate.epoch)
-                if said != (FINALIZE, header.view, header.hash, self._epoch):
-                    raise Reject(f"{named}: its certificate is for something else")
-                certificate.check(self._ledger_id, self._keys, self._q, self._verify)
+            if final.check(header, self._ledger_id, self._keys, self._q, self._verify):
                 covered = len(chain)
         return chain[:covered]
 
@@ -729,9 +757,9 @@ class Consensus:
         """
         named = f"couldn't accept a block of view {header.view}"
         rest = list(block.justify)
-        if header.parent_hash == self._ledger_id:
-            if header.parent_view != 0 or header.height != 1:
-                raise Reject(f"{named}: it does not begin the ledger as it claims")
+        if header.parent_hash == self._root.hash:
+            if (header.parent_view, header.height) != (self._root.view, self._root.height + 1):
+                raise Reject(f"{named}: it does not begin the epoch as it claims")
         else:
             first = rest.pop(0) if rest else None
             if first is None or first.kind == SKIP:
@@ -797,14 +825,14 @@ class Consensus:
         self._out.append(Note("vote_forgotten", text, "error"))
 
     def _restore_body(self, block: Block, header: Header) -> None:
-        if header.view <= self.final_view:
+        if header.view <= self.final_view or header.epoch != self._epoch:
             return
         self._keep_body(block, header)
         for certificate in block.justify:
             self._restore_certificate(certificate)
 
     def _restore_vote(self, vote: Vote) -> None:
-        if vote.view <= self.final_view or vote.signer != self._me:
+        if vote.view <= self.final_view or (vote.epoch, vote.signer) != (self._epoch, self._me):
             return
         state = self._views.setdefault(vote.view, View())
         state.mine.setdefault(vote.kind, vote.block)
@@ -812,7 +840,7 @@ class Consensus:
         state.proposed = True
 
     def _restore_certificate(self, certificate: Certificate) -> None:
-        if certificate.view >= max(self.final_view, 1):
+        if certificate.epoch == self._epoch and certificate.view >= max(self.final_view, 1):
             self._views.setdefault(certificate.view, View()).certificates.setdefault(certificate.kind, certificate)
 
     def _accuse(self, rule: str, culprit: int, view: int, first: Vote | Block, second: Vote | Block) -> None:

@@ -188,6 +188,39 @@ class Evidence(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fiel
     second: bytes
 
 
+class MemberProposal(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """A change of terms for the members to vote on until `expires_ms`, in block time.
+
+    `change` holds the canonical bytes of a `swarm.terms.Change`; `invite`, if not empty, those of the invitation that
+    a newcomer answers.
+    """
+
+    change: bytes
+    expires_ms: int
+    invite: bytes
+
+
+class MemberVote(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """The author's word on a proposal, which is named by its entry's id. The last word of a member counts."""
+
+    proposal: bytes
+    yes: bool
+
+
+class Epoch(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """A change of terms that a quorum has voted for. It takes effect once the block that holds it is final.
+
+    `proposal` is the leaf index of what was voted on; `yes` and `no` are who said so, in member order; `terms` is the
+    digest of the terms that follow, see `swarm.terms.Terms`.
+    """
+
+    epoch: int
+    proposal: int
+    yes: tuple[bytes, ...]
+    no: tuple[bytes, ...]
+    terms: bytes
+
+
 class BlockCert(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """The finalize certificate of an earlier block, so that the ledger carries its own proof of finality."""
 
@@ -212,9 +245,30 @@ def sign_entry(
     return msgspec.structs.replace(unsigned, signature=signature)
 
 
+def resign(entry: Entry, key: identity.SigningKey, ledger_id: bytes) -> Entry:
+    """Return the same entry, with the same id, signed by another key of its author."""
+    signature = key.sign(identity.DOMAIN_ENTRY + ledger_id + entry.signed_bytes())
+    return msgspec.structs.replace(entry, signature=signature)
+
+
 def derived_entry(*, ledger_id: bytes, kind: int, index: int, ts_ms: int, body: object) -> Entry:
     """Return an entry that nobody signs: `seq` is its own leaf index and `ts_ms` the block's time."""
     return Entry(ENTRY_VERSION, kind, ledger_id, NO_AUTHOR, index, NO_HASH, ts_ms, codec.encode(body), b"")
+
+
+def is_derived(entry: Entry, ledger_id: bytes, index: int, ts_ms: int) -> bool:
+    """Whether an entry, read from a leaf, is what `derived_entry` makes of its own kind and body.
+
+    It need not be made again to be compared: a leaf that was read is canonical.
+    """
+    return (
+        entry.author == NO_AUTHOR
+        and entry.seq == index
+        and entry.ts_ms == ts_ms
+        and entry.ledger_id == ledger_id
+        and entry.prev == NO_HASH
+        and not entry.signature
+    )
 
 
 def decode_entry(leaf: bytes) -> Entry:
@@ -226,6 +280,9 @@ def decode_entry(leaf: bytes) -> Entry:
         raise Reject("couldn't accept an entry: a hash in it is not 32 bytes long")
     if not (0 <= entry.seq < 2**63 and 0 <= entry.ts_ms < 2**63):
         raise Reject("couldn't accept an entry: its sequence number or time is out of range")
+    if len(entry.signature) == identity.SIGNATURE_BYTES:
+        # The leaf is canonical, so what was signed stands in it: an array shorter by one, and two bytes before the end.
+        entry.__dict__["_signed"] = b"\x98" + leaf[1 : -2 - identity.SIGNATURE_BYTES]
     return entry
 
 
@@ -233,5 +290,5 @@ def verify_entry(entry: Entry, id_key: bytes, ledger_id: bytes) -> None:
     """Raise `Reject` unless the entry belongs to this ledger and its author's key signed it."""
     if entry.ledger_id != ledger_id:
         raise Reject("couldn't accept an entry: it belongs to another ledger")
-    message = identity.DOMAIN_ENTRY + ledger_id + entry.signed_bytes()
-    identity.require(id_key, message, entry.signature, f"entry {entry.seq} of {entry.author.hex()[:8]}")
+    if not identity.verify(id_key, identity.DOMAIN_ENTRY + ledger_id + entry.signed_bytes(), entry.signature):
+        raise Reject(f"couldn't accept entry {entry.seq} of {entry.author.hex()[:8]}: its signature does not verify")

@@ -11,12 +11,12 @@ What it costs the culprit is not decided here; the charter's evidence policy say
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Sequence
 
 import msgspec
 
 from swarm import codec, identity
-from swarm.charter import SignedCharter
 from swarm.errors import Reject
 from swarm.ledger import entry as e
 from swarm.ledger.block import (
@@ -32,6 +32,7 @@ from swarm.ledger.block import (
 )
 from swarm.ledger.views import Contradiction, contradict
 from swarm.machine import NodeId
+from swarm.terms import Terms
 
 TWO_NOTARIZED = 1
 SKIPPED_AND_FINALIZED = 2
@@ -68,9 +69,12 @@ class Proposal(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fiel
     signature: bytes
 
 
-def from_contradiction(found: Contradiction, signed: SignedCharter) -> e.Evidence | None:
-    """Return the entry's body for what consensus has noticed, or None when the pair is too long for an entry."""
-    culprit = signed.charter.members[found.culprit].node
+def from_contradiction(found: Contradiction, terms: Terms) -> e.Evidence | None:
+    """Return the entry's body for what consensus has noticed, or None when the pair is too long for an entry.
+
+    `terms` are those of the epoch it was noticed in.
+    """
+    culprit = terms.members[found.culprit].node
     try:
         votes = [codec.decode(data, Vote, limit=e.ENTRY_BYTES_MAX) for data in (found.first, found.second)]
         rule = _vote_rule(*votes)
@@ -88,22 +92,27 @@ def from_entries(author: NodeId, first: bytes, second: bytes) -> e.Evidence | No
     return _ordered(TWO_ENTRIES if same_place else TWO_CONTRIBUTIONS, author, first, second)
 
 
-def judge(body: e.Evidence, signed: SignedCharter) -> None:
-    """Raise `Reject` unless the body proves that its culprit, a member, broke its rule."""
+def judge(body: e.Evidence, ledger_id: bytes, terms: Sequence[Terms]) -> None:
+    """Raise `Reject` unless the body proves that its culprit, a member, broke its rule.
+
+    `terms` are those of the epoch at hand and of the last few before it, newest first: votes are judged by the keys of
+    their own epoch, entries by any of the keys their author had.
+    """
     named = "couldn't accept evidence"
-    index = signed.charter.index(NodeId(body.culprit))
-    if index is None or body.rule not in RULES:
+    culprit = NodeId(body.culprit)
+    known = [t for t in terms if t.index(culprit) is not None]
+    if not known or body.rule not in RULES:
         raise Reject(f"{named}: it names no member, or no rule")
     if not body.first < body.second:
         raise Reject(f"{named}: its two messages are not in order")  # One pair, one form.
     if body.rule in _VOTES:
-        holds = _votes_hold(body, signed, index)
+        holds = _votes_hold(body, ledger_id, known)
     elif body.rule == TWO_PROPOSALS:
-        holds = _proposals_hold(body, signed, index)
+        holds = _proposals_hold(body, ledger_id, known)
     else:
-        holds = _entries_hold(body, signed, index)
+        holds = _entries_hold(body, ledger_id, known)
     if not holds:
-        raise Reject(f"{named}: its messages do not prove that {signed.charter.members[index].name} {RULES[body.rule]}")
+        raise Reject(f"{named}: its messages do not prove that {known[0].name(culprit)} {RULES[body.rule]}")
 
 
 def describe(body: e.Evidence, name_of: Callable[[NodeId], str]) -> str:
@@ -126,35 +135,43 @@ def _vote_rule(first: Vote, second: Vote) -> int:
     return _BY_KINDS.get(kinds, 0)
 
 
-def _votes_hold(body: e.Evidence, signed: SignedCharter, index: int) -> bool:
+def _votes_hold(body: e.Evidence, ledger_id: bytes, known: Sequence[Terms]) -> bool:
     votes = [codec.decode(data, Vote, limit=e.ENTRY_BYTES_MAX) for data in (body.first, body.second)]
+    terms = _of_epoch(known, votes[0].epoch)
+    if terms is None:
+        return False
+    index = terms.index(NodeId(body.culprit))
+    assert index is not None, "only terms that know the culprit are asked"
     for vote in votes:
         vote.check()
-        message = vote_message(signed.ledger_id, vote.epoch, vote.view, vote.kind, vote.block)
-        key = signed.charter.members[index].vote_key
-        if vote.signer != index or not identity.verify(key, message, vote.signature):
+        message = vote_message(ledger_id, vote.epoch, vote.view, vote.kind, vote.block)
+        if vote.signer != index or not identity.verify(terms.members[index].vote_key, message, vote.signature):
             return False
     return _vote_rule(*votes) == body.rule
 
 
-def _proposals_hold(body: e.Evidence, signed: SignedCharter, index: int) -> bool:
-    headers = []
-    for data in (body.first, body.second):
-        proposal = codec.decode(data, Proposal, limit=e.ENTRY_BYTES_MAX)
-        message = propose_message(signed.ledger_id, proposal.header)
-        if not identity.verify(signed.charter.members[index].vote_key, message, proposal.signature):
+def _proposals_hold(body: e.Evidence, ledger_id: bytes, known: Sequence[Terms]) -> bool:
+    proposals = [codec.decode(data, Proposal, limit=e.ENTRY_BYTES_MAX) for data in (body.first, body.second)]
+    first, second = (Header.decode(proposal.header) for proposal in proposals)
+    terms = _of_epoch(known, first.epoch)
+    if terms is None:
+        return False
+    index = terms.index(NodeId(body.culprit))
+    assert index is not None, "only terms that know the culprit are asked"
+    for proposal in proposals:
+        message = propose_message(ledger_id, proposal.header)
+        if not identity.verify(terms.members[index].vote_key, message, proposal.signature):
             return False
-        headers.append(Header.decode(proposal.header))
-    first, second = headers
     return (first.epoch, first.view) == (second.epoch, second.view) and first.hash != second.hash
 
 
-def _entries_hold(body: e.Evidence, signed: SignedCharter, index: int) -> bool:
+def _entries_hold(body: e.Evidence, ledger_id: bytes, known: Sequence[Terms]) -> bool:
+    culprit = NodeId(body.culprit)
+    keys = {t.members[index].id_key for t in known if (index := t.index(culprit)) is not None}
     first, second = (e.decode_entry(leaf) for leaf in (body.first, body.second))
     for entry in (first, second):
-        if entry.author != body.culprit:
+        if entry.author != culprit or not _signed_by_any(entry, keys, ledger_id):
             return False
-        e.verify_entry(entry, signed.charter.members[index].id_key, signed.ledger_id)
     if first.id == second.id:
         return False  # Two signatures of one message: an author can make as many as it likes.
     if body.rule == TWO_ENTRIES:
@@ -163,3 +180,15 @@ def _entries_hold(body: e.Evidence, signed: SignedCharter, index: int) -> bool:
         return False
     claims = [codec.decode(entry.body, e.Contribution, limit=e.ENTRY_BYTES_MAX) for entry in (first, second)]
     return (claims[0].round, claims[0].attempt) == (claims[1].round, claims[1].attempt)
+
+
+def _signed_by_any(entry: e.Entry, keys: set[bytes], ledger_id: bytes) -> bool:
+    for key in keys:
+        with contextlib.suppress(Reject):
+            e.verify_entry(entry, key, ledger_id)
+            return True
+    return False
+
+
+def _of_epoch(known: Sequence[Terms], epoch: int) -> Terms | None:
+    return next((terms for terms in known if terms.epoch == epoch), None)

@@ -13,24 +13,31 @@ acknowledged, so it is a torn tail and is cut off; one that any later batch foll
 corruption and is never cut, only reported. A flipped bit in the last batch looks like a torn tail, and forgetting a
 vote that was sent is how forks start: so every vote is written twice, 4 KiB apart, and one readable copy counts.
 Remembering a vote that was never sent harms nobody.
+
+Whoever starts from a snapshot opens the block log from a height on: of the sealed segments before it the headers are
+read and nothing else, so that opening a long ledger takes no longer than opening a short one. They are checked when
+they are read, block by block, and from end to end by `scan`.
 """
 
 from __future__ import annotations
 
+import bisect
 import hashlib
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from swarm.errors import LedgerError, StoreError
+from swarm.errors import LedgerError, Reject, StoreError
 from swarm.ledger.disk import Disk, DiskFull
+from swarm.ledger.index import Index
 from swarm.machine import (
     RECORD_BLOCK,
     RECORD_BODY,
     RECORD_CERTIFICATE,
     RECORD_ENTRY,
     RECORD_VOTE,
+    Buffer,
     Record,
 )
 
@@ -44,8 +51,11 @@ _LOG_OF = {
     RECORD_ENTRY: FEED,
 }
 
-SEGMENT_BYTES = 16 << 20
-"""A preallocated segment: writing within it needs no metadata, so a sync costs one flush (2.5 times as fast)."""
+SEGMENT_BYTES = {BLOCKS: 16 << 20, WAL: 4 << 20, FEED: 1 << 20}
+"""A preallocated segment: writing within it needs no metadata, so a sync costs one flush (2.5 times as fast).
+
+The two logs that are read whole at every start and dropped segment by segment have smaller ones.
+"""
 
 RECORD_BYTES_MAX = 8 << 20
 VOTE_COPIES_APART = 4096
@@ -57,9 +67,13 @@ _HEADER = struct.Struct(">8sH6s32sQ")
 _HEADER_BYTES = 64
 _RECORD = struct.Struct(">IBQI")
 _CRC = struct.Struct(">I")
+_LENGTH = struct.Struct(">I")
 _FOOTER_TYPE, _PAD_TYPE = 255, 254
 _FOOTER = struct.Struct(">Q32s")
 _ALIGN = 8
+_WINDOW_BYTES = 1 << 18
+"""Read at a time when only the lengths of records are wanted."""
+
 _RECORD_BYTES_MIN = 24
 """The smallest record as it lies on disk: 17 + 4 bytes without a payload, aligned."""
 
@@ -135,13 +149,15 @@ class Placed:
 class Journal:
     """The three logs of one ledger on one disk. After a failed write it refuses everything until opened anew."""
 
-    def __init__(self, disk: Disk, *, ledger_id: bytes, segment_bytes: int = SEGMENT_BYTES) -> None:
-        self._disk, self._ledger_id, self._segment_bytes = disk, ledger_id, segment_bytes
+    def __init__(self, disk: Disk, *, ledger_id: bytes, segment_bytes: int | None = None) -> None:
+        self._disk, self._ledger_id = disk, ledger_id
+        self._segment_bytes = SEGMENT_BYTES if segment_bytes is None else dict.fromkeys(LOGS, segment_bytes)
         self._logs: dict[str, _Log] = {}
+        self._index = Index(self._walk)
         self._failed = ""
 
-    def open(self) -> Opened:
-        """Read everything back; cut torn tails off, so that appending is sound.
+    def open(self, blocks_from: int = 0) -> Opened:
+        """Read everything back, of the blocks those from a height on; cut torn tails off, so that appending is sound.
 
         Raises:
             LedgerError: the files belong to another ledger.
@@ -151,10 +167,11 @@ class Journal:
         for name in LOGS:
             self._disk.make_folder(name)
             log = self._logs[name] = _Log()
-            for segment, placed, finding in _read_log(self._disk, name, self._ledger_id):
+            first = blocks_from if name == BLOCKS else 0
+            for segment, placed, finding in _read_log(self._disk, name, self._ledger_id, first):
                 if segment.begun and (not log.segments or log.segments[-1] is not segment):
                     log.segments.append(segment)
-                if placed is not None:
+                if placed is not None and placed.record.height >= first:
                     log.records.append(placed.record)
                 if finding is not None:
                     findings.append(finding)
@@ -163,6 +180,11 @@ class Journal:
         records = [record for name in LOGS for record in _without_copies(self._logs[name].records)]
         for log in self._logs.values():
             log.records.clear()
+        self._index = Index(self._walk)
+        for segment in self._logs[BLOCKS].segments:
+            height = _first_height(self._disk, segment.path)
+            if height is not None:
+                self._index.begin(segment.path, height)
         lost_vote = any(f.log == WAL and f.verdict == "corruption" for f in findings)
         return Opened(tuple(records), tuple(findings), not lost_vote)
 
@@ -182,6 +204,8 @@ class Journal:
             placed = [(self._room(batch.log, self._logs[batch.log], len(batch.data)), batch) for batch in batches]
             for segment, batch in placed:
                 self._write(segment, segment.end, batch.data)
+                if batch.log == BLOCKS:
+                    self._note(segment, by_log[BLOCKS])
                 segment.end += len(batch.data)
                 segment.count += batch.count
                 segment.batch = batch.number
@@ -192,13 +216,83 @@ class Journal:
             self._failed = f"an earlier write failed ({error.message})"
             raise
 
+    def blocks(self, first: int, last: int, bytes_max: int) -> tuple[bytes, ...]:
+        """Return the payloads of consecutive blocks from height `first` to at most `last`: at least one if it is there.
+
+        More than one only as far as they stay within `bytes_max` together. Empty when there is no such block.
+
+        Raises:
+            StoreError: the first of them cannot be read any more.
+        """
+        found: list[bytes] = []
+        size = 0
+        for height in range(first, last + 1):
+            place = self._index.find(height)
+            payload = None if place is None else self._read(*place, height)
+            if payload is None:
+                if place is not None and not found:
+                    raise StoreError(
+                        f"couldn't read block {height}: {place[0]} is damaged at byte {place[1]}",
+                        hint="stop the node and run `swarm ledger verify`, then `swarm ledger repair`",
+                    )
+                break
+            size += len(payload)
+            if found and size > bytes_max:
+                break
+            found.append(payload)
+        return tuple(found)
+
     def drop_wal_below(self, view: int) -> None:
         """Remove whole sealed segments of the write-ahead log that only concern earlier views."""
-        log = self._logs[WAL]
-        while len(log.segments) > 1 and log.segments[0].sealed and log.segments[0].height_max < view:
-            self._disk.remove(log.segments.pop(0).path)
+        self._drop(WAL, view)
+
+    def drop_feed_below(self, seq: int) -> None:
+        """Remove whole sealed segments of the feed that only hold entries before this one, which are in the blocks."""
+        self._drop(FEED, seq)
+
+    def _drop(self, name: str, height: int) -> None:
+        segments = self._logs[name].segments
+        while len(segments) > 1 and segments[0].sealed and segments[0].height_max < height:
+            self._disk.remove(segments.pop(0).path)
             # One at a time: a crash between two removals must not leave a gap that looks like a lost segment.
-            self._disk.sync_folder(WAL)
+            self._disk.sync_folder(name)
+
+    # --- finding blocks -----------------------------------------------------------------------------------------
+
+    def _note(self, segment: _Segment, records: Sequence[Record]) -> None:
+        """Let the index know of blocks that were written at the end of a segment."""
+        first, offsets, offset = records[0].height, [], segment.end
+        for record in records:
+            offsets.append(offset)
+            offset += _record_bytes(len(record.payload))
+        if segment.end == _HEADER_BYTES:
+            self._index.begin(segment.path, first)
+        self._index.extend(segment.path, first, offsets)
+
+    def _walk(self, path: str, height: int) -> Iterator[int]:
+        """Yield the offsets of consecutive blocks in a segment, from its first one, which has this height."""
+        size = self._disk.size(path)
+        offset, start, window = _HEADER_BYTES, 0, b""
+        while offset + _RECORD.size <= size:
+            if not start <= offset <= start + len(window) - _RECORD.size:
+                start, window = offset, self._disk.read(path, offset, _WINDOW_BYTES)
+            length, kind, found, _ = _RECORD.unpack_from(window, offset - start)
+            if kind == RECORD_BLOCK and found == height:
+                yield offset
+                height += 1
+            elif kind != _PAD_TYPE:
+                return
+            offset += _record_bytes(length)
+
+    def _read(self, path: str, offset: int, height: int) -> bytes | None:
+        """Return a block's payload if it stands there, whole."""
+        length = _RECORD.unpack(self._disk.read(path, offset, _RECORD.size))[0]
+        if length > RECORD_BYTES_MAX:
+            return None
+        parsed = _parse(self._disk.read(path, offset, _record_bytes(length)), 0)
+        if parsed is None or (parsed[0].kind, parsed[0].height) != (RECORD_BLOCK, height):
+            return None
+        return parsed[0].payload
 
     # --- writing ------------------------------------------------------------------------------------------------
 
@@ -225,7 +319,7 @@ class Journal:
         fresh = _Segment(
             path=f"{name}/{(last.number + 1 if last else 0):08d}.seg",
             number=last.number + 1 if last else 0,
-            size=max(self._segment_bytes, _HEADER_BYTES + needed),
+            size=max(self._segment_bytes[name], _HEADER_BYTES + needed),
             batch=last.batch if last else 0,
         )
         # The new segment is reserved before the old one is sealed: when the disk is full nothing has changed.
@@ -275,6 +369,23 @@ class Journal:
         segment.end, segment.count = _HEADER_BYTES, 0
         for _ in _read_segment(self._disk.read(segment.path, 0, segment.size), segment, name, last=True):
             pass  # only the segment's counters are wanted
+
+
+def joined(payloads: Sequence[bytes]) -> bytes:
+    """Return records' payloads as one, each behind its length in four bytes."""
+    return b"".join(part for payload in payloads for part in (_LENGTH.pack(len(payload)), payload))
+
+
+def parted(data: Buffer) -> tuple[bytes, ...]:
+    """Return the payloads that were `joined`. Raises `Reject` unless the lengths account for all of it."""
+    view, found = memoryview(data), []
+    while view:
+        length = _LENGTH.unpack(view[: _LENGTH.size])[0] if len(view) >= _LENGTH.size else len(view)
+        if len(view) < _LENGTH.size + length:
+            raise Reject(f"couldn't read joined records: {len(view)} bytes at the end are not a whole one")
+        found.append(bytes(view[_LENGTH.size : _LENGTH.size + length]))
+        view = view[_LENGTH.size + length :]
+    return tuple(found)
 
 
 def scan(disk: Disk, log: str, ledger_id: bytes) -> Iterator[Placed | Finding]:
@@ -346,6 +457,12 @@ def _padding(length: int, height: int, batch: int) -> bytes:
     return b"".join(parts)
 
 
+def _record_bytes(length: int) -> int:
+    """Return how much room a record with a payload of so many bytes takes."""
+    total = _RECORD.size + length + _CRC.size
+    return total + -total % _ALIGN
+
+
 def _aligned(data: bytes) -> bytes:
     return data + bytes(-len(data) % _ALIGN)
 
@@ -354,34 +471,71 @@ def _footer_bytes() -> int:
     return len(_encode_record(_FOOTER_TYPE, 0, 0, bytes(_FOOTER.size)))
 
 
-def _read_log(disk: Disk, log: str, ledger_id: bytes) -> Iterator[tuple[_Segment, Placed | None, Finding | None]]:
-    """Walk a log. Yields each segment at least once, each record, and each finding."""
+def _read_log(
+    disk: Disk, log: str, ledger_id: bytes, first: int = 0
+) -> Iterator[tuple[_Segment, Placed | None, Finding | None]]:
+    """Walk a log. Yields each segment at least once, each record, and each finding.
+
+    Of sealed segments that only hold blocks below height `first` no more than the header is read.
+    """
     names = [name for name in disk.names(log) if name.endswith(".seg")]
     segments = [_Segment(path=f"{log}/{name}", number=int(name[:8]), size=disk.size(f"{log}/{name}")) for name in names]
     if segments and (fresh := _unbegun(disk, segments[-1], log, ledger_id)) is not None:
         # The one before it may not have been sealed yet, so is judged as the last one.
         yield segments.pop(), None, fresh if fresh.text else None
     batch = 0
-    expected = segments[0].number if segments and log == WAL else 0
-    for segment in segments:
+    expected = segments[0].number if segments and log != BLOCKS else 0
+    passed = _passed(disk, segments, first) if first else 0
+    for place, segment in enumerate(segments):
         segment.batch = batch
         if segment.number != expected:
             yield segment, None, Finding(log, segment.path, 0, 0, "corruption", "a segment before this one is missing")
-        data = disk.read(segment.path, 0, segment.size)
+        data = disk.read(segment.path, 0, _HEADER_BYTES if place < passed else segment.size)
         problem = _check_header(data, log, ledger_id, segment.number)
         yield segment, None, Finding(log, segment.path, 0, 0, "corruption", problem) if problem else None
-        if problem:
+        if place < passed:
+            segment.sealed = True
+        elif problem:
             yield from _salvage(data, segment)
         else:
             yield from _read_segment(data, segment, log, segment is segments[-1])
         batch, expected = segment.batch, segment.number + 1
 
 
+def _passed(disk: Disk, segments: Sequence[_Segment], first: int) -> int:
+    """Return how many segments at the beginning hold nothing but blocks below height `first`.
+
+    The one behind them begins with a whole record, which shows that they were sealed, and says with which batch. When
+    anything about their heights is odd, none is passed over.
+    """
+    heights = [_first_height(disk, segment.path) for segment in segments]
+    known = [height for height in heights if height is not None]
+    if len(known) < len(heights) - 1 or heights[: len(known)] != known or sorted({*known}) != known:
+        return 0
+    passed = max(bisect.bisect_right(known, first) - 1, 0)
+    if not passed:
+        return 0
+    path = segments[passed].path
+    length = _RECORD.unpack(disk.read(path, _HEADER_BYTES, _RECORD.size))[0]
+    return passed if _parse(disk.read(path, _HEADER_BYTES, _record_bytes(length)), 0) is not None else 0
+
+
+def _first_height(disk: Disk, path: str) -> int | None:
+    """Return the height that the first record of a segment of blocks claims, if it is a block."""
+    head = disk.read(path, _HEADER_BYTES, _RECORD.size)
+    if len(head) < _RECORD.size:
+        return None
+    length, kind, height, _ = _RECORD.unpack(head)
+    return height if kind == RECORD_BLOCK and length <= RECORD_BYTES_MAX else None
+
+
 def _unbegun(disk: Disk, segment: _Segment, log: str, ledger_id: bytes) -> Finding | None:
     """Return a finding, its text empty if not even a header was begun, when a segment was reserved and never used."""
+    problem = _check_header(disk.read(segment.path, 0, _HEADER_BYTES), log, ledger_id, segment.number)
+    if not problem:
+        return None
     data = disk.read(segment.path, 0, segment.size)
-    problem = _check_header(data, log, ledger_id, segment.number)
-    if not problem or any(data[_HEADER_BYTES:]):
+    if any(data[_HEADER_BYTES:]):
         return None
     segment.begun = False
     return Finding(log, segment.path, 0, 0, "torn tail", problem if any(data) else "")

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from swarm.errors import LedgerError, Reject
 
@@ -38,8 +39,7 @@ def node_hash(left: bytes, right: bytes) -> bytes:
     return hashlib.sha256(b"\x01" + left + right).digest()
 
 
-@dataclass(frozen=True, slots=True)
-class Frontier:
+class Frontier(msgspec.Struct, frozen=True):
     """A tree of `size` leaves as the roots of its perfect subtrees, largest first: one per set bit of `size`.
 
     Raises `ValueError` when made with another number of hashes than that.
@@ -57,7 +57,7 @@ class Frontier:
         keep, carry = len(self.hashes), self.size
         while carry & 1:  # the carry of a binary counter
             keep -= 1
-            leaf = node_hash(self.hashes[keep], leaf)
+            leaf = hashlib.sha256(b"\x01" + self.hashes[keep] + leaf).digest()  # `node_hash`, without the call
             carry >>= 1
         return Frontier(self.size + 1, (*self.hashes[:keep], leaf))
 
@@ -139,42 +139,16 @@ class Tree:
 
         The hashes run from the leaf's sibling to the root's child. Raises `ValueError` if there is no such leaf.
         """
-        size = self._sized(size)
-        if not 0 <= index < size:
-            raise ValueError(f"there is no leaf {index} in a tree of {size}")
-        path: list[bytes] = []
-        start, end = 0, size
-        while end - start > 1:
-            middle = start + _split(end - start)
-            if index < middle:
-                path.append(self._range(middle, end))
-                end = middle
-            else:
-                path.append(self._range(start, middle))
-                start = middle
-        return tuple(reversed(path))
+        ranges = inclusion_ranges(index, self._sized(size))
+        return tuple(self._range(start, end) for start, end in ranges)
 
     def consistency_proof(self, old: int, new: int | None = None) -> tuple[bytes, ...]:
         """Return the proof that the first `old` leaves are a prefix of the first `new` (RFC 6962 section 2.1.2).
 
         Raises `ValueError` for sizes the tree never had, and for an empty old tree, of which there is no proof.
         """
-        new = self._sized(new)
-        if not 0 < old <= new:
-            raise ValueError(f"there is no consistency proof from {old} to {new} leaves")
-        proof: list[bytes] = []
-        start, end, whole = 0, new, True
-        while old != end:
-            middle = start + _split(end - start)
-            if old <= middle:
-                proof.append(self._range(middle, end))
-                end = middle
-            else:
-                proof.append(self._range(start, middle))
-                start, whole = middle, False
-        if not whole:  # the verifier knows the old tree's root already, but not the root of its rightmost piece
-            proof.append(self._range(start, end))
-        return tuple(reversed(proof))
+        ranges = consistency_ranges(old, self._sized(new))
+        return tuple(self._range(start, end) for start, end in ranges)
 
     def _sized(self, size: int | None) -> int:
         if size is None:
@@ -194,6 +168,49 @@ class Tree:
             roots.append(self._levels[height][start >> height])
             start += 1 << height
         return roots
+
+
+def inclusion_ranges(index: int, size: int) -> list[tuple[int, int]]:
+    """Return the ranges of leaves, [start, end), whose roots make up the audit path of a leaf, its sibling first.
+
+    Each range begins at a multiple of the largest power of two that fits it. Raises `ValueError` if there is no such
+    leaf.
+    """
+    if not 0 <= index < size:
+        raise ValueError(f"there is no leaf {index} in a tree of {size}")
+    ranges: list[tuple[int, int]] = []
+    start, end = 0, size
+    while end - start > 1:
+        middle = start + _split(end - start)
+        if index < middle:
+            ranges.append((middle, end))
+            end = middle
+        else:
+            ranges.append((start, middle))
+            start = middle
+    return ranges[::-1]
+
+
+def consistency_ranges(old: int, new: int) -> list[tuple[int, int]]:
+    """Return the ranges of leaves, [start, end), whose roots make up the proof that one tree is a prefix of another.
+
+    Raises `ValueError` for sizes between which there is none: see `Tree.consistency_proof`.
+    """
+    if not 0 < old <= new:
+        raise ValueError(f"there is no consistency proof from {old} to {new} leaves")
+    ranges: list[tuple[int, int]] = []
+    start, end, whole = 0, new, True
+    while old != end:
+        middle = start + _split(end - start)
+        if old <= middle:
+            ranges.append((middle, end))
+            end = middle
+        else:
+            ranges.append((start, middle))
+            start, whole = middle, False
+    if not whole:  # the verifier knows the old tree's root already, but not the root of its rightmost piece
+        ranges.append((start, end))
+    return ranges[::-1]
 
 
 def root(leaves: Iterable[bytes]) -> bytes:

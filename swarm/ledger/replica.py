@@ -27,6 +27,7 @@ from swarm.ledger.block import (
     Certificate,
     FinalBlock,
     Header,
+    Root,
     entries_hash,
     justify_hash,
 )
@@ -36,11 +37,14 @@ from swarm.ledger.state import (
     Placed,
     Signatures,
     State,
+    activate,
     apply_authored,
     apply_block,
     apply_derived,
+    begin_block,
     derived_leaf,
     due_commit,
+    due_epoch,
     genesis,
     make_close,
     open_authored,
@@ -107,19 +111,23 @@ class Pending:
 
 
 class Replica:
-    """See the module. `head` is the final state; `forks` holds, per author, two signed entries that contradict."""
+    """See the module. `head` is the final state; `forks` holds, per author, two signed entries that contradict.
+
+    `settled` is the state whose hash is in the header of the last final block: `head`, unless an epoch began with that.
+    """
 
     def __init__(self, signed: SignedCharter, witness: Witness) -> None:
-        self.head = genesis(signed)
+        self.head = self.settled = genesis(signed)
         self._charter = signed.charter
         self._witness = witness
         self._signatures = Signatures()
         self._states: dict[bytes, State] = {self.head.ledger_id: self.head}
-        self._pool: dict[NodeId, dict[int, Pending]] = {card.node: {} for card in signed.charter.members}
+        self._pool: dict[NodeId, dict[int, Pending]] = {seat.node: {} for seat in self.head.terms.members}
         self._certificate: tuple[Header, Certificate] | None = None
         self._fresh: list[tuple[Header, Block]] = []
         self._ahead_of: dict[bytes, tuple[State, float | None]] = {}
         self._recent: dict[NodeId, dict[int, bytes]] = {}
+        self._orphans: list[tuple[NodeId, bytes]] = []
         self.forks: dict[NodeId, tuple[bytes, bytes]] = {}
 
     def restore(self, final: FinalBlock, header: Header) -> None:
@@ -127,6 +135,24 @@ class Replica:
         self._signatures.trusting = True
         self.finalized(final, header, 0.0)
         self._signatures.trusting = False
+
+    def resume(self, state: State, header: Header) -> None:
+        """Begin at the state after the final block with this header. Raises `LedgerError` unless that is its state."""
+        if state.ledger_id != self.head.ledger_id or state.digest() != header.state_hash:
+            raise LedgerError(
+                f"couldn't start from the snapshot of block {header.height}: it is not the state that block names",
+                hint="remove the file ledger/snapshot; it is made again from the blocks",
+            )
+        self._pool = {seat.node: {} for seat in state.terms.members}
+        self._move(state, header, 0.0)
+
+    def recall(self, final: FinalBlock, header: Header) -> None:
+        """Remember a final block that the state holds already."""
+        for leaf in final.block.leaves:
+            self._settle(leaf)
+        if final.certificate and not final.cover:
+            self._certificate = (header, final.certificate[0])
+        self._fresh.append((header, final.block))
 
     # --- entries ------------------------------------------------------------------------------------------------
 
@@ -171,8 +197,8 @@ class Replica:
 
     def pending(self, state: State) -> Iterator[Pending]:
         """Yield, in member order, the entries that continue the feeds of `state`."""
-        for card in self._charter.members:
-            feed, head = self._pool[card.node], state.heads[card.node]
+        for seat in self.head.terms.members:
+            feed, head = self._pool[seat.node], state.heads[seat.node]
             seq, prev = head.seq, head.prev
             while (found := feed.get(seq)) is not None and found.entry.prev == prev:
                 yield found
@@ -180,7 +206,7 @@ class Replica:
 
     def feed_heads(self) -> tuple[tuple[bytes, int], ...]:
         """Return, per member, the next sequence number this replica lacks, final and pending entries together."""
-        return tuple((bytes(card.node), self.next_entry(card.node).seq) for card in self._charter.members)
+        return tuple((bytes(seat.node), self.next_entry(seat.node).seq) for seat in self.head.terms.members)
 
     def entries_from(self, author: NodeId, seq: int) -> list[bytes]:
         """Return the pending leaves of an author from `seq` on, while they continue."""
@@ -199,6 +225,17 @@ class Replica:
             seq, prev = seq + 1, found.authored.id
         return _Next(seq, prev)
 
+    def own(self, author: NodeId) -> list[Pending]:
+        """Return the entries of one member that wait to be ordered, in order."""
+        if author not in self._pool:
+            return []
+        return [pending for pending in self.pending(self.head) if pending.entry.author == author]
+
+    def take_orphans(self, author: NodeId) -> list[bytes]:
+        """Return the leaves of a member that a change of terms has made void since the last call; forget the rest."""
+        orphans, self._orphans = self._orphans, []
+        return [leaf for who, leaf in orphans if who == author]
+
     def bodies(self, kind: type[msgspec.Struct]) -> Iterator[tuple[NodeId, msgspec.Struct]]:
         """Yield the pending bodies of one type, in member order."""
         for pending in self.pending(self.head):
@@ -215,15 +252,15 @@ class Replica:
     def wants_block(self, parent: bytes, now: float) -> bool:
         """Whether there is enough to say on top of `parent` to spend a block on it now."""
         state = self._states.get(parent)
-        if state is None:
-            return False
+        if state is None or state.coming is not None:
+            return False  # An epoch's last block needs its own votes, or an empty one on top, and nothing else.
         state, oldest = self._ahead(parent, state)
-        if self._ready(state, now, int(now * 1000)) is not None:
+        if self._ready(state, now, int(now * 1000)) is not None or due_epoch(state) is not None:
             return True
         if oldest is None:
             return False
-        if state.close is not None and len(state.attests) >= self._charter.quorum:
-            waiting = [c.node for c in self._charter.members if c.node not in state.attests]
+        if state.close is not None and len(state.attests) >= state.terms.quorum:
+            waiting = [seat.node for seat in state.terms.members if seat.node not in state.attests]
             settled = all(self._witness.silent(node, now) for node in waiting)
             return settled or now >= oldest + ATTEST_GATHER_S  # the very sum that `next_wake` names
         return now >= oldest + GATHER_S
@@ -237,31 +274,28 @@ class Replica:
         return min((end for end in ends if end > now), default=None)
 
     def build(
-        self, parent: Header | None, parent_hash: bytes, view: int, justify: tuple[Certificate, ...], now: float
+        self, parent: bytes, parent_view: int, view: int, justify: tuple[Certificate, ...], now: float
     ) -> tuple[Header, tuple[bytes, ...]] | None:
-        """Return the next block on top of `parent_hash`, or None when the parent's state is not known."""
-        before = self._states.get(parent_hash)
+        """Return the next block on top of `parent`, or None when the parent's state is not known."""
+        before = self._states.get(parent)
         if before is None:
             return None
         time_ms = max(int(now * 1000), before.time_ms + 1)
+        epoch = self.head.terms.epoch
         leaves: list[bytes] = []
-        state = self._record_certificate(before, time_ms, leaves)
-        state = self._order_entries(state, leaves)
-        commit = due_commit(state)
-        if commit is not None:
-            leaves.append(derived_leaf(state, e.ROUND_COMMIT, commit, time_ms))
-            state = apply_derived(state, e.ROUND_COMMIT, commit, time_ms)
-        close = self._ready(state, now, time_ms)
-        if close is not None:
-            leaves.append(derived_leaf(state, e.ROUND_CLOSE, close, time_ms))
-            state = apply_derived(state, e.ROUND_CLOSE, close, time_ms)
-        state = replace(state, height=before.height + 1, time_ms=time_ms)
+        if before.coming is not None:
+            # The epoch's last block is not final yet: an empty one on top of it helps it there.
+            state = replace(before, time_ms=time_ms)
+        else:
+            root = Root(parent, parent_view, before.height)
+            state = self._fill(begin_block(before, epoch, time_ms, root), leaves, now)
+        state = replace(state, height=before.height + 1)
         header = Header(
-            epoch=0 if parent is None else parent.epoch,
+            epoch=epoch,
             view=view,
             height=state.height,
-            parent_hash=parent_hash,
-            parent_view=0 if parent is None else parent.view,
+            parent_hash=parent,
+            parent_view=parent_view,
             time_ms=time_ms,
             first_index=before.size,
             count=len(leaves),
@@ -276,7 +310,12 @@ class Replica:
 
     def suspects(self, member: int, now: float) -> bool:
         """Whether to expect no proposal of a member."""
-        return self._witness.absent(self._charter.members[member].node, now)
+        return self._witness.absent(self.head.terms.members[member].node, now)
+
+    def ends_epoch(self, block: bytes) -> bool:
+        """Whether a block holds the entry of the next epoch."""
+        state = self._states.get(block)
+        return state is not None and (state.coming is not None or block == state.root.hash)
 
     def observe(self, block: Block, header: Header) -> None:
         """Learn the state after a block that others may extend. A block that breaks the rules has none."""
@@ -298,7 +337,6 @@ class Replica:
 
     def finalized(self, final: FinalBlock, header: Header, now: float) -> None:
         """Move the final state forward. Raises `LedgerError` if a certified block breaks the rules."""
-        del now
         state = self._states.get(header.hash)
         if state is None:
             try:
@@ -308,17 +346,50 @@ class Replica:
                     f"couldn't follow the ledger past height {self.head.height}: {reason.message}",
                     hint="too many members have lied, or this software differs from theirs; keep the evidence",
                 ) from None
-        self.head = state
-        self._states = {h: s for h, s in self._states.items() if s.height > state.height}
-        self._states[header.hash] = state
-        self._ahead_of.clear()
-        for leaf in final.block.leaves:
-            self._settle(leaf)
-        if final.certificate:
-            self._certificate = (header, final.certificate[0])
-        self._fresh.append((header, final.block))
+        self._move(state, header, now)
+        self.recall(final, header)
 
     # --- parts --------------------------------------------------------------------------------------------------
+
+    def _move(self, state: State, header: Header, now: float) -> None:
+        """Make the state after a final block the final state, and begin an epoch if it ends one."""
+        self.head = self.settled = state
+        self._states = {h: s for h, s in self._states.items() if s.height > state.height}
+        if state.coming is not None:
+            self._begin_epoch(activate(state, Root(header.hash, header.view, header.height)), now)
+        self._states[header.hash] = self.head
+        self._ahead_of.clear()
+
+    def _begin_epoch(self, state: State, now: float) -> None:
+        """Let the new terms take effect, and keep of what waits to be ordered only what stands under them."""
+        self.head = state
+        self._states = {}
+        waiting, self._pool = self._pool, {seat.node: {} for seat in state.terms.members}
+        for author, feed in waiting.items():
+            for _, pending in sorted(feed.items()):
+                try:
+                    self.admit(pending.leaf, now)
+                except Reject:
+                    self._orphans.append((author, pending.leaf))
+
+    def _fill(self, state: State, leaves: list[bytes], now: float) -> State:
+        """Append to a block what there is to say, in its order, and return the state after it."""
+        time_ms = state.time_ms
+        state = self._record_certificate(state, time_ms, leaves)
+        state = self._order_entries(state, leaves)
+        commit = due_commit(state)
+        if commit is not None:
+            leaves.append(derived_leaf(state, e.ROUND_COMMIT, commit, time_ms))
+            state = apply_derived(state, e.ROUND_COMMIT, commit, time_ms)
+        close = self._ready(state, now, time_ms)
+        if close is not None:
+            leaves.append(derived_leaf(state, e.ROUND_CLOSE, close, time_ms))
+            state = apply_derived(state, e.ROUND_CLOSE, close, time_ms)
+        due = due_epoch(state)
+        if due is not None:
+            leaves.append(derived_leaf(state, e.EPOCH, due[0], time_ms))
+            state = apply_derived(state, e.EPOCH, due[0], time_ms)
+        return state
 
     def _settle(self, leaf: bytes) -> None:
         """An entry is final: it no longer waits, and whatever else its author signed for its place is a fork."""
@@ -326,7 +397,7 @@ class Replica:
         if entry.author == e.NO_AUTHOR:
             return
         author = NodeId(entry.author)
-        waiting = self._pool[author].pop(entry.seq, None)
+        waiting = self._pool.get(author, {}).pop(entry.seq, None)
         if waiting is not None and waiting.authored.id != entry.id:
             self.forks.setdefault(author, (waiting.leaf, leaf))
         recent = self._recent.setdefault(author, {})
@@ -341,7 +412,7 @@ class Replica:
             if before is None:
                 raise Reject(f"couldn't accept block {header.height}: the block it extends is not acceptable")
             state = apply_block(before, header, block.leaves, self._signatures)
-            self._check_recorded(block)
+            self._check_recorded(block, before)
             self._states[header.hash] = state
         return state
 
@@ -392,7 +463,7 @@ class Replica:
             return None
         included: list[Placed] = []
         rejected: dict[int, int] = {}
-        for card in self._charter.members:
+        for card in state.terms.members:
             placed = state.contributions.get((state.round, card.node))
             verdict = None if placed is None else self._weigh(state, placed)
             if placed is not None and verdict == 0:
@@ -403,7 +474,7 @@ class Replica:
                 return None
             elif placed is not None:
                 rejected[placed.index] = e.UNAVAILABLE
-        if len(included) < self._charter.round.min_contributions:
+        if len(included) < state.terms.round.min_contributions:
             return None
         return make_close(state, included, rejected)
 
@@ -418,7 +489,7 @@ class Replica:
 
     def _given_up(self, state: State, node: NodeId, placed: Placed | None, now: float, time_ms: int) -> bool:
         """Whether a round may close without this member."""
-        if time_ms >= state.opened_ms + self._charter.round.deadline_ms:
+        if time_ms >= state.opened_ms + state.terms.round.deadline_ms:
             return True
         if placed is not None and self._witness.moving(Digest(placed.body.update_digest), now):
             return False
@@ -430,7 +501,7 @@ class Replica:
         included: Mapping[int, int] = dict(state.close.body.included)
         rejected: Mapping[int, int] = dict(state.close.body.rejected)
         opened = replace(state, close=None)
-        for card in self._charter.members:
+        for card in state.terms.members:
             placed = state.contributions.get((state.round, card.node))
             reason = None if placed is None else rejected.get(placed.index)
             if placed is not None and placed.index in included:
@@ -466,15 +537,17 @@ class Replica:
             for body in bodies
         )
 
-    def _check_recorded(self, block: Block) -> None:
+    def _check_recorded(self, block: Block, before: State) -> None:
         """Check the signatures of a certificate that a block puts on record."""
         for leaf in block.leaves[:1]:
             entry = e.decode_entry(leaf)
             if entry.kind == e.BLOCK_CERT:
                 body = codec.decode(entry.body, e.BlockCert, limit=e.ENTRY_BYTES_MAX)
                 certificate = codec.decode(body.certificate, Certificate, limit=e.ENTRY_BYTES_MAX)
-                keys = [card.vote_key for card in self._charter.members]
-                certificate.check(self.head.ledger_id, keys, self._charter.quorum)
+                terms = before.terms_of(certificate.epoch)
+                if terms is None:
+                    raise Reject("couldn't accept a certificate on record: its epoch is long past")
+                certificate.check(self.head.ledger_id, terms.vote_keys, terms.quorum)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,13 +5,15 @@ for byte, and an auditor can recompute every derived entry. Soft questions, whic
 update? has that site gone silent?), are not asked here: see `swarm.ledger.replica`.
 
 The order inside a block is fixed: at most one `block_cert`, then authored entries, then `round_commit` when it is due,
-then `round_close` when the proposer found the round ready. A commit is not a choice: the block in which the quorum of
-equal attests is reached must hold it.
+then `round_close` when the proposer found the round ready, then `epoch` when a motion is carried. Commit and epoch are
+not a choice: the block in which the quorum of equal attests, or of votes, is reached must hold it.
+
+An epoch's last block is the one that holds the entry of the next. The next epoch's blocks extend it and are judged by
+the new members' keys; until it is final, only empty blocks of its own epoch may, which never become part of the ledger.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -19,37 +21,43 @@ from typing import Any, TypeAlias
 import msgspec
 from msgspec.structs import replace
 
-from swarm import codec
+from swarm import codec, identity
 from swarm.charter import SignedCharter
 from swarm.errors import Reject
 from swarm.ledger import entry as e
-from swarm.ledger.block import FINALIZE, Certificate, Header
+from swarm.ledger import snapshot
+from swarm.ledger.block import FINALIZE, Certificate, Header, Root
 from swarm.ledger.evidence import judge
 from swarm.ledger.merkle import Frontier, leaf_hash
+from swarm.ledger.motions import Motion, carried, moved, open_at, open_change, voted
 from swarm.machine import NodeId
 from swarm.mixing.average import integer_weights
+from swarm.terms import Terms, founding
 
 ROUNDS_AHEAD = 1
 """Contributions are kept for the open round and the next: training may be one round ahead of finality, no more."""
 
-_PLACE = {e.BLOCK_CERT: 0, e.ROUND_COMMIT: 2, e.ROUND_CLOSE: 3}
+PAST_TERMS_MAX = 4
+"""Epochs before the one at hand whose members can still be shown to have contradicted themselves."""
+
+_PLACE = {e.BLOCK_CERT: 0, e.ROUND_COMMIT: 2, e.ROUND_CLOSE: 3, e.EPOCH: 4}
 """Where a kind stands in a block; authored kinds stand at 1."""
 
+
+Derived: TypeAlias = e.RoundCommit | e.RoundClose | e.BlockCert | e.Epoch
 
 Noted: TypeAlias = tuple[int, e.Entry, msgspec.Struct]
 """An entry as applied: its index in the log, its envelope, its body."""
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
+class Head(msgspec.Struct, frozen=True):
     """The end of one feed in the log: the next sequence number and the id of the last entry."""
 
     seq: int
     prev: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Authored:
+class Authored(msgspec.Struct, frozen=True):
     """A member's entry whose signature has been checked, with what was computed on the way."""
 
     entry: e.Entry
@@ -91,6 +99,9 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
 
     `opened_ms` is the block time at which the open round could begin. `certified` is the highest block height whose
     finalize certificate is itself in the log. `accused` has, by culprit and rule, the first entry that proves it.
+    `terms` are those of the epoch at hand; `coming` those of the next, once its entry is in the log; `past` the last
+    few before; `root` is the block on which the epoch at hand began. `heads` keeps the feeds of former members, who may
+    come back.
     """
 
     signed: SignedCharter
@@ -106,7 +117,12 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     close: Closed | None
     attests: Mapping[NodeId, tuple[bytes, int]]
     certified: int
+    terms: Terms
+    root: Root
     accused: Mapping[tuple[NodeId, int], int] = {}
+    motions: tuple[Motion, ...] = ()
+    coming: Terms | None = None
+    past: tuple[Terms, ...] = ()
 
     @property
     def round(self) -> int:
@@ -116,34 +132,24 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def complete(self) -> bool:
         """Whether every round of the charter is committed."""
-        return self.committed.round >= self.signed.charter.round.rounds
+        return self.committed.round >= self.terms.round.rounds
 
     @property
     def size(self) -> int:
         """Entries in the log so far."""
         return self.frontier.size
 
+    def terms_of(self, epoch: int) -> Terms | None:
+        """Return the terms of an epoch, if it is the one at hand or one of the last few."""
+        return next((terms for terms in (self.terms, *self.past) if terms.epoch == epoch), None)
+
+    def encode(self) -> bytes:
+        """Return the canonical bytes of all of it but the charter: a snapshot, see `swarm.ledger.snapshot`."""
+        return snapshot.encode(self)
+
     def digest(self) -> bytes:
-        """SHA-256 over the parts that decide what may follow; part of every header (invariant I3)."""
-        nodes = [card.node for card in self.signed.charter.members]
-        close = () if self.close is None else (self.close.index, self.close.body)
-        fields = (
-            self.ledger_id,
-            self.height,
-            self.frontier.root(),
-            self.opened_ms,
-            (self.committed.round, self.committed.model, self.committed.model_bytes),
-            tuple((self.heads[node].seq, self.heads[node].prev) for node in nodes),
-            tuple(sorted((r, node, placed.index) for (r, node), placed in self.contributions.items())),
-            self.late,
-            close,
-            tuple(sorted((node, *attest) for node, attest in self.attests.items())),
-            self.certified,
-        )
-        if self.accused:
-            accused = tuple(sorted((node, rule, index) for (node, rule), index in self.accused.items()))
-            fields = (*fields, accused)  # type: ignore[assignment]
-        return hashlib.sha256(b"swarm-ledger/state/v1\0" + codec.encode(fields)).digest()
+        """SHA-256 over the canonical bytes; part of every header (invariant I3)."""
+        return snapshot.digest(snapshot.encode(self))
 
 
 class Signatures:
@@ -163,13 +169,20 @@ class Signatures:
         """Raise `Reject` unless `entry`, decoded from `leaf`, is signed by its author."""
         if self.trusting:
             return
-        name = leaf_hash(leaf)
+        name = leaf_hash(leaf) + id_key  # What a member's old key signed is not signed by its new one.
         if name in self._seen:
             return
         e.verify_entry(entry, id_key, ledger_id)
         if len(self._seen) >= self.REMEMBERED_MAX:
             del self._seen[next(iter(self._seen))]
         self._seen[name] = None
+
+    def conclude(self) -> None:
+        """Raise `Reject` unless every signature holds whose check was put off. Here none is."""
+
+    def check(self, public_key: bytes, message: bytes, signature: bytes) -> bool:
+        """Whether a vote's signature holds. An auditor may put it off: see `swarm.ledger.audit`."""
+        return identity.verify(public_key, message, signature)
 
 
 def genesis(signed: SignedCharter) -> State:
@@ -178,6 +191,8 @@ def genesis(signed: SignedCharter) -> State:
     leaf = signed.genesis().encode()
     ledger_id = signed.ledger_id
     return State(
+        terms=founding(charter),
+        root=Root(ledger_id, 0, 0),
         signed=signed,
         ledger_id=ledger_id,
         height=0,
@@ -214,19 +229,28 @@ def decode_body(entry: e.Entry) -> msgspec.Struct:
             return evaluation
         case e.EVIDENCE:
             return codec.decode(entry.body, e.Evidence, limit=e.ENTRY_BYTES_MAX)
+        case e.MEMBER_PROPOSAL:
+            proposal = codec.decode(entry.body, e.MemberProposal, limit=e.ENTRY_BYTES_MAX)
+            open_change(proposal)
+            return proposal
+        case e.MEMBER_VOTE:
+            vote = codec.decode(entry.body, e.MemberVote, limit=e.ENTRY_BYTES_MAX)
+            if len(vote.proposal) != 32:
+                raise Reject("couldn't accept a vote on a proposal: it names none")
+            return vote
         case _:
             raise Reject(f"couldn't accept an entry: nobody may write a {e.KIND_NAMES[entry.kind]} here")
 
 
 def open_authored(state: State, entry: e.Entry, leaf: bytes, signatures: Signatures) -> Authored:
     """Authenticate an entry decoded from `leaf`. Raises `Reject`. Says nothing about its place in its feed."""
-    index = state.signed.charter.index(NodeId(entry.author))
+    index = state.terms.index(NodeId(entry.author))
     if index is None:
         raise Reject(f"couldn't accept an entry: its author {entry.author.hex()[:8]} is not a member")
     body = decode_body(entry)
-    signatures.verify(leaf, entry, state.signed.charter.members[index].id_key, state.ledger_id)
+    signatures.verify(leaf, entry, state.terms.members[index].id_key, state.ledger_id)
     if isinstance(body, e.Evidence) and not signatures.trusting:
-        judge(body, state.signed)
+        judge(body, state.ledger_id, (state.terms, *state.past))
     return Authored(entry, entry.id, leaf, leaf_hash(leaf), body)
 
 
@@ -249,6 +273,21 @@ def apply_authored(state: State, authored: Authored) -> State:
             noted = _note_attest(state, author, authored.body)
         case e.Evidence():
             noted = _note_evidence(state, authored.body)
+        case e.MemberProposal():
+            noted = {
+                "motions": moved(
+                    state.motions,
+                    authored.body,
+                    author=author,
+                    index=state.size,
+                    entry_id=authored.id,
+                    time_ms=state.time_ms,
+                    ledger_id=state.ledger_id,
+                    terms=state.terms,
+                )
+            }
+        case e.MemberVote():
+            noted = {"motions": voted(state.motions, authored.body, author)}
         case _:
             noted = {}
     return replace(state, frontier=frontier, heads=heads, **noted)
@@ -261,8 +300,7 @@ def due_commit(state: State) -> e.RoundCommit | None:
     counts: dict[tuple[bytes, int], int] = {}
     for attest in state.attests.values():
         counts[attest] = counts.get(attest, 0) + 1
-    charter = state.signed.charter
-    agreed = next((attest for attest, count in counts.items() if count >= charter.quorum), None)
+    agreed = next((attest for attest, count in counts.items() if count >= state.terms.quorum), None)
     if agreed is None:
         return None
     model, model_bytes = agreed
@@ -282,11 +320,11 @@ def due_commit(state: State) -> e.RoundCommit | None:
 
 def make_close(state: State, included: Sequence[Placed], rejected: Mapping[int, int]) -> e.RoundClose:
     """Return the close of the open round with these contributions; weights follow from the charter."""
-    charter = state.signed.charter
-    ordered = sorted(included, key=lambda placed: charter.index(placed.author) or 0)
-    weights = integer_weights([p.body.samples for p in ordered], cap_ppm=charter.round.weight_cap_ppm)
+    terms = state.terms
+    ordered = sorted(included, key=lambda placed: terms.index(placed.author) or 0)
+    weights = integer_weights([p.body.samples for p in ordered], cap_ppm=terms.round.weight_cap_ppm)
     heard = {node for (r, node) in state.contributions if r == state.round}
-    missing = tuple(card.node for card in charter.members if card.node not in heard)
+    missing = tuple(seat.node for seat in terms.members if seat.node not in heard)
     pairs = tuple((p.index, weight) for p, weight in zip(ordered, weights, strict=True))
     return e.RoundClose(state.round, 1, pairs, missing, tuple(sorted(rejected.items())))
 
@@ -305,8 +343,9 @@ def check_close(state: State, close: e.RoundClose) -> tuple[Placed, ...]:
         raise Reject(f"{named}: a reason it gives is unknown")
     if sorted([*indices, *(index for index, _ in close.rejected)]) != sorted(by_index):
         raise Reject(f"{named}: it does not account for every contribution")
-    if len(indices) < charter.round.min_contributions:
-        raise Reject(f"{named}: {len(indices)} contributions, the charter asks for {charter.round.min_contributions}")
+    fewest = state.terms.round.min_contributions
+    if len(indices) < fewest:
+        raise Reject(f"{named}: {len(indices)} contributions, the charter asks for {fewest}")
     terms = tuple(by_index[index] for index in indices)
     if any(placed.body.update_bytes != charter.model_bytes for placed in terms):
         raise Reject(f"{named}: it includes an update of another size than the model's")
@@ -319,12 +358,55 @@ def check_close(state: State, close: e.RoundClose) -> tuple[Placed, ...]:
     return terms
 
 
-def apply_derived(state: State, kind: int, body: e.RoundCommit | e.RoundClose | e.BlockCert, time_ms: int) -> State:
+def due_epoch(state: State) -> tuple[e.Epoch, Terms] | None:
+    """Return the entry that begins the next epoch, and its terms, if the log now demands it."""
+    found = None if state.coming is not None else carried(state.motions, state.terms, state.signed.charter)
+    if found is None:
+        return None
+    motion, terms = found
+    yes, no = (motion.said(state.terms, word) for word in (True, False))
+    return e.Epoch(terms.epoch, motion.index, yes, no, terms.digest), terms
+
+
+def begin_block(state: State, epoch: int, time_ms: int, parent: Root) -> State:
+    """Return the state as a block of this epoch and time on this parent finds it. Raises `Reject` if none may follow.
+
+    `parent` is used if the block is the first of its epoch.
+    """
+    if epoch != state.terms.epoch:
+        if state.coming is None or epoch != state.coming.epoch:
+            raise Reject(f"couldn't accept block {state.height + 1}: it is of epoch {epoch}, not {state.terms.epoch}")
+        state = activate(state, parent)
+    return replace(state, time_ms=time_ms, motions=open_at(state.motions, time_ms))
+
+
+def activate(state: State, root: Root) -> State:
+    """Let the terms that were voted for take effect: what former members had under way does not count any more.
+
+    `root` is the last block of the epoch before.
+    """
+    terms = state.coming
+    assert terms is not None, "somebody has looked"
+    gone = {seat.node for seat in state.terms.members if terms.index(seat.node) is None}
+    heads = {**{seat.node: Head(0, state.ledger_id) for seat in terms.members}, **state.heads}
+    return replace(
+        state,
+        terms=terms,
+        root=root,
+        coming=None,
+        past=(state.terms, *state.past)[:PAST_TERMS_MAX],
+        heads=heads,
+        contributions={k: v for k, v in state.contributions.items() if k[1] not in gone},
+        attests={k: v for k, v in state.attests.items() if k not in gone},
+    )
+
+
+def apply_derived(state: State, kind: int, body: Derived, time_ms: int) -> State:
     """Append a derived entry that has been checked."""
     return _append_derived(state, derived_leaf(state, kind, body, time_ms), body, time_ms)
 
 
-def _append_derived(state: State, leaf: bytes, body: e.RoundCommit | e.RoundClose | e.BlockCert, time_ms: int) -> State:
+def _append_derived(state: State, leaf: bytes, body: Derived, time_ms: int) -> State:
     index, frontier = state.size, state.frontier.append(leaf_hash(leaf))
     match body:
         case e.RoundCommit():
@@ -342,6 +424,11 @@ def _append_derived(state: State, leaf: bytes, body: e.RoundCommit | e.RoundClos
             return replace(state, frontier=frontier, close=Closed(index, body, check_close(state, body)))
         case e.BlockCert():
             return replace(state, frontier=frontier, certified=Header.decode(body.header).height)
+        case e.Epoch():
+            due = due_epoch(state)
+            assert due is not None, "somebody has looked"
+            rest = tuple(motion for motion in state.motions if motion.index != body.proposal)
+            return replace(state, frontier=frontier, coming=due[1], motions=rest)
 
 
 def derived_leaf(state: State, kind: int, body: msgspec.Struct, time_ms: int) -> bytes:
@@ -364,7 +451,10 @@ def apply_block(
     """
     if header.height != state.height + 1 or header.first_index != state.size or header.time_ms <= state.time_ms:
         raise Reject(f"couldn't accept block {header.height}: its height, first entry or time does not follow")
-    before = state
+    if header.epoch == state.terms.epoch and state.coming is not None:
+        return _apply_empty(state, header, leaves)
+    parent = Root(header.parent_hash, header.parent_view, state.height)
+    before, state = state, begin_block(state, header.epoch, header.time_ms, parent)
     phase = 0  # the place reached; 1 as soon as a certificate or an authored entry has been seen
     for leaf in leaves:
         entry = e.decode_entry(leaf)
@@ -378,12 +468,27 @@ def apply_block(
             noted.append((index, entry, body))
     if due_commit(state) is not None:
         raise Reject(f"couldn't accept block {header.height}: it leaves out the commit of round {state.round}")
-    state = replace(state, height=header.height, time_ms=header.time_ms)
+    if due_epoch(state) is not None:
+        raise Reject(f"couldn't accept block {header.height}: it leaves out the epoch that was voted for")
+    state = replace(state, height=header.height)
+    _check_outcome(state, header, before)
+    return state
+
+
+def _apply_empty(state: State, header: Header, leaves: Sequence[bytes]) -> State:
+    """Return the state after a block that only helps the last one of its epoch to become final."""
+    if leaves:
+        raise Reject(f"couldn't accept block {header.height}: its epoch has ended, it must be empty")
+    before, state = state, replace(state, height=header.height, time_ms=header.time_ms)
+    _check_outcome(state, header, before)
+    return state
+
+
+def _check_outcome(state: State, header: Header, before: State) -> None:
     if header.size != state.size or header.root != state.frontier.root():
         raise Reject(f"couldn't accept block {header.height}: its tree is not the tree of its entries")
     if header.state_hash != state.digest():
         raise Reject(f"couldn't accept block {header.height}: its state is not what follows from block {before.height}")
-    return state
 
 
 def _apply_leaf(
@@ -398,9 +503,14 @@ def _apply_leaf(
             if commit is None or derived_leaf(state, entry.kind, commit, header.time_ms) != leaf:
                 raise Reject(f"couldn't accept the commit of round {state.round}: it does not follow from the attests")
             return _append_derived(state, leaf, commit, header.time_ms), commit
+        case e.EPOCH:
+            due = due_epoch(state)
+            if due is None or derived_leaf(state, entry.kind, due[0], header.time_ms) != leaf:
+                raise Reject(f"couldn't accept an epoch in block {header.height}: it does not follow from the votes")
+            return _append_derived(state, leaf, due[0], header.time_ms), due[0]
         case e.ROUND_CLOSE:
             close = codec.decode(entry.body, e.RoundClose, limit=e.ENTRY_BYTES_MAX)
-            if due_commit(state) is not None or derived_leaf(state, entry.kind, close, header.time_ms) != leaf:
+            if due_commit(state) is not None or not e.is_derived(entry, state.ledger_id, state.size, header.time_ms):
                 raise Reject(f"couldn't accept the close of round {close.round}: it is not in its derived form")
             return _append_derived(state, leaf, close, header.time_ms), close
         case _:
@@ -414,7 +524,7 @@ def _apply_cert(state: State, entry: e.Entry, leaf: bytes, header: Header) -> tu
     certified = Header.decode(body.header)
     if not state.certified < certified.height < header.height:
         raise Reject(f"couldn't accept block {header.height}: it records a certificate out of order")
-    if derived_leaf(state, e.BLOCK_CERT, body, header.time_ms) != leaf:
+    if not e.is_derived(entry, state.ledger_id, state.size, header.time_ms):
         raise Reject(f"couldn't accept block {header.height}: its certificate entry is not in its derived form")
     certificate = codec.decode(body.certificate, Certificate, limit=e.ENTRY_BYTES_MAX)
     if certificate.kind != FINALIZE or certificate.block != certified.hash:
@@ -451,8 +561,7 @@ def _note_evidence(state: State, body: e.Evidence) -> dict[str, Any]:
 
 
 def _check_contribution(body: e.Contribution) -> None:
-    digests = (body.base_digest, body.update_digest, body.code_digest, body.data_digest)
-    if any(len(digest) != 32 for digest in digests):
+    if not (len(body.base_digest) == len(body.update_digest) == len(body.code_digest) == len(body.data_digest) == 32):
         raise Reject("couldn't accept a contribution: a digest in it is not 32 bytes long")
     if body.round < 1 or body.attempt < 1 or body.base_height < 0 or not 1 <= body.samples < 2**40:
         raise Reject("couldn't accept a contribution: round, attempt, height or sample count out of range")
@@ -461,5 +570,5 @@ def _check_contribution(body: e.Contribution) -> None:
 
 def _check_metrics(metrics: tuple[tuple[int, int], ...]) -> None:
     names = [name for name, _ in metrics]
-    if len(metrics) > e.METRICS_MAX or sorted({*names}) != names or any(name < 0 for name in names):
+    if len(names) > e.METRICS_MAX or sorted({*names}) != names or (names and names[0] < 0):
         raise Reject("couldn't accept an entry: its metrics are too many, repeated or out of order")

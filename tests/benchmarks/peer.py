@@ -25,7 +25,7 @@ from gossip.zeromq import Transport
 from node.bulk import BulkWorker
 from node.clock import Clock
 from node.core import Node
-from node.runtime import Ports, Runtime, addresses, seeded
+from node.runtime import Ports, Runtime, seeded
 from node.site import Site
 from node.storage import BlobStore, RealDisk
 from node.trainer import Described, EvaluateDone, TrainDone, TrainerEvent
@@ -126,7 +126,7 @@ def main() -> int:
         secret_key=identity.curve_secret,
         public_key=identity.curve_public,
         listen=settings.site.listen or None,
-        peers=addresses(signed.charter, identity.node),
+        peers=[],
         clock=clock.now,
         rng=seeded(identity.node),
     )
@@ -166,7 +166,10 @@ def main() -> int:
         linger_s=20.0,
         layout_digest=signed.charter.task.layout,
         layout_path=site.run / "layout",
+        public=site.ledger,
         finished=lambda: None,
+        curve_key=identity.curve_public,
+        keys=site,
     )
     emit("begin", rss_kib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
     blobs, partial = store.listing()

@@ -204,7 +204,7 @@ def flood(swarm: Swarm, origin: int, news: m.Message) -> tuple[dict[int, int], i
         sender, send = post.popleft()
         receiver = index[send.to]
         received[receiver] = received.get(receiver, 0) + 1
-        onward = sends(engines[receiver].relay(send.frame, origin, swarm.identities[sender].node))
+        onward = sends(engines[receiver].relay(send.frame, swarm.identities[origin].node, swarm.identities[sender].node))
         relayed += len(onward)
         assert relayed < 100, "news goes round for ever"
         post += [(receiver, copy) for copy in onward]
@@ -239,18 +239,18 @@ def test_news_is_passed_on_once_however_often_it_comes() -> None:
     here, _ = engine(swarm, 1)
     frame = wire.encode(m.EntryMessage(b"news"))
     nodes = [who.node for who in swarm.identities]
-    assert [send.to for send in sends(here.relay(frame, 0, nodes[0]))] == [nodes[2]]
-    assert here.relay(frame, 0, nodes[0]) == []
-    assert here.relay(frame, 0, nodes[2]) == []
+    assert [send.to for send in sends(here.relay(frame, nodes[0], nodes[0]))] == [nodes[2]]
+    assert here.relay(frame, nodes[0], nodes[0]) == []
+    assert here.relay(frame, nodes[0], nodes[2]) == []
     other = wire.encode(m.EntryMessage(b"other news"))
-    assert len(here.relay(other, 0, nodes[0])) == 1
+    assert len(here.relay(other, nodes[0], nodes[0])) == 1
 
 
 def test_news_is_not_sent_back_to_who_brought_it() -> None:
     # Member 1 hears of member 4's entry from member 2, who is the only one it could pass it on to.
     swarm = make_swarm(5, edges=RING)
     here, _ = engine(swarm, 1)
-    assert here.relay(wire.encode(m.EntryMessage(b"news")), 4, swarm.identities[2].node) == []
+    assert here.relay(wire.encode(m.EntryMessage(b"news")), swarm.identities[4].node, swarm.identities[2].node) == []
 
 
 def test_a_neighbour_that_has_not_introduced_itself_is_told_nothing() -> None:
@@ -259,7 +259,7 @@ def test_a_neighbour_that_has_not_introduced_itself_is_told_nothing() -> None:
     nodes = [who.node for who in swarm.identities]
     peers.members[nodes[2]].welcome = False
     assert [send.to for send in sends(here.broadcast(m.EntryMessage(b"a")))] == [nodes[0]]
-    assert here.relay(wire.encode(m.EntryMessage(b"b")), 0, nodes[0]) == []
+    assert here.relay(wire.encode(m.EntryMessage(b"b")), nodes[0], nodes[0]) == []
 
 
 def test_memory_of_what_was_passed_on_is_bounded_and_forgets_the_oldest() -> None:
@@ -268,9 +268,9 @@ def test_memory_of_what_was_passed_on_is_bounded_and_forgets_the_oldest() -> Non
     origin = swarm.identities[0].node
     frames = [wire.encode(m.GetBlocks(i)) for i in range(SEEN_MAX + 1)]
     for frame in frames:
-        assert len(here.relay(frame, 0, origin)) == 1
-    assert here.relay(frames[1], 0, origin) == []
-    assert len(here.relay(frames[0], 0, origin)) == 1
+        assert len(here.relay(frame, origin, origin)) == 1
+    assert here.relay(frames[1], origin, origin) == []
+    assert len(here.relay(frames[0], origin, origin)) == 1
 
 
 # --- pace -----------------------------------------------------------------------------------------------------------

@@ -15,6 +15,8 @@ from swarm import codec
 from swarm.errors import Reject
 from swarm.ledger.block import NOTARIZE, Block, Certificate, FinalBlock, Header, Vote
 from swarm.ledger.consensus import Status
+from swarm.ledger.cosign import Cosignature
+from tests.builders import make_swarm
 
 H = bytes(range(32))
 VOTE = Vote(0, 5, NOTARIZE, H, 3, bytes(64))
@@ -40,6 +42,9 @@ EXAMPLES: tuple[m.Message, ...] = (
     m.Want(H, 1 << 20, 1 << 18),
     m.ChunkHeader(H, 1 << 20),
     m.Missing(H),
+    m.Cosign(Cosignature(41, H, 1_700_000_000, H, bytes(64))),
+    m.Knock(make_swarm(1).charter.members[0]),
+    m.KnockAnswer("voting", "2 of 3 members needed have said yes, 0 no"),
 )
 
 # The largest frame of each kind in bytes, without the two bytes that say version and kind: written down once more here,
@@ -62,6 +67,9 @@ LIMITS = {
     m.Want: 1_024,
     m.ChunkHeader: 1_024,
     m.Missing: 1_024,
+    m.Cosign: 1_024,
+    m.Knock: 8_192,
+    m.KnockAnswer: 8_192,
 }
 
 
@@ -89,7 +97,10 @@ def test_a_frame_by_hand() -> None:
 def test_kind_numbers_are_frozen() -> None:
     order = "Hello Refuse Heartbeat EntryMessage FeedHeads Propose CastVote Certify Standing GetBlocks Blocks Have"
     numbers = {
-        kind: number for number, kind in enumerate(f"{order} GetLeaves Leaves Want ChunkHeader Missing".split(), 1)
+        kind: number
+        for number, kind in enumerate(
+            f"{order} GetLeaves Leaves Want ChunkHeader Missing Cosign Knock KnockAnswer".split(), 1
+        )
     }
     assert {name(example): wire.encode(example)[1] for example in EXAMPLES} == numbers
 
@@ -119,7 +130,7 @@ def test_another_wire_version_is_refused(frame: bytes) -> None:
         wire.decode(frame)
 
 
-@pytest.mark.parametrize("number", [0, 18, 255])
+@pytest.mark.parametrize("number", [0, 99, 255])
 def test_an_unknown_kind_is_refused(number: int) -> None:
     frame = bytes((1, number)) + b"\x91\x03"
     assert wire.kind(frame) is None

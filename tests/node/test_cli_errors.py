@@ -46,6 +46,7 @@ GROUPS = {
     "ledger": [
         *("status", "log", "show", "rounds", "round", "peers", "peer", "members", "evidence"),
         *("verify", "blocks", "certs", "diff", "stats", "report", "repair"),
+        *("checkpoint", "policy", "vkeys", "prove", "check-proof", "consistency"),
     ],
 }
 
@@ -635,7 +636,7 @@ def test_the_reference_has_every_command_option_and_exit_code_and_no_other() -> 
         str(code): words for code, words in EXIT_CODES.items()
     }
     sections = re.findall(
-        r"^### `swarm ([a-z ]+?)(?: [A-Z\[][^\n]*)?`\n(.*?)(?=^### |\Z)", text, re.MULTILINE | re.DOTALL
+        r"^### `swarm ([a-z -]+?)(?: [A-Z\[][^\n]*)?`\n(.*?)(?=^### |\Z)", text, re.MULTILINE | re.DOTALL
     )
     named = [words.split() for words, _ in sections]
     assert list(dict.fromkeys(words[0] for words in named)) == list(COMMANDS)

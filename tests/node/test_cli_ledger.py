@@ -145,16 +145,17 @@ def test_status_says_where_a_ledger_stands(site: Path) -> None:
     assert "members    3: site-0, site-1, site-2" in lines
     assert "quorum     2  (3 members: goes on with 1 site silent, tolerates no liars)" in lines
     assert any(line.startswith("committed  round 2 of 2, 2025-06-15 ") and line.endswith(" UTC") for line in lines)
-    assert lines[-1] == "open       nothing: every round of the charter is committed"
+    assert lines[-2] == "open       nothing: every round of the charter is committed"
+    assert lines[-1] == "trust      seen here for the first time"
 
 
 def test_status_tells_programs_the_same(site: Path) -> None:
     signed, payloads = calm()
     found = data("ledger", "status", site)
     keys = {"ledger_id", "name", "entries", "blocks", "root", "committed", "rounds", "model", "members", "torn"}
-    keys.add("evidence")
+    keys |= {"evidence", "final", "final_ms", "trust", "node"}
     assert set(found) == keys
-    assert found["torn"] is None
+    assert (found["torn"], found["node"], found["final"]) == (None, None, len(payloads))
     assert (found["ledger_id"], found["name"], found["members"]) == (signed.ledger_id.hex(), "test-swarm", NAMES)
     assert (found["blocks"], found["committed"], found["rounds"]) == (len(payloads), 2, 2)
     text = said("ledger", "status", site)
@@ -178,7 +179,7 @@ def test_status_of_a_ledger_in_the_middle_of_a_round_says_how_far_it_is(
         kinds = [{e.decode_entry(leaf).kind for leaf in leaves(payload)} for payload in calm()[1]]
         count = next(i for i, found in enumerate(kinds, 1) if kind in found)
     text = said("ledger", "status", written(tmp_path / "site", calm()[1][:count]))
-    assert text.splitlines()[-1] == f"open       {words}"
+    assert text.splitlines()[-2] == f"open       {words}"
     assert f"committed  round {int(kind == e.ROUND_COMMIT)} of 2" in text
 
 
@@ -204,6 +205,7 @@ def test_what_there_is_one_of_is_told_in_the_singular(tmp_path: Path) -> None:
     assert "held by 1 site\n" in text
     assert "1 member: goes on with no sites silent" in text
     assert not re.search(r"\b1 (sites|members|entries|blocks)\b", text)
+    said("ledger", "trust", "reset", "--all")  # What follows has fewer entries than were just seen.
     begun = said("ledger", "status", written(tmp_path / "begun", (), signed=signed))
     assert "size       1 entry in 0 blocks, " in begun
 
@@ -301,7 +303,8 @@ def test_verify_gives_a_plain_verdict_on_a_ledger_that_holds(site: Path) -> None
     assert lines[3].startswith("✔ rounds        2 recomputed")
     assert lines[-1].startswith(f"VALID           {entries} entries in ")
     found = data("ledger", "verify", site)
-    assert set(found) == {"valid", "blocks", "entries", "certificates", "rounds", "root", "evidence", "seconds", "torn"}
+    keys = {"valid", "blocks", "entries", "certificates", "rounds", "root", "evidence", "seconds", "torn"}
+    assert set(found) == keys | {"mode", "from", "uncovered", "trust"}
     assert (found["valid"], found["blocks"], found["entries"], found["rounds"]) == (True, len(payloads), entries, 2)
     assert found["root"] == data("ledger", "status", site)["root"]
 
@@ -370,7 +373,7 @@ def test_a_flipped_byte_ends_with_3_is_blamed_on_the_disk_and_left_as_it_is(site
     before = contents(site)
     for command in COMMANDS:
         message, hint = refused("ledger", *command, site, code=3)
-        assert message.startswith(f"blocks/00000000.seg at byte {place}: ")
+        assert message.startswith(f"blocks/00000000.seg at byte {place}, block {block + 1} (entry ")
         assert message.endswith("the disk is damaged, this is not a signed change")
         assert "other member" in hint
     with pytest.raises(Failure) as caught:
@@ -382,7 +385,7 @@ def test_a_flipped_byte_ends_with_3_is_blamed_on_the_disk_and_left_as_it_is(site
 def test_a_segment_whose_head_is_unreadable_is_called_a_damaged_disk_and_no_lie(site: Path) -> None:
     flip(site / SEGMENT, 20)
     message, hint = refused("ledger", "verify", site, code=3)
-    assert message.startswith("blocks/00000000.seg at byte 0: ")
+    assert message.startswith("blocks/00000000.seg at byte 0, block 1 (entry 1 and on): ")
     assert message.endswith("the disk is damaged, this is not a signed change")
     assert hint == REPAIR
 
@@ -391,7 +394,7 @@ def test_a_missing_segment_is_called_a_damaged_disk_and_no_lie(tmp_path: Path) -
     many = written(tmp_path / "many", calm()[1], segment_bytes=4096)
     (many / "ledger" / "blocks" / "00000001.seg").unlink()
     message, _ = refused("ledger", "verify", many, code=3)
-    assert "00000002.seg at byte 0: a segment before this one is missing" in message
+    assert "00000002.seg at byte 0, block 3 (entry 9 and on): a segment before this one is missing" in message
     assert "the disk is damaged" in message
 
 
@@ -422,9 +425,9 @@ def test_a_ledger_that_somebody_rewrote_ends_with_3_and_says_in_which_block(tmp_
     site = written(tmp_path / "site", payloads)
     before = contents(site)
     message, hint = refused("ledger", "verify", site, code=3)
-    assert f", block {1 if how == 'a leaf' else 2}: " in message
+    assert (", block 1, entry 1: " if how == "a leaf" else ", block 2: ") in message
     assert message.endswith("the file reads well, so it was changed")
-    assert hint == "compare with another member's ledger; keep this copy as evidence"
+    assert hint == "keep this copy as evidence, and compare it with another member's: `swarm ledger diff`"
     assert refused("ledger", "log", site, code=3)[0].endswith("the file reads well, so it was changed")
     assert contents(site) == before
 

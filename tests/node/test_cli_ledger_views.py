@@ -220,7 +220,7 @@ def test_ledgers_of_different_swarms_are_not_compared(site: Path, tmp_path: Path
 
 
 def test_entries_of_every_kind_have_fields_to_show() -> None:
-    from node.cli.ledger.overview import BODIES
+    from node.cli.ledger.reading import BODIES
 
     named = {e.CONTRIBUTION, e.ATTEST, e.EVALUATION, e.ROUND_CLOSE, e.ROUND_COMMIT, e.BLOCK_CERT, e.EVIDENCE}
     assert set(BODIES) == named

@@ -11,7 +11,8 @@ import pytest
 from msgspec.structs import replace
 
 from node.core import Node
-from node.report import COLUMNS_MAX, Verdict, report
+from node.report import Verdict, report
+from node.report_tables import COLUMNS_MAX
 from node.svg import STYLE, Line, plot, thin, ticks
 from swarm.charter import SignedCharter
 from swarm.ledger import entry as e

@@ -18,14 +18,15 @@ import pytest
 
 from gossip import messages as m
 from gossip import wire
-from gossip.zeromq import Incident, Item, Transport
+from gossip.zeromq import Incident, Item, PeerAddress, Transport
 from node.bulk import BulkWorker
 from node.clock import Clock
 from node.core import SOFTWARE
-from node.runtime import QUESTION_BYTES_MAX, ControlSocket, Ports, Runtime, addresses, free_bytes
+from node.runtime import QUESTION_BYTES_MAX, ControlSocket, Ports, Runtime, free_bytes
 from node.storage import BlobStore
 from node.trainer import Described, EvaluateDone, Failed, LogLine, Progress, TrainDone, Trainer, TrainerEvent
 from swarm.errors import StoreError, UsageError
+from swarm.identity import Identity
 from swarm.ledger.audit import audit
 from swarm.ledger.journal import Journal
 from swarm.machine import (
@@ -47,7 +48,7 @@ from swarm.machine import (
     Trained,
 )
 from swarm.vector import Layout, TensorSpec
-from tests.builders import CODE, LAYOUT, Swarm, make_swarm
+from tests.builders import CODE, LAYOUT, Swarm, identity, make_swarm
 from topologies.world.clock import EPOCH_S
 from topologies.world.disk import SimulatedDisk
 
@@ -118,6 +119,8 @@ class FakeTransport:
         self.turns = 0
         self.waited_s = 0.0
         self.life: list[str] = []
+        self.peers: list[PeerAddress] = []
+        self.keys: list[bytes] = []
 
     def open(self) -> None:
         self.life.append("open")
@@ -127,6 +130,12 @@ class FakeTransport:
 
     def watch(self, fd: int) -> None:
         self.watched.append(fd)
+
+    def allow(self, peers: Sequence[PeerAddress]) -> None:
+        self.peers = list(peers)
+
+    def rekey(self, secret_key: bytes, public_key: bytes) -> None:
+        self.keys.append(public_key)
 
     def send(self, to: NodeId, frame: bytes, payload: Buffer | None = None) -> bool:
         self._site.sent(to, frame, payload)
@@ -208,6 +217,8 @@ class Site:
         self.transport = FakeTransport(self)
         self.trainer = FakeTrainer()
         self.node = swarm.node(0, now=EPOCH_S)
+        self.identity = swarm.identities[0]
+        self.successor: Identity | None = None
         self.control = folder / "run" / "c"
         self.happened: list[tuple[str, str]] = []
         self.reports: list[Report] = []
@@ -236,8 +247,23 @@ class Site:
             linger_s=linger_s,
             layout_digest=MODEL.digest(),
             layout_path=self.folder / "layout",
+            public=self.folder / "public",
             finished=self._finished,
+            curve_key=self.identity.curve_public,
+            keys=self,
         )
+
+    def load_identity(self) -> Identity:
+        return self.identity
+
+    def load_successor(self) -> Identity | None:
+        return self.successor
+
+    def succeed(self, curve_key: bytes) -> Identity | None:
+        if self.successor is None or self.successor.curve_public != curve_key:
+            return None
+        self.identity, self.successor = self.successor, None
+        return self.identity
 
     def run(self, *, linger_s: float | None = 10.0, until: Callable[[], bool] = lambda: False) -> Finished | None:
         """Run until the node ends by itself or a condition holds."""
@@ -718,15 +744,30 @@ def test_a_running_node_answers_status_over_its_socket(among_three: Site) -> Non
 # --- small parts --------------------------------------------------------------------------------------------------------
 
 
-def test_of_two_neighbours_exactly_one_dials_and_knows_where() -> None:
-    swarm = make_swarm(4, edges=((0, 1), (1, 2), (2, 3)))
-    nodes = [who.node for who in swarm.identities]
-    found = [{address.node: address for address in addresses(swarm.charter, node)} for node in nodes]
-    assert [sorted(nodes.index(node) for node in table) for table in found] == [[1], [0, 2], [1, 3], [2]]
-    for a, b in ((0, 1), (1, 2), (2, 3)):
-        ends = {found[a][nodes[b]].endpoint, found[b][nodes[a]].endpoint}
-        assert ends in ({"", f"tcp://127.0.0.1:{17000 + a}"}, {"", f"tcp://127.0.0.1:{17000 + b}"})
-
-
 def test_free_space_is_that_of_the_disk_the_folder_is_on(tmp_path: Path) -> None:
     assert free_bytes(tmp_path)() > 0
+
+
+# --- keys in waiting ------------------------------------------------------------------------------------------------
+
+
+def test_a_site_that_nobody_talks_to_tries_the_keys_it_has_in_waiting_and_then_its_own_again(tmp_path: Path) -> None:
+    site = Site(tmp_path, make_swarm(3, rounds=1))
+    site.successor = identity(77)
+    site.run(until=lambda: len(site.transport.keys) == 3)
+    mine, next_ = site.identity.curve_public, identity(77).curve_public
+    assert site.transport.keys == [next_, mine, next_]
+
+
+def test_a_site_without_keys_in_waiting_stays_who_it_is_however_lonely(tmp_path: Path) -> None:
+    site = Site(tmp_path, make_swarm(3, rounds=1))
+    site.run(until=lambda: site.clock.now() > EPOCH_S + 60)
+    assert site.transport.keys == []
+
+
+def test_the_transport_is_told_of_the_neighbours_that_the_ledger_names(tmp_path: Path) -> None:
+    swarm = make_swarm(3, rounds=1)
+    site = Site(tmp_path, swarm)
+    site.run(until=lambda: site.transport.turns > 2)
+    assert [peer.node for peer in site.transport.peers] == [who.node for who in swarm.identities[1:]]
+    assert [peer.curve_key for peer in site.transport.peers] == [who.curve_public for who in swarm.identities[1:]]

@@ -96,6 +96,7 @@ class Toy:
     """Orders integers. `known` is the work this member has heard of; a block with other work must wait for it."""
 
     def __init__(self) -> None:
+        self.last_of_epoch: set[bytes] = set()
         self.states = {LEDGER: Sum(0, 0, bytes(32), frozenset())}
         self.head = LEDGER
         self.known: set[int] = set()
@@ -109,17 +110,17 @@ class Toy:
         return state is not None and bool(self.known - state.items)
 
     def build(
-        self, parent: Header | None, parent_hash: bytes, view: int, justify: tuple[Certificate, ...], now: float
+        self, parent: bytes, parent_view: int, view: int, justify: tuple[Certificate, ...], now: float
     ) -> tuple[Header, tuple[bytes, ...]] | None:
-        before = self.states[parent_hash]
+        before = self.states[parent]
         leaves = tuple(item.to_bytes(4, "big") for item in sorted(self.known - before.items))
         after = extend(before, leaves, int(now * 1000))
         header = Header(
             epoch=0,
             view=view,
             height=after.height,
-            parent_hash=parent_hash,
-            parent_view=0 if parent is None else parent.view,
+            parent_hash=parent,
+            parent_view=parent_view,
             time_ms=after.time_ms,
             first_index=len(before.items),
             count=len(leaves),
@@ -149,6 +150,9 @@ class Toy:
             self.stubborn -= 1
             return Wait("its bytes are in flight", progressing=True)
         return Valid()
+
+    def ends_epoch(self, block: bytes) -> bool:
+        return block in self.last_of_epoch
 
     def suspects(self, member: int, now: float) -> bool:
         return member in self.suspected

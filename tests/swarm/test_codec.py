@@ -21,6 +21,8 @@ from swarm.ledger.entry import Attest, Contribution, Entry, RoundClose, RoundCom
 
 LIMIT = 65_535
 
+BODIES = (Contribution, Attest, RoundClose, RoundCommit)
+
 Value: TypeAlias = "int | bytes | str | bool | tuple[Value, ...]"
 
 
@@ -52,10 +54,7 @@ SHAPES: tuple[type[object], ...] = (
     Certificate,
     Block,
     FinalBlock,
-    Contribution,
-    Attest,
-    RoundClose,
-    RoundCommit,
+    *BODIES,
 )
 
 leaves: st.SearchStrategy[Value] = (
@@ -394,6 +393,40 @@ def test_no_single_byte_of_a_struct_can_change_into_another_spelling_of_it() -> 
                 continue
             assert (other == vote) == (changed == good)
             assert codec.encode(other) == changed
+
+
+def outcome(data: bytes, shape: type[object]) -> object:
+    try:
+        return codec.decode(data, shape, limit=LIMIT)
+    except Reject:
+        return None
+
+
+def test_types_without_text_are_decoded_directly_and_all_others_item_by_item() -> None:
+    direct = {shape for shape in SHAPES if codec._decoder(shape) is not None}
+    assert direct == {int, bytes, bool, Pair, Entry, Vote, Certificate, Block, FinalBlock, *BODIES}
+
+
+@settings(max_examples=150, deadline=None)
+@given(data=st.data())
+def test_the_direct_way_accepts_and_refuses_what_the_long_way_does(data: st.DataObject) -> None:
+    # Random items in the places of an array-like struct, in every spelling: the widened forms, floats, nil and text.
+    shape = data.draw(st.sampled_from((int, bytes, bool, Pair, Vote, Entry, *BODIES)))
+    spellings = st.one_of(
+        values.map(codec.encode),
+        st.sampled_from([bytes.fromhex(h) for h in (*NOT_CANONICAL.values(), *OUTSIDE.values())]),
+    )
+    width = data.draw(st.integers(0, 12))
+    made = b"".join(data.draw(spellings) for _ in range(width))
+    sent = made if shape in (int, bytes, bool) else bytes([0x90 + width]) + made
+    with pytest.MonkeyPatch.context() as patch:
+        direct = outcome(sent, shape)
+        patch.setattr(codec, "_decoder", lambda type_: None)
+        assert same_struct(direct, outcome(sent, shape))
+
+
+def same_struct(a: object, b: object) -> bool:
+    return type(a) is type(b) and a == b
 
 
 def test_headers_followed_by_noise_are_rejected_or_canonical() -> None:

@@ -57,6 +57,12 @@ class Place:
     reports: list[tuple[float, Report]] = field(default_factory=list)
     answers: list[Answer] = field(default_factory=list)
     finished: Finished | None = None
+    published: dict[str, bytes] = field(default_factory=dict)
+    """What is published last under each name. A power failure spares it: the real shell replaces whole files."""
+
+    snapshot: tuple[int, bytes] | None = None
+    """The height and the state that the machine last had kept. A power failure may take it."""
+
     links: dict[NodeId, Connections] = field(default_factory=dict)
     """Per neighbour, the connections this process believes in."""
 
@@ -64,6 +70,9 @@ class Place:
     """Per neighbour whose link is not what this process believes: the scheduler step since when, and what it is."""
 
     peers: dict[NodeId, tuple[Place, ...]] = field(default_factory=dict)
+    reached: set[NodeId] = field(default_factory=set)
+    """Whom this process has said it talks to."""
+
     inbox: deque[Event] = field(default_factory=deque)
     effects: Sequence[Effect] = ()
     cursor: int = 0

@@ -32,11 +32,15 @@ from swarm.machine import (
     NodeId,
     Persist,
     Prune,
+    Publish,
+    Reach,
     Received,
     Report,
     Seal,
     Send,
+    SendBlocks,
     SendChunk,
+    Snapshot,
     Started,
     Stepped,
     Stored,
@@ -108,8 +112,9 @@ class Words:
                 return f"recv {self.name(sender)} {checksum(frame)}{more}"
             case Woke():
                 return "woke"
-            case Started(records=records, blobs=blobs, partial=partial):
-                return f"started records={len(records)} blobs={len(blobs)} partial={len(partial)}"
+            case Started(records=records, blobs=blobs, partial=partial, snapshot=state):
+                begun = f" snapshot={checksum(state)}" if state else ""
+                return f"started records={len(records)} blobs={len(blobs)} partial={len(partial)}{begun}"
             case LinkChanged(peer=peer, up=up):
                 return f"link {self.name(peer)} {'up' if up else 'down'}"
             case Stepped(round=number, step=step, steps=steps):
@@ -140,12 +145,16 @@ class Words:
         match effect:
             case Send(to=to, frame=frame):
                 return f"send {self.name(to)} {checksum(frame)}"
+            case Reach(contacts=contacts):
+                return "reach " + ",".join([self.name(contact.node) for contact in contacts])
             case WakeAt(time=time):
                 return f"wake {time - self._epoch_s:.6f}"
             case Persist(records=records):
                 return "persist " + ",".join([f"{r.kind}@{r.height}:{checksum(r.payload)}" for r in records])
             case SendChunk(to=to, digest=digest, offset=offset, length=length):
                 return f"chunk {self.name(to)} {_short(digest)} {offset}+{length}"
+            case SendBlocks(to=to, first=first, last=last):
+                return f"blocks {self.name(to)} {first}..{last}"
             case Keep(digest=digest, offset=offset, payload=payload):
                 return f"keep {_short(digest)} {offset}+{len(payload)}"
             case Seal(digest=digest):
@@ -154,8 +163,12 @@ class Words:
                 return f"check {_short(digest)}"
             case Forget(digests=digests):
                 return "forget " + ",".join([_short(digest) for digest in digests])
-            case Prune(view=view):
-                return f"prune {view}"
+            case Prune(view=view, seq=seq):
+                return f"prune {view} {seq}"
+            case Snapshot(height=height, state=state):
+                return f"snapshot {height}:{checksum(state)}"
+            case Publish(name=name, data=data):
+                return f"publish {name} {checksum(data)}"
             case Inspect(digest=digest):
                 return f"inspect {_short(digest)}"
             case Train(round=number, model=model):

@@ -49,8 +49,8 @@ class HonestOnTheWire(Checker):
 
     def __init__(self, liars: Collection[int] = ()) -> None:
         self._liars = frozenset(liars)
-        self._votes: dict[tuple[int, int, int], bytes] = {}
-        self._blocks: dict[tuple[int, int], bytes] = {}
+        self._votes: dict[tuple[int, int, int, int], bytes] = {}
+        self._blocks: dict[tuple[int, int, int], bytes] = {}
         self._entries: dict[tuple[bytes, int], bytes] = {}
 
     @override
@@ -59,11 +59,13 @@ class HonestOnTheWire(Checker):
             return
         message = wire.decode(frame)
         match message:
-            case m.CastVote() if message.vote.signer == node:
+            case m.CastVote() if _is_of(world, node, message.vote.epoch, message.vote.signer):
                 self._check_vote(world, node, message.vote)
-            case m.Propose() if message.block.proposer == node:
+            case m.Propose():
                 header = Header.decode(message.block.header)
-                if self._blocks.setdefault((node, header.view), header.hash) != header.hash:
+                if not _is_of(world, node, header.epoch, message.block.proposer):
+                    return
+                if self._blocks.setdefault((node, header.epoch, header.view), header.hash) != header.hash:
                     world.fail(f"member {node} proposed two blocks in view {header.view}")
             case m.EntryMessage():
                 entry = decode_entry(message.leaf)
@@ -74,9 +76,18 @@ class HonestOnTheWire(Checker):
                 pass
 
     def _check_vote(self, world: World, node: int, vote: Vote) -> None:
-        if self._votes.setdefault((node, vote.view, vote.kind), vote.block) != vote.block:
+        place = (node, vote.epoch, vote.view)
+        if self._votes.setdefault((*place, vote.kind), vote.block) != vote.block:
             world.fail(f"member {node} voted twice in view {vote.view}")
-        if {(node, vote.view, SKIP), (node, vote.view, FINALIZE)} <= self._votes.keys():
+        if {(*place, SKIP), (*place, FINALIZE)} <= self._votes.keys():
             world.fail(f"member {node} skipped and finalised view {vote.view}")
-        if vote.kind == FINALIZE and self._votes.get((node, vote.view, NOTARIZE), vote.block) != vote.block:
+        if vote.kind == FINALIZE and self._votes.get((*place, NOTARIZE), vote.block) != vote.block:
             world.fail(f"member {node} finalised a block of view {vote.view} that it did not notarise")
+
+
+def _is_of(world: World, node: int, epoch: int, index: int) -> bool:
+    """Whether a member's index in an epoch is this node's, as far as its own ledger says who the members are."""
+    machine = world.place(node).machine
+    replica = getattr(machine, "replica", None)
+    terms = None if replica is None else replica.head.terms_of(epoch)
+    return index == node if terms is None else terms.members[index].node == world.ids[node]

@@ -11,6 +11,7 @@ two effects or into the sync itself. What survives is what the simulated disk sa
 
 from __future__ import annotations
 
+import functools
 import math
 import random
 from collections.abc import Callable, Collection, Sequence
@@ -19,8 +20,10 @@ from typing import NoReturn
 
 from swarm.errors import StoreError
 from swarm.ledger.disk import DiskFull
-from swarm.ledger.journal import Journal
+from swarm.ledger.journal import BLOCKS, Journal, Opened, Placed, joined, scan
+from swarm.ledger.snapshot import CONTEXT_BLOCKS
 from swarm.machine import (
+    RECORD_BLOCK,
     Answer,
     Asked,
     Buffer,
@@ -32,16 +35,22 @@ from swarm.machine import (
     Forget,
     Inspect,
     Keep,
+    LinkChanged,
     Machine,
     Mix,
     NodeId,
     Persist,
     Prune,
+    Publish,
+    Reach,
     Received,
+    Record,
     Report,
     Seal,
     Send,
+    SendBlocks,
     SendChunk,
+    Snapshot,
     Started,
     StoreFailed,
     Train,
@@ -79,6 +88,9 @@ RECOVERY_OPERATIONS_MAX = 12
 
 SEGMENT_BYTES = 1 << 16
 """Journal segments are small here, so that rolling to a new one happens in most runs."""
+
+SNAPSHOT_LOST = 0.5
+"""A snapshot is not synced: a power failure takes it as often as not."""
 
 Factory = Callable[[int, int], Machine]
 """(member, incarnation) -> machine. Incarnations count up from 0 with every start of the member, twins included."""
@@ -129,6 +141,7 @@ class World:
         self.trace = Trace(record=record_trace)
         self._make, self._sync_s, self._ledger_id = make, sync_s, ledger_id
         self._rng = _stream("world", seed)
+        self._snapshot_rng = _stream("snapshots", seed)
         self._scheduler = Scheduler()
         self._at = self._scheduler.at
         self._tickets = 0
@@ -374,12 +387,25 @@ class World:
         self._at(self._scheduler.now + HOLD_RETRY_S, self._synced, place, place.incarnation)
         return False
 
+    def _reach(self, place: Place, effect: Reach) -> None:
+        """Tell of links that were there before the process cared for them."""
+        fresh = {contact.node for contact in effect.contacts}
+        for peer in sorted(fresh - place.reached):
+            if place.links.get(peer):
+                up = LinkChanged(peer, True, "connected")
+                self._later(place, 0.0, functools.partial(tuple, (up,)))
+        place.reached = fresh
+
     def _obey(self, place: Place, effect: Effect) -> None:
         match effect:
+            case Reach():
+                self._reach(place, effect)
             case WakeAt(time=time):
                 self._set_alarm(place, time)
             case SendChunk():
                 self._send_chunk(place, effect)
+            case SendBlocks():
+                self._send_blocks(place, effect)
             case Seal():
                 place.blobs.seal(effect)
             case Check():
@@ -389,6 +415,11 @@ class World:
             case Prune():
                 assert place.journal is not None, "a running process has its journal open"
                 place.journal.drop_wal_below(effect.view)
+                place.journal.drop_feed_below(effect.seq)
+            case Snapshot(height=height, state=state):
+                place.snapshot = height, state
+            case Publish():
+                place.published[effect.name] = effect.data
             case Inspect():
                 assert self.learner is not None, "a machine that inspects updates needs a learner"
                 self._later(place, BLOB_S, place.blobs.inspect(effect, self.learner))
@@ -452,6 +483,16 @@ class World:
         failed = StoreFailed(effect.digest, f"couldn't read {effect.length} bytes at {effect.offset}: not in the store")
         self._later(place, 0.0, lambda: (failed,))
 
+    def _send_blocks(self, place: Place, effect: SendBlocks) -> None:
+        assert place.journal is not None, "a running process has its journal open"
+        try:
+            payloads = place.journal.blocks(effect.first, effect.last, effect.bytes_max)
+        except StoreError as error:
+            self._note(place, f"couldn't send blocks: {error.message}")
+            return
+        if payloads:
+            self._send(place, effect.to, effect.frame, joined(payloads))
+
     # Time.
 
     def _set_alarm(self, place: Place, unix_s: float) -> None:
@@ -485,8 +526,9 @@ class World:
             self._crash_in_recovery(place)
             return
         journal = Journal(place.disk, ledger_id=self._ledger_id, segment_bytes=SEGMENT_BYTES)
+        kept = place.snapshot
         try:
-            opened = journal.open()
+            opened = journal.open(0 if kept is None else max(1, kept[0] - CONTEXT_BLOCKS))
         except StoreError as error:
             self._note(place, f"couldn't start: {error.message}")
             place.disk.crash(self._rng)
@@ -497,12 +539,19 @@ class World:
         self._incarnations[place.member] += 1
         place.machine = self._make(place.member, place.incarnation)
         for hook in self._on_start:
-            hook(self, place.member, place.twin, opened.records)
+            hook(self, place.member, place.twin, opened.records if kept is None else self._durable(place, opened))
         blobs, partial = place.blobs.listing()
-        self._give(place, place.incarnation, Started(opened.records, blobs, partial))
+        state = b"" if kept is None else kept[1]
+        self._give(place, place.incarnation, Started(opened.records, blobs, partial, state))
         for peer in place.peers:
             for other in place.peers[peer]:
                 self._links.notice_pair(place, other)
+
+    def _durable(self, place: Place, opened: Opened) -> tuple[Record, ...]:
+        """Return all records, those that the machine is spared as well."""
+        found = [part for part in scan(place.disk, BLOCKS, self._ledger_id) if isinstance(part, Placed)]
+        rest = [record for record in opened.records if record.kind != RECORD_BLOCK]
+        return (*(part.record for part in found), *rest)
 
     def _crash(self, place: Place, crash: Crash) -> None:
         """Stop now. A sync under way may have written nothing, something or everything."""
@@ -515,6 +564,8 @@ class World:
         place.disk.crash(self._rng)
         if crash.power:
             place.blobs.lose_power(self._rng)
+            if self._snapshot_rng.random() < SNAPSHOT_LOST:
+                place.snapshot = None
         place.machine = place.journal = place.crash = None
         place.inbox.clear()
         place.effects, place.cursor, place.fuse = (), 0, -1

@@ -1,27 +1,71 @@
-"""`swarm ledger`: ledgers read, verified and mended from their files. Needs no running node, imports no torch."""
+"""`swarm ledger`: ledgers read, verified and mended from their files. Needs no running node, imports no torch.
+
+Each command is imported when it is used: an auditor's `swarm ledger status` does not wait for what makes reports.
+"""
 
 from __future__ import annotations
 
-import click
+import importlib
 
-from node.cli.ledger.chain import blocks, certs, diff, verify
-from node.cli.ledger.members import evidence, members, peer, peers
-from node.cli.ledger.overview import log, show, stats, status
+import click
+from typing_extensions import override
+
 from node.cli.ledger.reading import REPAIR, verify_quietly
-from node.cli.ledger.repair import repair
-from node.cli.ledger.reporting import report
-from node.cli.ledger.rounds import round_, rounds
 
 __all__ = ["REPAIR", "ledger", "verify_quietly"]
 
+COMMANDS = {
+    "status": ("overview:status", "How the ledger stands, and its node if one runs."),
+    "log": ("entries:log", "List the entries, one a line."),
+    "show": ("entries:show", "Show an entry, a block or a round whole."),
+    "rounds": ("rounds:rounds", "List the rounds: who was missing, which model."),
+    "round": ("rounds:round_", "Show who took part in a round, and how."),
+    "peers": ("members:peers", "List how each member took part."),
+    "peer": ("members:peer", "Show how one member took part, round by round."),
+    "members": ("members:members", "List the members with their keys and addresses."),
+    "evidence": ("members:evidence", "List proofs that a member contradicted itself."),
+    "verify": ("verifying:verify", "Check everything, and say where it first fails."),
+    "trust": ("trust:trust", "Show or forget what was seen of ledgers before."),
+    "blocks": ("chain:blocks", "List the blocks: when, by whom, certified by whom."),
+    "block": ("chain:block", "Show a block: header, signers, entries."),
+    "certs": ("chain:certs", "Show the certificates that a block rests on."),
+    "diff": ("chain:diff", "Compare two ledgers: the same, behind, or a fork."),
+    "stats": ("overview:stats", "Count what the ledger holds."),
+    "report": ("reporting:report", "Write the whole audit as one page for a browser."),
+    "export": ("transport:export", "Take the ledger elsewhere: file, lines or tiles."),
+    "import": ("transport:import_", "Check a bundle, or make a folder of it."),
+    "checkpoint": ("exports:checkpoint", "Print the signed head of the log (C2SP)."),
+    "policy": ("exports:policy", "Print whose signatures make a checkpoint good."),
+    "vkeys": ("exports:vkeys", "Print the members' keys for checkpoints."),
+    "prove": ("exports:prove", "Write a proof that the log holds an entry."),
+    "check-proof": ("exports:check_proof", "Check such a proof, without the ledger."),
+    "consistency": ("exports:consistency", "Prove that one checkpoint continues another."),
+    "repair": ("repair:repair", "Replace damaged blocks by another member's."),
+}
 
-@click.group()
+
+class Lazy(click.Group):
+    """A group that imports a command only when it is asked for."""
+
+    @override
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    @override
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, name = COMMANDS[cmd_name][0].partition(":")
+        command = getattr(importlib.import_module(f"node.cli.ledger.{module}"), name)
+        assert isinstance(command, click.Command), "the table names commands"
+        return command
+
+    @override
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+@click.group(cls=Lazy)
 def ledger() -> None:
-    """Inspect and verify the ledger in a site's folder."""
-
-
-for _command in (
-    *(status, log, show, rounds, round_, peers, peer, members, evidence),
-    *(verify, blocks, certs, diff, stats, report, repair),
-):
-    ledger.add_command(_command)
+    """Inspect and verify a ledger: in a site's folder, whether its node runs or not, or in a bundle."""

@@ -1,4 +1,4 @@
-"""`swarm ledger verify | blocks | certs | diff`: whether a ledger holds, and what holds it together."""
+"""`swarm ledger blocks | block | certs | diff`: what holds a ledger together, and two of them side by side."""
 
 from __future__ import annotations
 
@@ -9,82 +9,18 @@ import click
 
 from node.cli.init import JSON
 from node.cli.ledger.reading import (
-    Files,
+    WHERE,
+    Placement,
     blocks_of,
     date,
-    judge,
-    open_ledger,
+    names_of,
     read,
-    size_words,
-    torn_end,
-    torn_lines,
+    row_of,
 )
-from node.cli.output import CONTRADICTION, INCOMPLETE, INVALID, NOT_FOUND, Failure, count, emit
-from node.clock import Clock
-from swarm.ledger.audit import audit
-from swarm.ledger.block import VOTE_NAMES, FinalBlock, Header
-
-WHERE = click.argument("folder", type=click.Path(path_type=Path), default=Path())
-
-PROGRESS_S = 0.5
-"""Between lines of progress of a long verification."""
-
-
-@click.command()
-@WHERE
-@JSON
-def verify(folder: Path, *, as_json: bool) -> None:
-    """Check everything: signatures, certificates, derived entries, trees.
-
-    Exit 0 valid, 3 invalid, 4 valid with proof that a member contradicted itself, 6 incomplete.
-    """
-    clock = Clock()
-    begun = told = clock.now()
-    files = open_ledger(folder)
-    result = None
-    for result in audit(files.payloads(), files.signed):
-        if clock.now() - told > PROGRESS_S:
-            told = clock.now()
-            click.echo(f"checked {size_words(result)} ...", err=True)
-    assert result is not None, "an audit yields at least once"
-    spent = clock.now() - begun
-    judge(files, result)
-    data = {
-        "valid": True,
-        "blocks": result.blocks,
-        "entries": result.entries,
-        "certificates": result.certificates,
-        "rounds": result.state.committed.round,
-        "root": result.state.frontier.root().hex(),
-        "evidence": len(result.state.accused),
-        "seconds": round(spent, 3),
-        "torn": torn_end(files, result),
-    }
-    accused = result.state.accused
-    charter, certificates = files.signed.charter, count(result.certificates, "certificate")
-    lines = [
-        f"✔ charter       {len(charter.members)} of {count(len(charter.members), 'founder')} signed",
-        f"✔ blocks        {result.blocks}: each extends the one before, all under {certificates}"
-        if not result.uncovered
-        else f"! blocks        {result.blocks}, the last {result.uncovered} not covered by a certificate yet",
-        f"✔ entries       {result.entries}: canonical, signed, every feed without a gap",
-        f"✔ rounds        {result.state.committed.round} recomputed, all equal to what is recorded",
-        f"✔ tree          root {result.state.frontier.root().hex()[:32]}",
-        *(
-            [f"! evidence      {count(len(accused), 'proof')} of contradiction: see `swarm ledger evidence`"]
-            if accused
-            else []
-        ),
-        *torn_lines(files, result),
-        f"VALID           {count(result.entries, 'entry')} in {spent:.2f} s",
-    ]
-    if not (as_json and result.uncovered):
-        emit(data, as_json=as_json, text="\n".join(lines))
-    if result.uncovered:
-        last = "the last block" if result.uncovered == 1 else f"the last {result.uncovered} blocks"
-        raise Failure(f"{last} of this ledger: not certified yet", code=INCOMPLETE, hint="start the node to catch up")
-    if accused:
-        raise SystemExit(CONTRADICTION)
+from node.cli.ledger.sources import Source, open_ledger
+from node.cli.output import CONTRADICTION, INVALID, NOT_FOUND, Failure, count, emit
+from swarm.ledger import entry as e
+from swarm.ledger.block import SKIP, VOTE_NAMES, FinalBlock, Header
 
 
 @click.command()
@@ -125,15 +61,75 @@ def blocks(folder: Path, first: int, last: int | None, *, as_json: bool) -> None
 @click.argument("height", type=click.IntRange(1))
 @WHERE
 @JSON
+def block(height: int, folder: Path, *, as_json: bool) -> None:
+    """Show block HEIGHT: its header, who signed it, which views were skipped before it, its entries."""
+    files, _ = read(folder)
+    data, text = block_view(files, height)
+    emit(data, as_json=as_json, text=text)
+
+
+def block_view(files: Source, height: int) -> tuple[dict[str, object], str]:
+    """Return a block for programs, and in words. Raises `Failure` when the ledger has none of that height."""
+    header, final = _block_at(files, height)
+    members, names = [card.name for card in files.signed.charter.members], names_of(files)
+    placed = [
+        Placement(header.first_index + i, height, leaf, e.decode_entry(leaf))
+        for i, leaf in enumerate(final.block.leaves)
+    ]
+    rows = [row_of(one, files, names) for one in placed]
+    signers = [members[i] for certificate in final.certificate for i in certificate.signers]
+    absent = [name for name in members if name not in signers] if signers else []
+    skipped = [certificate.view for certificate in final.block.justify if certificate.kind == SKIP]
+    views = f", after {count(len(skipped), 'view')} given up" if skipped else ""
+    lines = [
+        f"block {height}  {header.hash.hex()}",
+        f"time       {date(header.time_ms)}, agreed by a quorum of clocks",
+        f"proposed   by {members[final.block.proposer]} in view {header.view}{views}",
+        f"final      signed by {len(signers)} of {len(members)}: {', '.join(signers)}"
+        if signers
+        else "final      through a later block's certificate",
+        *([f"           not by {', '.join(absent)}"] if absent else []),
+        f"parent     {header.parent_hash.hex()}",
+        f"tree       {header.size} entries, root {header.root.hex()}",
+        f"entries    {header.count}" + (f", from {header.first_index} on" if header.count else ""),
+        *(f"  {row.index:>6}  {row.author:<16} {row.kind:<13} {row.text}".rstrip() for row in rows),
+    ]
+    data: dict[str, object] = {
+        "height": height,
+        "hash": header.hash.hex(),
+        "parent": header.parent_hash.hex(),
+        "epoch": header.epoch,
+        "view": header.view,
+        "views_skipped": skipped,
+        "time_ms": header.time_ms,
+        "proposer": members[final.block.proposer],
+        "signers": signers,
+        "size": header.size,
+        "root": header.root.hex(),
+        "entries": [{"index": row.index, "author": row.author, "kind": row.kind, "text": row.text} for row in rows],
+    }
+    return data, "\n".join(lines)
+
+
+def _block_at(files: Source, height: int) -> tuple[Header, FinalBlock]:
+    blocks_seen = 0
+    for header, final in _opened(files):
+        blocks_seen += 1
+        if header.height == height:
+            return header, final
+    hint = f"it has {count(blocks_seen, 'block')}"
+    raise Failure(f"there is no block {height} in this ledger", code=NOT_FOUND, hint=hint)
+
+
+@click.command()
+@click.argument("height", type=click.IntRange(1))
+@WHERE
+@JSON
 def certs(height: int, folder: Path, *, as_json: bool) -> None:
     """Show the certificates that block HEIGHT rests on, and who signed them."""
-    files, result = read(folder)
+    files, _ = read(folder)
     members = [card.name for card in files.signed.charter.members]
-    found = next(((header, final) for header, final in _opened(files) if header.height == height), None)
-    if found is None:
-        hint = f"it has {count(result.blocks, 'block')}"
-        raise Failure(f"there is no block {height} in this ledger", code=NOT_FOUND, hint=hint)
-    header, final = found
+    header, final = _block_at(files, height)
     rows, lines = [], [f"block {height}  {header.hash.hex()}  view {header.view}"]
     for certificate in (*final.block.justify, *final.certificate):
         what = "finality" if certificate in final.certificate else "right to extend"
@@ -192,7 +188,7 @@ def diff(one: Path, other: Path, *, as_json: bool) -> None:
         raise SystemExit(CONTRADICTION)
 
 
-def _opened(files: Files) -> Iterator[tuple[Header, FinalBlock]]:
+def _opened(files: Source) -> Iterator[tuple[Header, FinalBlock]]:
     for final in blocks_of(files):
         yield Header.decode(final.block.header), final
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from node.cli.init import JSON, fingerprint
-from node.cli.ledger.reading import Files, date, entries_of, member_named, names_of, read
+from node.cli.ledger.reading import WHERE, Source, date, entries_of, member_named, names_of, read
 from node.cli.output import CONTRADICTION, NOT_FOUND, Failure, count, emit
 from swarm import codec
 from swarm.errors import Reject
@@ -16,8 +16,6 @@ from swarm.ledger import entry as e
 from swarm.ledger.audit import Audit, weights
 from swarm.ledger.evidence import RULES, judge
 from swarm.machine import NodeId
-
-WHERE = click.argument("folder", type=click.Path(path_type=Path), default=Path())
 
 
 @dataclass(slots=True)
@@ -109,7 +107,7 @@ def evidence(folder: Path, *, which: int | None, as_json: bool) -> None:
 
     Exit 4 when there is any.
     """
-    files, _ = read(folder)
+    files, result = read(folder)
     names = names_of(files)
     rows, lines = [], []
     for placed in entries_of(files):
@@ -117,7 +115,7 @@ def evidence(folder: Path, *, which: int | None, as_json: bool) -> None:
             continue
         body = codec.decode(placed.entry.body, e.Evidence, limit=e.ENTRY_BYTES_MAX)
         try:
-            judge(body, files.signed)
+            judge(body, files.signed.ledger_id, [view.terms for view in reversed(result.epochs)])
         except Reject as reason:
             verdict = reason.message
         else:
@@ -149,7 +147,7 @@ def evidence(folder: Path, *, which: int | None, as_json: bool) -> None:
         raise SystemExit(CONTRADICTION)
 
 
-def _records(files: Files, result: Audit) -> list[Record]:
+def _records(files: Source, result: Audit) -> list[Record]:
     """Return what the ledger tells of each member, in member order."""
     records = {card.node: Record(card.name) for card in files.signed.charter.members}
     for view in result.rounds.values():

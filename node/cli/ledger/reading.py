@@ -3,60 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Protocol
 
+import click
+import msgspec
+
+from node.cli.ledger.sources import REPAIR as REPAIR
+from node.cli.ledger.sources import Files as Files
+from node.cli.ledger.sources import Source as Source
+from node.cli.ledger.sources import open_folder as open_folder
+from node.cli.ledger.sources import open_ledger as open_ledger
 from node.cli.output import INVALID, NOT_FOUND, Failure, count
-from node.site import Site
-from node.storage import RealDisk
 from swarm import codec
-from swarm.charter import SignedCharter
-from swarm.errors import UsageError
+from swarm.errors import Reject
 from swarm.ledger import entry as e
 from swarm.ledger.audit import Audit, RoundView, audit
+from swarm.ledger.audit import Failure as AuditFailure
 from swarm.ledger.block import BLOCK_BYTES_MAX, FinalBlock
 from swarm.ledger.evidence import describe as describe_evidence
-from swarm.ledger.journal import BLOCKS, Finding, Placed, scan
+from swarm.ledger.state import Signatures, State, genesis, open_authored
 from swarm.machine import NodeId
 
-REPAIR = "stop the node, then `swarm ledger repair` from a copy of another member's folder: blocks are the same there"
+BODIES: dict[int, type[msgspec.Struct]] = {
+    e.CONTRIBUTION: e.Contribution,
+    e.ATTEST: e.Attest,
+    e.EVALUATION: e.Evaluation,
+    e.ROUND_CLOSE: e.RoundClose,
+    e.ROUND_COMMIT: e.RoundCommit,
+    e.BLOCK_CERT: e.BlockCert,
+    e.EVIDENCE: e.Evidence,
+}
 
 
-@dataclass(slots=True)
-class Files:
-    """A ledger on disk, read as it is asked for; what could not be read is kept in `findings`."""
-
-    site: Site
-    signed: SignedCharter
-    findings: list[Finding] = field(default_factory=list)
-    places: dict[int, Placed] = field(default_factory=dict)
-
-    @property
-    def corrupt(self) -> Finding | None:
-        """The first place where the disk lost something that had been acknowledged."""
-        return next((finding for finding in self.findings if finding.verdict == "corruption"), None)
-
-    @property
-    def torn(self) -> Finding | None:
-        """A last write that is not whole."""
-        return next((finding for finding in self.findings if finding.verdict != "corruption"), None)
-
-    def payloads(self) -> Iterator[bytes]:
-        """Yield the blocks' records in order."""
-        disk = RealDisk(self.site.ledger)
-        self.findings.clear()
-        height = 0
-        try:
-            for found in scan(disk, BLOCKS, self.signed.ledger_id):
-                if isinstance(found, Finding):
-                    self.findings.append(found)
-                else:
-                    height += 1
-                    self.places[height] = found
-                    yield found.record.payload
-        finally:
-            disk.close()
+WHERE = click.argument("folder", metavar="[LEDGER]", type=click.Path(path_type=Path), default=Path())
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +54,7 @@ class Row:
 
 
 def verify_quietly(folder: Path) -> Audit:
-    """Verify a site's ledger and return what was found. Raises `Failure` when it does not hold."""
+    """Verify a ledger and return what was found. Raises `Failure` when it does not hold."""
     files = open_ledger(folder)
     *_, result = audit(files.payloads(), files.signed)
     judge(files, result)
@@ -82,16 +64,7 @@ def verify_quietly(folder: Path) -> Audit:
 # --- reading ----------------------------------------------------------------------------------------------------
 
 
-def open_ledger(folder: Path) -> Files:
-    """Return the ledger in a site's folder, not yet read. Raises `UsageError` when there is none."""
-    site = Site(folder)
-    if not site.ledger.is_dir():
-        raise UsageError(f"couldn't find a ledger in {folder}", hint="name the folder of a site that has been started")
-    settings = site.load_settings() if site.settings_path.exists() else None
-    return Files(site, site.load_charter(settings))
-
-
-def read(folder: Path) -> tuple[Files, Audit]:
+def read(folder: Path) -> tuple[Source, Audit]:
     """Follow a ledger without checking signatures. Raises `Failure` when it does not hold."""
     files = open_ledger(folder)
     *_, result = audit(files.payloads(), files.signed, trusting=True)
@@ -99,22 +72,59 @@ def read(folder: Path) -> tuple[Files, Audit]:
     return files, result
 
 
-def judge(files: Files, result: Audit) -> None:
+class Judged(Protocol):
+    """What has been followed to its end or to its first failure: an `Audit`, or the hashes alone."""
+
+    failure: AuditFailure | None
+    blocks: int
+    entries: int
+
+
+def judge(files: Source, result: Judged) -> None:
     """Raise `Failure` where the ledger first fails, and say whether the disk or somebody did it."""
-    if (damage := files.corrupt) is not None:
+    damage, failure = files.corrupt, result.failure
+    if damage is not None and (failure is None or failure.height > damage.height):
         raise Failure(
-            f"{damage.path} at byte {damage.offset}: {damage.text}; the disk is damaged, this is not a signed change",
+            f"{damage.path} at byte {damage.offset}, block {result.blocks + 1} (entry {result.entries} and on): "
+            f"{damage.text}; {files.blame}, this is not a signed change",
             code=INVALID,
-            hint=REPAIR,
+            hint=files.mending,
         )
-    if (failure := result.failure) is not None:
+    if failure is not None:
         place = files.places.get(failure.height)
         where = f"{place.path} at byte {place.offset}, " if place is not None else ""
+        state = result.state if isinstance(result, Audit) else genesis(files.signed)
+        index = blamed(files, state, failure.height)
+        entry = "" if index is None else f", entry {index}"
         raise Failure(
-            f"{where}block {failure.height}: {failure.text}; the file reads well, so it was changed",
+            f"{where}block {failure.height}{entry}: {failure.text}; the file reads well, so it was changed",
             code=INVALID,
-            hint="compare with another member's ledger; keep this copy as evidence",
+            hint="keep this copy as evidence, and compare it with another member's: `swarm ledger diff`",
         )
+
+
+def blamed(files: Source, state: State, height: int) -> int | None:
+    """Return the place in the log of the entry that makes a block fail by itself: not canonical, or not signed.
+
+    `state` is one under the terms of that block. None when the fault is elsewhere in the block.
+    """
+    index, signatures = 1, Signatures()
+    for at, payload in enumerate(files.payloads(), 1):
+        try:
+            leaves = codec.decode(payload, FinalBlock, limit=2 * BLOCK_BYTES_MAX).block.leaves
+        except Reject:
+            return None
+        for place, leaf in enumerate(leaves if at == height else (), index):
+            try:
+                entry = e.decode_entry(leaf)
+                if entry.author != e.NO_AUTHOR:
+                    open_authored(state, entry, leaf, signatures)
+            except Reject:
+                return place
+        index += len(leaves)
+        if at == height:
+            break
+    return None
 
 
 def round_view(result: Audit, number: int) -> RoundView:
@@ -137,13 +147,13 @@ class Placement:
     entry: e.Entry
 
 
-def blocks_of(files: Files) -> Iterator[FinalBlock]:
+def blocks_of(files: Source) -> Iterator[FinalBlock]:
     """Yield the blocks in order."""
     for payload in files.payloads():
         yield codec.decode(payload, FinalBlock, limit=2 * BLOCK_BYTES_MAX)
 
 
-def entries_of(files: Files) -> Iterator[Placement]:
+def entries_of(files: Source) -> Iterator[Placement]:
     """Yield every entry in order, the charter first."""
     genesis = files.signed.genesis()
     yield Placement(0, 0, genesis.encode(), genesis)
@@ -154,12 +164,12 @@ def entries_of(files: Files) -> Iterator[Placement]:
             index += 1
 
 
-def names_of(files: Files) -> dict[NodeId, str]:
+def names_of(files: Source) -> dict[NodeId, str]:
     """Return the members' names by id."""
     return {card.node: card.name for card in files.signed.charter.members}
 
 
-def member_named(files: Files, name: str) -> int:
+def member_named(files: Source, name: str) -> int:
     """Return the index of a member. Raises `Failure` when there is none of that name."""
     names = [card.name for card in files.signed.charter.members]
     if name not in names:
@@ -167,14 +177,14 @@ def member_named(files: Files, name: str) -> int:
     return names.index(name)
 
 
-def rows_of(files: Files) -> Iterator[Row]:
+def rows_of(files: Source) -> Iterator[Row]:
     """Yield every entry in words."""
     names = names_of(files)
     for placed in entries_of(files):
         yield row_of(placed, files, names)
 
 
-def row_of(placed: Placement, files: Files, names: dict[NodeId, str]) -> Row:
+def row_of(placed: Placement, files: Source, names: dict[NodeId, str]) -> Row:
     """Return an entry in words."""
     entry = placed.entry
     if entry.kind == e.CHARTER:
@@ -185,16 +195,16 @@ def row_of(placed: Placement, files: Files, names: dict[NodeId, str]) -> Row:
     return Row(placed.index, entry.ts_ms, who, e.KIND_NAMES[entry.kind], words, round_)
 
 
-def torn_end(files: Files, result: Audit) -> dict[str, object] | None:
+def torn_end(files: Source, blocks: int) -> dict[str, object] | None:
     """Return what is known of a last write that is not whole: it may be a crash, or a disk that lost the end."""
     if (torn := files.torn) is None:
         return None
-    return {"path": torn.path, "offset": torn.offset, "bytes": torn.length, "next_block": result.blocks + 1}
+    return {"path": torn.path, "offset": torn.offset, "bytes": torn.length, "next_block": blocks + 1}
 
 
-def torn_lines(files: Files, result: Audit) -> list[str]:
+def torn_lines(files: Source, blocks: int) -> list[str]:
     """Return a line about a torn end, if there is one."""
-    torn = torn_end(files, result)
+    torn = torn_end(files, blocks)
     if torn is None:
         return []
     place = f"{torn['bytes']} bytes at byte {torn['offset']} of {torn['path']}"
@@ -257,3 +267,20 @@ def describe(entry: e.Entry, names: dict[NodeId, str]) -> tuple[int | None, str]
             return None, describe_evidence(evidence, lambda node: names.get(node, node.hex()[:8]))
         case _:
             return None, ""
+
+
+def body_of(entry: e.Entry) -> dict[str, object]:
+    """Return the fields of an entry's body, bytes as hexadecimal digits."""
+    kind = BODIES.get(entry.kind)
+    if kind is None:
+        return {}
+    body: msgspec.Struct = codec.decode(entry.body, kind, limit=e.ENTRY_BYTES_MAX)
+    return {name: _plain(getattr(body, name)) for name in body.__struct_fields__}
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, (tuple, list)):
+        return [_plain(item) for item in value]
+    return value

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from node.cli.init import JSON
-from node.cli.ledger.reading import Files, judge, open_ledger
+from node.cli.ledger.reading import Files, Source, judge, open_folder, open_ledger
 from node.cli.output import CONTRADICTION, INCOMPLETE, INVALID, UNAVAILABLE, Failure, count, emit
 from node.storage import DirectoryLock, RealDisk, sync_folder
 from swarm import codec
@@ -25,7 +25,11 @@ WHERE = click.argument("folder", type=click.Path(path_type=Path), default=Path()
 @click.command()
 @WHERE
 @click.option(
-    "--from", "source", type=click.Path(path_type=Path), required=True, help="Folder of a member whose ledger is whole."
+    "--from",
+    "source",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Folder or bundle of a member whose ledger is whole.",
 )
 @JSON
 def repair(folder: Path, source: Path, *, as_json: bool) -> None:
@@ -34,7 +38,7 @@ def repair(folder: Path, source: Path, *, as_json: bool) -> None:
     Final blocks are the same bytes everywhere, so nothing of this site's own is lost; what it voted and wrote itself is
     kept as it is. The old files are put aside in ledger/quarantine.
     """
-    ours, theirs = open_ledger(folder), open_ledger(source)
+    ours, theirs = open_folder(folder), open_ledger(source)
     if ours.signed.ledger_id != theirs.signed.ledger_id:
         raise Failure(
             f"couldn't repair {folder} from {source}: that is another swarm's ledger ({theirs.signed.charter.name!r})",
@@ -69,7 +73,7 @@ def _readable(files: Files) -> list[bytes]:
     return found
 
 
-def _verified(files: Files) -> list[bytes]:
+def _verified(files: Source) -> list[bytes]:
     """Return another member's certified blocks. Raises `Failure` when its ledger does not hold."""
     payloads: list[bytes] = []
 

@@ -7,15 +7,13 @@ from pathlib import Path
 import click
 
 from node.cli.init import JSON
-from node.cli.ledger.reading import Files, judge, open_ledger, torn_lines
+from node.cli.ledger.reading import WHERE, Source, judge, open_ledger, torn_lines
 from node.cli.output import INVALID, Failure, emit
 from node.clock import Clock
 from node.report import Verdict
 from node.report import report as page
 from node.storage import write_file_durably
 from swarm.ledger.audit import Audit, audit
-
-WHERE = click.argument("folder", type=click.Path(path_type=Path), default=Path())
 
 
 @click.command()
@@ -44,9 +42,9 @@ def report(folder: Path, output: Path, *, as_json: bool) -> None:
     emit({"path": str(output), "valid": True}, as_json=as_json, text=f"The ledger holds. The report is in {output}.")
 
 
-def _verdict(files: Files, result: Audit) -> Verdict:
+def _verdict(files: Source, result: Audit) -> Verdict:
     try:
         judge(files, result)
     except Failure as failure:
         return Verdict(valid=False, problem=failure.message, advice=failure.hint)
-    return Verdict(valid=True, notes=tuple(line.lstrip("! ") for line in torn_lines(files, result)))
+    return Verdict(valid=True, notes=tuple(line.lstrip("! ") for line in torn_lines(files, result.blocks)))

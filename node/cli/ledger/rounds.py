@@ -7,13 +7,11 @@ from pathlib import Path
 import click
 
 from node.cli.init import JSON
-from node.cli.ledger.reading import date, read, round_view
+from node.cli.ledger.reading import WHERE, date, read, round_view
 from node.cli.output import count, emit
 from swarm.charter import SignedCharter
 from swarm.ledger import entry as e
 from swarm.ledger.audit import RoundView, weights
-
-WHERE = click.argument("folder", type=click.Path(path_type=Path), default=Path())
 
 
 @click.command()
@@ -54,11 +52,12 @@ def rounds(folder: Path, *, as_json: bool) -> None:
 def round_(number: int, folder: Path, *, as_json: bool) -> None:
     """Show who took part in round NUMBER, with what weight and what result."""
     files, result = read(folder)
-    data, text = _show_round(files.signed, round_view(result, number))
+    data, text = show_round(files.signed, round_view(result, number))
     emit(data, as_json=as_json, text=text)
 
 
-def _show_round(signed: SignedCharter, view: RoundView) -> tuple[dict[str, object], str]:
+def show_round(signed: SignedCharter, view: RoundView) -> tuple[dict[str, object], str]:
+    """Return a round for programs, and in words."""
     names = signed.charter.metrics
     shares = weights(view)
     rejected = dict(view.closed.body.rejected) if view.closed else {}

@@ -144,3 +144,55 @@ def test_a_block_that_does_not_hold_leaves_nothing_of_itself_in_the_view() -> No
     assert result.failure is not None
     assert result.failure.height == 3
     assert list(result.rounds) == [1]
+
+
+def bent(payload: bytes, changes: dict[int, Callable[[e.Entry], e.Entry]]) -> bytes:
+    """Return a block record with some entries changed, and a header that commits to them but not to what follows."""
+    final = codec.decode(payload, FinalBlock, limit=1 << 21)
+    leaves = [
+        changes[at](e.decode_entry(leaf)).encode() if at in changes else leaf
+        for at, leaf in enumerate(final.block.leaves)
+    ]
+    header = replace(Header.decode(final.block.header), entries_hash=entries_hash(leaves))
+    block = msgspec.structs.replace(final.block, header=header.encode(), leaves=tuple(leaves))
+    return codec.encode(msgspec.structs.replace(final, block=block))
+
+
+def forged(entry: e.Entry) -> e.Entry:
+    return msgspec.structs.replace(entry, signature=bytes([entry.signature[0] ^ 1]) + entry.signature[1:])
+
+
+def elsewhere(entry: e.Entry) -> e.Entry:
+    return msgspec.structs.replace(entry, seq=entry.seq + 7)
+
+
+def foreign(entry: e.Entry) -> e.Entry:
+    return msgspec.structs.replace(entry, ledger_id=NO_HASH)
+
+
+def test_signatures_are_checked_after_their_block_and_yet_the_first_fault_of_a_block_is_told() -> None:
+    chain = Chain()
+    chain.round(1)
+    author = [who.node.hex()[:8] for who in SWARM.identities]
+    for changes, told in (
+        ({0: forged}, f"couldn't accept entry 0 of {author[0]}: its signature does not verify"),
+        ({2: forged}, f"couldn't accept entry 0 of {author[2]}: its signature does not verify"),
+        ({3: forged, 1: forged}, f"couldn't accept entry 0 of {author[1]}: its signature does not verify"),
+        # The feed of the entry after it breaks, which is found while the block is read: still the earlier one is told.
+        ({1: forged, 2: elsewhere}, f"couldn't accept entry 0 of {author[1]}: its signature does not verify"),
+        # An entry that is changed and not signed anew is both unsigned and out of place; it is unsigned first.
+        ({1: elsewhere, 2: forged}, f"couldn't accept entry 7 of {author[1]}: its signature does not verify"),
+        ({1: foreign}, "couldn't accept an entry: it belongs to another ledger"),
+    ):
+        *_, result = audit([bent(chain.payloads[0], changes), *chain.payloads[1:]], SWARM.signed)
+        assert result.failure is not None
+        assert (result.failure.height, result.failure.text) == (1, told)
+        assert (result.blocks, result.entries, result.rounds) == (0, 1, {})
+
+
+def test_who_only_looks_does_not_check_signatures_but_everything_else() -> None:
+    chain = Chain()
+    chain.round(1)
+    *_, result = audit([bent(chain.payloads[0], {0: forged})], SWARM.signed, trusting=True)
+    assert result.failure is not None
+    assert "its tree is not the tree of its entries" in result.failure.text

@@ -160,7 +160,7 @@ def propose(
     author = Toy()
     author.states = app.states
     author.known = set(work)
-    built = author.build(parent, LEDGER if parent is None else parent.hash, view, justify, 1.0)
+    built = author.build(*((LEDGER, 0) if parent is None else (parent.hash, parent.view)), view, justify, 1.0)
     assert built is not None
     header, leaves = built
     return sign_block(header, leaves, justify, leader, key(leader))
@@ -296,7 +296,7 @@ def test_an_invalid_proposal_is_not_waited_for() -> None:
     liar = Toy()
     liar.lies = True
     liar.known = {7}
-    built = liar.build(None, LEDGER, 1, (), 1.0)
+    built = liar.build(LEDGER, 0, 1, (), 1.0)
     assert built is not None
     block = sign_block(*built, (), 1, key(1))
     outputs = table.nodes[0].on_proposal(block, 1, 0.1)

@@ -203,3 +203,42 @@ def test_the_bytes_of_every_body_are_frozen() -> None:
     for name, body in bodies.items():
         assert codec.encode(body).hex() == FROZEN["bodies"][name]
         assert codec.decode(codec.encode(body), type(body), limit=e.ENTRY_BYTES_MAX) == body
+
+
+@settings(max_examples=60, deadline=None)
+@given(seq=st.integers(0, 2**63 - 1), kind=st.sampled_from(sorted(e.KIND_NAMES)), body=st.binary(max_size=400))
+def test_what_was_signed_is_read_out_of_the_leaf_as_it_would_be_written(seq: int, kind: int, body: bytes) -> None:
+    entry = signed(kind=kind, seq=seq, body=body)
+    read = e.decode_entry(entry.encode())
+    fields = (1, kind, LEDGER, WHO.node, seq, b"\x07" * 32, 1_700_000_000_123, codec.encode(body))
+    assert read.signed_bytes() == entry.signed_bytes() == codec.encode(fields)
+    assert read.id == entry.id
+    for other in (b"", bytes(63), bytes(65), bytes(300)):  # another length of signature: nothing is cut out of the leaf
+        odd = e.decode_entry(msgspec.structs.replace(entry, signature=other).encode())
+        assert odd.signed_bytes() == entry.signed_bytes()
+
+
+def test_a_changed_copy_of_a_read_entry_does_not_keep_what_the_original_signed() -> None:
+    read = e.decode_entry(signed().encode())
+    changed = msgspec.structs.replace(read, seq=read.seq + 1)
+    assert changed.signed_bytes() == signed(seq=read.seq + 1).signed_bytes() != read.signed_bytes()
+
+
+def test_an_entry_is_derived_exactly_when_making_it_again_gives_its_leaf() -> None:
+    def remade(entry: e.Entry, index: int, ts_ms: int) -> bool:
+        body = codec.decode(entry.body, e.RoundClose, limit=1000)
+        made = e.derived_entry(ledger_id=LEDGER, kind=entry.kind, index=index, ts_ms=ts_ms, body=body)
+        return made.encode() == entry.encode()
+
+    close = e.RoundClose(3, 1, ((4, 2),), (), ())
+    good = e.decode_entry(e.derived_entry(ledger_id=LEDGER, kind=e.ROUND_CLOSE, index=9, ts_ms=5, body=close).encode())
+    assert e.is_derived(good, LEDGER, 9, 5)
+    assert remade(good, 9, 5)
+    assert not e.is_derived(good, LEDGER, 8, 5)
+    assert not e.is_derived(good, LEDGER, 9, 6)
+    assert not e.is_derived(good, bytes(32), 9, 5)
+    changes = ({"author": WHO.node}, {"prev": b"\x01" * 32}, {"signature": b"s"}, {"ledger_id": bytes(32)}, {"seq": 8})
+    for change in changes:
+        bad = msgspec.structs.replace(good, **change)
+        assert not e.is_derived(bad, LEDGER, 9, 5)
+        assert not remade(bad, 9, 5)

@@ -25,11 +25,13 @@ from swarm.ledger.block import (
 )
 from swarm.ledger.views import Contradiction
 from swarm.machine import RECORD_BLOCK, NodeId
+from swarm.terms import founding
 from tests.builders import contribution, digest, make_swarm
 from tests.simulation.campaign import play
 from tests.simulation.stories import done, tell
 
 SWARM = make_swarm(4)
+TERMS = founding(SWARM.charter)
 OTHER = make_swarm(4, rounds=9)
 LEDGER = SWARM.signed.ledger_id
 NODES = [who.node for who in SWARM.identities]
@@ -81,7 +83,7 @@ def charge(rule: int, culprit: int, *messages: bytes) -> e.Evidence:
 
 def holds(body: e.Evidence) -> bool:
     try:
-        ev.judge(body, SWARM.signed)
+        ev.judge(body, SWARM.signed.ledger_id, (TERMS,))
     except Reject:
         return False
     return True
@@ -167,10 +169,10 @@ def test_two_signatures_of_one_message_are_no_contradiction() -> None:
 def test_what_consensus_notices_becomes_a_charge_that_holds() -> None:
     for rule in (ev.TWO_NOTARIZED, ev.SKIPPED_AND_FINALIZED, ev.TWO_FINALIZED, ev.NOTARIZED_AND_FINALIZED):
         for pair in itertools.permutations(PAIRS[rule]):
-            body = ev.from_contradiction(Contradiction("", 2, 3, *pair), SWARM.signed)
+            body = ev.from_contradiction(Contradiction("", 2, 3, *pair), TERMS)
             assert body == charge(rule, 2, *PAIRS[rule])
     blocks = [codec.encode(block(2, name)) for name in ("a", "b")]
-    body = ev.from_contradiction(Contradiction("", 2, 3, *blocks), SWARM.signed)
+    body = ev.from_contradiction(Contradiction("", 2, 3, *blocks), TERMS)
     assert body == charge(ev.TWO_PROPOSALS, 2, *PAIRS[ev.TWO_PROPOSALS])
 
 
@@ -205,5 +207,5 @@ def test_a_liar_is_on_record_in_the_ledger_and_an_auditor_finds_the_proof_there(
     leaves = [leaf for data in payloads for leaf in codec.decode(data, FinalBlock, limit=1 << 21).block.leaves]
     index = next(iter(accused.values()))
     body = codec.decode(e.decode_entry(leaves[index - 1]).body, e.Evidence, limit=e.ENTRY_BYTES_MAX)
-    ev.judge(body, place.machine.replica.head.signed)
+    ev.judge(body, place.machine.replica.head.ledger_id, (place.machine.replica.head.terms,))
     assert "site-3" in ev.describe(body, lambda node: f"site-{NODES.index(node)}")

@@ -76,8 +76,8 @@ class Table:
 
     def build(self, proposer: int = 0, now: float = NOW) -> tuple[Block, Header]:
         self.view += 1
-        parent = self.swarm.signed.ledger_id if self.tip is None else self.tip.hash
-        built = self.replicas[proposer].build(self.tip, parent, self.view, (), now)
+        parent = (self.swarm.signed.ledger_id, 0) if self.tip is None else (self.tip.hash, self.tip.view)
+        built = self.replicas[proposer].build(*parent, self.view, (), now)
         assert built is not None
         header, leaves = built
         return Block(header.encode(), leaves, (), proposer, b""), header
@@ -142,7 +142,7 @@ def test_a_block_is_dated_after_its_parent_even_if_the_clock_went_back() -> None
 
 def test_a_replica_that_does_not_know_the_parent_builds_nothing_and_wants_nothing() -> None:
     replica = Table().replicas[0]
-    assert replica.build(None, digest("nobody's block"), 1, (), NOW) is None
+    assert replica.build(digest("nobody's block"), 0, 1, (), NOW) is None
     assert not replica.wants_block(digest("nobody's block"), NOW)
 
 

@@ -1,0 +1,493 @@
+"""The tables and plots of a ledger's report: who did what in which round, with what weight, score and model.
+
+Every number here is one that the audit recomputed or that a member signed; nothing is judged. Names come from the
+charter, which strangers may have written, so all text is escaped on its way in (`node.svg.h`). What a page needs beside
+its tables is in `node.report`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from enum import Enum
+from itertools import pairwise
+
+from node.svg import STYLES, Html, Line, date, h, join, mark, panel, plot, progress, sample
+from swarm.charter import SignedCharter
+from swarm.ledger import entry as e
+from swarm.ledger.audit import Audit, RoundView, weights
+from swarm.machine import NodeId
+
+COLUMNS_MAX = 40
+"""Columns of the table of sites and rounds: what fits a printed page. With more rounds a column stands for several."""
+
+ROUNDS_LISTED_MAX = 500
+"""Rounds listed one by one, the latest; earlier ones are in the table of sites and rounds and in the plots."""
+
+SHARES_LISTED_MAX = 50_000
+"""Shares listed, sites times rounds: about 2 MB of page, which a phone still opens."""
+
+RANGES_MAX = 12
+"""Stretches of rounds named in words for one site; further ones are counted."""
+
+PANELS_MAX = 60
+"""Sites that get a plot of their own for each metric; beyond, the table alone tells them apart."""
+
+WIDE_MIN = 5
+"""Columns from which a table is not squeezed into the width of a phone, but scrolls sideways."""
+
+INLINE_MAX = 8
+"""Sites whose shares stand in the row of a round; more are unfolded on demand."""
+
+
+class Part(Enum):
+    """A site's part in a round; the value is the sign it is shown with."""
+
+    IN = "in"
+    OUT = "out"
+    MISSING = "missing"
+    WAITING = "waiting"
+    NOT_YET = "none"
+
+
+_PART_WORDS = {
+    Part.IN: "took part",
+    Part.OUT: "sent an update that was left out",
+    Part.MISSING: "sent nothing in time",
+    Part.WAITING: "sent an update; the round is still open",
+    Part.NOT_YET: "nothing yet; the round is still open",
+}
+
+_REASON_WORDS = {
+    e.UNUSABLE: "its update was unusable: not all of it numbers, or larger than the charter allows",
+    e.UNAVAILABLE: "its update could not be fetched before the round had to close",
+    e.OTHER_BASE: "its update did not start from the model of the round before",
+}
+
+
+# --- the ledger, put in order -----------------------------------------------------------------------------------
+
+
+class Told:
+    """An audit with what several sections ask for: names, the rounds that exist, who did what in each."""
+
+    def __init__(self, audit: Audit, signed: SignedCharter) -> None:
+        self.audit, self.signed, self.charter = audit, signed, signed.charter
+        self.nodes = [card.node for card in self.charter.members]
+        self.names = {card.node: card.name for card in self.charter.members}
+        # Members may write about any round number, so only the charter's rounds become rows and axes.
+        closed = [n for n, view in audit.rounds.items() if view.closed is not None and n >= 1]
+        # The state may already know a block that failed at its certificate, so it is not asked which round is open.
+        finished = max((n for n in closed if audit.rounds[n].commit is not None), default=0)
+        opened = [finished + 1] if finished + 1 in audit.rounds and finished < self.charter.round.rounds else []
+        self.numbers = sorted({*closed, *opened})
+        self.finished = finished
+        self.views = {number: audit.rounds[number] for number in self.numbers}
+        self.committed = [view for view in self.views.values() if view.commit is not None]
+        self.shares = {number: weights(view) for number, view in self.views.items()}
+        self.missing = {
+            number: frozenset(view.closed.body.missing) if view.closed is not None else frozenset[bytes]()
+            for number, view in self.views.items()
+        }
+        self.rejected = {number: _rejected(view) for number, view in self.views.items()}
+
+    def part(self, number: int, node: NodeId) -> Part:
+        """Return what a site did in a round."""
+        view = self.views[number]
+        if view.closed is None:
+            return Part.WAITING if node in view.contributions else Part.NOT_YET
+        if node in self.shares[number]:
+            return Part.IN
+        return Part.MISSING if node in self.missing[number] else Part.OUT
+
+    def model(self, number: int) -> bytes | None:
+        """Return the digest of the model on record for a round; round 0 stands for the initial one."""
+        if number == 0:
+            return self.charter.task.initial_model
+        view = self.views.get(number)
+        return view.commit.model_digest if view is not None and view.commit is not None else None
+
+    def scores(self, node: NodeId) -> list[tuple[int, e.Evaluation]]:
+        """Return a site's scores of models that are on record, by round."""
+        numbers = (0, *self.numbers) if 0 in self.audit.rounds else self.numbers
+        found = ((n, self.audit.rounds[n].evaluations.get(node)) for n in numbers)
+        return [(n, body) for n, body in found if body is not None and body.model_digest == self.model(n)]
+
+    def strays(self) -> int:
+        """Count the scores that are of no model on record."""
+        total = sum(len(view.evaluations) for view in self.audit.rounds.values())
+        return total - sum(len(self.scores(node)) for node in self.nodes)
+
+    def listed(self) -> list[int]:
+        """Return the rounds that are listed one by one, the latest first."""
+        most = max(1, min(ROUNDS_LISTED_MAX, SHARES_LISTED_MAX // len(self.nodes)))
+        return self.numbers[: -most - 1 : -1]
+
+
+def _rejected(view: RoundView) -> dict[NodeId, int]:
+    """Return the reason code by site for the contributions that a close leaves out."""
+    reasons = dict(view.closed.body.rejected) if view.closed is not None else {}
+    return {node: reasons[placed.index] for node, placed in view.contributions.items() if placed.index in reasons}
+
+
+def _included(view: RoundView) -> dict[NodeId, e.Contribution]:
+    """Return the contributions in a round's mean, by site."""
+    return {placed.author: placed.body for placed in view.closed.terms} if view.closed is not None else {}
+
+
+# --- rounds -----------------------------------------------------------------------------------------------------
+
+
+def rounds_section(told: Told) -> Html:
+    """Return the rounds: how far they came, who was in which, the gaps in words, and each in its row."""
+    if not told.numbers:
+        return h("p", "No round is on record yet.")
+    listed = told.listed()
+    rows = [_round_row(told, number) for number in listed]
+    without = len(told.numbers) - len(listed)
+    heads = ("Round", "Finished (UTC)", "#Sites in", "#Samples", "Not in it, and why", "Share of each site in the mean")
+    table = table_of("Rounds, the latest first", heads, rows, tall=True)
+    more = h("p", f"{counted(without, 'earlier round')} not listed one by one.") if without else Html()
+    return join(_timeline(told), _matrix(told), _gaps(told), table, more)
+
+
+def _timeline(told: Told) -> Html:
+    """Return when the rounds finished, from the first on: a charter may be signed long before its swarm begins."""
+    steps = [(view.committed_ms, view.number) for view in told.committed]
+    if len(steps) < 2:
+        return Html()
+    flagged = [step for step in steps if len(told.shares[step[1]]) < len(told.nodes)]
+    longest, at = max((after[0] - before[0], after[1]) for before, after in pairwise(steps))
+    words = (
+        f"{counted(len(steps), 'round')} finished from {date(steps[0][0])} to {date(steps[-1][0])}. "
+        f"The longest wait was {span_words(longest)}, for round {at}. "
+    )
+    rings = f"A ring marks a round that lacks a site ({len(flagged)} of {len(steps)})."
+    words += rings if flagged else "No round lacks a site."
+    title = "Rounds finished over time"
+    picture = progress(steps, flagged, title=title, desc=words, y_label="rounds finished")
+    return h("figure", _scroll(picture, title), h("figcaption", words))
+
+
+def _matrix(told: Told) -> Html:
+    per = -(-len(told.numbers) // COLUMNS_MAX)
+    groups = [told.numbers[i : i + per] for i in range(0, len(told.numbers), per)]
+    first, *others = (h("th", "Site", scope="col"), *(h("th", h("span", _range(g)), scope="col") for g in groups))
+    rows = []
+    for node in told.nodes:
+        cells = (_cell([told.part(number, node) for number in group]) for group in groups)
+        rows.append(h("tr", h("th", told.names[node], scope="row"), *(h("td", cell) for cell in cells)))
+    legend = [("in", "took part"), ("missing", "sent nothing in time"), ("out", "sent an update that was left out")]
+    if per > 1:
+        legend.insert(1, ("part", "took part in some of these rounds"))
+    if told.views[told.numbers[-1]].closed is None:
+        legend += [("waiting", "sent an update; the round is still open")]
+    signs = (h("li", mark(kind, words), f" {words}") for kind, words in legend)
+    each = "Each column is one round." if per == 1 else f"Each column stands for up to {per} rounds."
+    title = "Who took part in which round"
+    head = h("thead", h("tr", first, *others))
+    table = h("table", h("caption", title), head, h("tbody", *rows), class_="matrix")
+    return join(_scroll(table, title), h("ul", *signs, h("li", each), class_="legend"))
+
+
+def _cell(parts: Sequence[Part]) -> Html:
+    """Return the sign for a site's part in one round or in several: what went wrong shows, however rare."""
+    if len(parts) == 1:
+        return mark(parts[0].value, _PART_WORDS[parts[0]]) if parts[0] is not Part.NOT_YET else Html("&#8203;")
+    counts = {part: parts.count(part) for part in Part}
+    kind = (
+        "out"
+        if counts[Part.OUT]
+        else "in"
+        if counts[Part.IN] == len(parts)
+        else "part"
+        if counts[Part.IN]
+        else "missing"
+    )
+    words = "; ".join(f"{_PART_WORDS[part]}: {count} of {len(parts)}" for part, count in counts.items() if count)
+    return mark(kind, words)
+
+
+def _gaps(told: Told) -> Html:
+    """Say which rounds each site is not in, exactly: the table above may stand for several rounds a column."""
+    rows = []
+    for node in told.nodes:
+        missing = [n for n in told.numbers if told.part(n, node) is Part.MISSING]
+        left_out: dict[int, list[int]] = {}
+        for number in told.numbers:
+            if told.part(number, node) is Part.OUT:
+                left_out.setdefault(told.rejected[number].get(node, 0), []).append(number)
+        if missing:
+            rows.append(row_of(told.names[node], _ranges(missing), _PART_WORDS[Part.MISSING]))
+        for reason, numbers in sorted(left_out.items()):
+            rows.append(
+                row_of(told.names[node], _ranges(numbers), _REASON_WORDS.get(reason, "its update was left out"))
+            )
+    late = sum(len(view.commit.late) for view in told.committed if view.commit is not None)
+    after = (
+        h("p", f"{counted(late, 'update')} came after its round had closed: on record, in no mean.") if late else Html()
+    )
+    if not rows:
+        return join(h("p", "No site is missing from any closed round."), after)
+    return join(table_of("Gaps", ("Site", "Not in rounds", "Why"), rows), after)
+
+
+def _round_row(told: Told, number: int) -> tuple[Html, ...]:
+    view, shares = told.views[number], told.shares[number]
+    if view.closed is None:
+        there = len(view.contributions)
+        cells = ("still open", f"{there} of {len(told.nodes)} so far", "", "", "")
+        return (h("th", str(number), scope="row"), *(h("td", cell) for cell in cells))
+    absent = []
+    for node in told.nodes:
+        match told.part(number, node):
+            case Part.MISSING:
+                absent.append(h("li", f"{told.names[node]}: sent nothing in time"))
+            case Part.OUT:
+                reason = _REASON_WORDS.get(told.rejected[number].get(node, 0), "its update was left out")
+                absent.append(h("li", f"{told.names[node]}: {reason}"))
+            case _:
+                pass
+    samples = sum(placed.body.samples for placed in view.closed.terms)
+    return (
+        h("th", str(number), scope="row"),
+        h("td", date(view.committed_ms, "%Y-%m-%d %H:%M:%S") if view.commit is not None else "closed, not finished"),
+        h("td", f"{len(shares)} of {len(told.nodes)}", class_="n"),
+        h("td", f"{samples:,}", class_="n"),
+        h("td", h("ul", *absent) if absent else "nobody"),
+        h("td", _shares(told, shares)),
+    )
+
+
+def _shares(told: Told, shares: Mapping[NodeId, float]) -> Html:
+    words = [f"{told.names[node]} {shares[node]:.1%}" for node in told.nodes if node in shares]
+    text = join(", ".join(words))
+    return text if len(words) <= INLINE_MAX else h("details", h("summary", counted(len(words), "site")), text)
+
+
+# --- sites ------------------------------------------------------------------------------------------------------
+
+
+def sites_section(told: Told) -> Html:
+    """Return what each site put in: rounds, samples, and its share of the mean."""
+    numbers = [number for number in told.numbers if told.views[number].closed is not None]
+    if not numbers:
+        return h("p", "No round has closed yet, so nobody's update is in a model.")
+    bodies = {n: _included(told.views[n]) for n in numbers}
+    rows = []
+    for node in told.nodes:
+        terms = [(n, bodies[n][node]) for n in numbers if node in bodies[n]]
+        shares = [told.shares[n][node] for n, _ in terms]
+        counts = [body.samples for _, body in terms]
+        rows.append(
+            (
+                h("th", told.names[node], scope="row"),
+                h("td", f"{len(terms)} of {len(numbers)}", class_="n"),
+                h("td", _spread(counts), class_="n"),
+                h("td", f"{sum(counts):,}", class_="n"),
+                h("td", f"{sum(shares) / len(shares):.1%}" if shares else "none", class_="n"),
+                h("td", _bar(sum(shares) / len(shares) if shares else 0.0)),
+                h("td", _remark(told, [body for _, body in terms])),
+            )
+        )
+    heads = ("Site", "#Rounds it is in", "#Samples in a round", "#Samples, all rounds", "#Mean share", "", "Remarks")
+    words = (
+        "A site trains on its own data in every round it takes part in, so the sum over all rounds counts the same "
+        "patients many times. Numbers of samples are what the sites state."
+    )
+    return join(h("p", words), table_of("Contributions", heads, rows))
+
+
+def _bar(share: float) -> Html:
+    bar = h("rect", width=f"{100 * share:.1f}", height=8, class_="fill")
+    return h(
+        "svg",
+        h("rect", width=100, height=8, class_="ground"),
+        bar,
+        class_="bar",
+        viewBox="0 0 100 8",
+        aria_hidden="true",
+    )
+
+
+def _remark(told: Told, bodies: Sequence[e.Contribution]) -> str:
+    other = sum(1 for body in bodies if body.code_digest != told.charter.task.digest)
+    data = len({body.data_digest for body in bodies})
+    again = sum(1 for body in bodies if body.attempt > 1)
+    remarks = [
+        f"another training program than agreed in {counted(other, 'round')}" if other else "",
+        f"its data changed: {data} versions" if data > 1 else "",
+        f"trained again in {counted(again, 'round')}" if again else "",
+    ]
+    return "; ".join(remark for remark in remarks if remark) or "none"
+
+
+# --- scores -----------------------------------------------------------------------------------------------------
+
+
+def scores_section(told: Told) -> Html:
+    """Return the sites' scores of each model, a plot for each metric of the charter."""
+    if not told.charter.metrics:
+        return h("p", "The charter names no scores to put on record.")
+    words = (
+        "After a round, each site tries the new model on data that it keeps apart and never trains on (held-out "
+        "data). The scores are each site's own statement. Whether more or less is better depends on the score."
+    )
+    strays = told.strays()
+    odd = f"{counted(strays, 'score')} left out here: of a model that is not the one on record for its round."
+    charts = (_metric(told, index, name) for index, name in enumerate(told.charter.metrics))
+    return join(h("p", words), h("p", odd) if strays else Html(), *charts)
+
+
+def _metric(told: Told, index: int, name: str) -> Html:
+    lines: list[Line] = []
+    rows: list[tuple[Html, ...]] = []
+    for node in told.nodes:
+        scored = [
+            (n, body.samples, dict(body.metrics)[index]) for n, body in told.scores(node) if index in dict(body.metrics)
+        ]
+        if not scored:
+            continue
+        line = Line(told.names[node], [(n, value / e.METRIC_SCALE) for n, _, value in scored])
+        values = [value for _, value in line.points]
+        held = _spread([samples for _, samples, _ in scored])
+        sign = sample(len(lines))
+        lines.append(line)
+        cells = (held, str(len(values)), *(f"{v:.4f}" for v in (values[0], min(values), max(values), values[-1])))
+        rows.append((h("th", line.name, scope="row"), h("td", sign), *(h("td", cell, class_="n") for cell in cells)))
+    if not lines:
+        return join(h("h3", name), h("p", "No site has put this score on record."))
+    many = len(lines) > STYLES
+    if many:
+        rows = [(row[0], *row[2:]) for row in rows]
+    heads = (
+        "Site",
+        *(() if many else ("Line",)),
+        "#Held-out samples",
+        "#Scores",
+        "#First",
+        "#Lowest",
+        "#Highest",
+        "#Last",
+    )
+    title = f"{name} on each site's held-out data"
+    desc = f"One line for each of {counted(len(lines), 'site')}; the table below the picture has the numbers."
+    picture = plot(lines, title=title, desc=desc, x_label="round", y_label=name, styled=not many)
+    parts = [h("h3", name), h("figure", _scroll(picture, title), h("figcaption", _caption(many)))]
+    if many:
+        parts.append(_panels(lines))
+    return join(*parts, table_of(f"{name}, by site", heads, rows, tall=many))
+
+
+def _caption(many: bool) -> str:
+    if not many:
+        return (
+            "Dashes and marks tell the lines apart, as in the table below. A line is broken where a score is missing."
+        )
+    return "All sites together, to show the spread; below, each site for itself on the same axes."
+
+
+def _panels(lines: Sequence[Line]) -> Html:
+    if len(lines) > PANELS_MAX:
+        return Html()
+    items = []
+    for line in lines:
+        (first, begin), (last, end) = line.points[0], line.points[-1]
+        desc = f"From {begin:.4f} in round {first} to {end:.4f} in round {last}."
+        items.append(h("li", panel(line, lines, desc=desc), h("span", f"{line.name} "), h("b", f"{end:.3f}")))
+    return h("ul", *items, class_="panels")
+
+
+def models_section(told: Told) -> Html:
+    """Return the models' lineage, from the initial one on."""
+    initial = told.charter.task.initial_model
+    listed = [n for n in told.listed() if told.views[n].commit is not None]
+    rows = [_model_row(told, number) for number in listed]
+    start = (h("th", "0", scope="row"), h("td", h("code", grouped(initial.hex()))), *_cells("in the charter", "", ""))
+    words = (
+        "A fingerprint is a number computed from every bit of a model: another model has another one. (It is not the "
+        "checksum of an exported file.) A round finishes when enough sites state the same fingerprint."
+    )
+    heads = ("Round", "Fingerprint of the model", "Stated by", "Block", "Finished (UTC)")
+    without = len(told.committed) - len(listed)
+    more = h("p", f"{counted(without, 'earlier round')} not listed.") if without else Html()
+    return join(h("p", words), table_of("Models, the latest first", heads, [*rows, start], tall=True), more)
+
+
+def _model_row(told: Told, number: int) -> tuple[Html, ...]:
+    view = told.views[number]
+    assert view.commit is not None, "only finished rounds are asked for"
+    stated = f"{view.commit.attests} of {counted(len(told.nodes), 'site')}"
+    fingerprint = h("td", h("code", grouped(view.commit.model_digest.hex())))
+    when = date(view.committed_ms, "%Y-%m-%d %H:%M:%S")
+    return (h("th", str(number), scope="row"), fingerprint, *_cells(stated, str(view.height), when))
+
+
+def table_of(caption: str, heads: Sequence[str], rows: Iterable[Sequence[Html]], *, tall: bool = False) -> Html:
+    """Return a table in a box that scrolls. A head that begins with # stands over numbers."""
+    titles = (h("th", text.removeprefix("#"), scope="col", class_="n" if text[:1] == "#" else "") for text in heads)
+    head, body = h("thead", h("tr", *titles)), h("tbody", *(h("tr", *row) for row in rows))
+    table = h("table", h("caption", caption), head, body, class_="wide" if len(heads) >= WIDE_MIN else "")
+    return _scroll(table, caption, tall=tall)
+
+
+def _scroll(content: Html, label: str, *, tall: bool = False) -> Html:
+    """Return what may be wider than a phone in a box that scrolls, by keyboard too."""
+    return h("div", content, class_="scroll tall" if tall else "scroll", tabindex=0, role="region", aria_label=label)
+
+
+def _cells(*texts: str) -> tuple[Html, ...]:
+    return tuple(h("td", text) for text in texts)
+
+
+def row_of(name: str, *texts: str) -> tuple[Html, ...]:
+    """Return a row of a table: its head and its cells."""
+    return (h("th", name, scope="row"), *_cells(*texts))
+
+
+def counted(n: int, noun: str) -> str:
+    """Return a number and its noun: "1 site", "3,000 sites", "no sites"."""
+    plural = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
+    return f"{n:,} {noun if n == 1 else plural}" if n else f"no {plural}"
+
+
+def percent_of(part: int, whole: int) -> str:
+    """Return a share rounded down: nothing short of everything reads as 100 %."""
+    return f"{1000 * part // whole / 10:g} %" if whole else "none"
+
+
+def _spread(counts: Sequence[int]) -> str:
+    if not counts:
+        return "none"
+    low, high = min(counts), max(counts)
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+
+
+def _range(numbers: Sequence[int]) -> str:
+    return str(numbers[0]) if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}"
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """Return ascending numbers in words: "1, 4 to 9 and 3 more stretches"."""
+    stretches: list[list[int]] = []
+    for number in numbers:
+        if stretches and stretches[-1][-1] == number - 1:
+            stretches[-1].append(number)
+        else:
+            stretches.append([number])
+    words = ", ".join(_range(stretch) for stretch in stretches[:RANGES_MAX])
+    rest = sum(len(stretch) for stretch in stretches[RANGES_MAX:])
+    return f"{words} and {counted(rest, 'later round')}" if rest else words
+
+
+def span_words(ms: int) -> str:
+    """Return a length of time in words, in the largest unit that it fills twice or exactly."""
+    for unit, size in (("day", 86_400_000), ("hour", 3_600_000), ("minute", 60_000), ("second", 1_000)):
+        if ms >= 2 * size or ms == size or ms >= size == 1_000:
+            number = f"{ms / size:.3g}"
+            return f"{number} {unit}{'' if number == '1' else 's'}"
+    return f"{ms} milliseconds"
+
+
+def grouped(digits: str) -> str:
+    """Return digits in groups of four, as one reads them to somebody."""
+    return " ".join(digits[i : i + 4] for i in range(0, len(digits), 4))

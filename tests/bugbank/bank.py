@@ -1,0 +1,552 @@
+"""The bugs: what could be wrong with a ledger, how to make it wrong, and which test must notice.
+
+Some of these have happened to others (fsync retried, a torn tail cut in the middle of a file, minimal integers not
+asked for), some are one forgotten line away. A bug that no test kills is a hole in the suite; a test that kills none
+may still be worth having, but here is the proof of these.
+"""
+
+from __future__ import annotations
+
+from node.storage import RealDisk, sync_folder
+from swarm import codec, identity
+from swarm.ledger import block, consensus, evidence, journal, merkle, replica, state, views
+from swarm.ledger import entry as e
+from tests.bugbank import test_claims as claims
+from tests.bugbank.seeding import Bug, Edit
+from tests.conformance import test_signing as signing
+from tests.node import test_storage as storage
+from tests.swarm import test_codec as bytes_
+from tests.swarm import test_identity as keys
+from tests.swarm.ledger import test_block as blocks
+from tests.swarm.ledger import test_consensus as agreement
+from tests.swarm.ledger import test_entry as entries
+from tests.swarm.ledger import test_evidence as proofs
+from tests.swarm.ledger import test_journal as journals
+from tests.swarm.ledger import test_merkle as trees
+from tests.swarm.ledger import test_replica as replicas
+from tests.swarm.ledger import test_state as states
+
+_Node = consensus.Consensus
+
+VOTING = (
+    Bug(
+        "a vote is sent before it is durable",
+        (
+            Edit(
+                _Node._cast,
+                "    self._write()\n    if proposal is not None:\n        self._out.append(ToAll(proposal))\n"
+                "    self._out.append(ToAll(vote))\n",
+                "    if proposal is not None:\n        self._out.append(ToAll(proposal))\n"
+                "    self._out.append(ToAll(vote))\n    self._write()\n",
+            ),
+        ),
+        agreement.test_a_vote_and_its_block_are_durable_before_the_vote_is_sent,
+    ),
+    Bug(
+        "the body of a block that was voted for is not persisted",
+        (Edit(_Node._cast, "self._save(RECORD_BODY, view, codec.encode(body))", "pass"),),
+        agreement.test_a_whole_swarm_restarted_with_an_unfinished_block_finishes_it,
+    ),
+    Bug(
+        "a leader restarted before it sent its block makes another one",
+        (
+            Edit(_Node._restore_body, "self._keep_body(block, header)", "pass"),
+            Edit(_Node._restore_vote, "state.proposed = True", "pass"),
+        ),
+        agreement.test_a_leader_restarted_between_write_and_send_proposes_the_same_block_again,
+    ),
+    Bug(
+        "a restart forgets what was voted for",
+        (Edit(_Node._restore_vote, "state.mine.setdefault(vote.kind, vote.block)", "pass"),),
+        agreement.test_a_restarted_voter_does_not_vote_for_a_second_block,
+    ),
+    Bug(
+        "a forgotten vote that others remember is signed anew",
+        (Edit(_Node._remember_mine, "if vote.signer != self._me or", "if True or"),),
+        agreement.test_a_member_that_lost_its_votes_learns_them_from_others_and_contradicts_none,
+    ),
+    Bug(
+        "a forgotten vote inside a certificate is signed anew",
+        (Edit(_Node._learn, "if self._me in certificate.signers:", "if False:"),),
+        agreement.test_own_votes_inside_a_certificate_are_remembered_too,
+    ),
+    Bug(
+        "two blocks of one view are notarized",
+        (
+            Edit(_Node._vote_notarize, "if NOTARIZE in state.mine or SKIP in state.mine:", "if SKIP in state.mine:"),
+            Edit(_Node._cast, 'assert kind not in state.mine, "one statement of a kind per view"', "pass"),
+        ),
+        agreement.test_a_leader_that_proposes_two_blocks_gets_one_vote_and_is_on_record,
+    ),
+    Bug(
+        "a view is skipped after its block was finalized",
+        (
+            Edit(_Node._give_up, "SKIP in state.mine or FINALIZE in state.mine", "SKIP in state.mine"),
+            Edit(_Node._cast, "assert not (kind == SKIP and FINALIZE in state.mine)", "assert not (False)"),
+        ),
+        agreement.test_a_view_with_my_finalize_vote_is_never_skipped,
+    ),
+    Bug(
+        "a block is finalized after its view was skipped",
+        (
+            Edit(_Node._vote_finalize, "FINALIZE in state.mine or SKIP in state.mine", "FINALIZE in state.mine"),
+            Edit(_Node._cast, "assert not (kind == FINALIZE and SKIP in state.mine)", "assert not (False)"),
+        ),
+        agreement.test_a_block_that_i_notarized_and_then_gave_up_is_never_finalized_by_me,
+    ),
+    Bug(
+        "a block is finalized that was not notarized by oneself",
+        (
+            Edit(_Node._vote_finalize, "if state.mine.get(NOTARIZE) == certificate.block:", "if True:"),
+            Edit(
+                _Node._cast,
+                "assert kind != FINALIZE or state.mine.get(NOTARIZE) == block",
+                "assert True",
+            ),
+        ),
+        agreement.test_what_i_did_not_notarize_i_do_not_finalize,
+    ),
+    Bug(
+        "a block may jump over views without skip certificates",
+        (
+            Edit(
+                _Node._check_justification,
+                "if [skip.view for skip in rest] != list(range(header.parent_view + 1, header.view)):",
+                "if False:",
+            ),
+        ),
+        agreement.test_a_proposal_without_the_right_to_extend_its_parent_is_refused,
+    ),
+    Bug(
+        "a certificate in a justification is believed",
+        (Edit(_Node._check_justification, "self._accept(certificate)", "self._learn(certificate)"),),
+        agreement.test_a_proposal_without_the_right_to_extend_its_parent_is_refused,
+    ),
+    Bug(
+        "a proposal of another than the leader is taken",
+        (Edit(_Node._check_proposal, "if block.proposer != self.leader(header.view):", "if False:"),),
+        agreement.test_a_proposal_is_refused_unless_its_views_leader_signed_all_of_it,
+    ),
+    Bug(
+        "two contradictory quorums do not stop a member",
+        (Edit(_Node._learn, "if rival is not None:", "if False:"),),
+        agreement.test_two_quorums_that_contradict_each_other_halt_the_member_and_name_the_culprits,
+    ),
+    Bug(
+        "a chain to catch up with need not be one",
+        (
+            Edit(
+                _Node._followed,
+                "if chain and (header.height, header.parent_hash) != (chain[-1][1].height + 1, chain[-1][1].hash):",
+                "if False:",
+            ),
+        ),
+        agreement.test_a_false_chain_is_refused,
+    ),
+    Bug(
+        "votes for any view, however far ahead, are kept",
+        (Edit(_Node._live, "<= self._view + VIEWS_AHEAD_MAX", "< 2**63"),),
+        agreement.test_votes_beyond_the_window_leave_no_trace,
+    ),
+    Bug(
+        "whoever asks for what it lacks gets all of it, always",
+        (Edit(_Node._afford, "if spent + size > STATUS_REPLY_BYTES_PER_MINUTE:", "if False:"),),
+        agreement.test_what_a_peer_may_draw_by_asking_is_bounded_per_minute,
+    ),
+)
+
+CERTIFICATES = (
+    Bug(
+        "the quorum is one too small",
+        (Edit(block.quorum, "// 2 + 1", "// 2"),),
+        blocks.test_the_quorum_table_of_the_design,
+    ),
+    Bug(
+        "the quorum is one too large",
+        (Edit(block.quorum, "// 2 + 1", "// 2 + 2"),),
+        blocks.test_the_quorum_is_the_smallest_that_is_safe_and_is_always_live,
+    ),
+    Bug(
+        "a signer counts as often as it is named",
+        (Edit(block.Certificate.check, "a >= b", "a > b"),),
+        blocks.test_a_signer_counts_once,
+    ),
+    Bug(
+        "signatures above the quorum are not checked",
+        (Edit(block.Certificate.check, "zip(self.signers, self.signatures, strict=True)", "list(zip(self.signers, self.signatures, strict=True))[:quorum]"),),
+        blocks.test_one_bad_signature_spoils_a_certificate_even_above_the_quorum,
+    ),
+    Bug(
+        "a vote does not sign the ledger it is for",
+        (Edit(block.vote_message, "identity.DOMAIN_VOTE + ledger_id +", "identity.DOMAIN_VOTE + bytes(32) +"),),
+        blocks.test_no_two_statements_sign_the_same_bytes,
+    ),
+    Bug(
+        "a vote does not sign its epoch",
+        (Edit(block.vote_message, "_VOTE.pack(epoch,", "_VOTE.pack(0,"),),
+        blocks.test_no_two_statements_sign_the_same_bytes,
+    ),
+    Bug(
+        "a vote does not sign its kind",
+        (Edit(block.vote_message, "view, kind, block", "view, 0, block"),),
+        signing.test_no_vote_is_valid_as_another,
+    ),
+    Bug(
+        "a leader does not sign the ledger it proposes for",
+        (Edit(block.propose_message, "identity.DOMAIN_PROPOSE + ledger_id +", "identity.DOMAIN_PROPOSE +"),),
+        blocks.test_a_proposal_is_signed_over_domain_ledger_and_header,
+    ),
+    Bug(
+        "a certificate of another epoch is judged by this one's keys",
+        (
+            Edit(_Node.on_certificate, "certificate.epoch != self._epoch or", ""),
+            Edit(_Node._accept, "if certificate.epoch != self._epoch:", "if False:"),
+        ),
+        agreement.test_messages_of_another_epoch_are_not_heard,
+    ),
+    Bug(
+        "what covers an epoch's last block may hold entries",
+        (Edit(block.FinalBlock.certified_hash, "or child.count or", "or"),),
+        claims.test_only_empty_blocks_cover_the_last_one_of_an_epoch,
+    ),
+    Bug(
+        "a certificate on record is believed",
+        (Edit(replica.Replica._check_recorded, "certificate.check(self.head.ledger_id, terms.vote_keys, terms.quorum)", "pass"),),
+        replicas.test_a_recorded_certificate_that_no_quorum_signed_is_invalid,
+    ),
+    Bug(
+        "a block that was only notarized is on record as final",
+        (Edit(state._apply_cert, "certificate.kind != FINALIZE or", ""),),
+        states.test_a_certificate_of_another_block_or_of_another_kind_proves_nothing,
+    ),
+)
+
+BYTES = (
+    Bug(
+        "a leaf is hashed without its prefix",
+        (Edit(merkle.leaf_hash, 'b"\\x00" + leaf', "leaf"),),
+        trees.test_leaves_and_nodes_hash_in_separate_domains,
+    ),
+    Bug(
+        "an inclusion proof may be too short",
+        (Edit(merkle.verify_inclusion, "    if last:\n", "    if False:\n"),),
+        trees.test_an_inclusion_proof_holds_for_no_size_with_another_path_length,
+    ),
+    Bug(
+        "the lengths of the hashes of a proof are not looked at",
+        (Edit(merkle._check_lengths, "len(value) != HASH_BYTES", "False"),),
+        trees.test_bytes_may_not_move_between_the_hashes_of_a_proof,
+    ),
+    Bug(
+        "a consistency proof leads to the new root only",
+        (Edit(merkle.verify_consistency, "if first != old_root or second != new_root:", "if second != new_root:"),),
+        trees.test_a_rewritten_history_has_no_consistency_proof,
+    ),
+    Bug(
+        "an integer may be written longer than need be",
+        (Edit(codec.decode, "canonical = _AGAIN.encode(value) == data", "canonical = True"),),
+        bytes_.test_a_longer_form_of_a_good_value_is_refused,
+    ),
+    Bug(
+        "a claimed length is believed before the bytes are there",
+        (Edit(codec.decode, "_SKIM.decode(data)", "pass"),),
+        bytes_.test_a_nest_of_arrays_that_each_claim_the_limit_allocates_next_to_nothing,
+    ),
+    Bug(
+        "a key of small order is admitted",
+        (Edit(identity.admissible, "bool(bindings.crypto_core_ed25519_is_valid_point(public_key))", "True"),),
+        keys.test_no_encoding_of_a_small_order_point_is_admitted,
+    ),
+    Bug(
+        "a signature whose R is the identity is accepted",
+        (Edit(identity.verify, " or signature[:32] == _IDENTITY_POINT", ""),),
+        keys.test_a_signature_whose_r_is_the_identity_is_refused_though_its_equation_holds,
+    ),
+    Bug(
+        "an entry does not sign the ledger it is for",
+        (
+            Edit(e.sign_entry, "identity.DOMAIN_ENTRY + ledger_id +", "identity.DOMAIN_ENTRY +"),
+            Edit(e.verify_entry, "identity.DOMAIN_ENTRY + ledger_id +", "identity.DOMAIN_ENTRY +"),
+        ),
+        entries.test_the_signature_covers_the_domain_the_ledger_and_every_field_but_itself,
+    ),
+    Bug(
+        "an entry of another ledger is taken",
+        (Edit(e.verify_entry, "if entry.ledger_id != ledger_id:", "if False:"),),
+        entries.test_an_entry_of_another_ledger_is_refused_even_with_a_good_signature,
+    ),
+)
+
+LOG = (
+    Bug(
+        "an entry need not follow the one before it",
+        (Edit(state.apply_authored, "if (entry.seq, entry.prev) != (head.seq, head.prev):", "if entry.seq != head.seq:"),),
+        states.test_an_entry_that_follows_another_one_than_the_log_has_is_refused,
+    ),
+    Bug(
+        "the commit of a round is not recomputed",
+        (
+            Edit(
+                state._apply_leaf,
+                "commit = due_commit(state)\n"
+                "            if commit is None or derived_leaf(state, entry.kind, commit, header.time_ms) != leaf:",
+                "commit = codec.decode(entry.body, e.RoundCommit, limit=e.ENTRY_BYTES_MAX)\n            if False:",
+            ),
+        ),
+        states.test_a_commit_of_anything_but_what_was_attested_is_refused,
+    ),
+    Bug(
+        "a leader may leave out a commit that is due",
+        (Edit(state.apply_block, "if due_commit(state) is not None:", "if False:"),),
+        states.test_a_block_that_leaves_out_a_due_commit_is_refused,
+    ),
+    Bug(
+        "the weights of a close are not checked",
+        (Edit(state.check_close, "if make_close(state, terms, dict(close.rejected)) != close:", "if False:"),),
+        states.test_a_close_that_does_not_follow_from_the_log_is_refused,
+    ),
+    Bug(
+        "a close may pass over a contribution in silence",
+        (
+            Edit(
+                state.check_close,
+                "if sorted([*indices, *(index for index, _ in close.rejected)]) != sorted(by_index):",
+                "if False:",
+            ),
+        ),
+        states.test_a_close_that_does_not_follow_from_the_log_is_refused,
+    ),
+    Bug(
+        "a contribution that starts from another model is averaged",
+        (Edit(state.check_close, "if stray != (placed.body.base_digest != state.committed.model):", "if False:"),),
+        states.test_what_starts_from_another_model_is_rejected_for_that_and_nothing_else,
+    ),
+    Bug(
+        "a leader includes a contribution that starts from another model",
+        (Edit(replica.Replica._weigh, "if placed.body.base_digest != state.committed.model:", "if False:"),),
+        replicas.test_a_contribution_from_another_model_is_rejected_for_that_by_everybody,
+    ),
+    Bug(
+        "a member may attest twice",
+        (Edit(state._note_attest, " or author in state.attests", ""),),
+        states.test_only_a_members_first_attest_of_the_close_at_hand_counts,
+    ),
+    Bug(
+        "what comes after its round has closed still counts",
+        (Edit(state._note_contribution, "if body.round < state.round or closed:", "if body.round < state.round:"),),
+        states.test_what_comes_after_its_round_has_closed_is_late_and_named_in_the_commit,
+    ),
+    Bug(
+        "the root in a header is not checked",
+        (Edit(state._check_outcome, " or header.root != state.frontier.root()", ""),),
+        states.test_a_header_that_does_not_match_its_entries_is_refused,
+    ),
+    Bug(
+        "the state hash in a header is not checked",
+        (Edit(state._check_outcome, "if header.state_hash != state.digest():", "if False:"),),
+        states.test_a_header_that_does_not_match_its_entries_is_refused,
+    ),
+    Bug(
+        "a vote for a close does not need the updates",
+        (
+            Edit(
+                replica.Replica._judge_close,
+                "return Wait(f\"the update of {card.name} has not arrived\", progressing=moving)\n"
+                "            if verdict:",
+                "continue\n            if verdict:",
+            ),
+        ),
+        replicas.test_a_vote_waits_for_the_bytes_and_says_whether_they_are_on_their_way,
+    ),
+    Bug(
+        "a block may be dated in the future",
+        (Edit(replica.Replica.judge, "if header.time_ms > now * 1000 + self._charter.ledger.max_skew_ms:", "if False:"),),
+        replicas.test_a_block_dated_in_the_future_waits,
+    ),
+    Bug(
+        "a fork in a feed goes unnoticed",
+        (Edit(replica.Replica.admit, "if e.decode_entry(first).id != authored.id:", "if False:"),),
+        replicas.test_a_forked_feed_is_on_record_and_whoever_passed_it_on_is_not_blamed,
+    ),
+)
+
+EVIDENCE = (
+    Bug(
+        "votes of two epochs count as a contradiction",
+        (
+            Edit(
+                evidence._vote_rule,
+                "if (first.epoch, first.view) != (second.epoch, second.view):",
+                "if first.view != second.view:",
+            ),
+        ),
+        claims.test_votes_of_two_epochs_contradict_nothing,
+    ),
+    Bug(
+        "proposals of two epochs count as a contradiction",
+        (
+            Edit(
+                evidence._proposals_hold,
+                "(first.epoch, first.view) == (second.epoch, second.view)",
+                "first.view == second.view",
+            ),
+        ),
+        claims.test_proposals_of_two_epochs_contradict_nothing,
+    ),
+    Bug(
+        "an old vote is judged by the keys of today",
+        (Edit(evidence._of_epoch, "next((terms for terms in known if terms.epoch == epoch), None)", "known[0]"),),
+        claims.test_votes_are_judged_by_the_keys_of_their_own_epoch,
+    ),
+    Bug(
+        "two signatures of one message count as a contradiction",
+        (Edit(evidence._entries_hold, "if first.id == second.id:", "if False:"),),
+        proofs.test_two_signatures_of_one_message_are_no_contradiction,
+    ),
+    Bug(
+        "one message twice counts as a contradiction",
+        (
+            Edit(evidence.judge, "if not body.first < body.second:", "if False:"),
+            Edit(evidence._entries_hold, "if first.id == second.id:", "if False:"),
+        ),
+        proofs.test_a_pair_has_one_form_and_is_two_messages,
+    ),
+    Bug(
+        "nobody asks who signed the evidence",
+        (Edit(evidence._votes_hold, "vote.signer != index or", "False and"),),
+        proofs.test_one_changed_byte_anywhere_proves_nothing,
+    ),
+    Bug(
+        "notarize and skip of one view count as a contradiction",
+        (Edit(views.contradict, "return FINALIZE in (kind, other_kind)", "return kind != other_kind"),),
+        agreement.test_notarize_and_skip_of_one_view_is_what_an_honest_member_may_say,
+    ),
+    Bug(
+        "a member that contradicts itself is not put on record",
+        (Edit(_Node._accuse, "self.evidence.append(found)", "pass"),),
+        agreement.test_contradictory_votes_are_kept_as_a_pair,
+    ),
+)
+
+DISK = (
+    Bug(
+        "a record is written and not synced",
+        (Edit(journal.Journal._write, "self._disk.sync(segment.path)", "pass"),),
+        journals.test_whatever_was_acknowledged_survives_a_power_cut_at_every_operation,
+    ),
+    Bug(
+        "the name of a new segment is not made durable",
+        (Edit(journal.Journal._begin, "self._disk.sync_folder(name)", "pass"),),
+        journals.test_whatever_was_acknowledged_survives_a_power_cut_at_every_operation,
+    ),
+    Bug(
+        "a file is cut at the first damage, whatever follows",
+        (
+            Edit(
+                journal._judge_rest,
+                "torn = last and len(batches) <= 1 and all(batch == segment.batch + 1 for batch in batches)",
+                "torn = last",
+            ),
+        ),
+        journals.test_damage_that_later_writes_follow_is_reported_and_never_cut,
+    ),
+    Bug(
+        "a torn tail stays where it is",
+        (
+            Edit(
+                journal.Journal.open,
+                'if finding.verdict == "torn tail" and segment.begun:',
+                "if False:",
+            ),
+        ),
+        journals.test_a_last_write_torn_at_any_byte_is_cut_and_appending_is_sound,
+    ),
+    Bug(
+        "a vote is written once",
+        (Edit(journal._encode_batch, "    if votes:\n", "    if False:\n"),),
+        journals.test_a_vote_lies_in_two_places_at_least_4_kib_apart_and_is_one_record,
+    ),
+    Bug(
+        "the two copies of a vote lie in one sector",
+        (Edit(journal._encode_batch, "if gap > 0:", "if False:"),),
+        journals.test_a_vote_lies_in_two_places_at_least_4_kib_apart_and_is_one_record,
+    ),
+    Bug(
+        "a member votes although it may have forgotten a vote",
+        (Edit(journal.Journal.open, 'f.log == WAL and f.verdict == "corruption"', "False"),),
+        journals.test_damage_that_later_writes_follow_is_reported_and_never_cut,
+    ),
+    Bug(
+        "after a write that failed, the next one is tried",
+        (Edit(journal.Journal.append, 'self._failed = f"an earlier write failed ({error.message})"', "pass"),),
+        journals.test_after_any_failure_of_the_disk_nothing_more_is_written_until_opened_anew,
+    ),
+    Bug(
+        "a sync that failed is tried again",
+        (
+            Edit(
+                RealDisk.sync,
+                "    try:\n        os.fdatasync(self._open(path))\n",
+                "    try:\n        try:\n            os.fdatasync(self._open(path))\n"
+                "        except OSError:\n            os.fdatasync(self._open(path))\n",
+            ),
+        ),
+        claims.test_a_sync_that_failed_is_not_tried_again,
+    ),
+    Bug(
+        "a folder is not synced",
+        (Edit(sync_folder, "os.fsync(descriptor)", "pass"),),
+        storage.test_a_failed_sync_is_never_taken_for_a_full_disk,
+    ),
+    Bug(
+        "old segments are removed all at once",
+        (
+            Edit(
+                journal.Journal._drop,
+                "        self._disk.sync_folder(name)",
+                "    self._disk.sync_folder(name)",
+            ),
+        ),
+        journals.test_a_crash_while_old_segments_are_dropped_does_not_look_like_a_lost_one,
+    ),
+    Bug(
+        "a full disk is found out after half of the write",
+        (
+            Edit(
+                journal.Journal.append,
+                "placed = [(self._room(batch.log, self._logs[batch.log], len(batch.data)), batch) for batch in batches]",
+                "placed = ((self._room(batch.log, self._logs[batch.log], len(batch.data)), batch) for batch in batches)",
+            ),
+        ),
+        journals.test_a_disk_that_is_full_for_one_log_leaves_the_others_unwritten,
+    ),
+    Bug(
+        "the seal of a segment is not compared with what it seals",
+        (
+            Edit(
+                journal._read_segment,
+                "if count != segment.count or digest != hashlib.sha256(data[:offset]).digest():",
+                "if False:",
+            ),
+        ),
+        claims.test_a_seal_that_does_not_fit_is_reported,
+    ),
+    Bug(
+        "a damaged block is served from where it lay",
+        (Edit(journal._parse, "or _CRC.unpack_from(data, end)[0] != zlib.crc32(data[offset:end])", ""),),
+        claims.test_a_record_that_was_damaged_after_it_was_found_is_not_served,
+    ),
+    Bug(
+        "where a block should lie is believed over what lies there",
+        (
+            Edit(
+                journal.Journal._read,
+                "if parsed is None or (parsed[0].kind, parsed[0].height) != (RECORD_BLOCK, height):",
+                "if parsed is None:",
+            ),
+        ),
+        claims.test_what_lies_on_disk_is_believed_and_never_where_it_should_lie,
+    ),
+)
+
+BANK = VOTING + CERTIFICATES + BYTES + LOG + EVIDENCE + DISK

@@ -1,0 +1,179 @@
+"""Claims that the bank of bugs showed to be missing: without them, a bug in it would have lived."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from node.storage import RealDisk
+from swarm import codec
+from swarm.errors import Reject, StoreError
+from swarm.ledger import evidence as ev
+from swarm.ledger.block import FINALIZE, NOTARIZE, SKIP, Block, FinalBlock, Header, Vote, propose_message, vote_message
+from swarm.ledger.entry import Evidence
+from swarm.ledger.journal import BLOCKS, Finding, Journal, Placed, scan
+from swarm.machine import RECORD_BLOCK, Record
+from swarm.terms import Terms, founding
+from tests.builders import certify, digest, identity, make_swarm
+from topologies.world.disk import SimulatedDisk
+
+SWARM = make_swarm(4)
+LEDGER = SWARM.signed.ledger_id
+CULPRIT = 2
+FIRST = founding(SWARM.charter)
+ONE, TWO = digest("one block"), digest("another")
+OWNER = digest("ledger")
+
+
+# --- epochs -------------------------------------------------------------------------------------------------------
+
+
+def with_new_key() -> Terms:
+    """Return the terms of epoch 1, in which the culprit votes with another key."""
+    seat = FIRST.members[CULPRIT]
+    card = msgspec.structs.replace(seat.card, vote_key=identity(99).vote_key.public)
+    members = tuple(
+        msgspec.structs.replace(other, card=card) if other is seat else other for other in FIRST.members
+    )
+    return msgspec.structs.replace(FIRST, epoch=1, members=members)
+
+
+def vote(kind: int, block: bytes, *, epoch: int, number: int = CULPRIT) -> bytes:
+    message = vote_message(LEDGER, epoch, 3, kind, block)
+    return codec.encode(Vote(epoch, 3, kind, block, CULPRIT, identity(number).vote_key.sign(message)))
+
+
+def holds(rule: int, pair: Sequence[bytes], terms: Sequence[Terms]) -> bool:
+    try:
+        ev.judge(Evidence(rule, FIRST.members[CULPRIT].node, *sorted(pair)), LEDGER, terms)
+    except Reject:
+        return False
+    return True
+
+
+def header(*, epoch: int = 0, view: int = 3, height: int = 1, count: int = 0, parent: Header | None = None) -> Header:
+    parent_hash, parent_view = (LEDGER, 0) if parent is None else (parent.hash, parent.view)
+    name = digest(f"{epoch} {view} {height}")
+    return Header(epoch, view, height, parent_hash, parent_view, height, 1, count, 1, name, name, name, name)
+
+
+def test_votes_of_two_epochs_contradict_nothing() -> None:
+    same_keys = msgspec.structs.replace(FIRST, epoch=1)
+    for rule, kinds in [(ev.TWO_NOTARIZED, (NOTARIZE, NOTARIZE)), (ev.TWO_FINALIZED, (FINALIZE, FINALIZE))]:
+        for epochs, contradictory in [((0, 0), True), ((1, 1), True), ((0, 1), False), ((1, 0), False)]:
+            blocks = zip(kinds, (ONE, TWO), epochs, strict=True)
+            pair = [vote(kind, block, epoch=epoch) for kind, block, epoch in blocks]
+            assert holds(rule, pair, (same_keys, FIRST)) is contradictory
+    pair = [vote(SKIP, bytes(32), epoch=0), vote(FINALIZE, ONE, epoch=1)]
+    assert not holds(ev.SKIPPED_AND_FINALIZED, pair, (same_keys, FIRST))
+
+
+def test_proposals_of_two_epochs_contradict_nothing() -> None:
+    same_keys = msgspec.structs.replace(FIRST, epoch=1)
+
+    def proposal(made: Header) -> bytes:
+        signature = identity(CULPRIT).vote_key.sign(propose_message(LEDGER, made.encode()))
+        return codec.encode(ev.Proposal(made.encode(), signature))
+
+    here, there, other = header(epoch=0), header(epoch=1), header(epoch=0, height=2)
+    assert holds(ev.TWO_PROPOSALS, [proposal(here), proposal(other)], (same_keys, FIRST))
+    assert not holds(ev.TWO_PROPOSALS, [proposal(here), proposal(there)], (same_keys, FIRST))
+
+
+def test_votes_are_judged_by_the_keys_of_their_own_epoch() -> None:
+    terms = (with_new_key(), FIRST)
+    old = [vote(NOTARIZE, block, epoch=0) for block in (ONE, TWO)]
+    new = [vote(NOTARIZE, block, epoch=1, number=99) for block in (ONE, TWO)]
+    stolen = [vote(NOTARIZE, block, epoch=1) for block in (ONE, TWO)]
+    assert holds(ev.TWO_NOTARIZED, old, terms), "what the old key signed in its time still counts"
+    assert holds(ev.TWO_NOTARIZED, new, terms)
+    assert not holds(ev.TWO_NOTARIZED, stolen, terms), "an old key that got out can frame nobody in a new epoch"
+    assert not holds(ev.TWO_NOTARIZED, old, terms[:1]), "votes of an epoch that is long past cannot be judged"
+
+
+def test_only_empty_blocks_cover_the_last_one_of_an_epoch() -> None:
+    last = header(view=3)
+    for count in (0, 1):
+        cover = header(view=4, height=2, count=count, parent=last)
+        final = FinalBlock(Block(last.encode(), (), (), 3, b""), (certify(SWARM, cover),), (cover.encode(),))
+        if count:
+            with pytest.raises(Reject, match="does not follow from it"):
+                final.check(last, LEDGER, FIRST.vote_keys, FIRST.quorum)
+        else:
+            assert final.check(last, LEDGER, FIRST.vote_keys, FIRST.quorum)
+
+
+# --- the disk -----------------------------------------------------------------------------------------------------
+
+
+def block(height: int) -> Record:
+    return Record(RECORD_BLOCK, height, b"block %03d" % height + bytes(200))
+
+
+def full_journal() -> tuple[SimulatedDisk, Journal, dict[int, Placed]]:
+    """Return a journal of twelve blocks of one length in several segments, and where they lie."""
+    disk = SimulatedDisk()
+    journal = Journal(disk, ledger_id=OWNER, segment_bytes=2048)
+    journal.open()
+    for height in range(1, 13):
+        journal.append([block(height)])
+    return disk, journal, {p.record.height: p for p in scan(disk, BLOCKS, OWNER) if isinstance(p, Placed)}
+
+
+def overwrite(disk: SimulatedDisk, target: Placed, source: Placed) -> None:
+    """Put a copy of one record, whole and with a right checksum, in another's place."""
+    length = 17 + len(source.record.payload) + 4  # header, payload, checksum
+    disk.write(target.path, target.offset, disk.read(source.path, source.offset, length))
+    disk.sync(target.path)
+
+
+def test_a_seal_that_does_not_fit_is_reported() -> None:
+    disk, _, places = full_journal()
+    assert len(disk.names(BLOCKS)) > 1
+    overwrite(disk, places[2], places[3])
+    (finding,) = (part for part in scan(disk, BLOCKS, OWNER) if isinstance(part, Finding))
+    assert (finding.path, finding.verdict) == (places[2].path, "corruption")
+    assert "footer" in finding.text
+
+
+def test_what_lies_on_disk_is_believed_and_never_where_it_should_lie() -> None:
+    disk, journal, places = full_journal()
+    payloads = tuple(block(height).payload for height in range(1, 13))
+    assert journal.blocks(1, 12, 1 << 20) == payloads
+    overwrite(disk, places[6], places[7])
+    with pytest.raises(StoreError, match="couldn't read block 6: .* is damaged"):
+        journal.blocks(6, 6, 1 << 20)
+    assert journal.blocks(4, 8, 1 << 20) == payloads[3:5], "what is whole before it is still served"
+    assert journal.blocks(7, 8, 1 << 20) == payloads[6:8]
+
+
+def test_a_record_that_was_damaged_after_it_was_found_is_not_served() -> None:
+    disk, journal, places = full_journal()
+    assert len(journal.blocks(1, 12, 1 << 20)) == 12
+    disk.flip(places[6].path, places[6].offset + 100, 0)
+    with pytest.raises(StoreError, match="couldn't read block 6: .* is damaged"):
+        journal.blocks(6, 6, 1 << 20)
+
+
+def test_a_sync_that_failed_is_not_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = RealDisk(tmp_path)
+    disk.make_folder("wal")
+    disk.create("wal/a", 4096)
+    calls: list[int] = []
+
+    def fails_once(descriptor: int) -> None:
+        calls.append(descriptor)
+        if len(calls) == 1:
+            raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fdatasync", fails_once)
+        with pytest.raises(StoreError, match="couldn't make wal/a durable"):
+            disk.sync("wal/a")
+    assert len(calls) == 1, "the kernel may have dropped what it could not write, and would call the next one a success"
+    disk.close()
