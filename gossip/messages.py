@@ -171,6 +171,26 @@ class Cosign(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
     cosignature: Cosignature
 
 
+class Remind(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """The sender has just started: it asks what the receiver knows it to have said, before it says anything.
+
+    `seq` is the next number of its feed, as far as it knows itself.
+    """
+
+    seq: int
+
+
+class Reminder(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """What the receiver is known to have said: its votes in live views, and the last entry of its feed, if it lacks it.
+
+    `certificates` holds what clears the last view that is cleared at the sender.
+    """
+
+    votes: tuple[Vote, ...]
+    certificates: tuple[Certificate, ...]
+    last: bytes
+
+
 class Knock(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """A guest's card: it asks the member that invited it to move that it join, or how that stands. To be repeated."""
 
@@ -208,4 +228,6 @@ Message: TypeAlias = (
     | Cosign
     | Knock
     | KnockAnswer
+    | Remind
+    | Reminder
 )

@@ -42,6 +42,8 @@ _KINDS: dict[int, tuple[type[m.Message], int]] = {
     19: (m.Knock, 8 * _SMALL),
     20: (m.KnockAnswer, 8 * _SMALL),
     21: (m.BlockRange, _SMALL),
+    22: (m.Remind, _SMALL),
+    23: (m.Reminder, 2 * _MEDIUM),
 }
 _KIND_OF = {type_: kind for kind, (type_, _) in _KINDS.items()}
 

@@ -7,6 +7,7 @@ world; both run exactly this. It routes events to their owner, turns what owners
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -85,6 +86,12 @@ SNAPSHOT_BLOCKS = 256
 CATCH_UP_TIMEOUT_S = 5.0
 """How long one peer may take to answer a request for blocks before another is asked."""
 
+FAREWELL_S = 60.0
+"""How long a link is kept with a member that was let go, or to the old key of one that has a new one."""
+
+REMIND_S = 1.0
+"""Between questions of a site that has just started to those that have not said yet what they remember of it."""
+
 KNOCK_S = 0.5
 """A guest that knocks more often is not heard: each time costs three signatures."""
 
@@ -101,6 +108,9 @@ _AGREEING = (m.Propose, m.CastVote, m.Certify, m.Standing, m.Blocks, m.BlockRang
 
 CATCH_UP_AFTER_S = 1.0
 """A ledger that grew within this time is not behind, whatever a heartbeat says."""
+
+
+_AGREEMENT = (m.Propose, m.CastVote, m.Certify, m.Standing)
 
 
 class Node:
@@ -169,6 +179,12 @@ class Node:
         self._evidence_read = 0
         self._closed: dict[int, list[str]] = {}
         self._orphans: list[bytes] = []
+        self._reminded: set[NodeId] = set()
+        self._feed_end = 0
+        self._unsaid: list[Say] = []
+        self._farewells: tuple[Contact, ...] = ()
+        self._farewell_until = 0.0
+        self._ask_at = 0.0
         self._was_member = False
         self._started = False
 
@@ -324,6 +340,7 @@ class Node:
             record for record in event.records if record.kind in (RECORD_BLOCK, RECORD_ENTRY) or record.height >= view
         ]
         effects += self._obey(self.consensus.restore(live))
+        self.consensus.muted = self._index is not None and self._terms.quorum > 1
         head = self.replica.head
         rounds = head.terms.round.rounds
         where = f"all {rounds} rounds committed" if head.complete else f"round {head.round} of {rounds}"
@@ -362,7 +379,7 @@ class Node:
         mine = None if self._index is None else self._terms.members[self._index]
         key = self._identity.curve_public if mine is None else mine.curve_key
         guests = [Contact(node, f"guest {i.name}", i.guest, "") for node, i in self._guests.items()]
-        return Reach((*self.engine.contacts, *guests), key)
+        return Reach((*self.engine.contacts, *self._farewells, *guests), key)
 
     def _turn_epochs(self, now: float) -> list[Effect]:
         """Follow the ledger into the epoch it has reached. Nothing may be said before: it would be in the old keys."""
@@ -378,11 +395,22 @@ class Node:
         self._notice(now)
         self.consensus = self._convene()
         self._evidence_read = 0
-        gone = [node for node in self.engine.neighbours if terms.index(node) is None]
+        before = {contact.node: contact for contact in self.engine.contacts}
         self._follow_terms(now)
+        after = {contact.node: contact for contact in self.engine.contacts}
+        # Whoever is let go, or known by another key from now on, has to hear of it over the link that it has.
+        changed = [c for node, c in before.items() if node not in after or after[node].curve_key != c.curve_key]
+        kept = {contact.node: contact for contact in self._farewells if contact.node not in after}
+        kept |= {c.node: dataclasses.replace(c, endpoint="") if c.node in after else c for c in changed}
+        back = [contact.node for contact in self._farewells if contact.node in after and contact.node not in before]
+        self._farewells, self._farewell_until = tuple(kept.values()), now + FAREWELL_S
         effects: list[Effect] = [self._reach()]
-        for node in gone:
-            effects += self.transfer.link(node, False, now)
+        for node in back:
+            effects += self.engine.link(node, True, "")  # It never went down.
+        for contact in changed:
+            if contact.node not in after:
+                effects += self.transfer.link(contact.node, False, now)
+                effects.append(Send(contact.node, wire.encode(self._heartbeat(now))))
         # What this site has signed once it must never say otherwise, so what is void today is kept for another day.
         waiting, self._orphans = [*self._orphans, *self.replica.take_orphans(self._me)], []
         for leaf in waiting:
@@ -425,6 +453,8 @@ class Node:
         sender = event.sender
         if sender in self._guests:
             return self._on_guest(sender, event.frame, now)
+        if sender not in self.engine.neighbours and any(contact.node == sender for contact in self._farewells):
+            return self._on_former(sender, event.frame, now)
         if sender not in self.engine.neighbours or self.peers.ignored(sender, now):
             return []
         try:
@@ -450,7 +480,7 @@ class Node:
         if self._halted and isinstance(message, _AGREEING):
             return []  # Whatever came of it would have to be said.
         seats = self._convened.members
-        if isinstance(message, (m.Propose, m.CastVote, m.Certify, m.Standing)) and self._terms.index(sender) is None:
+        if isinstance(message, (*_AGREEMENT, m.Remind, m.Reminder)) and self._terms.index(sender) is None:
             return []  # A newcomer's sponsor may be a member of an epoch that is not reached here yet.
         match message:
             case m.Heartbeat():
@@ -468,6 +498,10 @@ class Node:
                 return self._obey(outputs) + self._pass_on(frame, seats, message.vote.signer, sender)
             case m.Certify():
                 return self._obey(self.consensus.on_certificate(message.certificate, self._member(sender), now))
+            case m.Remind():
+                return self._remind(sender, message)
+            case m.Reminder():
+                return self._on_reminder(sender, message, now)
             case m.Standing():
                 return self._on_standing(sender, message.status, now)
             case m.GetBlocks():
@@ -489,8 +523,11 @@ class Node:
         """Compare notes with a peer that has just become welcome."""
         heads = m.FeedHeads(self.replica.feed_heads())
         standing = m.Standing(self.consensus.status())
-        beat = self.peers.heartbeat(now, final_height=self.replica.head.height, disk_free=self._disk_free())
-        greeting: list[Effect] = [Send(sender, wire.encode(message)) for message in (beat, heads, standing)]
+        beat = self._heartbeat(now)
+        said: list[m.Message] = [beat, heads, standing]
+        if self.consensus.muted:
+            said.insert(0, m.Remind(self.replica.next_entry(self._me).seq))
+        greeting: list[Effect] = [Send(sender, wire.encode(message)) for message in said]
         greeting += [Send(sender, wire.encode(m.Cosign(held))) for held in self.cosigners.held()]
         return greeting + self.transfer.link(sender, True, now)
 
@@ -504,6 +541,30 @@ class Node:
         if isinstance(pending.body, e.Contribution) and pending.body.round >= self.replica.head.round:
             effects += self._fetch(Digest(pending.body.update_digest), pending.body.update_bytes, (author, sender), now)
         return effects
+
+    def _on_former(self, sender: NodeId, frame: bytes, now: float) -> list[Effect]:
+        """Let a member that was let go read how that came about, and nothing later than that it asks for."""
+        try:
+            message = wire.decode(frame)
+        except Reject:
+            return []
+        last = self.replica.head.root.height
+        if isinstance(message, m.GetBlocks) and message.height <= last:
+            return self._on_get_blocks(sender, m.GetBlocks(message.height, min(message.last, last)))
+        if isinstance(message, m.Heartbeat) and message.final_height < last:
+            return [Send(sender, wire.encode(self._heartbeat(now, last)))]
+        return []
+
+    def _part(self, now: float) -> list[Effect]:
+        """End the links that were kept for a farewell."""
+        if not self._farewells or now < self._farewell_until:
+            return []
+        self._farewells = ()
+        return [self._reach()]
+
+    def _heartbeat(self, now: float, height: int | None = None) -> m.Heartbeat:
+        final = self.replica.head.height if height is None else height
+        return self.peers.heartbeat(now, final_height=final, disk_free=self._disk_free())
 
     def _on_guest(self, sender: NodeId, frame: bytes, now: float) -> list[Effect]:
         """Move that a guest join, once, and tell it how that stands. Whatever else a guest says is not heard."""
@@ -534,6 +595,58 @@ class Node:
             leaves = self.replica.entries_from(NodeId(author), seq)
             effects += [Send(sender, wire.encode(m.EntryMessage(leaf))) for leaf in leaves]
         return effects
+
+    def _remind(self, sender: NodeId, message: m.Remind) -> list[Effect]:
+        """Tell a member that has just started what it is known to have said."""
+        votes, certificates = self.consensus.said_by(self._member(sender))
+        last = self.replica.last_of(sender)
+        fresh = last and e.decode_entry(last).seq >= message.seq
+        return [Send(sender, wire.encode(m.Reminder(votes, certificates, last if fresh else b"")))]
+
+    def _on_reminder(self, sender: NodeId, message: m.Reminder, now: float) -> list[Effect]:
+        """Learn what this site has said, as others remember it: its disk may be a copy, or an old one."""
+        if not self.consensus.muted or self._index is None:
+            return []
+        effects = self._obey(self.consensus.on_reminder(message.votes, message.certificates, now))
+        if message.last:
+            entry = e.decode_entry(message.last)
+            if entry.author != self._me:
+                raise Reject("couldn't accept a reminder: it holds an entry of somebody else")
+            e.verify_entry(entry, self._terms.members[self._index].id_key, self._ledger_id)
+            self._feed_end = max(self._feed_end, entry.seq + 1)
+        self._reminded.add(sender)
+        return effects
+
+    def _speak_up(self, now: float) -> list[Effect]:
+        """Begin to speak once a quorum, this site included, has said what it remembers and all of that is here."""
+        consensus = self.consensus
+        if not consensus.muted or self._index is None:
+            return []
+        if self.replica.next_entry(self._me).seq < self._feed_end or not self._all_reminded(now):
+            return []
+        effects = self._obey(consensus.unmute(now))
+        unsaid, self._unsaid = self._unsaid, []
+        for say in unsaid:
+            effects += self._say(say, now)
+        return effects
+
+    def _all_reminded(self, now: float) -> bool:
+        """Whether a quorum has answered, this site included; with fewer neighbours than that, all that are there.
+
+        Whatever this site said went through its neighbours.
+        """
+        neighbours, needed = self.engine.neighbours, self._terms.quorum - 1
+        if len(neighbours) >= needed:
+            return len(self._reminded) >= needed
+        return bool(self._reminded) and all(n in self._reminded or self.peers.absent(n, now) for n in neighbours)
+
+    def _ask_again(self, now: float) -> list[Effect]:
+        """Ask those that have not answered yet what this site has said."""
+        if not self.consensus.muted or now < self._ask_at:
+            return []
+        self._ask_at = now + REMIND_S
+        frame = wire.encode(m.Remind(self.replica.next_entry(self._me).seq))
+        return [Send(node, frame) for node in self.engine.welcome() if node not in self._reminded]
 
     def _on_standing(self, sender: NodeId, status: Status, now: float) -> list[Effect]:
         return self._obey(self.consensus.on_status(status, self._member(sender), now))
@@ -574,6 +687,9 @@ class Node:
 
     def _settle(self, now: float) -> list[Effect]:
         effects = self._turn_epochs(now)
+        effects += self._speak_up(now)
+        effects += self._ask_again(now)
+        effects += self._part(now)
         effects += self.transfer.step(now)
         effects += self._read_arrivals(now)
         if not self._halted:
@@ -785,7 +901,7 @@ class Node:
         self.peers.note_self(round_=self.round.round, phase=self.round.phase, step=step, steps=steps, now=now)
         if not self.engine.beat_due(now):
             return []
-        beat = self.peers.heartbeat(now, final_height=self.replica.head.height, disk_free=self._disk_free())
+        beat = self._heartbeat(now)
         return self.engine.tick(now, beat, m.FeedHeads(self.replica.feed_heads()))
 
     def _next_wake(self, now: float) -> float:
@@ -795,6 +911,8 @@ class Node:
             self.consensus.next_wake(now),
             self.transfer.next_wake(now),
             self.replica.next_wake(now),
+            self._ask_at if self.consensus.muted and self._ask_at > now else None,
+            self._farewell_until if self._farewells else None,
             self.round.next_wake(now),
             self.peers.next_silence(now),
             min((due for due, _ in self._charges.values() if due > now), default=None),
@@ -821,6 +939,9 @@ class Node:
     def _say(self, say: Say, now: float) -> list[Effect]:
         """Append to my own feed: durable before anybody hears it, or a crash could make me say something else."""
         if self._halted or self._index is None:
+            return []
+        if self.consensus.muted:
+            self._unsaid.append(say)  # What it says next must follow on what it said before, wherever that is.
             return []
         place = self.replica.next_entry(self._me)
         entry = e.sign_entry(
@@ -883,7 +1004,7 @@ class Node:
         return [Report("peer_fault", f"{name} sent something unacceptable: {text}", {"peer": name}, level="warning")]
 
     def _mine(self) -> list[msgspec.Struct]:
-        return [p.body for p in self.replica.own(self._me)]
+        return [*(p.body for p in self.replica.own(self._me)), *(say.body for say in self._unsaid)]
 
     def _member(self, node: NodeId) -> int:
         index = self._terms.index(node)

@@ -25,7 +25,7 @@ from gossip.zeromq import Incident, PeerAddress, Readable, Transport
 from node.bulk import BulkWorker
 from node.clock import Clock
 from node.core import Node
-from node.storage import BlobStore, write_file_durably
+from node.storage import BlobStore, SnapshotFile, write_file_durably
 from node.trainer import Described, EvaluateDone, Failed, LogLine, Progress, TrainDone, Trainer, TrainerEvent
 from swarm.errors import StoreError, SwarmError, UsageError
 from swarm.identity import Identity
@@ -178,6 +178,9 @@ class Runtime:
             self._events.append(started)
             while not self._stopping and not self._lingered():
                 self._turn()
+            state = self._node.snapshot()
+            if state.height and not self._held:  # A block that is held back is not durable, and its state not either.
+                self._keep_snapshot(state)
         finally:
             self._control.close()
             self._trainer.close()

@@ -9,7 +9,7 @@
     charter.toml      the signed terms
     sponsors.toml     of a site that joined later: the member that invited it
     invites/          invitations this site has given
-    ledger/           the journal
+    ledger/           the journal, and the newest cosigned checkpoint
     blobs/            models and updates in hand
     models/           what is exported
     run/              lock, control socket, logs; may be deleted when the node is down

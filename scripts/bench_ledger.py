@@ -5,9 +5,9 @@
 Real nodes write a ledger in the simulated world, then one core reads it. Every repetition measures the limits and the
 readers in turn, so that a busy machine slows both; ratios are medians over the repetitions, times are processor time.
 
-- *an entry*: decode it and its body, canonically; hash its leaf and its id; check its signature, once the entries of its
-  block have been read, as an audit does, or at once. Limit: bare libsodium (PyNaCl's `crypto_sign_open`) over the very
-  same messages, each once.
+- *an entry*: decode it and its body, canonically; hash its leaf and its id; check its signature, once the entries of
+  its block have been read, as an audit does, or at once. Limit: bare libsodium (PyNaCl's `crypto_sign_open`) over the
+  very same messages, each once.
 - *a whole audit*: all of `swarm ledger verify` on one core but reading the files: also votes, rules, state and tree.
 - *hashes only*: `swarm ledger verify --fast`. Limit: half the rate of SHA-256 over 65 bytes, an inner node's input, for
   a tree has about two hashes a leaf. A leaf is several times as long as that and its block hashes it once more, so
@@ -139,7 +139,8 @@ def verification(ledger: Written, leaves: Sequence[bytes], repeats: int) -> None
     by_blocks = [[leaf for leaf in block if e.decode_entry(leaf).author != e.NO_AUTHOR] for block in records]
     authored = [leaf for block in by_blocks for leaf in block]
     signed = [(entry, keys[NodeId(entry.author)]) for entry in map(e.decode_entry, authored)]
-    prefix = identity.DOMAIN_ENTRY + ledger.signed.ledger_id
+    ledger_id = ledger.signed.ledger_id
+    prefix = identity.DOMAIN_ENTRY + ledger_id
     entries = [(entry.signature + prefix + entry.signed_bytes(), key) for entry, key in signed]
     checked = gathered(ledger)
 
@@ -153,12 +154,12 @@ def verification(ledger: Written, leaves: Sequence[bytes], repeats: int) -> None
     def at_once() -> None:
         for leaf in authored:
             entry = read(leaf)
-            e.verify_entry(entry, keys[NodeId(entry.author)], ledger.signed.ledger_id)
+            e.verify_entry(entry, keys[NodeId(entry.author)], ledger_id)
 
     def by_block() -> None:
         for block in by_blocks:
             for entry in [read(leaf) for leaf in block]:
-                e.verify_entry(entry, keys[NodeId(entry.author)], ledger.signed.ledger_id)
+                e.verify_entry(entry, keys[NodeId(entry.author)], ledger_id)
 
     def whole() -> None:
         *_, result = audit(ledger.payloads, ledger.signed)

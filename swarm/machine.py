@@ -239,7 +239,7 @@ class SendChunk:
 
 @dataclass(frozen=True, slots=True)
 class SendBlocks:
-    """Send a two-frame message: `frame`, then durable blocks of heights `first` to `last` (`swarm.ledger.journal.joined`).
+    """Send a two-frame message: `frame`, then durable blocks of heights `first` to `last`, `joined` by the journal.
 
     One block if it is there, more as far as they stay within `bytes_max`; nothing is sent where there is none.
     """

@@ -35,8 +35,8 @@ class Swarm:
     def charter(self) -> c.Charter:
         return self.signed.charter
 
-    def node(self, index: int, *, now: float = EPOCH_S, seed: int = 0, **more: Any) -> Node:
-        """Return the machine of one member, or of a site that is none."""
+    def node(self, index: int, *, now: float = EPOCH_S, seed: int = 0, snapshot_blocks: int = 3, **more: Any) -> Node:
+        """Return the machine of one member, or of a site that is none. Its snapshots come often, so starts use them."""
         return Node(
             signed=self.signed,
             identity=self.identities[index] if index < len(self.identities) else identity(index),
@@ -44,6 +44,7 @@ class Swarm:
             now=now,
             code_digest=CODE,
             layout_digest=LAYOUT,
+            snapshot_blocks=snapshot_blocks,
             **more,
         )
 

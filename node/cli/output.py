@@ -38,7 +38,7 @@ EXIT_CODES = {
     CONTRADICTION: "proof that a member contradicted itself, or a fork",
     ROLLED_BACK: "a ledger went back on what was seen of it before",
     INCOMPLETE: "signatures or certificates are missing",
-    NOT_FOUND: "there is no such round or member",
+    NOT_FOUND: "there is no such entry, block, round or member",
     UNAVAILABLE: "no node answers, or another process uses the folder",
     INTERRUPTED: "interrupted",
 }

@@ -17,9 +17,10 @@ from node.config import Settings
 from node.console import Console
 from node.core import Node
 from node.export import export_model
+from node.recovery import recover
 from node.runtime import Ports, Runtime, free_bytes, seeded
 from node.site import Site
-from node.storage import BlobStore, DirectoryLock, RealDisk
+from node.storage import BlobStore, DirectoryLock, RealDisk, SnapshotFile
 from node.task import task_digest
 from node.trainer import Trainer, TrainerSettings
 from swarm.charter import SignedCharter
@@ -70,7 +71,9 @@ def run_site(site: Site, settings: Settings, signed: SignedCharter) -> Finished 
     try:
         clock = Clock()
         journal = Journal(disk, ledger_id=signed.ledger_id)
-        opened = journal.open()
+        snapshots = SnapshotFile(site.ledger / "snapshot")
+        recovered = recover(journal, disk, snapshots, signed)
+        opened = recovered.opened
         _tell_findings(opened, console, clock.now())
         store = BlobStore(site.blobs)
         transport = Transport(
@@ -105,7 +108,7 @@ def run_site(site: Site, settings: Settings, signed: SignedCharter) -> Finished 
         layout_path = site.run / "layout"
         runtime = Runtime(
             node,
-            Ports(transport, journal, store, trainer, bulk, clock),
+            Ports(transport, journal, store, trainer, bulk, clock, snapshots),
             control=site.control,
             report=console.report,
             snapshot=console.snapshot,
@@ -120,7 +123,7 @@ def run_site(site: Site, settings: Settings, signed: SignedCharter) -> Finished 
         signal.signal(signal.SIGTERM, lambda *_: runtime.stop())
         signal.signal(signal.SIGINT, lambda *_: runtime.stop())
         blobs, partial = store.listing()
-        return runtime.run(Started(opened.records, blobs, partial))
+        return runtime.run(Started(opened.records, blobs, partial, recovered.snapshot))
     finally:
         trainer.close()
         console.close()

@@ -248,6 +248,9 @@ class Consensus:
         self._asked: dict[int, float] = {}
         self.evidence: list[Contradiction] = []
         self.halted = ""
+        self.muted = False
+        self._forgotten = 0
+        self._floor = 0
         self.ended = False
         self.fresh = False
         self.stalled_since: float | None = None
@@ -403,6 +406,43 @@ class Consensus:
         self._write()
         return self.step(now)
 
+    def said_by(self, member: int) -> tuple[tuple[Vote, ...], tuple[Certificate, ...]]:
+        """Return what is known here of a member's votes in live views, and what clears the last view that is cleared.
+
+        For a member that has just started, and would not contradict what it may have forgotten (ledger.md 1.6).
+        """
+        live = [self._views[view] for view in sorted(self._views) if view > self.final_view]
+        votes = [state.votes[kind][member] for state in live for kind in VOTE_KINDS if member in state.votes[kind]]
+        for state in live:
+            for kind, certificate in state.certificates.items():
+                if member in certificate.signers and member not in state.votes[kind]:
+                    votes.append(_vote_in(certificate, member))
+        cleared = self._views.get(self._view - 1)
+        return tuple(votes), tuple(cleared.certificates.values())[:1] if cleared is not None else ()
+
+    def on_reminder(self, votes: Sequence[Vote], certificates: Sequence[Certificate], now: float) -> list[Output]:
+        """Take in what another has answered with `said_by`. Raises `Reject` for what this member has not signed."""
+        for certificate in certificates:
+            if certificate.epoch == self._epoch and self._live(certificate.view):
+                self._accept(certificate)
+        for vote in votes:
+            if vote.signer != self._me:
+                raise Reject("couldn't accept a reminder: it holds a vote of somebody else")
+            self.on_vote(vote, vote.signer, now)
+        return self._flush()
+
+    def unmute(self, now: float) -> list[Output]:
+        """Begin to vote. If others have shown a vote that was forgotten, there may be more that nobody showed.
+
+        Then this member keeps out of every view that it may have voted in: those up to the one it has learned of.
+        """
+        self.muted = False
+        if self._forgotten:
+            self._floor = max(self._forgotten, self._lowest_uncleared())
+            text = f"votes of this member were forgotten: it says nothing in the views up to {self._floor}"
+            self._out.append(Note("votes_forgotten", text, "error"))
+        return self.step(now)
+
     def step(self, now: float) -> list[Output]:
         """Look at everything again: votes to cast, blocks to propose, views to give up."""
         moves = 0
@@ -428,8 +468,8 @@ class Consensus:
 
     @property
     def _voter(self) -> int | None:
-        """Who to sign as; None for an observer and after a fork."""
-        return None if self.halted else self._me
+        """Who to sign as; None for an observer, after a fork, and while others are asked what this member has said."""
+        return None if self.halted or self.muted else self._me
 
     def _move(self, now: float) -> bool:
         """Make one move if there is one. Return whether anything changed."""
@@ -463,7 +503,7 @@ class Consensus:
         """Rule 5: for any live view, late ones too, as finality of v needs nothing from later views."""
         if self._voter is None:
             return False
-        for view in sorted(v for v in self._views if v > self.final_view):
+        for view in sorted(v for v in self._views if v > max(self.final_view, self._floor)):
             state = self._views[view]
             certificate = state.certificates.get(NOTARIZE)
             if certificate is None or FINALIZE in state.mine or SKIP in state.mine:
@@ -481,7 +521,7 @@ class Consensus:
         """
         if self._voter is None:
             return False
-        for view in sorted(v for v in self._views if self.final_view < v <= self._view):
+        for view in sorted(v for v in self._views if max(self.final_view, self._floor) < v <= self._view):
             state = self._views[view]
             if NOTARIZE in state.mine or SKIP in state.mine:
                 continue
@@ -519,7 +559,7 @@ class Consensus:
     def _propose(self, now: float) -> bool:
         """Rule 3: extend the newest notarized block, with skip certificates for every view jumped over."""
         me = self._voter
-        if me is None or self.leader(self._view) != me:
+        if me is None or self.leader(self._view) != me or self._view <= self._floor:
             return False
         state = self._views.setdefault(self._view, View())
         base = self._base()
@@ -568,7 +608,7 @@ class Consensus:
             return False
         if state.armed_at is None:
             state.armed_at = now
-        if self._voter is None or SKIP in state.mine or FINALIZE in state.mine:
+        if self._voter is None or SKIP in state.mine or FINALIZE in state.mine or self._view <= self._floor:
             return False
         # A leader that skips its view without a block has left; one that sent a block may only be less patient.
         leader = self.leader(self._view)
@@ -816,6 +856,7 @@ class Consensus:
         state = self._views[vote.view]
         if vote.signer != self._me or vote.kind in state.mine:
             return
+        self._forgotten = max(self._forgotten, vote.view)
         state.mine[vote.kind] = vote.block
         state.proposed = True
         self._save(RECORD_VOTE, vote.view, codec.encode(vote))

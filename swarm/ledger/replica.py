@@ -231,6 +231,12 @@ class Replica:
             return []
         return [pending for pending in self.pending(self.head) if pending.entry.author == author]
 
+    def last_of(self, author: NodeId) -> bytes:
+        """Return the last leaf of a member's feed that is known here, final or not; empty when there is none."""
+        feed, recent = self._pool.get(author, {}), self._recent.get(author, {})
+        known = {**recent, **{seq: pending.leaf for seq, pending in feed.items()}}
+        return known[max(known)] if known else b""
+
     def take_orphans(self, author: NodeId) -> list[bytes]:
         """Return the leaves of a member that a change of terms has made void since the last call; forget the rest."""
         orphans, self._orphans = self._orphans, []

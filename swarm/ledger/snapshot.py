@@ -17,8 +17,8 @@ import functools
 import hashlib
 import types
 import typing
-from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias, TypeVar
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any, TypeAlias, TypeVar, cast
 
 import msgspec
 
@@ -61,7 +61,7 @@ def encode(value: object) -> bytes:
     """
     # Within the profile msgspec writes the same bytes as `codec.encode`, and is many times as fast: this is done for
     # every block. All text in a state came in through `codec.decode`, which has seen to its form.
-    return _ENCODER.encode(_written(form(type(value)), value))
+    return _ENCODER.encode(_written(form(cast("Hashable", type(value))), value))
 
 
 def decode(data: bytes, type_: type[T], signed: SignedCharter) -> T:
@@ -71,7 +71,7 @@ def decode(data: bytes, type_: type[T], signed: SignedCharter) -> T:
     """
     plain = codec.decode(data, tuple, limit=SNAPSHOT_BYTES_MAX)
     try:
-        value: T = form(type_).read(plain, signed)
+        value: T = form(cast("Hashable", type_)).read(plain, signed)
     except (msgspec.ValidationError, TypeError, ValueError, OverflowError) as error:
         raise Reject(f"couldn't read a snapshot: {error}") from None
     if encode(value) != data:

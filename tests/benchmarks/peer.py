@@ -27,7 +27,7 @@ from node.clock import Clock
 from node.core import Node
 from node.runtime import Ports, Runtime, seeded
 from node.site import Site
-from node.storage import BlobStore, RealDisk
+from node.storage import BlobStore, RealDisk, SnapshotFile
 from node.trainer import Described, EvaluateDone, TrainDone, TrainerEvent
 from swarm.ledger.journal import Journal
 from swarm.machine import Effect, Event, Keep, Report, Seal, Started
@@ -159,7 +159,7 @@ def main() -> int:
 
     runtime = Runtime(
         node,
-        Ports(transport, journal, store, trainer, bulk, clock),  # type: ignore[arg-type]
+        Ports(transport, journal, store, trainer, bulk, clock, SnapshotFile(site.ledger / "snapshot")),  # type: ignore[arg-type]
         control=site.control,
         report=report,
         snapshot=snapshot,

@@ -7,7 +7,6 @@ so: somebody must then decide what the same mistake would look like in the new t
 """
 
 from __future__ import annotations
-
 import __future__
 
 import contextlib
@@ -38,6 +37,9 @@ class Edit:
     where: Callable[..., Any]
     old: str
     new: str
+
+    def __post_init__(self) -> None:
+        _source(_plain(self.where))  # as it is now: an editor may be at work while the tests run
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +95,15 @@ def _plain(function: Callable[..., Any]) -> FunctionType:
     return plain
 
 
-def _edited(function: FunctionType, edits: Sequence[Edit]) -> CodeType:
+@functools.cache
+def _source(function: FunctionType) -> tuple[str, int]:
+    """Return a function's source, and the number of its first line."""
     lines, first = inspect.getsourcelines(function)
-    source = textwrap.dedent("".join(lines))
+    return textwrap.dedent("".join(lines)), first
+
+
+def _edited(function: FunctionType, edits: Sequence[Edit]) -> CodeType:
+    source, first = _source(function)
     for edit in edits:
         if _plain(edit.where) is function:
             found = source.count(edit.old)
@@ -123,7 +131,7 @@ def _cases(test: Callable[..., None]) -> Iterator[dict[str, Any]]:
         names = [name.strip() for name in names.split(",")] if isinstance(names, str) else list(names)
         rows = []
         for given in mark.args[1]:
-            values = given.values if hasattr(given, "values") and hasattr(given, "marks") else given  # noqa: PD011
+            values = given.values if hasattr(given, "values") and hasattr(given, "marks") else given
             if len(names) == 1 and values is given:
                 values = (given,)
             rows.append(dict(zip(names, values, strict=True)))
@@ -137,5 +145,5 @@ def _forget() -> None:
     for name, module in list(sys.modules.items()):
         if name.partition(".")[0] in _PACKAGES:
             for value in list(vars(module).values()):
-                if isinstance(value, functools._lru_cache_wrapper):
+                if isinstance(value, functools._lru_cache_wrapper) and value is not _source:
                     value.cache_clear()

@@ -32,9 +32,7 @@ def test_a_bug_is_noticed(bug: Bug, fixture: Callable[[str], Any]) -> None:
 
 
 @pytest.mark.parametrize("killer", dict.fromkeys(bug.killer for bug in BANK), ids=lambda killer: killer.__name__)
-def test_without_a_bug_there_is_nothing_to_notice(
-    killer: Callable[..., None], fixture: Callable[[str], Any]
-) -> None:
+def test_without_a_bug_there_is_nothing_to_notice(killer: Callable[..., None], fixture: Callable[[str], Any]) -> None:
     run(killer, fixture)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,13 +14,16 @@ import pytest
 from node.storage import RealDisk
 from swarm import codec
 from swarm.errors import Reject, StoreError
+from swarm.identity import DOMAIN_ENTRY, derive
 from swarm.ledger import evidence as ev
 from swarm.ledger.block import FINALIZE, NOTARIZE, SKIP, Block, FinalBlock, Header, Vote, propose_message, vote_message
-from swarm.ledger.entry import Evidence
+from swarm.ledger.disk import DiskFull
+from swarm.ledger.entry import CONTRIBUTION, Evidence, sign_entry, verify_entry
 from swarm.ledger.journal import BLOCKS, Finding, Journal, Placed, scan
-from swarm.machine import RECORD_BLOCK, Record
+from swarm.machine import RECORD_BLOCK, RECORD_ENTRY, RECORD_VOTE, Record
 from swarm.terms import Terms, founding
-from tests.builders import certify, digest, identity, make_swarm
+from tests.builders import certify, contribution, digest, identity, make_swarm
+from tests.conformance import curve
 from topologies.world.disk import SimulatedDisk
 
 SWARM = make_swarm(4)
@@ -37,9 +41,7 @@ def with_new_key() -> Terms:
     """Return the terms of epoch 1, in which the culprit votes with another key."""
     seat = FIRST.members[CULPRIT]
     card = msgspec.structs.replace(seat.card, vote_key=identity(99).vote_key.public)
-    members = tuple(
-        msgspec.structs.replace(other, card=card) if other is seat else other for other in FIRST.members
-    )
+    members = tuple(msgspec.structs.replace(other, card=card) if other is seat else other for other in FIRST.members)
     return msgspec.structs.replace(FIRST, epoch=1, members=members)
 
 
@@ -96,6 +98,29 @@ def test_votes_are_judged_by_the_keys_of_their_own_epoch() -> None:
     assert not holds(ev.TWO_NOTARIZED, old, terms[:1]), "votes of an epoch that is long past cannot be judged"
 
 
+def test_a_signer_that_signs_one_message_twice_contradicts_nothing() -> None:
+    """Ed25519 signers choose a nonce; one who chooses another makes another valid signature of the same bytes."""
+    author, seed = FIRST.members[CULPRIT].node, derive(hashlib.sha256(b"id%d" % CULPRIT).digest(), b"swarm/id/v1")
+    entry = sign_entry(
+        identity(CULPRIT).id_key,
+        ledger_id=LEDGER,
+        author=author,
+        kind=CONTRIBUTION,
+        seq=5,
+        prev=bytes(32),
+        ts_ms=1,
+        body=contribution(SWARM, CULPRIT),
+    )
+    secret, _ = curve.expanded(seed)
+    key, message = curve.public_key(seed), DOMAIN_ENTRY + LEDGER + entry.signed_bytes()
+    r = curve.compressed(curve.times(7, curve.BASE))
+    s = (7 + curve.challenge(r, key, message) * secret) % curve.L
+    again = msgspec.structs.replace(entry, signature=r + s.to_bytes(32, "little"))
+    verify_entry(again, key, LEDGER)
+    assert again.signature != entry.signature
+    assert not holds(ev.TWO_ENTRIES, [entry.encode(), again.encode()], (FIRST,))
+
+
 def test_only_empty_blocks_cover_the_last_one_of_an_epoch() -> None:
     last = header(view=3)
     for count in (0, 1):
@@ -136,9 +161,9 @@ def test_a_seal_that_does_not_fit_is_reported() -> None:
     disk, _, places = full_journal()
     assert len(disk.names(BLOCKS)) > 1
     overwrite(disk, places[2], places[3])
-    (finding,) = (part for part in scan(disk, BLOCKS, OWNER) if isinstance(part, Finding))
-    assert (finding.path, finding.verdict) == (places[2].path, "corruption")
-    assert "footer" in finding.text
+    found = [part for part in scan(disk, BLOCKS, OWNER) if isinstance(part, Finding)]
+    assert [(f.path, f.verdict) for f in found] == [(places[2].path, "corruption")]
+    assert "footer" in found[0].text
 
 
 def test_what_lies_on_disk_is_believed_and_never_where_it_should_lie() -> None:
@@ -150,6 +175,19 @@ def test_what_lies_on_disk_is_believed_and_never_where_it_should_lie() -> None:
         journal.blocks(6, 6, 1 << 20)
     assert journal.blocks(4, 8, 1 << 20) == payloads[3:5], "what is whole before it is still served"
     assert journal.blocks(7, 8, 1 << 20) == payloads[6:8]
+
+
+def test_a_disk_that_is_full_for_the_last_log_leaves_the_first_unwritten() -> None:
+    disk = SimulatedDisk()
+    journal = Journal(disk, ledger_id=OWNER, segment_bytes=1 << 15)
+    journal.open()
+    vote, entry = Record(RECORD_VOTE, 1, b"a vote"), Record(RECORD_ENTRY, 0, b"an entry")
+    journal.append([vote])
+    disk.full = True
+    with pytest.raises(DiskFull):
+        journal.append([Record(RECORD_VOTE, 2, b"another"), entry])
+    disk.full = False
+    assert Journal(disk, ledger_id=OWNER).open().records == (vote,)
 
 
 def test_a_record_that_was_damaged_after_it_was_found_is_not_served() -> None:

@@ -34,7 +34,8 @@ EXAMPLES: tuple[m.Message, ...] = (
     m.CastVote(VOTE),
     m.Certify(CERTIFICATE),
     m.Standing(Status(0, 4, 5, 6, ())),
-    m.GetBlocks(3),
+    m.GetBlocks(3, 5),
+    m.BlockRange(3),
     m.Blocks((FinalBlock(BLOCK, (CERTIFICATE,)), FinalBlock(BLOCK, ()))),
     m.Have(H, 3 << 20, b"\x05"),
     m.GetLeaves(H),
@@ -44,6 +45,8 @@ EXAMPLES: tuple[m.Message, ...] = (
     m.Missing(H),
     m.Cosign(Cosignature(41, H, 1_700_000_000, H, bytes(64))),
     m.Knock(make_swarm(1).charter.members[0]),
+    m.Remind(7),
+    m.Reminder((VOTE,), (CERTIFICATE,), b"leaf"),
     m.KnockAnswer("voting", "2 of 3 members needed have said yes, 0 no"),
 )
 
@@ -60,6 +63,7 @@ LIMITS = {
     m.Certify: 131_072,
     m.Standing: 131_072,
     m.GetBlocks: 1_024,
+    m.BlockRange: 1_024,
     m.Blocks: 1_048_576,
     m.Have: 8_192,
     m.GetLeaves: 1_024,
@@ -70,6 +74,8 @@ LIMITS = {
     m.Cosign: 1_024,
     m.Knock: 8_192,
     m.KnockAnswer: 8_192,
+    m.Remind: 1_024,
+    m.Reminder: 262_144,
 }
 
 
@@ -90,8 +96,8 @@ def test_every_message_comes_back_the_same(message: m.Message) -> None:
 
 
 def test_a_frame_by_hand() -> None:
-    # Version 1, kind 10; an array of one (0x91) small integer (0x03).
-    assert wire.encode(m.GetBlocks(3)) == b"\x01\x0a\x91\x03"
+    # Version 1, kind 10; an array of two (0x92) small integers.
+    assert wire.encode(m.GetBlocks(3, 5)) == b"\x01\x0a\x92\x03\x05"
 
 
 def test_kind_numbers_are_frozen() -> None:
@@ -99,7 +105,7 @@ def test_kind_numbers_are_frozen() -> None:
     numbers = {
         kind: number
         for number, kind in enumerate(
-            f"{order} GetLeaves Leaves Want ChunkHeader Missing Cosign Knock KnockAnswer".split(), 1
+            f"{order} GetLeaves Leaves Want ChunkHeader Missing Cosign Knock KnockAnswer BlockRange Remind Reminder".split(), 1
         )
     }
     assert {name(example): wire.encode(example)[1] for example in EXAMPLES} == numbers

@@ -366,7 +366,7 @@ def test_a_last_block_that_cannot_be_read_is_told_in_every_view(site: Path) -> N
         }
 
 
-@pytest.mark.parametrize("block", [0, 2, 4])
+@pytest.mark.parametrize("block", [0, 1, 2])
 def test_a_flipped_byte_ends_with_3_is_blamed_on_the_disk_and_left_as_it_is(site: Path, block: int) -> None:
     place = places(site)[block].offset
     flip(site / SEGMENT, place + 60)
@@ -394,7 +394,9 @@ def test_a_missing_segment_is_called_a_damaged_disk_and_no_lie(tmp_path: Path) -
     many = written(tmp_path / "many", calm()[1], segment_bytes=4096)
     (many / "ledger" / "blocks" / "00000001.seg").unlink()
     message, _ = refused("ledger", "verify", many, code=3)
-    assert "00000002.seg at byte 0, block 3 (entry 9 and on): a segment before this one is missing" in message
+    assert re.search(
+        r"/00000002\.seg at byte 0, block \d+ \(entry \d+ and on\): a segment before this one is missing", message
+    )
     assert "the disk is damaged" in message
 
 
@@ -434,15 +436,15 @@ def test_a_ledger_that_somebody_rewrote_ends_with_3_and_says_in_which_block(tmp_
 
 def test_a_forged_certificate_is_found_by_verify_which_alone_checks_signatures(tmp_path: Path) -> None:
     payloads = list(calm()[1])
-    final = codec.decode(payloads[3], FinalBlock, limit=1 << 21)
+    final = codec.decode(payloads[1], FinalBlock, limit=1 << 21)
     certificate = final.certificate[0]
     forged = msgspec.structs.replace(certificate, signatures=certificate.signatures[::-1])
-    payloads[3] = changed(payloads[3], certificate=(forged,))
+    payloads[1] = changed(payloads[1], certificate=(forged,))
     site = written(tmp_path / "site", payloads)
     assert data("ledger", "status", site)["committed"] == 2
     message, _ = refused("ledger", "verify", site, code=3)
-    assert ", block 4: " in message
-    with pytest.raises(Failure, match=", block 4: "):
+    assert ", block 2: " in message
+    with pytest.raises(Failure, match=", block 2: "):
         verify_quietly(site)
 
 
@@ -527,7 +529,7 @@ def loaded():
 folder = sys.argv[1]
 run("--help")
 print(loaded(), file=sys.stderr)
-for words in (["status"], ["log"], ["round", "1"], ["verify"]):
+for words in (["status"], ["log"], ["round", "1"], ["verify"], ["verify", "--fast"], ["export", "--jsonl"], ["stats"], ["show", "1"]):
     run("ledger", *words, folder)
     run("ledger", *words, "--help")
 print(loaded(), file=sys.stderr)

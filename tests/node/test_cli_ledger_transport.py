@@ -12,6 +12,10 @@ from pathlib import Path
 import pytest
 
 from node import bundle
+from swarm.identity import SigningKey
+from swarm.ledger import note, tiles
+from swarm.ledger.merkle import leaf_hash, root
+from swarm.ledger.tlog import Checkpoint
 from tests.node.test_cli_ledger import (
     SEGMENT,
     calm,
@@ -201,3 +205,51 @@ def test_folders_of_garbage_are_refused_in_a_sentence(tmp_path: Path, garbage: s
         assert result.exit_code in (1, 2, 3), (garbage, command, result.output)
         assert "unexpected" not in result.stderr
         assert result.stderr.startswith("error: ")
+
+
+# --- tiles --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def tiled(tmp_path: Path) -> Path:
+    """The entries as tiles, under a checkpoint of somebody's: whose word counts is for `check-proof` to ask."""
+    target = tmp_path / "tiled"
+    all_leaves = [calm()[0].genesis().encode(), *(leaf for payload in calm()[1] for leaf in leaves(payload))]
+    for name, content in tiles.write(all_leaves):
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        (target / name).write_bytes(content)
+    text = Checkpoint("somewhere", len(all_leaves), root(map(leaf_hash, all_leaves))).encode()
+    key = SigningKey.from_seed(bytes(32))
+    line = note.sign(note.Key.of("somewhere", 1, key.public), text, key.sign)
+    (target / "checkpoint").write_bytes(note.Note(text, (line,)).encode())
+    return target
+
+
+def test_tiles_say_what_the_folder_says_of_entries_and_end_with_6_for_the_rest(site: Path, tiled: Path) -> None:
+    assert said("ledger", "log", tiled) == said("ledger", "log", site)
+    ours, theirs = data("ledger", "show", "5", site), data("ledger", "show", "5", tiled)
+    assert theirs.pop("block") is None
+    assert ours.pop("block") is not None
+    assert ours == theirs
+    for command in (
+        ["status"],
+        ["verify"],
+        ["verify", "--fast"],
+        ["rounds"],
+        ["blocks"],
+        ["show", "b1"],
+        ["show", "r1"],
+    ):
+        message, hint = refused("ledger", *command, tiled, code=6)
+        assert "tiles have entries only" in message
+        assert "bundle" in hint
+
+
+def test_a_tile_that_was_changed_is_noticed_before_anything_is_printed(tiled: Path) -> None:
+    (bundle_,) = (path for path in (tiled / "tile" / "entries").rglob("*") if path.is_file())
+    flip(bundle_, bundle_.stat().st_size - 1)
+    refused("ledger", "log", tiled, code=3)
+    bundle_.unlink()
+    refused("ledger", "log", tiled, code=3)
+    (tiled / "checkpoint").write_bytes(b"nonsense")
+    refused("ledger", "log", tiled, code=3)

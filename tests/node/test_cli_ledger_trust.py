@@ -40,7 +40,7 @@ def site(tmp_path: Path) -> Path:
 def test_the_first_look_is_remembered_and_the_next_compared_with_it(
     site: Path, tmp_path: Path, command: list[str]
 ) -> None:
-    shorter = written(tmp_path / "shorter", calm()[1][:5])
+    shorter = written(tmp_path / "shorter", calm()[1][:3])
     assert standing(*command, shorter) == "new"
     assert standing(*command, site) == "consistent"
     assert standing(*command, site) == "consistent"
@@ -51,7 +51,7 @@ def test_the_first_look_is_remembered_and_the_next_compared_with_it(
 
 def test_a_rolled_back_ledger_ends_with_5_though_it_is_valid_in_itself(site: Path, tmp_path: Path) -> None:
     said("ledger", "verify", site)
-    shorter = written(tmp_path / "shorter", calm()[1][:5])
+    shorter = written(tmp_path / "shorter", calm()[1][:3])
     for extra in ([], ["--fast"], ["--from", "2"]):
         result = swarm("ledger", "verify", shorter, *extra)
         assert result.exit_code == 5
@@ -78,7 +78,7 @@ def test_a_ledger_with_another_past_ends_with_5(site: Path, trust_file: Path) ->
 
 
 def test_an_invalid_ledger_is_worse_than_a_rolled_back_one_and_is_never_remembered(site: Path, tmp_path: Path) -> None:
-    payloads = list(calm()[1][:5])
+    payloads = list(calm()[1][:3])
     payloads[1], payloads[2] = payloads[2], payloads[1]
     bad = written(tmp_path / "bad", payloads)
     refused("ledger", "verify", bad, code=3)
@@ -137,11 +137,12 @@ def test_two_ledgers_of_one_name_are_kept_apart_and_the_second_is_remarked_on(si
 
 def test_what_is_forgotten_counts_as_new(site: Path, tmp_path: Path) -> None:
     said("ledger", "verify", site)
-    assert "31 entries" in said("ledger", "trust", "show") or "entries" in said("ledger", "trust", "show")
+    total = data("ledger", "status", site)["entries"]
+    assert f"{total} entries" in said("ledger", "trust", "show")
     refused("ledger", "trust", "reset", code=2)
     refused("ledger", "trust", "reset", "nothing", code=7)
     said("ledger", "trust", "reset", "--all")
-    assert standing("verify", written(tmp_path / "shorter", calm()[1][:5])) == "new"
+    assert standing("verify", written(tmp_path / "shorter", calm()[1][:3])) == "new"
 
 
 def test_nothing_is_written_into_the_ledger(site: Path) -> None:
@@ -166,7 +167,7 @@ def test_a_trust_file_that_is_damaged_is_not_passed_over(site: Path, trust_file:
 def test_a_place_that_cannot_be_written_is_a_note_and_no_failure(site: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     result = swarm("ledger", "verify", site, "--trust", tmp_path / "file" / "trust.json")
-    assert result.exit_code == 2 or result.stderr.startswith("note: couldn't write ")
+    assert result.exit_code == 2
     assert "Not a directory" in result.stderr
 
 

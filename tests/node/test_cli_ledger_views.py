@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import functools
 import json
+import socket
+import threading
 from pathlib import Path
 
 import pytest
 
+from node.storage import RealDisk
 from swarm import codec
 from swarm.charter import SignedCharter
 from swarm.ledger import entry as e
 from swarm.ledger.block import FinalBlock
-from swarm.machine import RECORD_BLOCK
+from swarm.ledger.journal import Journal
+from swarm.machine import RECORD_BLOCK, Record
 from tests.benchmarks.ledgers import make_ledger
 from tests.node.test_cli_ledger import NAMES, SEGMENT, calm, data, flip, leaves, places, refused, said, swarm, written
 from tests.simulation.campaign import play
@@ -243,3 +247,133 @@ def test_the_report_of_a_damaged_ledger_is_written_too_and_ends_with_3(site: Pat
     message, _ = refused("ledger", "report", site, "-o", target, code=3)
     assert "the disk is damaged" in message
     assert "INVALID" in target.read_text()
+
+
+# --- what a name may mean -----------------------------------------------------------------------------------------
+
+
+def test_blocks_and_rounds_are_shown_by_their_numbers(site: Path) -> None:
+    assert (
+        data("ledger", "show", "b2", site)
+        == data("ledger", "show", "block:2", site)
+        == data("ledger", "block", "2", site)
+    )
+    assert data("ledger", "show", "r2", site) == data("ledger", "round", "2", site)
+    assert data("ledger", "show", "entry:3", site) == data("ledger", "show", "3", site)
+    found = data("ledger", "block", "2", site)
+    rows, signers = found["entries"], found["signers"]
+    assert isinstance(rows, list)
+    assert isinstance(signers, list)
+    assert len(rows) == len(leaves(calm()[1][1]))
+    assert set(signers) <= set(NAMES)
+    for which in ("b99", "block:99"):
+        message, hint = refused("ledger", "show", which, site, code=7)
+        assert message == f"there is no block {which!r} in this ledger"
+        assert f"in {len(calm()[1])} blocks" in hint
+    refused("ledger", "show", "r99", site, code=7)
+    refused("ledger", "block", "99", site, code=7)
+
+
+def test_what_could_be_two_things_is_said_to_be(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With prefixes of two digits, there are entries that share one."""
+    import re
+
+    from node.cli.ledger import entries
+
+    monkeypatch.setattr(entries, "_DIGITS", re.compile(r"(?:id:)?([0-9a-f]{1,64})"))
+    ids = [str(data("ledger", "show", f"entry:{i}", site)["id"]) for i in range(20)]
+    first = next(digit for digit in "abcdef" if sum(id_.startswith(digit) for id_ in ids) > 1)
+    message, hint = refused("ledger", "show", first, site, code=7)
+    assert message.startswith(f"{first!r} could be entry:")
+    assert hint == "say one of these, or give more digits"
+
+
+def test_the_log_can_be_narrowed_to_rounds_and_kinds(site: Path) -> None:
+    rows = data("ledger", "log", site, "--kind", "contribution", "--round", "1..2")["entries"]
+    assert isinstance(rows, list)
+    assert len(rows) == 2 * len(NAMES)
+    assert {row["kind"] for row in rows} == {"contribution"}
+    refused("ledger", "log", site, "--round", "2..1", code=2)
+    refused("ledger", "log", site, "--round", "x", code=2)
+    refused("ledger", "log", site, "--kind", "nonsense", code=2)
+    refused("ledger", "log", site, "--round", "1..9", code=7)
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_log_that_is_followed_prints_what_is_added_and_ends_when_interrupted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, as_json: bool
+) -> None:
+    """Each look finds one more block; when all are there, somebody interrupts."""
+    from node.cli.ledger import checking
+
+    payloads = calm()[1]
+    site = written(tmp_path / "site", payloads[:1])
+    disk = RealDisk(site / "ledger")
+    journal = Journal(disk, ledger_id=calm()[0].ledger_id, segment_bytes=1 << 17)
+    journal.open()
+    left = list(enumerate(payloads[1:], 2))
+
+    def wait(_: float) -> None:
+        if not left:
+            raise KeyboardInterrupt
+        height, payload = left.pop(0)
+        journal.append([Record(RECORD_BLOCK, height, payload)])
+
+    monkeypatch.setattr(checking, "sleep", wait)
+    result = swarm("ledger", "log", site, "--follow", *(["--json"] if as_json else []))
+    disk.close()
+    assert (result.exit_code, result.stderr) == (0, "")
+    whole = written(tmp_path / "whole", payloads)
+    if as_json:
+        rows = [json.loads(line)["data"] for line in result.stdout.splitlines()]
+        assert rows == data("ledger", "log", whole)["entries"]
+    else:
+        assert result.stdout == said("ledger", "log", whole)
+
+
+def test_node_asks_the_node_and_says_so_when_there_is_none(site: Path, tmp_path: Path) -> None:
+    refused("ledger", "status", site, "--node", code=8)
+    said("ledger", "export", site, "--bundle", tmp_path / "a.bundle")
+    message, _ = refused("ledger", "status", tmp_path / "a.bundle", "--node", code=8)
+    assert message.endswith("it is no site's folder")
+
+
+@pytest.mark.real
+def test_a_running_node_is_asked_for_what_it_knows_more(site: Path) -> None:
+    answer = {"members": [{"linked": True}, {"linked": False}, {"linked": True}], "height": 9, "round": 2}
+    answer |= {"phase": "training", "paused": "", "halted": "nobody answers"}
+    (site / "run").mkdir()
+    path = site / "run" / "control.sock"
+    if len(str(path)) > 100:
+        pytest.skip(f"a socket's path may not be as long as {path}")
+    server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    server.bind(str(path))
+    server.listen()
+
+    def serve() -> None:
+        for _ in range(2):
+            link, _ = server.accept()
+            link.recv(100)
+            link.sendall(json.dumps(answer).encode())
+            link.close()
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    text, found = said("ledger", "status", site), data("ledger", "status", site)
+    thread.join()
+    server.close()
+    assert (
+        f"node       runs, at block 9, {9 - len(calm()[1])} newer than what was read, round 2 (training), linked to 2 of 2"
+        in text
+    )
+    assert "HALTED     nobody answers" in text
+    assert found["node"] == answer
+
+
+def test_every_command_of_the_table_is_there_and_is_documented() -> None:
+    from node.cli.ledger import COMMANDS
+
+    reference = (Path(__file__).parents[2] / "docs" / "reference" / "cli.md").read_text()
+    for name in COMMANDS:
+        assert swarm("ledger", name, "--help").exit_code == 0
+        assert f"### `swarm ledger {name}" in reference, name

@@ -33,6 +33,7 @@ from swarm.ledger.block import (
     propose_message,
     vote_message,
 )
+from swarm.ledger.journal import joined
 from swarm.machine import (
     RECORD_BLOCK,
     RECORD_BODY,
@@ -59,6 +60,7 @@ from swarm.machine import (
     Report,
     Seal,
     Send,
+    SendBlocks,
     SendChunk,
     Started,
     Stepped,
@@ -118,6 +120,7 @@ class Desk:
         for member in members:
             self.give(LinkChanged(self.ids[member], True))
             self.hear(member, self.hello(member))
+            self.hear(member, m.Reminder((), (), b""))
 
     def trained(self, number: int = 1, name: str = "update") -> list[Effect]:
         """The end of a training: the update is in the store, then the machine hears of it."""
@@ -595,21 +598,31 @@ def finished_node(rounds: int = 2) -> tuple[World, Node]:
     return world, machine
 
 
-def blocks_from(node: Node, asker: NodeId, height: int, now: float) -> list[FinalBlock]:
-    found = sent(node.handle(Received(asker, wire.encode(m.GetBlocks(height))), now), asker)
-    return [block for message in found if isinstance(message, m.Blocks) for block in message.blocks]
+def blocks_from(world: World, node: Node, asker: NodeId, height: int, last: int = 2**63 - 1) -> list[bytes]:
+    """What the shell would send of the blocks that a peer asks for, as the journal has them."""
+    asked = Received(asker, wire.encode(m.GetBlocks(height, last)))
+    journal = world.place(0).journal
+    assert journal is not None
+    found: list[bytes] = []
+    for effect in node.handle(asked, EPOCH_S + world.now):
+        if isinstance(effect, SendBlocks):
+            assert (effect.to, wire.decode(effect.frame)) == (asker, m.BlockRange(height))
+            found += journal.blocks(effect.first, effect.last, effect.bytes_max)
+    return found
 
 
-def test_blocks_are_sent_from_the_height_asked_for_up_to_one_with_its_certificate() -> None:
+def test_blocks_are_sent_from_the_disk_from_the_height_asked_for_on() -> None:
     world, node = finished_node()
-    top, now = node.replica.head.height, EPOCH_S + world.now
-    for height in (1, 2, top):
-        blocks = blocks_from(node, world.ids[1], height, now)
-        heights = [Header.decode(final.block.header).height for final in blocks]
-        assert heights == list(range(height, top + 1))
-        assert blocks[-1].certificate
-    for height in (0, -1, top + 1, 2**63):
-        assert blocks_from(node, world.ids[1], height, now) == []
+    top = node.replica.head.height
+    for height, last in ((1, 2**63 - 1), (2, top), (2, 3), (top, top + 5)):
+        finals = [
+            codec.decode(data, FinalBlock, limit=1 << 20)
+            for data in blocks_from(world, node, world.ids[1], height, last)
+        ]
+        heights = [Header.decode(final.block.header).height for final in finals]
+        assert heights == list(range(height, min(last, top) + 1))
+    for height, last in ((0, top), (-1, top), (top + 1, top + 1), (2**63, 2**64 - 1), (3, 2)):
+        assert blocks_from(world, node, world.ids[1], height, last) == []
 
 
 def test_a_node_that_was_away_follows_the_blocks_of_one_neighbour() -> None:
@@ -618,7 +631,7 @@ def test_a_node_that_was_away_follows_the_blocks_of_one_neighbour() -> None:
     desk.start()
     desk.now = EPOCH_S + world.now
     desk.link(0)
-    effects = desk.hear(0, m.Blocks(tuple(blocks_from(node, world.ids[1], 1, desk.now))))
+    effects = desk.hear(0, m.BlockRange(1), joined(blocks_from(world, node, world.ids[1], 1)))
     assert desk.node.replica.head.digest() == node.replica.head.digest()
     durable = [r for x in effects if isinstance(x, Persist) for r in x.records if r.kind == RECORD_BLOCK]
     assert len(durable) == node.replica.head.height
@@ -658,7 +671,7 @@ def test_a_quorum_that_contradicts_the_ledger_halts_the_node_in_words(desk: Desk
 
 
 def test_a_node_whose_identity_speaks_elsewhere_says_nothing_that_contradicts_it(desk: Desk) -> None:
-    desk.link(1)
+    desk.link(1, 2)
     elsewhere = e.sign_entry(
         desk.swarm.identities[0].id_key,
         ledger_id=desk.swarm.signed.ledger_id,

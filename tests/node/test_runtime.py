@@ -23,12 +23,14 @@ from node.bulk import BulkWorker
 from node.clock import Clock
 from node.core import SOFTWARE
 from node.runtime import QUESTION_BYTES_MAX, ControlSocket, Ports, Runtime, free_bytes
-from node.storage import BlobStore
+from node.storage import BlobStore, SnapshotFile
 from node.trainer import Described, EvaluateDone, Failed, LogLine, Progress, TrainDone, Trainer, TrainerEvent
 from swarm.errors import StoreError, UsageError
 from swarm.identity import Identity
 from swarm.ledger.audit import audit
 from swarm.ledger.journal import Journal
+from swarm.ledger.note import parse
+from swarm.ledger.tlog import members_policy, origin
 from swarm.machine import (
     RECORD_BLOCK,
     RECORD_ENTRY,
@@ -236,6 +238,7 @@ class Site:
             trainer=cast("Trainer", self.trainer),
             bulk=self.bulk,
             clock=self.clock,
+            snapshots=SnapshotFile(self.folder / "snapshot"),
         )
         self.started = Started(ports.journal.open().records, *self.store.listing())
         return Runtime(
@@ -619,6 +622,24 @@ def test_a_range_of_a_blob_goes_out_with_its_header_and_one_that_cannot_be_read_
     chunks = [(to, message, payload) for to, message, payload in site.frames if isinstance(message, m.ChunkHeader)]
     assert chunks == [(neighbour, m.ChunkHeader(model, 16), bytes(48))]
     assert model.hex()[:12] in site.told("store_failed")[0]
+
+
+def test_a_checkpoint_is_there_for_others_to_fetch_and_nobody_waits_for_it(alone: Site) -> None:
+    alone.run()
+    path = alone.folder / "public" / "checkpoint"
+    log = origin(alone.swarm.charter.name, alone.swarm.signed.ledger_id)
+    policy = members_policy(log, [("site-0", alone.identity.cosign_key.public)], 1)
+    assert len(policy.check(parse(path.read_bytes())).cosigners) == 1
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644
+    assert [left.name for left in path.parent.iterdir()] == ["checkpoint"]
+
+
+def test_a_checkpoint_that_cannot_be_written_is_told_and_the_run_goes_on(alone: Site) -> None:
+    (alone.folder / "public" / "checkpoint").mkdir(parents=True)
+    ended = alone.run()
+    assert ended is not None
+    assert ended.outcome == "DONE"
+    assert "checkpoint" in alone.told("publish_failed")[0]
 
 
 # --- local questions ----------------------------------------------------------------------------------------------------

@@ -279,3 +279,15 @@ def test_a_partition_cannot_split_a_swarm_that_is_changing() -> None:
     assert head(world, 0).terms.epoch == 0, "three of five are no quorum"
     assert world.run(finished(0, 1, 2, 3), end_s=END_S)
     assert head(world, 0).terms.epoch == 1
+
+
+def test_every_member_that_leaves_hears_that_it_has_left() -> None:
+    """Others may finish the block that lets it go first: the link stays for a farewell."""
+    for seed in range(2, 8):
+        world = changing(5, rounds=6, seed=seed, network=NetworkProfile(loss=0.05))
+        assert world.run(lambda w: committed(w, 0, 1), end_s=END_S)
+        propose(world, 4, t.remove(identity(4).node))
+        assert world.run(finished(0, 1, 2, 3, 4), end_s=END_S)
+        left = world.place(4).finished
+        assert left is not None
+        assert left.outcome == "LEFT"

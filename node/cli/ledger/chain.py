@@ -20,6 +20,7 @@ from node.cli.ledger.reading import (
 from node.cli.ledger.sources import Source, open_ledger
 from node.cli.output import CONTRADICTION, INVALID, NOT_FOUND, Failure, count, emit
 from swarm.ledger import entry as e
+from swarm.ledger.audit import Audit
 from swarm.ledger.block import SKIP, VOTE_NAMES, FinalBlock, Header
 
 
@@ -30,12 +31,12 @@ from swarm.ledger.block import SKIP, VOTE_NAMES, FinalBlock, Header
 @click.option("--to", "last", type=click.IntRange(1), help="Last height. [default: the end]")
 def blocks(folder: Path, first: int, last: int | None, *, as_json: bool) -> None:
     """List the blocks: when, proposed by whom, in which view, how many entries, certified by whom."""
-    files, _ = read(folder)
-    members = [card.name for card in files.signed.charter.members]
+    files, result = read(folder)
     rows, lines = [], [f"{'block':>6}  {'time':<23}  {'view':>6}  {'entries':>7}  {'proposer':<16}  finalized by"]
     for header, final in _opened(files):
         if not first <= header.height <= (last or header.height):
             continue
+        members = _names_at(result, header.epoch)
         signers = [members[i] for certificate in final.certificate for i in certificate.signers]
         proposer = members[final.block.proposer]
         rows.append(
@@ -63,15 +64,15 @@ def blocks(folder: Path, first: int, last: int | None, *, as_json: bool) -> None
 @JSON
 def block(height: int, folder: Path, *, as_json: bool) -> None:
     """Show block HEIGHT: its header, who signed it, which views were skipped before it, its entries."""
-    files, _ = read(folder)
-    data, text = block_view(files, height)
+    files, result = read(folder)
+    data, text = block_view(files, result, height)
     emit(data, as_json=as_json, text=text)
 
 
-def block_view(files: Source, height: int) -> tuple[dict[str, object], str]:
+def block_view(files: Source, result: Audit, height: int) -> tuple[dict[str, object], str]:
     """Return a block for programs, and in words. Raises `Failure` when the ledger has none of that height."""
     header, final = _block_at(files, height)
-    members, names = [card.name for card in files.signed.charter.members], names_of(files)
+    members, names = _names_at(result, header.epoch), names_of(files)
     placed = [
         Placement(header.first_index + i, height, leaf, e.decode_entry(leaf))
         for i, leaf in enumerate(final.block.leaves)
@@ -111,6 +112,12 @@ def block_view(files: Source, height: int) -> tuple[dict[str, object], str]:
     return data, "\n".join(lines)
 
 
+def _names_at(result: Audit, epoch: int) -> list[str]:
+    """Return the members' names in an epoch, in the order that signatures count them."""
+    terms = next(view.terms for view in reversed(result.epochs) if view.terms.epoch <= epoch)
+    return [seat.name for seat in terms.members]
+
+
 def _block_at(files: Source, height: int) -> tuple[Header, FinalBlock]:
     blocks_seen = 0
     for header, final in _opened(files):
@@ -127,12 +134,12 @@ def _block_at(files: Source, height: int) -> tuple[Header, FinalBlock]:
 @JSON
 def certs(height: int, folder: Path, *, as_json: bool) -> None:
     """Show the certificates that block HEIGHT rests on, and who signed them."""
-    files, _ = read(folder)
-    members = [card.name for card in files.signed.charter.members]
+    files, result = read(folder)
     header, final = _block_at(files, height)
     rows, lines = [], [f"block {height}  {header.hash.hex()}  view {header.view}"]
     for certificate in (*final.block.justify, *final.certificate):
         what = "finality" if certificate in final.certificate else "right to extend"
+        members = _names_at(result, certificate.epoch)
         kind, signers = VOTE_NAMES[certificate.kind], [members[i] for i in certificate.signers]
         rows.append(
             {

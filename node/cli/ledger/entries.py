@@ -13,16 +13,17 @@ from node.cli.init import JSON
 from node.cli.ledger.chain import block_view
 from node.cli.ledger.checking import follow_along
 from node.cli.ledger.reading import (
+    UNKNOWN,
     WHERE,
     Placement,
     Row,
     body_of,
     date,
     entries_of,
+    followed,
     judge,
     member_named,
     names_of,
-    read,
     round_view,
     row_of,
     rows_of,
@@ -30,7 +31,7 @@ from node.cli.ledger.reading import (
     torn_lines,
 )
 from node.cli.ledger.rounds import show_round
-from node.cli.ledger.sources import Source, open_ledger
+from node.cli.ledger.sources import Source, TilesFolder, open_ledger
 from node.cli.output import NOT_FOUND, SCHEMA, Failure, count, emit
 from swarm.errors import UsageError
 from swarm.ledger import entry as e
@@ -84,16 +85,18 @@ def log(
     if following:
         _follow(open_ledger(folder), wanted, as_json=as_json)
         return
-    files, result = read(folder)
-    if first is not None:
+    files = open_ledger(folder)
+    result = None if isinstance(files, TilesFolder) else followed(files)
+    if first is not None and result is not None:
         for number in {first, last or first}:
             round_view(result, number)
     if peer is not None:
         member_named(files, peer)
     rows = [row for row in rows_of(files) if wanted.wants(row)]
-    data = {"entries": [_plain(row) for row in rows], "torn": torn_end(files, result.blocks)}
+    blocks = 0 if result is None else result.blocks
+    data = {"entries": [_plain(row) for row in rows], "torn": torn_end(files, blocks)}
     lines = [_line(row) for row in rows] or ["no entry is of all that was asked for"]
-    emit(data, as_json=as_json, text="\n".join((*lines, *torn_lines(files, result.blocks))))
+    emit(data, as_json=as_json, text="\n".join((*lines, *torn_lines(files, blocks))))
 
 
 def _follow(files: Source, wanted: Wanted, *, as_json: bool) -> None:
@@ -130,7 +133,14 @@ def show(which: str, folder: Path, *, as_json: bool) -> None:
     WHICH is an entry's place in the log (`17`), the first six or more hexadecimal digits of its id, a block (`b12`) or
     a round (`r3`). Where that could be two things, `entry:`, `id:`, `block:` and `round:` before it say which.
     """
-    files, result = read(folder)
+    files = open_ledger(folder)
+    if isinstance(files, TilesFolder) and not (_ROUND.fullmatch(which) or _BLOCK.fullmatch(which)):
+        entries = _entries(files, which)
+        if len(entries) == 1:
+            data, text = _entry_view(files, entries[0])
+            emit(data, as_json=as_json, text=text)
+            return
+    result = followed(files)
     if found := _ROUND.fullmatch(which):
         data, text = show_round(files.signed, round_view(result, int(found[1])))
         emit(data, as_json=as_json, text=text)
@@ -143,7 +153,7 @@ def show(which: str, folder: Path, *, as_json: bool) -> None:
         listed = ", ".join(names[:MATCHES_LISTED_MAX]) + (", ..." if len(names) > MATCHES_LISTED_MAX else "")
         raise Failure(f"{which!r} could be {listed}", code=NOT_FOUND, hint="say one of these, or give more digits")
     if there and height is not None:
-        data, text = block_view(files, int(height[1]))
+        data, text = block_view(files, result, int(height[1]))
         emit(data, as_json=as_json, text=text)
         return
     if not entries:
@@ -163,7 +173,7 @@ def _entry_view(files: Source, placed: Placement) -> tuple[dict[str, object], st
         f"id         {entry.id.hex()}",
         f"author     {row.author}" + (f", entry {entry.seq} of its feed" if authored else ""),
         f"written    {date(entry.ts_ms)}" + (" by its author's clock" if authored else ""),
-        f"in         {'the charter' if placed.height == 0 else f'block {placed.height}'}",
+        f"in         {_block_words(placed)}",
         f"signature  {signed}",
         *(f"  {name:<16} {_brief(value)}" for name, value in body.items()),
     ]
@@ -174,7 +184,7 @@ def _entry_view(files: Source, placed: Placement) -> tuple[dict[str, object], st
         "author": row.author,
         "seq": entry.seq,
         "time_ms": entry.ts_ms,
-        "block": placed.height,
+        "block": placed.height if placed.height != UNKNOWN else None,
         "signature": signed,
         "body": body,
     }
@@ -227,6 +237,12 @@ def _brief(value: object) -> object:
     """Return what a screen has room for; programs get all of it."""
     text = str(value)
     return text if len(text) <= VALUE_CHARACTERS_MAX else f"{text[:VALUE_CHARACTERS_MAX]}... ({len(text)} characters)"
+
+
+def _block_words(placed: Placement) -> str:
+    if placed.height == UNKNOWN:
+        return "a block that tiles do not tell"
+    return "the charter" if placed.height == 0 else f"block {placed.height}"
 
 
 def _signature_words(placed: Placement, author: str) -> str:

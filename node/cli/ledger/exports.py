@@ -22,7 +22,6 @@ from node.cli.ledger.reading import WHERE, entries_of, read
 from node.cli.ledger.sources import Files, open_ledger
 from node.cli.output import CONTRADICTION, INCOMPLETE, INVALID, NOT_FOUND, Failure, check_target, count, emit
 from node.storage import write_file_durably
-from swarm.charter import SignedCharter
 from swarm.errors import LedgerError, Reject, UsageError
 from swarm.ledger import note as n
 from swarm.ledger import tiles, tlog
@@ -39,12 +38,11 @@ LINES_ALWAYS_READ = 16
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """A checkpoint as published: its bytes, what they say, and how many members of the swarm cosigned it."""
+    """A checkpoint as published: its bytes, and what they say."""
 
     data: bytes
     note: n.Note
     checkpoint: tlog.Checkpoint
-    cosigned: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +50,6 @@ class Log:
     """A ledger as a log: its name, its tree, and the terms of its newest epochs, the one at hand first."""
 
     name: str
-    signed: SignedCharter
     tree: Tree
     terms: Sequence[Terms]
     head: Head | None
@@ -68,7 +65,7 @@ class Log:
 @JSON
 def policy(folder: Path, *, as_json: bool) -> None:
     """Write the trust policy by which anybody can check this ledger's checkpoints and proofs (c2sp.org/tlog-policy)."""
-    name, terms, _ = _terms(folder)
+    name, terms = _terms(folder)
     made = _policy(name, terms[0])
     head = f"# Who must have cosigned a checkpoint of {name}: {terms[0].quorum} of its {len(terms[0].members)} members."
     text = f"{head}\n{made.encode()}"
@@ -81,7 +78,7 @@ def policy(folder: Path, *, as_json: bool) -> None:
 @JSON
 def vkeys(folder: Path, *, as_json: bool) -> None:
     """List the members' verifier keys: those that sign for the log, then those that cosign (c2sp.org/signed-note)."""
-    name, terms, _ = _terms(folder)
+    name, terms = _terms(folder)
     logs = [tlog.log_key(name, seat.cosign_key).encode() for seat in terms[0].members]
     cosigners = [tlog.cosigner_key(name, seat.name, seat.cosign_key).encode() for seat in terms[0].members]
     rows = [
@@ -302,19 +299,24 @@ def export_tiles(where: Path, target: Path, *, as_json: bool) -> None:
 # --- reading ----------------------------------------------------------------------------------------------------
 
 
-def _terms(where: Path) -> tuple[str, Sequence[Terms], SignedCharter]:
+def _terms(where: Path) -> tuple[str, Sequence[Terms]]:
     """Return the log's name, and who the members are and lately were."""
     files, result = read(where)
     state = result.state
     name = tlog.origin(files.signed.charter.name, files.signed.ledger_id)
-    return name, (state.terms, *state.past), files.signed
+    return name, (state.terms, *state.past)
 
 
 def _log(where: Path) -> Log:
     """Read a ledger as a log. Raises `Failure` when it, or the checkpoint beside it, does not hold."""
-    name, terms, signed = _terms(where)
+    # The checkpoint first: its node has written the blocks before it, and may write more while this reads.
+    files = open_ledger(where)
+    path = files.site.ledger / tiles.CHECKPOINT if isinstance(files, Files) else None
+    published = _contents(path) if path is not None and path.exists() else None
+    name, terms = _terms(where)
     tree = Tree(leaf_hash(leaf) for leaf in _leaves(where))
-    return Log(name, signed, tree, terms, _head(where, name, tree, terms))
+    head = None if path is None or published is None else _head(path, published, name, tree, terms)
+    return Log(name, tree, terms, head)
 
 
 def _leaves(where: Path) -> Iterator[bytes]:
@@ -322,23 +324,17 @@ def _leaves(where: Path) -> Iterator[bytes]:
     return (placed.leaf for placed in entries_of(open_ledger(where)))
 
 
-def _head(where: Path, name: str, tree: Tree, terms: Sequence[Terms]) -> Head | None:
-    """Return the checkpoint that the node has published beside its ledger, checked against both, if there is one."""
-    files = open_ledger(where)
-    path = files.site.ledger / tiles.CHECKPOINT if isinstance(files, Files) else where
-    if not isinstance(files, Files) or not path.exists():
-        return None
-    data = _contents(path)
+def _head(path: Path, data: bytes, name: str, tree: Tree, terms: Sequence[Terms]) -> Head:
+    """Return the checkpoint that the node has published beside its ledger, checked against ledger and members."""
     with _judged(path):
         note = n.parse(data)
         found = tlog.Checkpoint.decode(note.text)
-        cosigned = 0
         # It may have been cosigned shortly before the members changed.
-        for epoch in terms:
-            witnesses = note.signed_by(_members_policy(name, epoch).witnesses.values())
-            if len(witnesses) >= min(epoch.quorum, n.SIGNATURES_MAX - 1):
-                cosigned = len(witnesses)
-                break
+        policies = ((epoch, _members_policy(name, epoch)) for epoch in terms)
+        cosigned = any(
+            len(note.signed_by(policy_.witnesses.values())) >= min(epoch.quorum, n.SIGNATURES_MAX - 1)
+            for epoch, policy_ in policies
+        )
     if found.origin != name or not cosigned:
         why = "it is of another log" if found.origin != name else "no quorum of the members has cosigned it"
         raise Failure(f"couldn't use {path}: {why}", code=INVALID, hint="move it away; a running node writes a new one")
@@ -354,7 +350,7 @@ def _head(where: Path, name: str, tree: Tree, terms: Sequence[Terms]) -> Head | 
             code=CONTRADICTION,
             hint="keep this copy as evidence, and compare it with another member's: `swarm ledger diff`",
         )
-    return Head(data, note, found, cosigned)
+    return Head(data, note, found)
 
 
 def _published(log: Log) -> Head:

@@ -14,6 +14,7 @@ import msgspec
 from node.cli.ledger.sources import REPAIR as REPAIR
 from node.cli.ledger.sources import Files as Files
 from node.cli.ledger.sources import Source as Source
+from node.cli.ledger.sources import TilesFolder
 from node.cli.ledger.sources import open_folder as open_folder
 from node.cli.ledger.sources import open_ledger as open_ledger
 from node.cli.output import INVALID, NOT_FOUND, Failure, count
@@ -22,7 +23,7 @@ from swarm.errors import Reject
 from swarm.ledger import entry as e
 from swarm.ledger.audit import Audit, RoundView, audit
 from swarm.ledger.audit import Failure as AuditFailure
-from swarm.ledger.block import BLOCK_BYTES_MAX, FinalBlock
+from swarm.ledger.block import BLOCK_BYTES_MAX, FinalBlock, Header
 from swarm.ledger.evidence import describe as describe_evidence
 from swarm.ledger.state import Signatures, State, genesis, open_authored
 from swarm.machine import NodeId
@@ -65,11 +66,16 @@ def verify_quietly(folder: Path) -> Audit:
 
 
 def read(folder: Path) -> tuple[Source, Audit]:
-    """Follow a ledger without checking signatures. Raises `Failure` when it does not hold."""
+    """Follow a ledger without checking signatures. Raises `Failure` when it does not hold, or has no blocks."""
     files = open_ledger(folder)
+    return files, followed(files)
+
+
+def followed(files: Source) -> Audit:
+    """Follow a ledger without checking signatures. Raises `Failure` when it does not hold, or has no blocks."""
     *_, result = audit(files.payloads(), files.signed, trusting=True)
     judge(files, result)
-    return files, result
+    return result
 
 
 class Judged(Protocol):
@@ -137,9 +143,13 @@ def round_view(result: Audit, number: int) -> RoundView:
     return view
 
 
+UNKNOWN = -1
+"""The height of an entry's block, where the source has no blocks."""
+
+
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """An entry and where it stands: `index` in the log, `height` of its block."""
+    """An entry and where it stands: `index` in the log, `height` of its block, or `UNKNOWN`."""
 
     index: int
     height: int
@@ -155,6 +165,10 @@ def blocks_of(files: Source) -> Iterator[FinalBlock]:
 
 def entries_of(files: Source) -> Iterator[Placement]:
     """Yield every entry in order, the charter first."""
+    if isinstance(files, TilesFolder):
+        for index, leaf in enumerate(files.leaves()):
+            yield Placement(index, UNKNOWN if index else 0, leaf, e.decode_entry(leaf))
+        return
     genesis = files.signed.genesis()
     yield Placement(0, 0, genesis.encode(), genesis)
     index = 1
@@ -191,7 +205,7 @@ def row_of(placed: Placement, files: Source, names: dict[NodeId, str]) -> Row:
         charter = files.signed.charter
         return Row(0, charter.created_ms, "everyone", "charter", charter.name, None)
     round_, words = describe(entry, names)
-    who = names.get(NodeId(entry.author), "(derived)")
+    who = "(derived)" if entry.author == e.NO_AUTHOR else names.get(NodeId(entry.author), entry.author.hex()[:8])
     return Row(placed.index, entry.ts_ms, who, e.KIND_NAMES[entry.kind], words, round_)
 
 
@@ -251,7 +265,7 @@ def describe(entry: e.Entry, names: dict[NodeId, str]) -> tuple[int | None, str]
             return v.round, f"round {v.round}, scored on {v.samples} held-out samples"
         case e.ROUND_CLOSE:
             close = codec.decode(entry.body, e.RoundClose, limit=limit)
-            absent = ", ".join(names[NodeId(node)] for node in close.missing)
+            absent = ", ".join(names.get(NodeId(node), node.hex()[:8]) for node in close.missing)
             without = f", without {absent}" if absent else ""
             return close.round, f"round {close.round}, {count(len(close.included), 'site')} in{without}"
         case e.ROUND_COMMIT:
@@ -261,7 +275,8 @@ def describe(entry: e.Entry, names: dict[NodeId, str]) -> tuple[int | None, str]
                 f"round {commit.round}, {commit.model_digest.hex()[:12]} held by {count(commit.attests, 'site')}",
             )
         case e.BLOCK_CERT:
-            return None, "finality of an earlier block"
+            cert = codec.decode(entry.body, e.BlockCert, limit=limit)
+            return None, f"block {Header.decode(cert.header).height} is final"
         case e.EVIDENCE:
             evidence = codec.decode(entry.body, e.Evidence, limit=limit)
             return None, describe_evidence(evidence, lambda node: names.get(node, node.hex()[:8]))

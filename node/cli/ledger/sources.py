@@ -8,7 +8,7 @@ is asked for, nothing is held that has been read, and nothing is ever written.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -16,12 +16,21 @@ from typing import NamedTuple
 from typing_extensions import override
 
 from node import bundle
-from node.cli.output import INVALID, Failure
+from node.cli.output import INCOMPLETE, INVALID, Failure
 from node.site import Site
 from node.storage import RealDisk
-from swarm.charter import SignedCharter
-from swarm.errors import UsageError
+from swarm.charter import SignedCharter, open_genesis
+from swarm.errors import LedgerError, Reject, UsageError
+from swarm.ledger import note, tiles
+from swarm.ledger.entry import ENTRY_BYTES_MAX
 from swarm.ledger.journal import BLOCKS, Finding, scan
+from swarm.ledger.merkle import EMPTY_ROOT
+from swarm.ledger.tlog import Checkpoint
+
+TILE_BYTES_MAX = 256 * (2 + ENTRY_BYTES_MAX)
+"""Largest file of a directory of tiles: a bundle of 256 of the largest entries."""
+
+_TILES_AGAIN = "have them made and sent again: `swarm ledger export --tiles`"
 
 REPAIR = "stop the node, then `swarm ledger repair` from a copy of another member's folder: blocks are the same there"
 
@@ -147,6 +156,33 @@ class BundleFile(Source):
         return bundle.AGAIN
 
 
+_NO_HEAD = Checkpoint("", 0, EMPTY_ROOT)
+
+
+@dataclass(slots=True)
+class TilesFolder(Source):
+    """A tlog-tiles directory (c2sp.org/tlog-tiles): every entry, and neither blocks nor certificates."""
+
+    head: Checkpoint = _NO_HEAD
+
+    def leaves(self) -> Iterator[bytes]:
+        """Yield the entries' bytes in order, comparing their tree with the checkpoint at the end."""
+        yield from tiles.entries(self.head, _reader(self.where))
+
+    @override
+    def payloads(self) -> Iterator[bytes]:
+        raise Failure(
+            f"couldn't find blocks in {self.where}: tiles have entries only, without what makes them final",
+            code=INCOMPLETE,
+            hint="`log` and `show` work on tiles; for all else ask for a bundle: `swarm ledger export --bundle`",
+        )
+        yield b""
+
+    @override
+    def size_bytes(self) -> int:
+        return sum(path.stat().st_size for path in self.where.rglob("*") if path.is_file())
+
+
 def open_ledger(where: Path) -> Source:
     """Return the ledger in a site's folder, in a bundle, or in a directory of tiles; not yet read.
 
@@ -156,6 +192,8 @@ def open_ledger(where: Path) -> Source:
     """
     if where.is_file():
         return _open_bundle(where)
+    if (where / tiles.CHECKPOINT).is_file() and not (where / "ledger").is_dir():
+        return _open_tiles(where)
     return open_folder(where)
 
 
@@ -175,3 +213,27 @@ def _open_bundle(path: Path) -> BundleFile:
         except bundle.Damage as damage:
             text = f"{path} at byte {damage.offset}: {damage.message}; what was written there is not what can be read"
             raise Failure(text, code=INVALID, hint=damage.hint) from None
+
+
+def _open_tiles(folder: Path) -> TilesFolder:
+    """Return a directory of tiles. Its first entry is the charter, which says who must have signed what follows."""
+    read = _reader(folder)
+    data = read(tiles.CHECKPOINT) or b""
+    try:
+        head = Checkpoint.decode(note.parse(data).text)
+        for leaf in tiles.entries(head, read):
+            return TilesFolder(folder, open_genesis(leaf), head=head)
+    except Reject as reason:
+        raise LedgerError(f"couldn't read the tiles in {folder}: {reason.message}", hint=_TILES_AGAIN) from None
+    raise LedgerError(f"couldn't read the tiles in {folder}: they hold no entry", hint=_TILES_AGAIN)
+
+
+def _reader(folder: Path) -> Callable[[str], bytes | None]:
+    def read(name: str) -> bytes | None:
+        try:
+            with (folder / name).open("rb") as file:
+                return file.read(TILE_BYTES_MAX + 1)
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            return None
+
+    return read

@@ -10,7 +10,8 @@ import pytest
 from typing_extensions import override
 
 from gossip import wire
-from gossip.messages import Cosign
+from gossip.messages import Cosign, Hello
+from node.core import SOFTWARE, Node
 from swarm import codec
 from swarm.errors import Reject
 from swarm.ledger import note as n
@@ -18,8 +19,21 @@ from swarm.ledger import tlog
 from swarm.ledger.block import BLOCK_BYTES_MAX, FinalBlock, Header
 from swarm.ledger.cosign import GAP_S, IDLE_S, REMIND_S, REMIND_S_MAX, SIZES_KEPT, STRETCH_MS, Cosignature, Cosigners
 from swarm.ledger.tiles import CHECKPOINT
-from swarm.machine import RECORD_BLOCK, Effect, Event, NodeId, Record
-from tests.builders import identity, make_swarm
+from swarm.machine import (
+    RECORD_BLOCK,
+    Effect,
+    Event,
+    LinkChanged,
+    NodeId,
+    Received,
+    Record,
+    Report,
+    Send,
+    Started,
+    WakeAt,
+    Woke,
+)
+from tests.builders import CODE, LAYOUT, Swarm, identity, make_swarm
 from tests.sites import calm_run
 from topologies.families import complete, ring
 from topologies.graph import Topology
@@ -404,6 +418,58 @@ def test_what_is_cosigned_or_published_is_durable_first(seed: int) -> None:
     assert checker.told
     assert checker.published
     assert len(agreed(world)) == 1
+
+
+def linked_node() -> tuple[Node, Swarm]:
+    """Return member 0 of three that has heard of members 1 and 2, its ledger at its beginning."""
+    swarm = make_swarm(3)
+    node = swarm.node(0)
+    node.handle(Started(), EPOCH_S)
+    for who in swarm.identities[1:]:
+        hello = Hello((1, 0), SOFTWARE, (), who.node, swarm.signed.ledger_id, CODE, LAYOUT, answer=False)
+        node.handle(LinkChanged(who.node, True), EPOCH_S)
+        node.handle(Received(who.node, wire.encode(hello)), EPOCH_S)
+    return node, swarm
+
+
+def spoken(swarm: Swarm, member: int, size: int, root_: bytes) -> Cosignature:
+    secret = swarm.identities[member].cosign_key
+    text = tlog.Checkpoint(tlog.origin(swarm.charter.name, swarm.signed.ledger_id), size, root_).encode()
+    return Cosignature(size, root_, 5, secret.public, secret.sign(n.cosigned(text, 5)))
+
+
+def test_whoever_sends_a_forged_cosignature_pays_for_it_and_a_contradiction_is_told_of() -> None:
+    node, swarm = linked_node()
+    one, two = (spoken(swarm, 1, 7, bytes((k,)) * 32) for k in (1, 2))
+    events = []
+    for sender, said in ((2, one), (2, two), (2, msgspec.structs.replace(one, size=8))):
+        effects = node.handle(Received(swarm.identities[sender].node, wire.encode(Cosign(said))), EPOCH_S + 1)
+        events.append([effect.event for effect in effects if isinstance(effect, Report)])
+    assert events == [[], ["cosignatures_contradict"], ["peer_fault"]]
+
+
+def test_a_ledger_that_has_stopped_cosigns_nothing_and_does_not_wake_for_it() -> None:
+    node, _ = linked_node()
+    node.cosigners.final(7, bytes(32), time_ms=0, commits=False, now=EPOCH_S)
+    node._halted = "it contradicts itself"
+    effects = node.handle(Woke(), EPOCH_S + 60)
+    assert not [e for e in effects if isinstance(e, Send) and wire.kind(e.frame) is Cosign]
+    assert [e.time > EPOCH_S + 60 for e in effects if isinstance(e, WakeAt)] == [True]
+
+
+def test_a_newcomer_is_told_of_the_cosignatures_that_are_here() -> None:
+    left = calm_run(members=4, rounds=3)
+    node = left.swarm.node(0)
+    node.handle(Started([Record(RECORD_BLOCK, h, p) for h, p in enumerate(left.payloads, 1)]), EPOCH_S + 100)
+    node.handle(Woke(), EPOCH_S + 100 + IDLE_S)
+    who = left.swarm.identities[1]
+    hello = Hello((1, 0), SOFTWARE, (), who.node, left.swarm.signed.ledger_id, CODE, LAYOUT, answer=False)
+    node.handle(LinkChanged(who.node, True), EPOCH_S + 110)
+    effects = node.handle(Received(who.node, wire.encode(hello)), EPOCH_S + 110)
+    told = [wire.decode(e.frame) for e in effects if isinstance(e, Send) and wire.kind(e.frame) is Cosign]
+    (message,) = told
+    assert isinstance(message, Cosign)
+    assert message.cosignature.size == node.replica.head.size
 
 
 def test_a_calm_run_publishes_a_checkpoint_as_it_goes_and_one_of_its_end() -> None:

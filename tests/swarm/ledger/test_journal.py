@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from typing_extensions import override
 
 from node.storage import RealDisk
-from swarm.errors import LedgerError, StoreError
+from swarm.errors import LedgerError, Reject, StoreError
 from swarm.ledger.disk import Disk, DiskFull
 from swarm.ledger.journal import (
     BLOCKS,
@@ -27,6 +28,8 @@ from swarm.ledger.journal import (
     Journal,
     Opened,
     Placed,
+    joined,
+    parted,
     scan,
 )
 from swarm.machine import RECORD_BLOCK, RECORD_BODY, RECORD_CERTIFICATE, RECORD_ENTRY, RECORD_VOTE, Record
@@ -621,3 +624,189 @@ def test_logs_have_the_names_that_are_on_disk() -> None:
     journal, _ = journal_on(disk)
     journal.append([block(1), vote(1), entry(0)])
     assert [disk.names(log) for log in LOGS] == [["00000000.seg"]] * 3
+
+
+# --- a log of any length ------------------------------------------------------------------------------------------
+
+
+class Counting(SimulatedDisk):
+    """Counts the bytes that are read of each file."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bytes_read: dict[str, int] = {}
+
+    @override
+    def read(self, path: str, offset: int, length: int) -> bytes:
+        data = super().read(path, offset, length)
+        self.bytes_read[path] = self.bytes_read.get(path, 0) + len(data)
+        return data
+
+
+def long_log(disk: Disk, heights: int = 40, *, first: int = 1) -> Journal:
+    """Two blocks a segment, and a segment for each two."""
+    journal, _ = journal_on(disk, segment_bytes=1024)
+    for height in range(first, first + heights):
+        journal.append([block(height, 300)])
+    return journal
+
+
+def opened_from(disk: Disk, height: int) -> tuple[Journal, Opened]:
+    journal = Journal(disk, ledger_id=OWNER, segment_bytes=1024)
+    return journal, journal.open(height)
+
+
+def test_opening_from_a_height_gives_the_blocks_from_there_on(reopened: Callable[[], Disk]) -> None:
+    long_log(reopened())
+    for height in range(43):
+        opened = opened_from(reopened(), height)[1]
+        assert opened == Opened(tuple(block(h, 300) for h in range(max(1, height), 41)), (), True)
+
+
+def test_opening_near_the_end_reads_the_headers_of_sealed_segments_and_nothing_else() -> None:
+    for heights in (40, 400):
+        disk = Counting()
+        long_log(disk, heights)
+        disk.bytes_read.clear()
+        opened_from(disk, heights)
+        sealed = disk.names(BLOCKS)[:-1]
+        assert max(disk.bytes_read[f"blocks/{name}"] for name in sealed[:-1]) < 200
+
+
+def test_appending_after_such_an_opening_is_as_sound_as_ever(reopened: Callable[[], Disk]) -> None:
+    long_log(reopened(), 9)
+    for height in range(10, 20):
+        journal, opened = opened_from(reopened(), height - 1)
+        assert opened.records == (block(height - 1, 300),)
+        journal.append([block(height, 300)])
+    assert journal_on(reopened(), segment_bytes=1024)[1] == Opened(
+        tuple(block(h, 300) for h in range(1, 20)), (), votes_trustworthy=True
+    )
+
+
+def test_a_torn_tail_is_judged_the_same_whatever_was_passed_over() -> None:
+    disk = SimulatedDisk()
+    long_log(disk, 6)
+    files = {f"blocks/{name}": content(disk, f"blocks/{name}") for name in disk.names(BLOCKS)}
+    last = max(files)
+    end = len(files[last].rstrip(b"\0"))
+    for cut in range(0, end, 7):
+        torn = {**files, last: files[last][:cut].ljust(len(files[last]), b"\0")}
+        whole = journal_on(disk_with(torn), segment_bytes=1024)[1]
+        journal, part = opened_from(disk_with(torn), 5)
+        assert part.findings == whole.findings
+        assert part.records == tuple(record for record in whole.records if record.height >= 5)
+        journal.append([block(99, 300)])
+
+
+def test_damage_in_what_is_read_is_still_corruption_and_what_is_passed_over_is_found_when_asked_for() -> None:
+    disk = SimulatedDisk()
+    long_log(disk, 10)
+    places = {p.record.height: p for p in scan(disk, BLOCKS, OWNER) if isinstance(p, Placed)}
+    damage(disk, places[3].path, places[3].offset + 40)
+    damage(disk, places[8].path, places[8].offset + 40)
+    journal, opened = opened_from(disk, 7)
+    assert [finding.verdict for finding in opened.findings] == ["corruption"]
+    assert opened.findings[0].path == places[8].path
+    with pytest.raises(StoreError, match=rf"block 3: {places[3].path} is damaged at byte {places[3].offset}") as caught:
+        journal.blocks(3, 9, 1 << 20)
+    assert "repair" in caught.value.hint
+    assert journal.blocks(1, 9, 1 << 20) == (block(1, 300).payload, block(2, 300).payload), "as far as they are whole"
+    assert [f.path for f in scan(disk, BLOCKS, OWNER) if isinstance(f, Finding)] == [places[3].path, places[8].path]
+
+
+def test_an_odd_beginning_of_a_segment_makes_everything_be_read() -> None:
+    disk = SimulatedDisk()
+    long_log(disk, 8)
+    path = "blocks/00000001.seg"
+    damage(disk, path, HEADER + 6)  # the height of its first record
+    opened = opened_from(disk, 8)[1]
+    assert [(f.path, f.verdict) for f in opened.findings] == [(path, "corruption")]
+
+
+def test_a_passed_over_segment_that_is_not_in_its_place_is_corruption() -> None:
+    disk = SimulatedDisk()
+    long_log(disk, 12)
+    damage(disk, "blocks/00000001.seg", 20)
+    opened = opened_from(disk, 12)[1]
+    assert [f.text for f in opened.findings] == ["the segment's header is not readable"]
+
+
+def test_blocks_are_served_from_the_disk(reopened: Callable[[], Disk]) -> None:
+    journal = long_log(reopened(), 9)
+    size = len(block(1, 300).payload)
+
+    def check(journal: Journal) -> None:
+        for first, last in ((1, 9), (4, 6), (9, 9), (3, 100)):
+            wanted = tuple(block(h, 300).payload for h in range(first, min(last, 9) + 1))
+            assert journal.blocks(first, last, 1 << 20) == wanted
+        assert journal.blocks(2, 9, 3 * size + 10) == tuple(block(h, 300).payload for h in (2, 3, 4))
+        assert journal.blocks(2, 9, 1) == (block(2, 300).payload,), "one at least"
+        for first, last in ((10, 20), (0, 5), (-3, 2), (5, 4)):
+            assert journal.blocks(first, last, 1 << 20) == ()
+
+    check(journal)
+    check(opened_from(reopened(), 9)[0])
+    check(journal_on(reopened(), segment_bytes=1024)[0])
+
+
+def test_a_block_is_served_as_soon_as_it_is_written() -> None:
+    journal, _ = journal_on(SimulatedDisk(), segment_bytes=2048)
+    for height in range(1, 30):
+        assert journal.blocks(height, height, 1) == ()
+        journal.append([entry(height), block(height, 100), vote(height)])
+        assert journal.blocks(height, height, 1) == (block(height, 100).payload,)
+    assert len(journal.blocks(1, 29, 1 << 20)) == 29
+
+
+def test_a_log_that_begins_at_a_later_block_serves_from_there_on() -> None:
+    disk = SimulatedDisk()
+    journal = long_log(disk, 5, first=1000)
+    assert journal.blocks(999, 1001, 1 << 20) == ()
+    assert journal.blocks(1003, 2000, 1 << 20) == (block(1003, 300).payload, block(1004, 300).payload)
+    assert opened_from(disk, 1004)[1].records == (block(1004, 300),)
+
+
+def test_sealed_segments_of_entries_that_are_in_the_blocks_are_dropped() -> None:
+    disk = SimulatedDisk()
+    journal, _ = journal_on(disk, segment_bytes=1024)
+    for seq in range(20):
+        journal.append([entry(seq, 280)])
+    names = disk.names(FEED)
+    assert len(names) == 10, "two entries a segment"
+    journal.drop_feed_below(7)
+    assert records_on(disk) == tuple(entry(seq, 280) for seq in range(6, 20))
+    journal.drop_feed_below(1000)
+    assert disk.names(FEED) == names[-1:], "the segment being written stays"
+    journal, opened = journal_on(disk, segment_bytes=1024)
+    assert opened == Opened((entry(18, 280), entry(19, 280)), (), votes_trustworthy=True)
+    journal.append([entry(20, 280)])
+    assert records_on(disk)[-1] == entry(20, 280)
+
+
+def test_a_crash_while_the_feed_is_dropped_leaves_a_whole_log() -> None:
+    made = SimulatedDisk()
+    journal, _ = journal_on(made, segment_bytes=1024)
+    for seq in range(8):
+        journal.append([entry(seq, 280)])
+    files = {f"feed/{name}": content(made, f"feed/{name}") for name in made.names(FEED)}
+    for seed in range(40):
+        disk = disk_with(files)
+        journal, _ = journal_on(disk, segment_bytes=1024)
+        disk.stop_after(seed % 6)
+        with contextlib.suppress(StoreError):
+            journal.drop_feed_below(100)
+        disk.crash(random.Random(seed))
+        opened = journal_on(disk, segment_bytes=1024)[1]
+        assert opened.findings == ()
+        assert opened.records[-2:] == (entry(6, 280), entry(7, 280))
+
+
+def test_joined_records_come_apart_again_and_nothing_else_does() -> None:
+    parts = (b"", b"one", bytes(70_000))
+    data = joined(parts)
+    assert parted(data) == parts
+    assert parted(b"") == ()
+    for bad in (data[:-1], data + b"\0", b"\0\0\0", b"\xff\xff\xff\xff"):
+        with pytest.raises(Reject, match="joined records"):
+            parted(bad)

@@ -177,6 +177,13 @@ def test_a_cosignature_signs_the_time_and_the_text() -> None:
     assert not n.verify(key, CHECKPOINT, line.signature + b"\0")
 
 
+def test_of_two_cosignatures_of_one_key_the_first_counts() -> None:
+    secret = identity(1).cosign_key
+    key = n.Key.of("a", n.COSIGNATURE, secret.public)
+    lines = tuple(n.cosign(key, CHECKPOINT, time_s, secret.sign) for time_s in (200, 100, 300))
+    assert n.Note(CHECKPOINT, lines).signed_by([key])[key].time_s == 200
+
+
 def test_a_time_beyond_63_bits_is_no_cosignature() -> None:
     secret = identity(1).cosign_key
     key = n.Key.of("a", n.COSIGNATURE, secret.public)

@@ -420,6 +420,13 @@ def test_every_bit_of_a_small_directory_counts() -> None:
         tiles.check(head(21), files.get)
 
 
+def test_a_bundle_that_ends_too_early_is_said_to() -> None:
+    files = dict(tiles.write(leaves(20)))
+    name = "tile/entries/000.p/20"
+    with pytest.raises(LedgerError, match=f"couldn't use {name}: it ends within its entry 19"):
+        list(tiles.entries(head(20), {**files, name: files[name][:-1]}.get))
+
+
 def test_the_longest_leaf_has_65535_bytes() -> None:
     files = dict(tiles.write([b"a" * 65_535]))
     assert len(files["tile/entries/000.p/1"]) == 65_537
