@@ -63,3 +63,11 @@ clean: ## Remove what was built
 .PHONY: kill
 kill: $(STAMP) ## Kill peers of a real swarm at 50 random moments (about six minutes)
 	@$(BIN)/python -m tests.integration.kill_campaign --kills 50
+
+.PHONY: crash-states
+crash-states: $(STAMP) ## Enumerate what three crashes in a row leave of a journal: TIME=seconds
+	@$(BIN)/python -m tests.swarm.ledger.crash_states --time $(TIME)
+
+.PHONY: strace
+strace: $(STAMP) ## Let each system call of a real peer fail, one at a time (needs strace): TIME=seconds
+	@$(BIN)/python -m tests.integration.strace_campaign --time $(TIME)

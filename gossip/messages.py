@@ -56,10 +56,15 @@ class Progress(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fiel
 
 
 class Heartbeat(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """I am alive, and this is how far everybody I know of has come. Says nothing that needs proof."""
+    """I am alive, and this is how far everybody I know of has come. Says nothing that needs proof.
+
+    `final_hash` is the hash of the sender's last final block, so that two histories are noticed; empty if it is not
+    at hand.
+    """
 
     now_ms: int
     final_height: int
+    final_hash: bytes
     disk_free: int
     progress: tuple[Progress, ...]
 

@@ -131,7 +131,7 @@ class Peers:
             member.moved_at = max(member.moved_at, moved_at)
             member.heard_at = max(member.heard_at, now - max(0, row.heard_ms) / 1000)
 
-    def heartbeat(self, now: float, *, final_height: int, disk_free: int) -> Heartbeat:
+    def heartbeat(self, now: float, *, final_height: int, final_hash: bytes, disk_free: int) -> Heartbeat:
         """Return this node's next heartbeat: itself and everybody it knows of, in member order."""
         rows = tuple(
             Progress(
@@ -145,7 +145,7 @@ class Peers:
             )
             for node, member in self.members.items()
         )
-        return Heartbeat(int(now * 1000), final_height, disk_free, rows)
+        return Heartbeat(int(now * 1000), final_height, final_hash, disk_free, rows)
 
     def fault(self, node: NodeId, now: float) -> None:
         """Count a fault of an authenticated peer."""

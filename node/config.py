@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TypeAlias
 
+from gossip.catchup import FULL, MODES
 from swarm.errors import UsageError
 
 Value: TypeAlias = str | int | float | bool
@@ -58,6 +59,15 @@ class TaskSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LedgerSettings:
+    """How this site keeps the ledger."""
+
+    catch_up: str = FULL
+    """full: after an absence every signature is checked. fast: one certificate for each stretch and the hashes that
+    lead to it, entries' signatures in the last blocks only; for `swarm ledger verify` to do the rest."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunSettings:
     """How the node process behaves."""
 
@@ -75,13 +85,15 @@ class Settings:
     site: SiteSettings
     task: TaskSettings
     run: RunSettings
+    ledger: LedgerSettings
     origin: Mapping[str, str]
 
 
-_SECTIONS: dict[str, type[SiteSettings | TaskSettings | RunSettings]] = {
+_SECTIONS: dict[str, type[SiteSettings | TaskSettings | RunSettings | LedgerSettings]] = {
     "site": SiteSettings,
     "task": TaskSettings,
     "run": RunSettings,
+    "ledger": LedgerSettings,
 }
 
 _EXAMPLES: dict[type[Value], str] = {
@@ -114,7 +126,7 @@ def load(
             raise UsageError(f"couldn't read --set {override!r}", hint="write it as --set section.key=value")
         values[key], origin[key] = _parse(key, raw, f"--set {key}"), "--set"
     check_address(str(values.get("site.listen", "")), f"site.listen, from {origin['site.listen']}:")
-    for key, choices in (("run.log", LOGS), ("site.approve", APPROVALS)):
+    for key, choices in (("run.log", LOGS), ("site.approve", APPROVALS), ("ledger.catch_up", MODES)):
         if values.get(key, choices[0]) not in choices:
             message = f"couldn't use {key} = {values[key]!r}, from {origin[key]}"
             raise UsageError(message, hint=f"choose one of {', '.join(choices)}")
@@ -122,6 +134,7 @@ def load(
         site=SiteSettings(**_section("site", values)),  # type: ignore[arg-type]
         task=TaskSettings(**_section("task", values)),  # type: ignore[arg-type]
         run=RunSettings(**_section("run", values)),  # type: ignore[arg-type]
+        ledger=LedgerSettings(**_section("ledger", values)),  # type: ignore[arg-type]
         origin=origin,
     )
 
@@ -185,7 +198,7 @@ def _type(key: str, where: str) -> type[Value]:
     return type(getattr(kind(), name))
 
 
-def _names(kind: type[SiteSettings | TaskSettings | RunSettings]) -> list[str]:
+def _names(kind: type[SiteSettings | TaskSettings | RunSettings | LedgerSettings]) -> list[str]:
     return [field.name for field in fields(kind)]
 
 

@@ -7,6 +7,7 @@ world; both run exactly this. It routes events to their owner, turns what owners
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import random
 from collections import deque
@@ -16,6 +17,7 @@ import msgspec
 
 from gossip import messages as m
 from gossip import wire
+from gossip.catchup import FAST, FULL, CatchUp
 from gossip.engine import Engine
 from gossip.peers import Peers
 from gossip.transfer import Transfer
@@ -31,6 +33,7 @@ from swarm.ledger.block import BLOCK_BYTES_MAX, Block, Certificate, FinalBlock, 
 from swarm.ledger.consensus import Consensus, Durable, Note, Output, Status, Timing, ToAll, ToOne
 from swarm.ledger.cosign import Cosigners
 from swarm.ledger.evidence import describe, from_contradiction, from_entries, judge
+from swarm.ledger.forks import Fork, find_fork
 from swarm.ledger.journal import parted
 from swarm.ledger.replica import Replica
 from swarm.ledger.state import State, decode_body
@@ -80,11 +83,20 @@ SOFTWARE = "swarm-node/0.1"
 BLOCKS_REPLY_BYTES_MAX = 512 * 1024
 """Final blocks sent in one answer: large enough that the way there and back does not matter."""
 
+FAST_CHECKED_BLOCKS = 256
+"""Blocks at the end whose every signature is checked, however fast a site catches up."""
+
 SNAPSHOT_BLOCKS = 256
 """Between snapshots: so many blocks a start after a crash reads again, in a tenth of a second."""
 
 CATCH_UP_TIMEOUT_S = 5.0
 """How long one peer may take to answer a request for blocks before another is asked."""
+
+HASHES_KEPT = 4096
+"""Final blocks whose hashes are at hand, to notice that a neighbour has another history: 128 KiB."""
+
+FORK_BLOCKS = 64
+"""Blocks asked of a neighbour whose history is another: enough to reach back to where they part, as a rule."""
 
 FAREWELL_S = 60.0
 """How long a link is kept with a member that was let go, or to the old key of one that has a new one."""
@@ -138,6 +150,7 @@ class Node:
         invites: Sequence[Invite] = (),
         successor: Identity | None = None,
         snapshot_blocks: int = SNAPSHOT_BLOCKS,
+        catch_up: str = FULL,
     ) -> None:
         charter = signed.charter
         self._charter, self._identity, self._successor = charter, identity, successor
@@ -170,7 +183,8 @@ class Node:
         self._snapshot_blocks, self._snapshot_height = snapshot_blocks, 0
         self._verdicts: dict[Digest, str] = {}
         self._inspecting: set[Digest] = set()
-        self._asked_blocks: tuple[NodeId, float] | None = None
+        self.catchup = CatchUp(rng)
+        self._catch_up_mode = catch_up
         self._grew_at = now
         self._step = (0, 0)
         self._halted = ""
@@ -179,6 +193,10 @@ class Node:
         self._evidence_read = 0
         self._closed: dict[int, list[str]] = {}
         self._orphans: list[bytes] = []
+        self._hashes: dict[int, bytes] = {}
+        self._fork = ""
+        self._proved = False
+        self._inquired_at = 0.0
         self._reminded: set[NodeId] = set()
         self._feed_end = 0
         self._unsaid: list[Say] = []
@@ -197,6 +215,14 @@ class Node:
         """This node's place among the members of the epoch, if it has one."""
         return self._terms.index(self._me)
 
+    @property
+    def _speaks(self) -> bool:
+        """Whether this node is a member and holds the keys the members know it by. If not, it follows."""
+        if self._index is None:
+            return False
+        seat, held = self._terms.members[self._index], self._identity
+        return (seat.id_key, seat.vote_key) == (held.id_key.public, held.vote_key.public)
+
     def _convene(self) -> Consensus:
         """Return this node's part in the agreement of the epoch at hand."""
         head = self.replica.head
@@ -204,8 +230,7 @@ class Node:
         mine = None if self._index is None else head.terms.members[self._index]
         if mine is not None and self._successor is not None and mine.id_key == self._successor.id_key.public:
             self._identity, self._successor = self._successor, None
-        # Whoever does not hold the keys the members know cannot speak: it follows.
-        me = self._index if mine is not None and mine.vote_key == self._identity.vote_key.public else None
+        me = self._index if self._speaks else None
         return Consensus(
             ledger_id=self._ledger_id,
             epoch=head.terms.epoch,
@@ -295,7 +320,7 @@ class Node:
             "closed": [{"round": r, "without": missing} for r, missing in self._closed.items()],
             "phase": self.round.phase.name.lower(),
             "paused": self._paused(now),
-            "halted": self._halted,
+            "halted": self._halted or self._fork,
             "quorum": head.terms.quorum,
             "tolerance": head.terms.fault_tolerance(),
             "members": [self._member_status(node, now) for node in self.peers.members],
@@ -340,7 +365,7 @@ class Node:
             record for record in event.records if record.kind in (RECORD_BLOCK, RECORD_ENTRY) or record.height >= view
         ]
         effects += self._obey(self.consensus.restore(live))
-        self.consensus.muted = self._index is not None and self._terms.quorum > 1
+        self.consensus.muted = self._speaks and self._terms.quorum > 1
         head = self.replica.head
         rounds = head.terms.round.rounds
         where = f"all {rounds} rounds committed" if head.complete else f"round {head.round} of {rounds}"
@@ -420,7 +445,8 @@ class Node:
         values: dict[str, str | int | float | bool] = {"epoch": terms.epoch, "members": len(terms.members)}
         effects.append(Report("epoch", text, values))
         if self._index is None and self._was_member:
-            effects.append(Finished("LEFT", f"this site is not a member since epoch {terms.epoch}"))
+            why = f"this site is not a member since epoch {terms.epoch}"
+            effects += [Report("left", f"{why}: it follows the others no further"), Finished("LEFT", why)]
         self._was_member = self._index is not None
         return effects
 
@@ -446,6 +472,7 @@ class Node:
         effects = self.engine.link(event.peer, event.up, event.why)
         if not event.up:
             effects += self.transfer.link(event.peer, False, now)
+            self.catchup.lost(event.peer)
         return effects
 
     def _receive(self, event: Received, now: float) -> list[Effect]:
@@ -464,8 +491,8 @@ class Node:
         except Reject as reason:
             return self._blame(sender, reason.message, now)
         except LedgerError as error:
-            self._halted = error.message
-            return [Report("ledger_halted", f"{error.message} ({error.hint})", level="error")]
+            asked = self._inquire(sender, self.replica.head.height, now)
+            return [*asked, *self._raise_alarm(error.message, None)]
 
     def _dispatch(
         self, sender: NodeId, message: m.Message, frame: bytes, payload: Buffer | None, now: float
@@ -477,7 +504,8 @@ class Node:
             return self.engine.on_refuse(sender, message)
         if not self.peers.members[sender].welcome:
             return []
-        if self._halted and isinstance(message, _AGREEING):
+        settled = self._halted or (self._fork and (self._proved or not isinstance(message, m.BlockRange)))
+        if settled and isinstance(message, _AGREEING):
             return []  # Whatever came of it would have to be said.
         seats = self._convened.members
         if isinstance(message, (*_AGREEMENT, m.Remind, m.Reminder)) and self._terms.index(sender) is None:
@@ -485,7 +513,7 @@ class Node:
         match message:
             case m.Heartbeat():
                 self.peers.on_heartbeat(sender, message, now)
-                return self._catch_up(now)
+                return self._compare(sender, message, now) + self._catch_up(now)
             case m.EntryMessage():
                 return self._on_entry(sender, message, frame, now)
             case m.FeedHeads():
@@ -507,9 +535,9 @@ class Node:
             case m.GetBlocks():
                 return self._on_get_blocks(sender, message)
             case m.Blocks():
-                return self._on_blocks(message.blocks, now)
+                return self._on_blocks(message.blocks, now) + self._catch_up(now)
             case m.BlockRange():
-                return self._on_range(payload or b"", now)
+                return self._on_range(sender, message, payload or b"", now)
             case m.Cosign():
                 return self._on_cosign(sender, message, frame)
             case _:
@@ -564,7 +592,8 @@ class Node:
 
     def _heartbeat(self, now: float, height: int | None = None) -> m.Heartbeat:
         final = self.replica.head.height if height is None else height
-        return self.peers.heartbeat(now, final_height=final, disk_free=self._disk_free())
+        known = self._hashes.get(final, b"")
+        return self.peers.heartbeat(now, final_height=final, final_hash=known, disk_free=self._disk_free())
 
     def _on_guest(self, sender: NodeId, frame: bytes, now: float) -> list[Effect]:
         """Move that a guest join, once, and tell it how that stands. Whatever else a guest says is not heard."""
@@ -607,13 +636,16 @@ class Node:
         """Learn what this site has said, as others remember it: its disk may be a copy, or an old one."""
         if not self.consensus.muted or self._index is None:
             return []
-        effects = self._obey(self.consensus.on_reminder(message.votes, message.certificates, now))
+        end = 0
         if message.last:
             entry = e.decode_entry(message.last)
             if entry.author != self._me:
                 raise Reject("couldn't accept a reminder: it holds an entry of somebody else")
             e.verify_entry(entry, self._terms.members[self._index].id_key, self._ledger_id)
-            self._feed_end = max(self._feed_end, entry.seq + 1)
+            end = entry.seq + 1
+        # Nothing is believed of a reminder that is wrong anywhere, nor forgotten of what its votes have brought about.
+        effects = self._obey(self.consensus.on_reminder(message.votes, message.certificates, now))
+        self._feed_end = max(self._feed_end, end)
         self._reminded.add(sender)
         return effects
 
@@ -659,21 +691,99 @@ class Node:
         frame = wire.encode(m.BlockRange(first))
         return [SendBlocks(sender, frame, first, last, BLOCKS_REPLY_BYTES_MAX)]
 
-    def _on_range(self, payload: Buffer, now: float) -> list[Effect]:
-        """Read blocks that were sent as the journal has them."""
-        limit = 2 * BLOCK_BYTES_MAX
-        return self._on_blocks([codec.decode(part, FinalBlock, limit=limit) for part in parted(payload)], now)
+    def _compare(self, sender: NodeId, beat: m.Heartbeat, now: float) -> list[Effect]:
+        """Ask a neighbour with another final block than ours for its blocks: they prove a fork, or it lies."""
+        ours = self._hashes.get(beat.final_height)
+        if ours is None or not beat.final_hash or ours == beat.final_hash:
+            return []
+        return self._inquire(sender, beat.final_height, now)
+
+    def _inquire(self, sender: NodeId, height: int, now: float) -> list[Effect]:
+        if now < self._inquired_at + CATCH_UP_TIMEOUT_S or self._proved:
+            return []
+        self._inquired_at = now
+        return [Send(sender, wire.encode(m.GetBlocks(max(1, height - FORK_BLOCKS), height)))]
+
+    def _examine(self, blocks: Sequence[FinalBlock]) -> list[Effect]:
+        """Look whether blocks prove that the ledger has forked. Then this site agrees to nothing more."""
+        head = self.replica.head
+        overlapping = any(Header.decode(final.block.header).height <= head.height for final in blocks)
+        if self._proved or not overlapping:
+            return []
+        fork = find_fork(blocks, self._hashes.get, ledger_id=self._ledger_id, terms_of=head.terms_of)
+        if fork is None:
+            return []
+        return self._raise_alarm(f"the ledger has forked: a quorum finalized two blocks at height {fork.height}", fork)
+
+    def _raise_alarm(self, what: str, fork: Fork | None) -> list[Effect]:
+        """Stop agreeing for good, keep training, keep the proof (ledger.md 1.6)."""
+        self._fork = self.consensus.halted = what
+        self._proved = fork is not None
+        hint = "more members have lied than the swarm tolerates; `swarm ledger forks` names them; found a successor"
+        effects: list[Effect] = [Report("fork", f"{what} ({hint})", level="error")]
+        if fork is not None:
+            effects.append(Publish(f"fork-{fork.height:08d}", codec.encode(fork.theirs)))
+        return effects
+
+    def _on_range(self, sender: NodeId, message: m.BlockRange, payload: Buffer, now: float) -> list[Effect]:
+        """Take in blocks that were asked for, and follow them as far as they follow on what is here."""
+        blocks = parted(payload)
+        if self.catchup.arrived(sender, message.height, blocks, now):
+            return self._follow(now) + self._catch_up(now)
+        if message.height > self.replica.head.height + 1:
+            return []
+        # Too late, or of a height that is final here: it may help, or show that another block is final elsewhere.
+        return self._on_blocks(
+            [self._open_final(height, data) for height, data in enumerate(blocks, message.height)], now
+        )
+
+    def _follow(self, now: float) -> list[Effect]:
+        """Follow what has arrived. Blocks that no certificate covers wait for those above them, whoever sends these."""
+        effects: list[Effect] = []
+        if self._halted or self._fork:
+            return effects
+        waiting: list[tuple[NodeId, int, FinalBlock]] = []
+        for piece in self.catchup.pieces(self.replica.head.height):
+            try:
+                for height, data in enumerate(piece.blocks, piece.first):
+                    waiting.append((piece.node, height, self._open_final(height, data)))
+                effects += self._on_blocks([final for _, _, final in waiting], now)
+            except Reject as reason:
+                return effects + self._doubt([*(node for node, _, _ in waiting), piece.node], reason.message, now)
+            waiting = [one for one in waiting if one[1] > self.replica.head.height]
+        if self.catchup.stuck(self.replica.head.height, now):
+            effects += self._doubt([node for node, _, _ in waiting], "blocks that nothing certifies", now)
+        return effects
+
+    def _open_final(self, height: int, data: bytes) -> FinalBlock:
+        final = codec.decode(data, FinalBlock, limit=2 * BLOCK_BYTES_MAX)
+        if Header.decode(final.block.header).height != height:
+            raise Reject(f"couldn't follow block {height}: another was sent in its place")
+        return final
+
+    def _doubt(self, nodes: Sequence[NodeId], text: str, now: float) -> list[Effect]:
+        """Blocks do not hold: throw them away, and charge who sent them if it is known who that was."""
+        liar = self.catchup.failed(self.replica.head.height, nodes, now)
+        if liar is None:
+            said = f"blocks from several members do not hold: asking one at a time ({text})"
+            return [Report("catch_up_doubt", said, level="warning")]
+        return self._blame(liar, text, now)
 
     def _on_blocks(self, blocks: Sequence[FinalBlock], now: float) -> list[Effect]:
-        """Follow blocks a neighbour sent, and ask for more at once while there are more."""
-        before = self.replica.head.height
-        effects = self._obey(self.consensus.adopt_final(blocks, now))
+        """Follow consecutive blocks that somebody sent, across the ends of epochs."""
+        top = Header.decode(blocks[-1].block.header).height if blocks else 0
+        linked = 0 < top <= self.replica.trusted_height
+        effects = self._examine(blocks)
+        if self._fork:
+            return effects
+        effects += self._obey(self.consensus.adopt_final(blocks, now, linked=linked))
         while self.consensus.ended:
             effects += self._turn_epoch(now)
-            effects += self._obey(self.consensus.adopt_final(blocks, now))
-        self._asked_blocks = None
+            # What has become final so far is to be written whatever comes after it.
+            with contextlib.suppress(Reject):
+                effects += self._obey(self.consensus.adopt_final(blocks, now, linked=linked))
         self._grew_at = min(self._grew_at, now - CATCH_UP_AFTER_S)
-        return effects + (self._catch_up(now) if self.replica.head.height > before else [])
+        return effects
 
     def _inspected(self, event: Inspected) -> list[Effect]:
         self._inspecting.discard(event.digest)
@@ -692,16 +802,17 @@ class Node:
         effects += self._part(now)
         effects += self.transfer.step(now)
         effects += self._read_arrivals(now)
+        effects += self._keep_up(now)
         if not self._halted:
             effects += self._advance(now)
             effects += self._govern(now)
             effects += self._press_charges(now)
+        if not self._halted and not self._fork:
             try:
                 effects += self._obey(self.consensus.step(now))
                 effects += self._turn_epochs(now)
             except LedgerError as error:
-                self._halted = error.message
-                effects.append(Report("ledger_halted", f"{error.message} ({error.hint})", level="error"))
+                effects += self._raise_alarm(error.message, None)
         effects += self._absorb(now)
         effects += self._cosign(now)
         effects += self._beat(now)
@@ -772,7 +883,7 @@ class Node:
         return effects
 
     def _advance(self, now: float) -> list[Effect]:
-        if self._index is None:
+        if not self._speaks:
             return []
         return self._do(self.round.advance(self.replica.head, self._mine(), self.transfer.has, now), now)
 
@@ -795,26 +906,29 @@ class Node:
                     return [Answer(event.ticket, {"error": f"couldn't answer {event.question[:40]!r}: unknown"})]
         except (Reject, ValueError) as error:
             return [Answer(event.ticket, {"error": str(error)})]
-        if self._index is None or self._halted:
-            why = self._halted or "this site is not a member"
+        if not self._speaks or self._halted:
+            why = "this site is not a member" if self._index is None else "it does not hold its keys of today"
+            why = self._halted or why
             return [Answer(event.ticket, {"error": f"couldn't say that to the others: {why}"})]
         return [*self._say(say, now), Answer(event.ticket, {"said": say.body.__class__.__name__})]
 
     def _govern(self, now: float) -> list[Effect]:
         """Say to open changes of terms what this site's standing rule says."""
         head = self.replica.head
-        if not head.motions or self._index is None:
+        if not head.motions or not self._speaks:
             return []
         return self._do(governance.standing_votes(head, self._me, self._mine(), self._approve), now)
 
     def _take_head(self, header: Header, block: Block, now: float) -> None:
-        """Let the cosigners know of a final block: what is written after it is durable."""
+        """Remember a final block, and let the cosigners know of it: what is written after it is durable."""
+        self._hashes[header.height] = header.hash
+        self._hashes.pop(header.height - HASHES_KEPT, None)
         commits = any(e.decode_entry(leaf).kind == e.ROUND_COMMIT for leaf in block.leaves)
         self.cosigners.final(header.size, header.root, time_ms=header.time_ms, commits=commits, now=now)
 
     def _cosign(self, now: float) -> list[Effect]:
         """Vouch for the log's head before the world outside, and publish what a quorum vouches for."""
-        if self._halted:
+        if self._halted or self._fork:
             return []
         effects: list[Effect] = []
         made = self.cosigners.sign(now)
@@ -907,10 +1021,11 @@ class Node:
     def _next_wake(self, now: float) -> float:
         wakes = [
             self.engine.next_wake(),
-            None if self._halted else self.cosigners.next_wake(),
-            self.consensus.next_wake(now),
+            None if self._halted or self._fork else self.cosigners.next_wake(),
+            None if self._halted or self._fork else self.consensus.next_wake(now),
             self.transfer.next_wake(now),
             self.replica.next_wake(now),
+            None if self._halted or self._fork else self.catchup.next_wake(),
             self._ask_at if self.consensus.muted and self._ask_at > now else None,
             self._farewell_until if self._farewells else None,
             self.round.next_wake(now),
@@ -938,7 +1053,7 @@ class Node:
 
     def _say(self, say: Say, now: float) -> list[Effect]:
         """Append to my own feed: durable before anybody hears it, or a crash could make me say something else."""
-        if self._halted or self._index is None:
+        if self._halted or not self._speaks:
             return []
         if self.consensus.muted:
             self._unsaid.append(say)  # What it says next must follow on what it said before, wherever that is.
@@ -986,17 +1101,31 @@ class Node:
         return self.transfer.want(digest, size, now, [node for node in hints if node in self.engine.neighbours])
 
     def _catch_up(self, now: float) -> list[Effect]:
-        """Ask the neighbour that is furthest ahead for the blocks this one lacks, one request at a time."""
-        if self._asked_blocks is not None and now - self._asked_blocks[1] < CATCH_UP_TIMEOUT_S:
-            return []
+        """Ask neighbours that are ahead for the blocks this one lacks."""
         height = self.replica.head.height
-        ahead = [n for n in self.engine.welcome() if self.peers.members[n].final_height > height]
-        # One block behind for a moment is what every member is while votes travel.
-        if not ahead or now - self._grew_at < CATCH_UP_AFTER_S:
+        tips = {node: self.peers.members[node].final_height for node in self.engine.welcome()}
+        if self._halted or self._fork:
             return []
-        node = self._rng.choice(ahead)
-        self._asked_blocks = (node, now)
-        return [Send(node, wire.encode(m.GetBlocks(height + 1)))]
+        # One block behind for a moment is what every member is while votes travel.
+        behind = max(tips.values(), default=0) > height and now - self._grew_at >= CATCH_UP_AFTER_S
+        if not behind and not self.catchup.busy:
+            return []
+        if self._catch_up_mode == FAST and tips:
+            # What most of them say: a few that claim to be far ahead cannot make this site believe more.
+            middle = sorted(tips.values())[(len(tips) - 1) // 2]
+            self.replica.trusted_height = max(self.replica.trusted_height, middle - FAST_CHECKED_BLOCKS)
+        asks = self.catchup.asks(height, tips, now)
+        return [Send(ask.node, wire.encode(m.GetBlocks(ask.first, ask.last))) for ask in asks]
+
+    def _keep_up(self, now: float) -> list[Effect]:
+        """See to what is overdue while this site catches up."""
+        due = self.catchup.next_wake()
+        if due is None or now < due:
+            return []
+        try:
+            return self._follow(now) + self._catch_up(now)
+        except LedgerError as error:
+            return self._raise_alarm(error.message, None)
 
     def _blame(self, sender: NodeId, text: str, now: float) -> list[Effect]:
         self.peers.fault(sender, now)

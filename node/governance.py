@@ -15,7 +15,7 @@ from swarm.charter import Card
 from swarm.errors import Reject
 from swarm.invite import Invite, open_invite
 from swarm.ledger import entry as e
-from swarm.ledger.motions import LIFETIME_MS_MAX, Motion
+from swarm.ledger.motions import LIFETIME_MS_MAX, Motion, open_at
 from swarm.ledger.state import State
 from swarm.machine import NodeId
 from swarm.round import Say
@@ -56,7 +56,7 @@ def propose(state: State, me: NodeId, change: Change, invite: bytes, days: int, 
     if not 1 <= days <= LIFETIME_MS_MAX // DAY_MS:
         raise Reject(f"couldn't propose that for {days} days: it may be 1 to {LIFETIME_MS_MAX // DAY_MS}")
     amended(state.terms, change, me, state.signed.charter)
-    if any(motion.change == change for motion in state.motions):
+    if any(motion.change == change for motion in open_at(state.motions, now_ms)):
         raise Reject(f"couldn't propose that {describe(change, state.terms)}: it has been proposed already")
     return Say(e.MEMBER_PROPOSAL, e.MemberProposal(codec.encode(change), now_ms + days * DAY_MS, invite))
 

@@ -432,6 +432,8 @@ class Runtime:
 
     def _lingered(self) -> bool:
         """Whether the run is over and everybody else has it too, or has had the time to fetch it."""
+        if self._finished is not None and self._finished.outcome == "LEFT":
+            return True
         if self._finished is None or self._linger_s is None:
             return False
         waited = self._clock.now() - self._finished_at

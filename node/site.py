@@ -55,6 +55,9 @@ data = "{data}"
 [run]
 # log = "auto"              # auto, plain or json
 # exit_when_done = false
+
+[ledger]
+# catch_up = "full"         # after an absence: full checks every signature, fast leaves old ones to `ledger verify`
 """
 
 _OTHER_KEYS = "restore it from your backup; to become a new member move keys and card away and run `swarm keygen`"

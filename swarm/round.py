@@ -108,6 +108,7 @@ class Round:
         self._retry_at = self._mix_at = 0.0
         self._evaluating: dict[int, Digest] = {}
         self._evaluated: set[int] = set()
+        self._attempts: dict[int, int] = {}
         self._finished = False
 
     # --- what should be going on --------------------------------------------------------------------------------
@@ -143,6 +144,9 @@ class Round:
         """Note an entry of mine that is final, so that a restart does not repeat what is on record."""
         if isinstance(body, e.Evaluation):
             self._evaluated.add(body.round)
+        if isinstance(body, e.Contribution):
+            # The log forgets it when this site leaves: back in the same round, the same attempt would contradict it.
+            self._attempts[body.round] = max(body.attempt, self._attempts.get(body.round, 0))
 
     # --- what happened ------------------------------------------------------------------------------------------
 
@@ -210,6 +214,8 @@ class Round:
             del self._mixed[old]
         for old in [r for r in self._failures if r <= done.round]:
             del self._failures[old]
+        for old in [r for r in self._attempts if r <= done.round]:
+            del self._attempts[old]
 
     def _model_of(self, round_: int) -> _Model | None:
         return self._mixed.get(round_)
@@ -323,7 +329,7 @@ class Round:
 
     def _last_attempt(self, round_: int, state: State, mine: Sequence[msgspec.Struct]) -> int:
         offered = self._offered(round_, state, mine)
-        return 0 if offered is None else offered.attempt
+        return max(self._attempts.get(round_, 0), 0 if offered is None else offered.attempt)
 
     def _millionths(self, metrics: Mapping[str, float]) -> tuple[tuple[int, int], ...]:
         """Return the charter's metrics among these, as integers in millionths. Others stay at the site."""

@@ -10,6 +10,7 @@ import click
 import msgspec
 
 from node.cli.init import JSON, fingerprint
+from node.cli.ledger.reading import verify_quietly
 from node.cli.output import INCOMPLETE, INVALID, Failure, check_target, check_task, count, emit
 from node.clock import Clock
 from node.site import Site
@@ -19,6 +20,7 @@ from node.task import task_digest
 from node.trainer import TrainerSettings
 from swarm import charter as terms
 from swarm.errors import UsageError
+from swarm.ledger.state import State
 from topologies.families import FAMILIES, build
 
 PATH = click.argument("path", type=click.Path(path_type=Path))
@@ -57,6 +59,9 @@ def charter() -> None:
     help="Who is linked to whom.",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the initial model.")
+@click.option(
+    "--after", type=click.Path(path_type=Path, exists=True), help="A site of a swarm that cannot go on, to continue it."
+)
 @click.option("--require-byzantine", is_flag=True, help="Refuse to found a swarm that cannot outvote a liar.")
 @click.option(
     "-o",
@@ -82,12 +87,16 @@ def new(
     metrics: str,
     topology: str,
     seed: int,
+    after: Path | None,
     require_byzantine: bool,
     output: Path,
     force: bool,
     as_json: bool,
 ) -> None:
-    """Draft a charter from the members' cards and the task file. Nobody has signed it yet."""
+    """Draft a charter from the members' cards and the task file. Nobody has signed it yet.
+
+    With --after the new ledger names the one it continues, and rounds go on from the last model committed there.
+    """
     if output.exists() and not force:
         hint = "move it away or choose another -o; --force replaces it, with every signature in it"
         raise UsageError(f"couldn't draft {output}: it exists already", hint=hint)
@@ -95,6 +104,7 @@ def new(
     members = tuple(terms.card_from_toml(_read(path)) for path in cards)
     check_task(task)
     majority = len(members) // 2 + 1
+    before = None if after is None else verify_quietly(after).state
     draft = terms.Charter(
         version=terms.CHARTER_VERSION,
         name=name,
@@ -114,17 +124,32 @@ def new(
         ledger=terms.LedgerPolicy(600_000, 3_000, require_byzantine, "record"),
         metrics=tuple(part for part in metrics.split(",") if part),
         edges=_edges(topology, len(members)),
-        predecessor=(),
+        predecessor=() if before is None else ((before.ledger_id, before.size, before.frontier.root()),),
         options=(),
     )
     # First with a model of one parameter: building the real one takes seconds.
     draft.check()
-    draft = msgspec.structs.replace(draft, task=describe_task(task, seed))
+    draft = msgspec.structs.replace(draft, task=_continued(describe_task(task, seed), before))
     draft.check()
     signed = terms.SignedCharter(draft, {})
     write_file_durably(output, terms.to_toml(signed).encode(), mode=0o644)
     text = f"{_summary(signed)}\nDrafted in {output}. Each founder now runs `swarm charter sign {output}`."
+    if before is not None and after is not None:
+        model = Site(after).blobs / before.committed.model.hex()
+        text += f"\nThe model to start from is {model}: copy it to the folder blobs of at least one new site."
     emit({"path": str(output), "members": [card.name for card in members]}, as_json=as_json, text=text)
+
+
+def _continued(task: terms.Task, before: State | None) -> terms.Task:
+    """Return the task with the last model of the swarm that it continues as the one to start from."""
+    if before is None or before.committed.round == 0:
+        return task
+    if task.layout != before.signed.charter.task.layout:
+        raise UsageError(
+            "couldn't draft a successor: the model of this task file is not the one the other swarm has learned",
+            hint="give the task file of that swarm with --task, or leave --after out to begin anew",
+        )
+    return msgspec.structs.replace(task, initial_model=before.committed.model)
 
 
 @charter.command()

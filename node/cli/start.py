@@ -42,7 +42,7 @@ def start(folder: Path, overrides: tuple[str, ...], *, exit_when_done: bool, as_
     settings = site.load_settings(overrides=(*overrides, *extra))
     signed = site.load_charter(settings)
     finished = run_site(site, settings, signed)
-    if finished is not None and finished.outcome != "DONE":
+    if finished is not None and finished.outcome not in ("DONE", "LEFT"):
         raise Failure(f"the run ended {finished.outcome}: {finished.reason}", code=FAILED)
 
 
@@ -101,6 +101,7 @@ def run_site(site: Site, settings: Settings, signed: SignedCharter) -> Finished 
             disk_free=free_bytes(site.folder),
             me=me,
             approve=settings.site.approve,
+            catch_up=settings.ledger.catch_up,
             sponsors=sponsors,
             invites=site.load_invites(clock.now()),
             successor=site.load_successor(),

@@ -241,6 +241,16 @@ def _round(result: Audit, number: int) -> RoundView:
     return result.rounds.setdefault(number, RoundView(number))
 
 
+def accounted(view: RoundView) -> frozenset[NodeId]:
+    """Return the members of a closed round's time: its close names every one, as in, as rejected or as missing."""
+    if view.closed is None:
+        return frozenset()
+    close = view.closed.body
+    left_out = {index for index, _ in close.rejected}
+    rejected = {node for node, placed in view.contributions.items() if placed.index in left_out}
+    return frozenset({placed.author for placed in view.closed.terms} | rejected | {NodeId(n) for n in close.missing})
+
+
 def weights(view: RoundView) -> Mapping[NodeId, float]:
     """Return each included member's share of a round's mean, 0 to 1."""
     if view.closed is None:

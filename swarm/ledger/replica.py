@@ -113,7 +113,9 @@ class Pending:
 class Replica:
     """See the module. `head` is the final state; `forks` holds, per author, two signed entries that contradict.
 
-    `settled` is the state whose hash is in the header of the last final block: `head`, unless an epoch began with that.
+    Up to `trusted_height` the entries of final blocks are believed to be signed by their authors, as a quorum has said
+    by signing the blocks. `settled` is the state whose hash is in the header of the last final block: `head`, unless an
+    epoch began with that.
     """
 
     def __init__(self, signed: SignedCharter, witness: Witness) -> None:
@@ -129,6 +131,7 @@ class Replica:
         self._recent: dict[NodeId, dict[int, bytes]] = {}
         self._orphans: list[tuple[NodeId, bytes]] = []
         self.forks: dict[NodeId, tuple[bytes, bytes]] = {}
+        self.trusted_height = 0
 
     def restore(self, final: FinalBlock, header: Header) -> None:
         """Take back a final block this node had made durable: its signatures were checked before that."""
@@ -260,6 +263,8 @@ class Replica:
         state = self._states.get(parent)
         if state is None or state.coming is not None:
             return False  # An epoch's last block needs its own votes, or an empty one on top, and nothing else.
+        if due_commit(state) is not None:
+            return True  # Fewer members make a quorum since the last block: nobody needs to say anything more.
         state, oldest = self._ahead(parent, state)
         if self._ready(state, now, int(now * 1000)) is not None or due_epoch(state) is not None:
             return True
@@ -345,6 +350,8 @@ class Replica:
         """Move the final state forward. Raises `LedgerError` if a certified block breaks the rules."""
         state = self._states.get(header.hash)
         if state is None:
+            believed = self._signatures.trusting
+            self._signatures.trusting = believed or header.height <= self.trusted_height
             try:
                 state = apply_block(self.head, header, final.block.leaves, self._signatures)
             except Reject as reason:
@@ -352,6 +359,8 @@ class Replica:
                     f"couldn't follow the ledger past height {self.head.height}: {reason.message}",
                     hint="too many members have lied, or this software differs from theirs; keep the evidence",
                 ) from None
+            finally:
+                self._signatures.trusting = believed
         self._move(state, header, now)
         self.recall(final, header)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from node.storage import RealDisk, sync_folder
 from swarm import codec, identity
-from swarm.ledger import audit, block, consensus, evidence, journal, merkle, replica, state, views
+from swarm.ledger import audit, block, consensus, evidence, journal, merkle, motions, replica, state, views
 from swarm.ledger import entry as e
 from tests.bugbank import test_claims as claims
 from tests.bugbank.seeding import Bug, Edit
@@ -394,6 +394,41 @@ LOG = (
     ),
 )
 
+EPOCHS = (
+    Bug(
+        "a leader may leave out an epoch that was voted for",
+        (Edit(state.apply_block, "if due_epoch(state) is not None:", "if False:"),),
+        claims.test_an_epoch_that_is_voted_for_begins_with_the_next_block_and_no_other_begins,
+    ),
+    Bug(
+        "the entry of an epoch is not recomputed",
+        (
+            Edit(
+                state._apply_leaf,
+                "if due is None or derived_leaf(state, entry.kind, due[0], header.time_ms) != leaf:",
+                "if due is None:",
+            ),
+        ),
+        claims.test_an_epoch_that_is_voted_for_begins_with_the_next_block_and_no_other_begins,
+    ),
+    Bug(
+        "an epoch goes on behind its last block",
+        (
+            Edit(
+                state.apply_block,
+                "if header.epoch == state.terms.epoch and state.coming is not None:",
+                "if False:",
+            ),
+        ),
+        claims.test_behind_the_last_block_of_an_epoch_only_empty_ones_of_it_follow,
+    ),
+    Bug(
+        "a motion needs no quorum",
+        (Edit(motions.carried, "if len(motion.said(terms, True)) >= terms.quorum:", "if motion.votes:"),),
+        membership.test_nothing_changes_without_a_quorum_and_a_no_is_on_record,
+    ),
+)
+
 EVIDENCE = (
     Bug(
         "votes of two epochs count as a contradiction",
@@ -604,4 +639,4 @@ DISK = (
     ),
 )
 
-BANK = VOTING + CERTIFICATES + BYTES + LOG + EVIDENCE + DISK
+BANK = VOTING + CERTIFICATES + BYTES + LOG + EPOCHS + EVIDENCE + DISK

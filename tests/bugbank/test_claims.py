@@ -18,12 +18,25 @@ from swarm.identity import DOMAIN_ENTRY, derive
 from swarm.ledger import evidence as ev
 from swarm.ledger.block import FINALIZE, NOTARIZE, SKIP, Block, FinalBlock, Header, Vote, propose_message, vote_message
 from swarm.ledger.disk import DiskFull
-from swarm.ledger.entry import CONTRIBUTION, Evidence, sign_entry, verify_entry
+from swarm.ledger.entry import (
+    CONTRIBUTION,
+    EPOCH,
+    MEMBER_PROPOSAL,
+    MEMBER_VOTE,
+    Evidence,
+    MemberProposal,
+    MemberVote,
+    sign_entry,
+    verify_entry,
+)
 from swarm.ledger.journal import BLOCKS, Finding, Journal, Placed, scan
+from swarm.ledger.merkle import leaf_hash
+from swarm.ledger.state import State, apply_derived, derived_leaf, due_epoch
 from swarm.machine import RECORD_BLOCK, RECORD_ENTRY, RECORD_VOTE, Record
-from swarm.terms import Terms, founding
-from tests.builders import certify, contribution, digest, identity, make_swarm
+from swarm.terms import Terms, founding, remove
+from tests.builders import Feeds, certify, contribution, digest, identity, make_swarm
 from tests.conformance import curve
+from tests.swarm.ledger import test_state as states
 from topologies.world.disk import SimulatedDisk
 
 SWARM = make_swarm(4)
@@ -131,6 +144,69 @@ def test_only_empty_blocks_cover_the_last_one_of_an_epoch() -> None:
                 final.check(last, LEDGER, FIRST.vote_keys, FIRST.quorum)
         else:
             assert final.check(last, LEDGER, FIRST.vote_keys, FIRST.quorum)
+
+
+def carried() -> tuple[State, State, list[bytes]]:
+    """Return the first state, the one after a quorum has voted for a member to leave, and the leaves between."""
+    before = states.START
+    time_ms = before.time_ms + 5
+    after, leaves = msgspec.structs.replace(before, time_ms=time_ms), []
+    change = codec.encode(remove(FIRST.members[3].node))
+    said: list[tuple[int, msgspec.Struct]] = [(MEMBER_PROPOSAL, MemberProposal(change, time_ms + 1000, b""))]
+    for author in range(3):
+        kind, body = said[-1]
+        seat = FIRST.members[author].node
+        entry = sign_entry(
+            identity(author).id_key,
+            ledger_id=LEDGER,
+            author=seat,
+            kind=kind,
+            seq=0,
+            prev=LEDGER,
+            ts_ms=time_ms,
+            body=body,
+        )
+        if kind == MEMBER_PROPOSAL:
+            said.append((MEMBER_VOTE, MemberVote(entry.id, yes=True)))
+        leaves.append(entry.encode())
+        after = states.said(after, leaves[-1])
+    return before, after, leaves
+
+
+def test_an_epoch_that_is_voted_for_begins_with_the_next_block_and_no_other_begins() -> None:
+    before, after, leaves = carried()
+    time_ms = after.time_ms
+    due = due_epoch(after)
+    assert due is not None
+    epoch, terms = due
+    assert (epoch.epoch, len(terms.members)) == (1, 3)
+    with pytest.raises(Reject, match="leaves out the epoch"):
+        states.accept(before, after, leaves, time_ms)
+    for wrong in [
+        msgspec.structs.replace(epoch, terms=digest("other terms")),
+        msgspec.structs.replace(epoch, yes=epoch.yes[:2]),
+        msgspec.structs.replace(epoch, epoch=2),
+    ]:
+        leaf = derived_leaf(after, EPOCH, wrong, time_ms)
+        ended = apply_derived(after, EPOCH, epoch, time_ms)
+        bent = msgspec.structs.replace(ended, frontier=after.frontier.append(leaf_hash(leaf)))
+        with pytest.raises(Reject, match="does not follow from the votes"):
+            states.accept(before, bent, [*leaves, leaf], time_ms)
+    good = derived_leaf(after, EPOCH, epoch, time_ms)
+    assert states.accept(before, apply_derived(after, EPOCH, epoch, time_ms), [*leaves, good], time_ms).coming == terms
+
+
+def test_behind_the_last_block_of_an_epoch_only_empty_ones_of_it_follow() -> None:
+    before, after, leaves = carried()
+    due = due_epoch(after)
+    assert due is not None
+    good = derived_leaf(after, EPOCH, due[0], after.time_ms)
+    ended = states.accept(before, apply_derived(after, EPOCH, due[0], after.time_ms), [*leaves, good], after.time_ms)
+    time_ms = ended.time_ms + 1
+    assert states.accept(ended, ended, [], time_ms).height == 2
+    leaf = Feeds(SWARM).write(3, contribution(SWARM, 3))
+    with pytest.raises(Reject, match="must be empty"):
+        states.accept(ended, states.said(ended, leaf), [leaf], time_ms)
 
 
 # --- the disk -----------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from swarm.machine import Effect, NodeId, Report, Send
 from tests.builders import CODE, LAYOUT, Swarm, make_swarm
 
 RING = ((0, 1), (0, 4), (1, 2), (2, 3), (3, 4))
-BEAT = m.Heartbeat(0, 0, 0, ())
+BEAT = m.Heartbeat(0, 0, b"", 0, ())
 HEADS = m.FeedHeads(())
 
 

@@ -23,7 +23,7 @@ def peers(now: float = 0.0) -> Peers:
 
 
 def beat(*rows: Progress, now_ms: int = 0, height: int = 0, disk: int = 0) -> Heartbeat:
-    return Heartbeat(now_ms, height, disk, rows)
+    return Heartbeat(now_ms, height, b"", disk, rows)
 
 
 def row(node: NodeId, *, step: int = 0, moved_ms: int = 0, heard_ms: int = 0, round_: int = 1) -> Progress:
@@ -143,8 +143,8 @@ def test_what_two_members_tell_each_other_of_a_dead_third_dies_out() -> None:
     absent_at = 0.0
     for second in itertools.count():
         now = float(second)
-        there.on_heartbeat(A, here.heartbeat(now, final_height=0, disk_free=0), now + delay_s)
-        here.on_heartbeat(B, there.heartbeat(now + 0.5, final_height=0, disk_free=0), now + 0.5 + delay_s)
+        there.on_heartbeat(A, here.heartbeat(now, final_height=0, final_hash=b"", disk_free=0), now + delay_s)
+        here.on_heartbeat(B, there.heartbeat(now + 0.5, final_height=0, final_hash=b"", disk_free=0), now + 0.5 + delay_s)
         if here.absent(C, now + 1) and there.absent(C, now + 1):
             absent_at = now + 1
             break
@@ -156,7 +156,7 @@ def test_a_heartbeat_says_how_long_ago_in_member_order() -> None:
     table = peers(now=100.0)
     table.on_heartbeat(A, beat(row(A, step=3, moved_ms=1_500)), 110.0)
     table.note_self(round_=2, phase=1, step=4, steps=8, now=111.0)
-    told = table.heartbeat(112.0, final_height=6, disk_free=1 << 30)
+    told = table.heartbeat(112.0, final_height=6, final_hash=b"", disk_free=1 << 30)
     assert (told.now_ms, told.final_height, told.disk_free) == (112_000, 6, 1 << 30)
     assert [p.node for p in told.progress] == [ME, A, B, C]
     assert told.progress[0] == Progress(ME, 2, 1, 4, 8, 1_000, 1_000)

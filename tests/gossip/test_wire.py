@@ -27,7 +27,7 @@ BLOCK = Block(HEADER.encode(), (b"leaf",), (CERTIFICATE,), 2, bytes(64))
 EXAMPLES: tuple[m.Message, ...] = (
     m.Hello((1, 0), "swarm 1.0", ("relay",), H, H, H, H, True),
     m.Refuse("another charter"),
-    m.Heartbeat(1_000, 4, 1 << 40, (m.Progress(H, 1, 2, 3, 4, 5, 6),)),
+    m.Heartbeat(1_000, 4, H, 1 << 40, (m.Progress(H, 1, 2, 3, 4, 5, 6),)),
     m.EntryMessage(b"leaf"),
     m.FeedHeads(((H, 7), (H[::-1], 0))),
     m.Propose(BLOCK),

@@ -138,6 +138,8 @@ def test_a_site_leaves_and_its_process_ends_with_a_sentence(yard: Yard) -> None:
     yard.until("its going", lambda: all("newcomer" not in yard.member_names(p) for p in yard.peers))
     begun = max(p.committed for p in yard.peers)
     yard.until("rounds of four", lambda: min(p.committed for p in yard.peers) > begun + 3)
+    assert peer.process is not None
+    assert peer.process.wait(WAIT_S) == 0
     assert "not a member since epoch" in (peer.site.folder / "log.txt").read_text()
     for one in yard.peers:
         ran = swarm("ledger", "verify", str(one.site.folder))

@@ -91,7 +91,8 @@ def read(folder: Path, genesis: bytes) -> tuple[bytes, int, bytes]:
     leaves, feeds = [genesis], dict.fromkeys(by_id, (0, ledger_id))
     parent, parent_view, last_ms = ledger_id, 0, 0
     for payload in records(folder, ledger_id):
-        (header, block_leaves, justify, proposer, signature), certificates = msgpack.unpackb(payload)
+        (header, block_leaves, justify, proposer, signature), certificates, cover = msgpack.unpackb(payload)
+        assert cover == []
         fields = HEADER.unpack(header)
         block = sha(b"swarm-ledger/header/v1\0", header)
         check_signature(members[proposer][2], b"swarm-ledger/propose/v1\0" + ledger_id + header, signature)
@@ -115,7 +116,25 @@ def read(folder: Path, genesis: bytes) -> tuple[bytes, int, bytes]:
         for certificate in certificates:
             check_certificate(certificate, 3, block)
         parent, parent_view, last_ms = block, fields[1], fields[5]
+    check_snapshot(folder.parent / "snapshot", HEADER.unpack(header), ledger_id, leaves, feeds)
     return ledger_id, len(leaves), tree_root(leaves)
+
+
+def check_snapshot(path: Path, last: tuple, ledger_id: bytes, leaves: list[bytes], feeds: dict) -> None:
+    """A snapshot of the last block: its hash is the one in the header, and it says what has just been found."""
+    data = path.read_bytes()
+    assert struct.unpack(">Q", data[:8]) == (last[2],)
+    assert last[11] == sha(b"swarm-ledger/state/v2\0", data[8:])
+    state = msgpack.unpackb(data[8:])
+    assert len(state) == 19
+    assert state[:4] == [[], ledger_id, last[2], last[5]]
+    size, hashes = state[4]
+    assert size == len(leaves)
+    root = hashes.pop()
+    while hashes:
+        root = sha(b"\x01", hashes.pop(), root)
+    assert root == last[9]
+    assert state[5] == sorted([author, list(end)] for author, end in feeds.items())
 
 
 # --- the ledgers to read --------------------------------------------------------------------------------------------
@@ -123,10 +142,10 @@ def read(folder: Path, genesis: bytes) -> tuple[bytes, int, bytes]:
 
 def made(folder: Path, *, segment_bytes: int = 1 << 14) -> tuple[Path, bytes, bytes, int, bytes]:
     """Write a ledger of four members as a node does; return what this project says of it."""
-    from node.storage import RealDisk
+    from node.storage import RealDisk, SnapshotFile
     from swarm.ledger.audit import audit
     from swarm.ledger.journal import Journal
-    from swarm.machine import RECORD_BLOCK, Record
+    from swarm.machine import RECORD_BLOCK, Record, Snapshot
     from tests.benchmarks.ledgers import make_ledger
 
     signed, payloads, _ = make_ledger(members=4, rounds=3)
@@ -135,8 +154,9 @@ def made(folder: Path, *, segment_bytes: int = 1 << 14) -> tuple[Path, bytes, by
     journal.open()
     for height, payload in enumerate(payloads, 1):
         journal.append([Record(RECORD_BLOCK, height, payload)])
-    disk.close()
     *_, result = audit(payloads, signed)
+    SnapshotFile(folder / "snapshot").save(Snapshot(result.state.height, result.state.encode()))
+    disk.close()
     root = result.state.frontier.root()
     return folder / "blocks", signed.genesis().encode(), signed.ledger_id, result.entries, root
 

@@ -15,7 +15,8 @@ def test_nothing_said_means_the_defaults() -> None:
     assert settings.task.stall_s == 600.0
     assert not settings.run.exit_when_done
     assert set(settings.origin.values()) == {"default"}
-    assert len(settings.origin) == 13
+    assert settings.ledger.catch_up == "full"
+    assert len(settings.origin) == 15
 
 
 def test_later_layers_win_and_say_so() -> None:
@@ -122,3 +123,10 @@ def test_a_bad_file_is_refused_in_words(text: str, words: str) -> None:
 def test_a_bad_override_is_refused_in_words(override: str, words: str) -> None:
     with pytest.raises(UsageError, match=words):
         load("", where=WHERE, overrides=[override])
+
+
+def test_a_site_catches_up_in_a_way_that_exists() -> None:
+    assert load('[ledger]\ncatch_up = "fast"\n', where=WHERE).ledger.catch_up == "fast"
+    with pytest.raises(UsageError, match="ledger.catch_up = 'faster'") as caught:
+        load("", where=WHERE, overrides=("ledger.catch_up=faster",))
+    assert caught.value.hint == "choose one of full, fast"

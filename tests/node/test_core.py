@@ -14,9 +14,10 @@ from typing_extensions import override
 
 from gossip import messages as m
 from gossip import wire
+from gossip.catchup import TIMEOUT_S
 from gossip.peers import FAULT_WINDOW_S, FAULTS_MAX
 from node.cli.status import render
-from node.core import CATCH_UP_AFTER_S, CATCH_UP_TIMEOUT_S, SOFTWARE, Node
+from node.core import CATCH_UP_AFTER_S, SOFTWARE, Node
 from swarm import codec
 from swarm.charter import SignedCharter
 from swarm.ledger import entry as e
@@ -146,7 +147,7 @@ def kinds(effects: Sequence[Effect]) -> list[type[Effect]]:
 
 
 def beat(desk: Desk, *, height: int = 0) -> m.Heartbeat:
-    return m.Heartbeat(int(desk.now * 1000), height, 0, ())
+    return m.Heartbeat(int(desk.now * 1000), height, b"", 0, ())
 
 
 def member(desk: Desk, number: int) -> dict[str, object]:
@@ -329,7 +330,7 @@ MESSAGES = st.one_of(
         ),
     ),
     st.builds(
-        lambda now_ms, height, free, rows: m.Heartbeat(now_ms, height, free, tuple(rows)),
+        lambda now_ms, height, free, rows: m.Heartbeat(now_ms, height, b"", free, tuple(rows)),
         *[st.integers(-(2**63), 2**64 - 1)] * 3,
         st.lists(
             st.builds(
@@ -640,17 +641,23 @@ def test_a_node_that_was_away_follows_the_blocks_of_one_neighbour() -> None:
     assert desk.node.transfer.size(Digest(node.replica.head.committed.model)) == 128, "the last model is being fetched"
 
 
-def test_one_neighbour_at_a_time_is_asked_for_missing_blocks_and_another_when_it_does_not_answer(desk: Desk) -> None:
+def test_a_neighbour_that_is_ahead_is_asked_for_blocks_and_another_when_it_does_not_answer(desk: Desk) -> None:
     desk.link(1, 2)
-    assert m.GetBlocks(1) not in sent(desk.hear(1, beat(desk, height=5))), "everybody is behind for a moment"
+    wanted = m.GetBlocks(1, 5)
+    assert wanted not in sent(desk.hear(1, beat(desk, height=5))), "everybody is behind for a moment"
     desk.now += CATCH_UP_AFTER_S
-    effects = desk.hear(1, beat(desk, height=5))
-    assert m.GetBlocks(1) in sent(effects, desk.ids[1])
-    desk.now += CATCH_UP_TIMEOUT_S - 0.5
-    assert m.GetBlocks(1) not in sent(desk.hear(2, beat(desk, height=5)))
+    assert wanted in sent(desk.hear(1, beat(desk, height=5)), desk.ids[1])
+    assert wanted not in sent(desk.hear(2, beat(desk, height=5))), "it is on its way"
+    desk.now += TIMEOUT_S
+    assert wanted in sent(desk.give(Woke()), desk.ids[2])
+
+
+def test_what_a_lost_neighbour_was_asked_for_is_asked_of_another(desk: Desk) -> None:
+    desk.link(1, 2)
+    desk.now += CATCH_UP_AFTER_S
+    desk.hear(1, beat(desk, height=5))
     desk.give(LinkChanged(desk.ids[1], False, "gone"))
-    desk.now += 0.5
-    assert m.GetBlocks(1) in sent(desk.hear(2, beat(desk, height=5)), desk.ids[2])
+    assert m.GetBlocks(1, 5) in sent(desk.hear(2, beat(desk, height=5)), desk.ids[2])
 
 
 def test_a_quorum_that_contradicts_the_ledger_halts_the_node_in_words(desk: Desk) -> None:
@@ -663,7 +670,8 @@ def test_a_quorum_that_contradicts_the_ledger_halts_the_node_in_words(desk: Desk
     )
     block = Block(header.encode(), (), (), leader, signature)
     effects = desk.hear(1, m.Blocks((FinalBlock(block, (certify(desk.swarm, header),)),)))
-    assert reports(effects) == ["ledger_halted"]
+    assert reports(effects) == ["fork"]
+    assert sent(effects, desk.ids[1]) == [m.GetBlocks(1, 0)], "its history is asked for, as a proof"
     assert "another block" in str(desk.node.status(desk.now)["halted"])
     desk.now += 30
     assert m.CastVote not in [type(message) for message in sent(desk.give(Woke()))]

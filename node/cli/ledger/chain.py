@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import click
@@ -16,12 +16,14 @@ from node.cli.ledger.reading import (
     names_of,
     read,
     row_of,
+    words_of,
 )
 from node.cli.ledger.sources import Source, open_ledger
 from node.cli.output import CONTRADICTION, INVALID, NOT_FOUND, Failure, count, emit
 from swarm.ledger import entry as e
-from swarm.ledger.audit import Audit
+from swarm.ledger.audit import Audit, audit
 from swarm.ledger.block import SKIP, VOTE_NAMES, FinalBlock, Header
+from swarm.machine import NodeId
 
 
 @click.command()
@@ -72,12 +74,12 @@ def block(height: int, folder: Path, *, as_json: bool) -> None:
 def block_view(files: Source, result: Audit, height: int) -> tuple[dict[str, object], str]:
     """Return a block for programs, and in words. Raises `Failure` when the ledger has none of that height."""
     header, final = _block_at(files, height)
-    members, names = _names_at(result, header.epoch), names_of(files)
+    members, words = _names_at(result, header.epoch), words_of(files, result)
     placed = [
         Placement(header.first_index + i, height, leaf, e.decode_entry(leaf))
         for i, leaf in enumerate(final.block.leaves)
     ]
-    rows = [row_of(one, files, names) for one in placed]
+    rows = [row_of(one, files, words) for one in placed]
     signers = [members[i] for certificate in final.certificate for i in certificate.signers]
     absent = [name for name in members if name not in signers] if signers else []
     skipped = [certificate.view for certificate in final.block.justify if certificate.kind == SKIP]
@@ -93,7 +95,7 @@ def block_view(files: Source, result: Audit, height: int) -> tuple[dict[str, obj
         f"parent     {header.parent_hash.hex()}",
         f"tree       {header.size} entries, root {header.root.hex()}",
         f"entries    {header.count}" + (f", from {header.first_index} on" if header.count else ""),
-        *(f"  {row.index:>6}  {row.author:<16} {row.kind:<13} {row.text}".rstrip() for row in rows),
+        *(f"  {row.index:>6}  {row.author:<16} {row.kind:<15} {row.text}".rstrip() for row in rows),
     ]
     data: dict[str, object] = {
         "height": height,
@@ -168,7 +170,7 @@ def diff(one: Path, other: Path, *, as_json: bool) -> None:
             code=INVALID,
             hint="compare folders whose charters are the same",
         )
-    chains = [[(header.hash, _signers(final)) for header, final in _opened(side)] for side in sides]
+    chains = [[(header.hash, _signers(header, final)) for header, final in _opened(side)] for side in sides]
     common = 0
     for (ours, _), (theirs, _) in zip(*chains, strict=False):
         if ours != theirs:
@@ -183,8 +185,11 @@ def diff(one: Path, other: Path, *, as_json: bool) -> None:
         behind = one if heights[0] < heights[1] else other
         text = f"{behind} is {count(abs(heights[0] - heights[1]), 'block')} behind, otherwise the same"
     else:
-        branches = [{i for _, signers in chain[common:] for i in signers} for chain in chains]
-        both = [card.name for i, card in enumerate(sides[0].signed.charter.members) if all(i in b for b in branches)]
+        branches = [
+            _nodes(side, {signer for _, signers in chain[common:] for signer in signers})
+            for side, chain in zip(sides, chains, strict=True)
+        ]
+        both = [name for node, name in branches[0].items() if node in branches[1]]
         data["signed_both"] = both
         text = (
             f"FORK after block {common}: two different blocks {common + 1} are final. More members have lied than the "
@@ -200,5 +205,15 @@ def _opened(files: Source) -> Iterator[tuple[Header, FinalBlock]]:
         yield Header.decode(final.block.header), final
 
 
-def _signers(final: FinalBlock) -> tuple[int, ...]:
-    return tuple(i for certificate in final.certificate for i in certificate.signers)
+def _signers(header: Header, final: FinalBlock) -> tuple[tuple[int, int], ...]:
+    """Return (epoch, index in it) of those who signed that a block is final."""
+    return tuple((header.epoch, i) for certificate in final.certificate for i in certificate.signers)
+
+
+def _nodes(files: Source, signers: Collection[tuple[int, int]]) -> dict[NodeId, str]:
+    """Return who signed, by id: an index is a member only in its own epoch, as this side tells of it."""
+    *_, result = audit(files.payloads(), files.signed, trusting=True)
+    names = names_of(result)
+    seats = {(v.terms.epoch, i): seat.node for v in result.epochs for i, seat in enumerate(v.terms.members)}
+    there = {seats[signer] for signer in signers if signer in seats}
+    return {node: name for node, name in names.items() if node in there}

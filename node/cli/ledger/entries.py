@@ -17,18 +17,19 @@ from node.cli.ledger.reading import (
     WHERE,
     Placement,
     Row,
+    Words,
     body_of,
     date,
     entries_of,
     followed,
     judge,
     member_named,
-    names_of,
     round_view,
     row_of,
     rows_of,
     torn_end,
     torn_lines,
+    words_of,
 )
 from node.cli.ledger.rounds import show_round
 from node.cli.ledger.sources import Source, TilesFolder, open_ledger
@@ -91,8 +92,8 @@ def log(
         for number in {first, last or first}:
             round_view(result, number)
     if peer is not None:
-        member_named(files, peer)
-    rows = [row for row in rows_of(files) if wanted.wants(row)]
+        member_named(words_of(files, result).names, peer)
+    rows = [row for row in rows_of(files, result) if wanted.wants(row)]
     blocks = 0 if result is None else result.blocks
     data = {"entries": [_plain(row) for row in rows], "torn": torn_end(files, blocks)}
     lines = [_line(row) for row in rows] or ["no entry is of all that was asked for"]
@@ -101,12 +102,12 @@ def log(
 
 def _follow(files: Source, wanted: Wanted, *, as_json: bool) -> None:
     """Print entries as their blocks become final here, each checked against what is before it."""
-    names = names_of(files)
+    words = words_of(files, None)
     if wanted.peer is not None:
-        member_named(files, wanted.peer)
+        member_named(words.names, wanted.peer)
 
     def told(placed: Placement) -> None:
-        row = row_of(placed, files, names)
+        row = row_of(placed, files, words)
         if wanted.wants(row):
             click.echo(json.dumps({"schema": SCHEMA, "status": "ok", "data": _plain(row)}) if as_json else _line(row))
 
@@ -137,12 +138,12 @@ def show(which: str, folder: Path, *, as_json: bool) -> None:
     if isinstance(files, TilesFolder) and not (_ROUND.fullmatch(which) or _BLOCK.fullmatch(which)):
         entries = _entries(files, which)
         if len(entries) == 1:
-            data, text = _entry_view(files, entries[0])
+            data, text = _entry_view(files, entries[0], words_of(files, None))
             emit(data, as_json=as_json, text=text)
             return
     result = followed(files)
     if found := _ROUND.fullmatch(which):
-        data, text = show_round(files.signed, round_view(result, int(found[1])))
+        data, text = show_round(result, round_view(result, int(found[1])))
         emit(data, as_json=as_json, text=text)
         return
     entries = _entries(files, which)
@@ -160,12 +161,12 @@ def show(which: str, folder: Path, *, as_json: bool) -> None:
         what = "block" if height is not None else "entry"
         hint = f"it has {_extent(result)}; `swarm ledger log` lists the entries"
         raise Failure(f"there is no {what} {which!r} in this ledger", code=NOT_FOUND, hint=hint)
-    data, text = _entry_view(files, entries[0])
+    data, text = _entry_view(files, entries[0], words_of(files, result))
     emit(data, as_json=as_json, text=text)
 
 
-def _entry_view(files: Source, placed: Placement) -> tuple[dict[str, object], str]:
-    entry, row = placed.entry, row_of(placed, files, names_of(files))
+def _entry_view(files: Source, placed: Placement, words: Words) -> tuple[dict[str, object], str]:
+    entry, row = placed.entry, row_of(placed, files, words)
     body, signed = body_of(entry), _signature_words(placed, row.author)
     authored = entry.author != e.NO_AUTHOR
     lines = [
@@ -221,7 +222,7 @@ def _range(numbers: str | None) -> tuple[int | None, int | None]:
 
 
 def _line(row: Row) -> str:
-    return f"{row.index:>6}  {date(row.time_ms)}  {row.author:<16} {row.kind:<13} {row.text}".rstrip()
+    return f"{row.index:>6}  {date(row.time_ms)}  {row.author:<16} {row.kind:<15} {row.text}".rstrip()
 
 
 def _plain(row: Row) -> dict[str, object]:

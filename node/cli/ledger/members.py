@@ -1,4 +1,4 @@
-"""`swarm ledger members | peers | peer | evidence`: who is in the swarm, and how each has behaved."""
+"""`swarm ledger members | epochs | peers | peer | evidence`: who is in the swarm, since when, and how each behaved."""
 
 from __future__ import annotations
 
@@ -8,7 +8,19 @@ from pathlib import Path
 import click
 
 from node.cli.init import JSON, fingerprint
-from node.cli.ledger.reading import WHERE, Source, date, entries_of, member_named, names_of, read
+from node.cli.ledger.reading import (
+    WHERE,
+    Source,
+    date,
+    entries_of,
+    member_named,
+    names_of,
+    read,
+    seats_of,
+    sites_in,
+    terms_at,
+    what_changed,
+)
 from node.cli.output import CONTRADICTION, NOT_FOUND, Failure, count, emit
 from swarm import codec
 from swarm.errors import Reject
@@ -30,20 +42,29 @@ class Record:
     entries: int = 0
     last_ms: int = 0
     evidence: int = 0
+    member: bool = True
 
 
 @click.command()
 @WHERE
 @JSON
-def members(folder: Path, *, as_json: bool) -> None:
+@click.option(
+    "--at", "height", type=click.IntRange(0), help="Those who were members for this block. [default: the last]"
+)
+def members(folder: Path, height: int | None, *, as_json: bool) -> None:
     """List the members with their keys and addresses."""
-    files, _ = read(folder)
+    _, result = read(folder)
+    if height is not None and height > result.blocks:
+        hint = f"it has {count(result.blocks, 'block')}"
+        raise Failure(f"there is no block {height} in this ledger", code=NOT_FOUND, hint=hint)
+    terms = result.state.terms if height is None else terms_at(result, height)
     rows, lines = [], []
-    for card in files.signed.charter.members:
+    for seat in terms.members:
+        card = seat.card
         rows.append(
             {
                 "name": card.name,
-                "node": card.node.hex(),
+                "node": seat.node.hex(),
                 "id_key": card.id_key.hex(),
                 "vote_key": card.vote_key.hex(),
                 "cosign_key": card.cosign_key.hex(),
@@ -52,8 +73,43 @@ def members(folder: Path, *, as_json: bool) -> None:
             }
         )
         lines.append(f"  {card.name:<16} {fingerprint(card)}  {card.endpoint or 'dials out only'}")
-    head = f"{files.signed.charter.fault_tolerance()}. All are founders."
-    emit({"members": rows}, as_json=as_json, text="\n".join((head, *lines)))
+    since = next(view for view in result.epochs if view.terms.epoch == terms.epoch)
+    whence = "all are founders" if since.change is None else f"since block {since.height}, {date(since.time_ms)}"
+    head = f"epoch {terms.epoch}, {whence}; {terms.fault_tolerance()}"
+    data = {"epoch": terms.epoch, "quorum": terms.quorum, "members": rows}
+    emit(data, as_json=as_json, text="\n".join((head, *lines)))
+
+
+@click.command()
+@WHERE
+@JSON
+def epochs(folder: Path, *, as_json: bool) -> None:
+    """List the epochs: what the members have changed by vote, who said yes and no, and who was a member then."""
+    _, result = read(folder)
+    names = names_of(result)
+    rows, lines = [], []
+    for i, view in enumerate(result.epochs):
+        terms, entry, change = view.terms, view.entry, view.change
+        yes, no = ([names[NodeId(n)] for n in said] for said in ((entry.yes, entry.no) if entry else ((), ())))
+        what = "the charter" if change is None else what_changed(change, result.epochs[i - 1].terms)
+        rows.append(
+            {
+                "epoch": terms.epoch,
+                "height": view.height,
+                "time_ms": view.time_ms,
+                "change": what,
+                "yes": yes,
+                "no": no,
+                "members": [seat.name for seat in terms.members],
+                "quorum": terms.quorum,
+            }
+        )
+        against = f", no: {', '.join(no)}" if no else ""
+        votes = f"; yes: {', '.join(yes)}{against}" if entry else ", signed by every founder"
+        size = f"{count(len(terms.members), 'member')}, quorum {terms.quorum}"
+        lines.append(f"{terms.epoch:>5}  {date(view.time_ms)}  {view.height:>6}  {size:<22}  {what}{votes}")
+    head = f"{'epoch':>5}  {'agreed':<23}  {'block':>6}  {'from then on':<22}  what changed, and who voted"
+    emit({"epochs": rows}, as_json=as_json, text="\n".join((head, *lines)))
 
 
 @click.command()
@@ -62,11 +118,12 @@ def members(folder: Path, *, as_json: bool) -> None:
 def peers(folder: Path, *, as_json: bool) -> None:
     """List how each member took part."""
     files, result = read(folder)
-    records = _records(files, result)
+    records = _records(files, result).values()
     head = f"  {'peer':<16} {'in':>5} {'missed':>7} {'rejected':>9} {'samples':>10}  {'last entry':<23}  evidence"
     lines = [
         f"  {r.name:<16} {r.rounds_in:>5} {r.rounds_missed:>7} {r.rejected:>9} {r.samples:>10}  "
         f"{date(r.last_ms) if r.last_ms else 'none':<23}  {r.evidence or '-'}"
+        f"{'' if r.member else '   not a member any more'}"
         for r in records
     ]
     emit({"peers": [asdict(record) for record in records]}, as_json=as_json, text="\n".join((head, *lines)))
@@ -79,11 +136,13 @@ def peers(folder: Path, *, as_json: bool) -> None:
 def peer(name: str, folder: Path, *, as_json: bool) -> None:
     """Show how the member NAME took part, round by round."""
     files, result = read(folder)
-    index = member_named(files, name)
-    card, record = files.signed.charter.members[index], _records(files, result)[index]
+    node = member_named(names_of(result), name)
+    card, record = seats_of(result)[node].card, _records(files, result)[node]
     rows, lines = [], []
     for view in result.rounds.values():
-        share, placed = weights(view).get(card.node), view.contributions.get(card.node)
+        share, placed = weights(view).get(node), view.contributions.get(node)
+        if node not in sites_in(result, view):
+            continue
         state = "in" if share is not None else "missed" if view.closed else "open"
         samples = placed.body.samples if placed else 0
         rows.append({"round": view.number, "state": state, "samples": samples, "weight": round(share or 0.0, 6)})
@@ -108,7 +167,7 @@ def evidence(folder: Path, *, which: int | None, as_json: bool) -> None:
     Exit 4 when there is any.
     """
     files, result = read(folder)
-    names = names_of(files)
+    names = names_of(result)
     rows, lines = [], []
     for placed in entries_of(files):
         if placed.entry.kind != e.EVIDENCE or which not in (None, placed.index):
@@ -147,15 +206,18 @@ def evidence(folder: Path, *, which: int | None, as_json: bool) -> None:
         raise SystemExit(CONTRADICTION)
 
 
-def _records(files: Source, result: Audit) -> list[Record]:
-    """Return what the ledger tells of each member, in member order."""
-    records = {card.node: Record(card.name) for card in files.signed.charter.members}
+def _records(files: Source, result: Audit) -> dict[NodeId, Record]:
+    """Return what the ledger tells of each who is or was a member, in the order in which they came."""
+    records = {node: Record(name) for node, name in names_of(result).items()}
+    today = {seat.node for seat in result.epochs[-1].terms.members}
+    for node, record in records.items():
+        record.member = node in today
     for view in result.rounds.values():
         if view.closed is None:
             continue
         shares, rejected = weights(view), dict(view.closed.body.rejected)
-        for node, record in records.items():
-            placed = view.contributions.get(node)
+        for node in sites_in(result, view):
+            record, placed = records[node], view.contributions.get(node)
             record.rounds_in += node in shares
             record.rounds_missed += node not in shares
             record.rejected += placed is not None and placed.index in rejected
@@ -167,4 +229,4 @@ def _records(files: Source, result: Audit) -> list[Record]:
             author.last_ms = max(author.last_ms, placed_entry.entry.ts_ms)
     for node, _ in result.state.accused:
         records[node].evidence += 1
-    return list(records.values())
+    return records

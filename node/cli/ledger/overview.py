@@ -48,20 +48,21 @@ def status(folder: Path, trust_path: Path | None, *, node: bool, as_json: bool) 
     judge(files, result)
     watch.remember()
     signed, state = files.signed, result.state
-    names = [card.name for card in signed.charter.members]
+    terms = state.terms
+    names = [seat.name for seat in terms.members]
     last = result.rounds.get(state.committed.round)
-    final = f"round {state.committed.round} of {signed.charter.round.rounds}"
+    final = f"round {state.committed.round} of {terms.round.rounds}"
     when = f", {date(last.committed_ms)}" if last is not None else ""
     text = "\n".join(
         (
             f"ledger     {signed.charter.name}  {signed.ledger_id.hex()}",
             f"size       {size_words(result)}, root {state.frontier.root().hex()[:32]}",
-            f"members    {len(names)}: {', '.join(names)}",
-            f"quorum     {signed.charter.quorum}  ({signed.charter.fault_tolerance()})",
+            f"members    {len(names)}: {', '.join(names)}{_epoch_words(result)}",
+            f"quorum     {terms.quorum}  ({terms.fault_tolerance()})",
             f"committed  {final}{when}",
             f"final      {_final_words(result)}",
             f"model      {state.committed.model.hex()}",
-            f"evidence   {_evidence_words(result, names_of(files))}",
+            f"evidence   {_evidence_words(result, names_of(result))}",
             f"open       {open_round(result)}",
             f"trust      {watch.words()}",
             *_node_lines(running, result),
@@ -75,8 +76,9 @@ def status(folder: Path, trust_path: Path | None, *, node: bool, as_json: bool) 
         "blocks": result.blocks,
         "root": state.frontier.root().hex(),
         "committed": state.committed.round,
-        "rounds": signed.charter.round.rounds,
+        "rounds": terms.round.rounds,
         "model": state.committed.model.hex(),
+        "epoch": terms.epoch,
         "members": names,
         "evidence": len(state.accused),
         "final": result.covered,
@@ -124,6 +126,13 @@ def stats(folder: Path, *, as_json: bool) -> None:
 def _evidence_words(result: Audit, names: dict[NodeId, str]) -> str:
     accused = [f"{names[node]} {RULES[rule]} (entry {index})" for (node, rule), index in result.state.accused.items()]
     return "; ".join(accused) or "none: no member is known to have contradicted itself"
+
+
+def _epoch_words(result: Audit) -> str:
+    """Return which epoch it is, where the members or the policy have ever changed; and what is agreed to come."""
+    state = result.state
+    now = f"   (epoch {state.terms.epoch}: see `swarm ledger epochs`)" if state.terms.epoch else ""
+    return now + (f"; with the next block epoch {state.coming.epoch} begins" if state.coming is not None else "")
 
 
 def _final_words(result: Audit) -> str:

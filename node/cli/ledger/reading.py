@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
@@ -21,12 +21,15 @@ from node.cli.output import INVALID, NOT_FOUND, Failure, count
 from swarm import codec
 from swarm.errors import Reject
 from swarm.ledger import entry as e
-from swarm.ledger.audit import Audit, RoundView, audit
+from swarm.ledger.audit import Audit, RoundView, accounted, audit
 from swarm.ledger.audit import Failure as AuditFailure
 from swarm.ledger.block import BLOCK_BYTES_MAX, FinalBlock, Header
 from swarm.ledger.evidence import describe as describe_evidence
+from swarm.ledger.motions import open_change
 from swarm.ledger.state import Signatures, State, genesis, open_authored
 from swarm.machine import NodeId
+from swarm.terms import ADD, POLICY, REMOVE, Change, Seat, Terms, founding
+from swarm.terms import describe as describe_change
 
 BODIES: dict[int, type[msgspec.Struct]] = {
     e.CONTRIBUTION: e.Contribution,
@@ -34,6 +37,9 @@ BODIES: dict[int, type[msgspec.Struct]] = {
     e.EVALUATION: e.Evaluation,
     e.ROUND_CLOSE: e.RoundClose,
     e.ROUND_COMMIT: e.RoundCommit,
+    e.MEMBER_PROPOSAL: e.MemberProposal,
+    e.MEMBER_VOTE: e.MemberVote,
+    e.EPOCH: e.Epoch,
     e.BLOCK_CERT: e.BlockCert,
     e.EVIDENCE: e.Evidence,
 }
@@ -178,33 +184,115 @@ def entries_of(files: Source) -> Iterator[Placement]:
             index += 1
 
 
-def names_of(files: Source) -> dict[NodeId, str]:
-    """Return the members' names by id."""
-    return {card.node: card.name for card in files.signed.charter.members}
+@dataclass(slots=True)
+class Words:
+    """What ids stand for: `names` of all who ever were members, and what each proposal read so far is about.
+
+    `proposals` has (place in the log, words) by the id of the entry, `ids` that id by place.
+    """
+
+    names: dict[NodeId, str]
+    proposals: dict[bytes, tuple[int, str]] = field(default_factory=dict)
+    ids: dict[int, bytes] = field(default_factory=dict)
+
+    def learn(self, placed: Placement) -> None:
+        """Take in what an entry says; only proposals tell anything new."""
+        if placed.entry.kind != e.MEMBER_PROPOSAL:
+            return
+        body = codec.decode(placed.entry.body, e.MemberProposal, limit=e.ENTRY_BYTES_MAX)
+        change = open_change(body)
+        if change.kind == ADD:
+            self.names.setdefault(change.card[0].node, change.card[0].name)
+        id_ = placed.entry.id
+        self.proposals[id_], self.ids[placed.index] = (placed.index, change_words(change, self.names)), id_
+
+    def name(self, node: bytes) -> str:
+        """Return a member's name; of anybody else the beginning of its id."""
+        return self.names.get(NodeId(node), node.hex()[:8])
+
+    def named(self, nodes: Iterable[bytes]) -> str:
+        """Return names with commas between."""
+        return ", ".join(self.name(node) for node in nodes) or "nobody"
+
+    def about(self, proposal: bytes) -> str:
+        """Return what a proposal is about, by its entry's id."""
+        known = self.proposals.get(proposal)
+        return f"proposal {proposal.hex()[:8]}" if known is None else f"entry {known[0]}, {known[1]}"
 
 
-def member_named(files: Source, name: str) -> int:
-    """Return the index of a member. Raises `Failure` when there is none of that name."""
-    names = [card.name for card in files.signed.charter.members]
-    if name not in names:
-        raise Failure(f"there is no member {name!r} in this swarm", code=NOT_FOUND, hint=f"it has {', '.join(names)}")
-    return names.index(name)
+def names_of(result: Audit) -> dict[NodeId, str]:
+    """Return by id the names of all who are or ever were members, in the order in which they came.
+
+    A former member whose name another one has taken since is told apart by the beginning of its id.
+    """
+    found: dict[NodeId, str] = {}
+    for view in result.epochs:
+        found.update({seat.node: seat.name for seat in view.terms.members})
+    today = {seat.name: seat.node for seat in result.epochs[-1].terms.members}
+    return {
+        node: f"{name} ({node.hex()[:8]})" if _shared(found, name) and today.get(name) != node else name
+        for node, name in found.items()
+    }
 
 
-def rows_of(files: Source) -> Iterator[Row]:
-    """Yield every entry in words."""
-    names = names_of(files)
+def _shared(names: Mapping[NodeId, str], name: str) -> bool:
+    return sum(other == name for other in names.values()) > 1
+
+
+def words_of(files: Source, result: Audit | None) -> Words:
+    """Return what ids stand for in a ledger that was followed, or in one without blocks, read from its entries."""
+    words = _first_words(files) if result is None else Words(names_of(result))
     for placed in entries_of(files):
-        yield row_of(placed, files, names)
+        words.learn(placed)
+    return words
 
 
-def row_of(placed: Placement, files: Source, names: dict[NodeId, str]) -> Row:
+def _first_words(files: Source) -> Words:
+    return Words({seat.node: seat.name for seat in founding(files.signed.charter).members})
+
+
+def member_named(names: Mapping[NodeId, str], name: str) -> NodeId:
+    """Return the id of a member, present or former. Raises `Failure` when there is none of that name."""
+    found = next((node for node, known in names.items() if known == name), None)
+    if found is None:
+        known = ", ".join(names.values())
+        raise Failure(f"there is no member {name!r} in this swarm", code=NOT_FOUND, hint=f"it has {known}")
+    return found
+
+
+def seats_of(result: Audit) -> dict[NodeId, Seat]:
+    """Return everybody who is or ever was a member, each as it was last, in the order in which they came."""
+    return {seat.node: seat for view in result.epochs for seat in view.terms.members}
+
+
+def terms_at(result: Audit, height: int) -> Terms:
+    """Return the terms by which a block was judged."""
+    return next(view.terms for view in reversed(result.epochs) if view.height < max(height, 1))
+
+
+def sites_in(result: Audit, view: RoundView) -> list[NodeId]:
+    """Return the members that a round was about, in the order in which they came; of an open one those of today."""
+    if view.closed is None:
+        return [seat.node for seat in result.state.terms.members]
+    there = accounted(view)
+    return [node for node in seats_of(result) if node in there]
+
+
+def rows_of(files: Source, result: Audit | None) -> Iterator[Row]:
+    """Yield every entry in words."""
+    words = _first_words(files) if result is None else Words(names_of(result))
+    for placed in entries_of(files):
+        yield row_of(placed, files, words)
+
+
+def row_of(placed: Placement, files: Source, known: Words) -> Row:
     """Return an entry in words."""
-    entry = placed.entry
+    entry, names = placed.entry, known.names
     if entry.kind == e.CHARTER:
         charter = files.signed.charter
         return Row(0, charter.created_ms, "everyone", "charter", charter.name, None)
-    round_, words = describe(entry, names)
+    known.learn(placed)
+    round_, words = describe(entry, known)
     who = "(derived)" if entry.author == e.NO_AUTHOR else names.get(NodeId(entry.author), entry.author.hex()[:8])
     return Row(placed.index, entry.ts_ms, who, e.KIND_NAMES[entry.kind], words, round_)
 
@@ -242,15 +330,34 @@ def open_round(result: Audit) -> str:
     """Return in words how far the open round has come."""
     state = result.state
     if state.complete:
-        return "nothing: every round of the charter is committed"
+        return "nothing: every round that was agreed on is committed"
     there = sum(1 for number, _ in state.contributions if number == state.round)
-    total = len(state.signed.charter.members)
+    total = len(state.terms.members)
     if state.close is not None:
         return f"round {state.round}, closed, {len(state.attests)} of {total} sites attested"
     return f"round {state.round}, {there} of {total} sites contributed"
 
 
-def describe(entry: e.Entry, names: dict[NodeId, str]) -> tuple[int | None, str]:
+def change_words(change: Change, names: Mapping[NodeId, str]) -> str:
+    """Say what a change does, without the terms that it changes."""
+    if change.kind == ADD:
+        return f"{change.card[0].name} joins"
+    if change.kind == POLICY:
+        return "the policy of rounds changes"
+    who = names.get(NodeId(change.node), change.node.hex()[:8])
+    return f"{who} leaves" if change.kind == REMOVE else f"{who} takes new keys or another address"
+
+
+def what_changed(change: Change, before: Terms) -> str:
+    """Say what a change did to the terms before it; of a policy, which of its numbers."""
+    if change.kind != POLICY:
+        return describe_change(change, before)
+    after = change.policy[0]
+    fields = [name for name in after.__struct_fields__ if getattr(after, name) != getattr(before.round, name)]
+    return ", ".join(f"{name} is {getattr(after, name)}, was {getattr(before.round, name)}" for name in fields)
+
+
+def describe(entry: e.Entry, known: Words) -> tuple[int | None, str]:
     """Return (round, words) of an entry."""
     limit = e.ENTRY_BYTES_MAX
     match entry.kind:
@@ -265,8 +372,7 @@ def describe(entry: e.Entry, names: dict[NodeId, str]) -> tuple[int | None, str]
             return v.round, f"round {v.round}, scored on {v.samples} held-out samples"
         case e.ROUND_CLOSE:
             close = codec.decode(entry.body, e.RoundClose, limit=limit)
-            absent = ", ".join(names.get(NodeId(node), node.hex()[:8]) for node in close.missing)
-            without = f", without {absent}" if absent else ""
+            without = f", without {known.named(close.missing)}" if close.missing else ""
             return close.round, f"round {close.round}, {count(len(close.included), 'site')} in{without}"
         case e.ROUND_COMMIT:
             commit = codec.decode(entry.body, e.RoundCommit, limit=limit)
@@ -279,7 +385,20 @@ def describe(entry: e.Entry, names: dict[NodeId, str]) -> tuple[int | None, str]
             return None, f"block {Header.decode(cert.header).height} is final"
         case e.EVIDENCE:
             evidence = codec.decode(entry.body, e.Evidence, limit=limit)
-            return None, describe_evidence(evidence, lambda node: names.get(node, node.hex()[:8]))
+            return None, describe_evidence(evidence, known.name)
+        case e.MEMBER_PROPOSAL:
+            proposal = codec.decode(entry.body, e.MemberProposal, limit=limit)
+            invited = ", invited" if proposal.invite else ""
+            what = change_words(open_change(proposal), known.names)
+            return None, f"{what}{invited}; open until {date(proposal.expires_ms)[:10]}"
+        case e.MEMBER_VOTE:
+            vote = codec.decode(entry.body, e.MemberVote, limit=limit)
+            return None, f"{'yes' if vote.yes else 'no'} to {known.about(vote.proposal)}"
+        case e.EPOCH:
+            epoch = codec.decode(entry.body, e.Epoch, limit=limit)
+            no = f"; no: {known.named(epoch.no)}" if epoch.no else ""
+            what = known.about(known.ids.get(epoch.proposal, b"")) if epoch.proposal in known.ids else "as voted"
+            return None, f"epoch {epoch.epoch} follows: {what}; yes: {known.named(epoch.yes)}{no}"
         case _:
             return None, ""
 

@@ -12,7 +12,7 @@ import click
 
 from node import bundle
 from node.cli.init import JSON
-from node.cli.ledger.reading import WHERE, Placement, body_of, judge, names_of, row_of, size_words
+from node.cli.ledger.reading import WHERE, Placement, body_of, judge, row_of, size_words, words_of
 from node.cli.ledger.sources import BundleFile, Source, open_ledger
 from node.cli.output import INCOMPLETE, Failure, check_target, count, emit
 from node.storage import RealDisk, store_error, sync_folder, write_file_durably
@@ -72,13 +72,13 @@ def _export_bundle(folder: Path, target: Path, *, as_json: bool) -> None:
 def _export_lines(folder: Path) -> None:
     """Print the charter, then block by block its header and its entries, one JSON object a line."""
     files = open_ledger(folder)
-    names = names_of(files)
+    words = words_of(files, None)
 
     def line(type_: str, **values: object) -> None:
         click.echo(json.dumps({"schema": LINES_SCHEMA, "type": type_, **values}, separators=(",", ":")))
 
     def told(placed: Placement) -> None:
-        entry, row = placed.entry, row_of(placed, files, names)
+        entry, row = placed.entry, row_of(placed, files, words)
         line(
             "entry",
             index=placed.index,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 import msgspec
 import pytest
@@ -768,6 +769,40 @@ def test_a_laggard_adopts_a_chain_and_makes_it_durable() -> None:
     assert [(r.kind, r.height) for r in outputs[0].records] == [(RECORD_BLOCK, 1), (RECORD_BLOCK, 2)]
     assert [header.height for header in table.apps[3].finals] == [1, 2]
     assert node.adopt_final(finals, 1.0) == [], "what is known is not adopted again"
+
+
+def test_of_linked_blocks_only_the_last_certificate_is_looked_at() -> None:
+    table, finals = finals_of(3)
+    change = msgspec.structs.replace
+    unsigned = [change(final, block=change(final.block, signature=bytes(64))) for final in finals]
+    bent = [change(final.certificate[0], signatures=(bytes(64),) * 3) for final in finals[:2]]
+    sent = [change(unsigned[0], certificate=(bent[0],)), change(unsigned[1], certificate=(bent[1],)), unsigned[2]]
+    with pytest.raises(Reject, match="signature does not verify"):
+        table.nodes[3].adopt_final(sent, 1.0)
+    table.nodes[3].adopt_final(sent, 1.0, linked=True)
+    assert table.nodes[3].final_hash == table.nodes[0].final_hash
+
+
+@pytest.mark.parametrize("harm", ["last certificate", "link", "entries", "none"])
+def test_linked_blocks_stand_and_fall_with_the_last_certificate_and_the_hashes(harm: str) -> None:
+    table, finals = finals_of(3)
+    change = msgspec.structs.replace
+    if harm == "last certificate":
+        seal = finals[2].certificate[0]
+        finals[2] = change(finals[2], certificate=(change(seal, signatures=(bytes(64), *seal.signatures[1:])),))
+    elif harm == "link":
+        header = replace(Header.decode(finals[1].block.header), time_ms=1)
+        finals[1] = change(finals[1], block=change(finals[1].block, header=header.encode()), certificate=())
+    elif harm == "entries":
+        finals[0] = change(finals[0], block=change(finals[0].block, leaves=(b"another",)))
+    else:
+        finals = [change(final, certificate=()) for final in finals]
+        assert table.nodes[3].adopt_final(finals, 1.0, linked=True) == []
+        assert table.nodes[3].final_height == 0
+        return
+    with pytest.raises(Reject, match="couldn't"):
+        table.nodes[3].adopt_final(finals, 1.0, linked=True)
+    assert table.nodes[3].final_height == 0
 
 
 def test_blocks_that_nothing_certifies_are_not_adopted() -> None:

@@ -16,7 +16,9 @@ from swarm.ledger import entry as e
 from swarm.ledger import replica as module
 from swarm.ledger.block import NOTARIZE, Block, Certificate, FinalBlock, Header
 from swarm.ledger.consensus import Invalid, Overtaken, Valid, Verdict, Wait
+from swarm.ledger.merkle import leaf_hash
 from swarm.ledger.replica import ATTEST_GATHER_S, GATHER_S, PENDING_PER_AUTHOR_MAX, Pending, Replica
+from swarm.ledger.state import genesis
 from swarm.machine import Digest, NodeId
 from tests.builders import Feeds, Swarm, certify, contribution, digest, make_swarm
 from topologies.world.clock import EPOCH_S
@@ -565,6 +567,56 @@ def test_a_certified_block_that_breaks_the_rules_is_an_error_of_the_ledger() -> 
     with pytest.raises(LedgerError, match="couldn't follow the ledger past height 0") as caught:
         table.replicas[1].finalized(FinalBlock(block, ()), bad, NOW)
     assert "keep the evidence" in caught.value.hint
+
+
+def test_entries_of_final_blocks_are_believed_up_to_the_trusted_height_and_no_further() -> None:
+    table = Table()
+    table.contribute(0, 1, 2, 3)
+    table.agree()
+    ((final, header),) = chain_of(table)
+    leaves = []
+    for leaf in final.block.leaves:
+        entry = e.decode_entry(leaf)
+        leaves.append(
+            leaf if entry.author == e.NO_AUTHOR else msgspec.structs.replace(entry, signature=bytes(64)).encode()
+        )
+    state = table.replicas[0].head
+    frontier = genesis(SWARM.signed).frontier.extend([leaf_hash(leaf) for leaf in leaves])
+    outcome = msgspec.structs.replace(state, frontier=frontier)
+    unsigned = final.block, replace(header, root=frontier.root(), state_hash=outcome.digest())
+    for height, believed in ((0, False), (1, True)):
+        again = Replica(SWARM.signed, Knowledge())
+        again.trusted_height = height
+        bad = FinalBlock(msgspec.structs.replace(unsigned[0], leaves=tuple(leaves)), ())
+        if believed:
+            again.finalized(bad, unsigned[1], NOW)
+            assert again.head.height == 1
+        else:
+            with pytest.raises(LedgerError, match="signature"):
+                again.finalized(bad, unsigned[1], NOW)
+
+
+def test_a_replica_resumes_at_a_snapshot_and_refuses_another_state() -> None:
+    table = Table()
+    table.contribute(0, 1, 2, 3)
+    table.agree()
+    table.attest(0, 1, 2)
+    table.agree()
+    whole = table.replicas[0]
+    (first, one), (second, two) = chain_of(table)
+    again = Replica(SWARM.signed, Knowledge())
+    again.resume(whole.settled, two)
+    again.recall(first, one)
+    again.recall(second, two)
+    assert (again.head, again.feed_heads()) == (whole.head, whole.feed_heads())
+    assert [header.height for header, _ in again.take_final()] == [1, 2]
+    author = NodeId(SWARM.identities[0].node)
+    assert again.last_of(author) == whole.last_of(author) != b""
+    for header in (one, two):
+        other = Replica(SWARM.signed, Knowledge())
+        with pytest.raises(LedgerError, match="not the state that block names"):
+            other.resume(msgspec.structs.replace(whole.settled, certified=9), header)
+        assert other.head.height == 0
 
 
 def chain_of(table: Table) -> Sequence[tuple[FinalBlock, Header]]:
