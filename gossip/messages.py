@@ -188,9 +188,11 @@ class Remind(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
 class Reminder(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """What the receiver is known to have said: its votes in live views, and the last entry of its feed, if it lacks it.
 
-    `certificates` holds what clears the last view that is cleared at the sender.
+    `certificates` holds what clears the last view that is cleared at the sender. All of it is of the epoch that the
+    sender has reached.
     """
 
+    epoch: int
     votes: tuple[Vote, ...]
     certificates: tuple[Certificate, ...]
     last: bytes

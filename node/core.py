@@ -178,6 +178,7 @@ class Node:
         self.transfer = Transfer(me=self._me, rng=rng)
         self.round = Round(charter, self._me, code_digest=code_digest, data_digest=data_digest)
         self.cosigners = Cosigners(log=origin(charter.name, self._ledger_id), key=identity.cosign_key)
+        self._recalled = False
         self.consensus = self._convene()
         self._names = {seat.node: seat.name for seat in terms.members}
         self._snapshot_blocks, self._snapshot_height = snapshot_blocks, 0
@@ -197,12 +198,10 @@ class Node:
         self._fork = ""
         self._proved = False
         self._inquired_at = 0.0
-        self._reminded: set[NodeId] = set()
         self._feed_end = 0
         self._unsaid: list[Say] = []
         self._farewells: tuple[Contact, ...] = ()
         self._farewell_until = 0.0
-        self._ask_at = 0.0
         self._was_member = False
         self._started = False
 
@@ -231,7 +230,7 @@ class Node:
         if mine is not None and self._successor is not None and mine.id_key == self._successor.id_key.public:
             self._identity, self._successor = self._successor, None
         me = self._index if self._speaks else None
-        return Consensus(
+        made = Consensus(
             ledger_id=self._ledger_id,
             epoch=head.terms.epoch,
             vote_keys=head.terms.vote_keys,
@@ -243,6 +242,11 @@ class Node:
             seed=int.from_bytes(self._ledger_id[:4], "big"),
             root=head.root,
         )
+        # In every epoch that it is a member of, a process asks anew until it has once been told what it said before.
+        made.muted = self._speaks and head.terms.quorum > 1 and not self._recalled
+        self._reminded: set[NodeId] = set()
+        self._ask_at = 0.0
+        return made
 
     # --- the seam -----------------------------------------------------------------------------------------------
 
@@ -365,7 +369,6 @@ class Node:
             record for record in event.records if record.kind in (RECORD_BLOCK, RECORD_ENTRY) or record.height >= view
         ]
         effects += self._obey(self.consensus.restore(live))
-        self.consensus.muted = self._speaks and self._terms.quorum > 1
         head = self.replica.head
         rounds = head.terms.round.rounds
         where = f"all {rounds} rounds committed" if head.complete else f"round {head.round} of {rounds}"
@@ -630,24 +633,34 @@ class Node:
         votes, certificates = self.consensus.said_by(self._member(sender))
         last = self.replica.last_of(sender)
         fresh = last and e.decode_entry(last).seq >= message.seq
-        return [Send(sender, wire.encode(m.Reminder(votes, certificates, last if fresh else b"")))]
+        epoch = self._convened.epoch
+        return [Send(sender, wire.encode(m.Reminder(epoch, votes, certificates, last if fresh else b"")))]
 
     def _on_reminder(self, sender: NodeId, message: m.Reminder, now: float) -> list[Effect]:
         """Learn what this site has said, as others remember it: its disk may be a copy, or an old one."""
-        if not self.consensus.muted or self._index is None:
-            return []
+        if not self.consensus.muted or self._index is None or message.epoch != self._convened.epoch:
+            return []  # Of another epoch it says nothing about this one, which is asked about again when it is reached.
         end = 0
         if message.last:
             entry = e.decode_entry(message.last)
             if entry.author != self._me:
                 raise Reject("couldn't accept a reminder: it holds an entry of somebody else")
-            e.verify_entry(entry, self._terms.members[self._index].id_key, self._ledger_id)
-            end = entry.seq + 1
+            end = entry.seq + 1 if self._signed_by_me(entry) else 0
         # Nothing is believed of a reminder that is wrong anywhere, nor forgotten of what its votes have brought about.
         effects = self._obey(self.consensus.on_reminder(message.votes, message.certificates, now))
         self._feed_end = max(self._feed_end, end)
         self._reminded.add(sender)
         return effects
+
+    def _signed_by_me(self, entry: e.Entry) -> bool:
+        """Whether a key that the members know, or lately knew, as this site's has signed an entry."""
+        for terms in (self._terms, *self.replica.head.past):
+            index = terms.index(self._me)
+            if index is not None:
+                with contextlib.suppress(Reject):
+                    e.verify_entry(entry, terms.members[index].id_key, self._ledger_id)
+                    return True
+        return False
 
     def _speak_up(self, now: float) -> list[Effect]:
         """Begin to speak once a quorum, this site included, has said what it remembers and all of that is here."""
@@ -656,6 +669,7 @@ class Node:
             return []
         if self.replica.next_entry(self._me).seq < self._feed_end or not self._all_reminded(now):
             return []
+        self._recalled = True
         effects = self._obey(consensus.unmute(now))
         unsaid, self._unsaid = self._unsaid, []
         for say in unsaid:

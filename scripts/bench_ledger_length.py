@@ -8,6 +8,8 @@
 - *serving*: blocks read for peers that catch up, at random heights and one range after the other.
 - *durable blocks*: appends of blocks to the journal, and between them the same bytes written to a preallocated file
   with one fdatasync each, so that a busy disk slows both.
+- *catching up*: a member that was away follows the blocks of a run, given to it in ranges, in processor time. Limit of
+  the mode that checks every signature: bare Ed25519 over as many.
 - *syncs*: of real nodes in the simulated world, for each final block.
 
 The ledgers are made here, without signatures: a start believes what was verified before it was written.
@@ -29,12 +31,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from msgspec.structs import replace
+from nacl import bindings
 from typing_extensions import override
 
-from node.core import BLOCKS_REPLY_BYTES_MAX
+from gossip import messages as m
+from gossip import wire
+from gossip.catchup import FAST, FULL, RANGE_BLOCKS
+from node.core import BLOCKS_REPLY_BYTES_MAX, SOFTWARE
 from node.recovery import recover
 from node.storage import RealDisk, SnapshotFile
 from swarm import codec
+from swarm.identity import SigningKey
 from swarm.ledger import entry as e
 from swarm.ledger.block import (
     FINALIZE,
@@ -50,8 +57,19 @@ from swarm.ledger.block import (
 from swarm.ledger.journal import SEGMENT_BYTES, WAL, Journal, joined
 from swarm.ledger.merkle import leaf_hash
 from swarm.ledger.state import Head, State, genesis
-from swarm.machine import RECORD_BLOCK, RECORD_BODY, RECORD_ENTRY, RECORD_VOTE, Record, Snapshot, Started
-from tests.builders import digest, make_swarm
+from swarm.machine import (
+    RECORD_BLOCK,
+    RECORD_BODY,
+    RECORD_ENTRY,
+    RECORD_VOTE,
+    LinkChanged,
+    Received,
+    Record,
+    Snapshot,
+    Started,
+)
+from tests.benchmarks.ledgers import make_ledger
+from tests.builders import CODE, LAYOUT, digest, make_swarm
 from topologies.families import complete
 from topologies.world import world as simulated
 from topologies.world.clock import EPOCH_S
@@ -92,6 +110,7 @@ def main() -> int:
         lengths(folder, chosen.entries, chosen.repeats)
         serving(folder / str(chosen.entries[1]))
         durable(folder)
+    rates()
     syncs()
     return 0
 
@@ -292,6 +311,50 @@ def durable(folder: Path, blocks: int = 400, size: int = 4000) -> None:
     disk.close()
     value = f"{blocks / spent[0]:.0f} a second beside {blocks / spent[1]:.0f}: {spent[1] / spent[0]:.2f}"
     line("durable blocks beside bare fdatasync", value, "goal >= 0.8")
+
+
+def rates(members: int = MEMBERS, rounds: int = 60) -> None:
+    """Let a member that was away follow the blocks of others, in both modes; processor time."""
+    signed, payloads, signatures = make_ledger(members=members, rounds=rounds)
+    swarm = make_swarm(members, rounds=rounds)
+    assert swarm.signed.ledger_id == signed.ledger_id
+    signatures += len(payloads)  # their leaders'
+    found: dict[str, list[float]] = {FULL: [], FAST: []}
+    bare: list[float] = []
+    for _ in range(5):
+        bare.append(ed25519_rate())
+        for mode, spent in found.items():
+            node = swarm.node(0, now=EPOCH_S, catch_up=mode, snapshot_blocks=256)
+            now = EPOCH_S + 10**6
+            node.handle(Started(), now)
+            if mode == FAST:
+                node.replica.trusted_height = len(payloads)
+            peer = swarm.identities[1].node
+            node.handle(LinkChanged(peer, True), now)
+            hello = m.Hello((1, 0), SOFTWARE, (), peer, signed.ledger_id, CODE, LAYOUT, answer=False)
+            node.handle(Received(peer, wire.encode(hello)), now)
+            begun = time.process_time()
+            for first in range(1, len(payloads) + 1, RANGE_BLOCKS):
+                part = payloads[first - 1 : first - 1 + RANGE_BLOCKS]
+                node.handle(Received(peer, wire.encode(m.BlockRange(first)), joined(part)), now)
+            spent.append(time.process_time() - begun)
+            assert node.replica.head.height == len(payloads), "all of it was followed"
+    entries = node.replica.head.size
+    full, fast = (statistics.median(found[mode]) for mode in (FULL, FAST))
+    ratio = statistics.median(signatures / spent / rate for spent, rate in zip(found[FULL], bare, strict=True))
+    value = f"{entries / full:.0f} entries/s, {ratio:.2f} of bare Ed25519"
+    line(f"catching up, full: {signatures} signatures", value, "goal >= 0.6")
+    line("catching up, fast", f"{entries / fast:.0f} entries/s, {full / fast:.1f} times as fast")
+
+
+def ed25519_rate(count: int = 1000) -> float:
+    """Return signatures verified a second of processor time."""
+    key = SigningKey.from_seed(bytes(32))
+    signed = [(message, key.sign(message)) for message in (b"%300d" % i for i in range(count))]
+    begun = time.process_time()
+    for message, signature in signed:
+        bindings.crypto_sign_open(signature + message, key.public)
+    return count / (time.process_time() - begun)
 
 
 def syncs(members: int = 4, rounds: int = 30) -> None:

@@ -46,7 +46,7 @@ EXAMPLES: tuple[m.Message, ...] = (
     m.Cosign(Cosignature(41, H, 1_700_000_000, H, bytes(64))),
     m.Knock(make_swarm(1).charter.members[0]),
     m.Remind(7),
-    m.Reminder((VOTE,), (CERTIFICATE,), b"leaf"),
+    m.Reminder(0, (VOTE,), (CERTIFICATE,), b"leaf"),
     m.KnockAnswer("voting", "2 of 3 members needed have said yes, 0 no"),
 )
 

@@ -121,7 +121,7 @@ class Desk:
         for member in members:
             self.give(LinkChanged(self.ids[member], True))
             self.hear(member, self.hello(member))
-            self.hear(member, m.Reminder((), (), b""))
+            self.hear(member, m.Reminder(0, (), (), b""))
 
     def trained(self, number: int = 1, name: str = "update") -> list[Effect]:
         """The end of a training: the update is in the store, then the machine hears of it."""

@@ -41,7 +41,7 @@ from topologies.world.world import World
 
 MEMBERS, ROUNDS = 5, 8
 AWAY, LIAR, SLOW, DYING = 4, 0, 1, 2
-BACK_S = 200.0
+BACK_S = 60.0
 """The others have finished long before."""
 
 

@@ -18,13 +18,12 @@ from swarm.errors import Reject
 from swarm.identity import node_id
 from swarm.invite import Invite, invite
 from swarm.ledger import entry as e
-from swarm.ledger.audit import audit
-from swarm.ledger.block import BLOCK_BYTES_MAX, FINALIZE, SKIP, FinalBlock, Header, Root, Vote, vote_message
+from swarm.ledger.block import BLOCK_BYTES_MAX, FINALIZE, SKIP, FinalBlock, Header, Vote, vote_message
 from swarm.ledger.evidence import SKIPPED_AND_FINALIZED, judge
 from swarm.ledger.motions import LIFETIME_MS_MAX, OPEN_PER_AUTHOR_MAX, Motion, carried, moved, open_at, voted
 from swarm.ledger.replica import Replica
-from swarm.ledger.state import PAST_TERMS_MAX, State
-from swarm.machine import RECORD_BLOCK, Effect, NodeId, Persist, Received, Send
+from swarm.ledger.state import PAST_TERMS_MAX
+from swarm.machine import RECORD_BLOCK, Asked, Digest, Effect, Persist, Received, Send, Trained
 from swarm.round import Round, Say
 from swarm.terms import Terms, amended, founding
 from tests.builders import CODE, Swarm, certify, contribution, identity, make_swarm
@@ -46,7 +45,6 @@ from tests.simulation.test_membership import (
 from tests.swarm.ledger.test_replica import Knowledge, Table
 from topologies.world.clock import EPOCH_S
 from topologies.world.faults import Crash, FaultPlan, Partition
-from topologies.world.network import NetworkProfile
 from topologies.world.world import World
 
 NOW_MS = int(EPOCH_S * 1000)
@@ -260,3 +258,272 @@ def test_evidence_is_taken_for_a_few_epochs_and_then_no_more() -> None:
     judge(accusation(SWARM, 3, 0), LEDGER_ID, past)
     with pytest.raises(Reject):
         judge(accusation(SWARM, 3, 0), LEDGER_ID, past[: PAST_TERMS_MAX + 1])
+
+
+# --- the terms of a turn ------------------------------------------------------------------------------------------
+
+
+def test_when_fewer_members_make_a_quorum_attests_are_enough_that_were_too_few_before() -> None:
+    """Five attest by four; three have when one leaves, and nobody has anything to add."""
+    table = Table(make_swarm(5))
+    table.contribute(*range(5))
+    assert table.agree() == [e.CONTRIBUTION] * 5 + [e.ROUND_CLOSE]
+    table.attest(0, 1, 2)
+    assert table.agree() == [e.ATTEST] * 3
+    replica, header = table.replicas[0], table.tip
+    assert header is not None
+    assert not replica.wants_block(header.hash, EPOCH_S + 60)
+    gone = identity(4).node
+    coming = amended(replica.head.terms, t.remove(gone), gone, table.swarm.charter)
+    state = msgspec.structs.replace(replica.head, coming=coming)
+    header = dataclasses.replace(header, state_hash=state.digest())
+    replica.resume(state, header)
+    assert replica.head.terms.quorum == 3
+    assert replica.wants_block(header.hash, EPOCH_S + 60)
+    built = replica.build(header.hash, header.view, header.view + 1, (), EPOCH_S + 60)
+    assert built is not None
+    assert e.ROUND_COMMIT in [e.decode_entry(leaf).kind for leaf in built[1]]
+
+
+def test_back_in_the_round_it_left_a_site_offers_a_second_attempt_and_not_the_first_again() -> None:
+    """The log forgets the contribution when its author leaves; whoever kept it could call a second one a lie."""
+    swarm = make_swarm(4)
+    round_ = Round(swarm.charter, NODES[0], code_digest=CODE, data_digest=bytes(32))
+    first = contribution(swarm, 0)
+    round_.said(first)
+    state = Replica(swarm.signed, Knowledge()).head
+    round_.advance(state, [], lambda _: True, EPOCH_S)
+    said = round_.trained(Trained(1, Digest(bytes(32)), 128, 10, {}), state, [], EPOCH_S)
+    bodies = [action.body for action in said if isinstance(action, Say)]
+    assert [body.attempt for body in bodies if isinstance(body, e.Contribution)] == [first.attempt + 1]
+
+
+def history(swarm: Swarm, seed: int = 1) -> list[FinalBlock]:
+    """Return the blocks of a run in which a fifth site joins."""
+    world = changing(4, newcomers=1, seed=seed)
+    assert world.run(lambda w: committed(w, 0, 2), end_s=END_S)
+    propose(world, 0, t.add(card(4)))
+    assert world.run(finished(0, 1, 2, 3, 4), end_s=END_S)
+    return [codec.decode(data, FinalBlock, limit=2 * BLOCK_BYTES_MAX) for data in ledger_of(world.place(0), swarm)]
+
+
+def header_of(final: FinalBlock) -> Header:
+    return Header.decode(final.block.header)
+
+
+def kept(effects: Sequence[Effect]) -> list[int]:
+    """Return the heights of the blocks that become durable."""
+    records = [record for effect in effects if isinstance(effect, Persist) for record in effect.records]
+    return [record.height for record in records if record.kind == RECORD_BLOCK]
+
+
+def test_a_lie_about_the_next_epoch_costs_nothing_of_what_became_final_before_it() -> None:
+    """Good blocks up to the end of an epoch and a forged one after it, in one message: no hole in the ledger."""
+    swarm = make_swarm(4, rounds=8)
+    finals = history(swarm)
+    end = next(i for i, final in enumerate(finals) if header_of(final).epoch == 1)
+    forged = msgspec.structs.replace(finals[end].block, signature=bytes(64))
+    desk = Desk(swarm)
+    desk.start()
+    desk.link(1, 2, 3)
+    desk.effects.clear()
+    desk.hear(1, m.Blocks((*finals[:end], msgspec.structs.replace(finals[end], block=forged))))
+    assert desk.node.replica.head.terms.epoch == 1
+    assert desk.node.replica.head.height == end
+    assert kept(desk.effects) == list(range(1, end + 1)), "every block is written, once and in order"
+    desk.hear(2, m.Blocks(tuple(finals[end:])))
+    assert kept(desk.effects) == list(range(1, len(finals) + 1))
+
+
+def test_blocks_of_an_epoch_certified_by_the_keys_of_the_one_before_are_nobodys() -> None:
+    """A thief with the old keys of all members goes on where they left off."""
+    swarm = make_swarm(4, rounds=8)
+    finals = history(swarm)
+    end = next(i for i, final in enumerate(finals) if header_of(final).epoch == 1)
+    stolen = header_of(finals[end])
+    thief = certify(swarm, stolen, signers=(0, 1, 2))  # a quorum of four, not of five
+    desk = Desk(swarm)
+    desk.start()
+    desk.link(1, 2, 3)
+    desk.hear(1, m.Blocks((*finals[:end], msgspec.structs.replace(finals[end], certificate=(thief,)))))
+    assert desk.node.replica.head.height == end
+    for epoch in (0, 2):
+        alien = dataclasses.replace(stolen, epoch=epoch)
+        block = msgspec.structs.replace(finals[end].block, header=alien.encode())
+        desk.hear(1, m.Blocks((FinalBlock(block, (certify(swarm, alien, signers=(0, 1, 2, 3)),)),)))
+        assert desk.node.replica.head.height == end
+    desk.hear(2, m.Blocks(tuple(finals[end:])))
+    assert desk.node.replica.head.height == len(finals)
+
+
+def test_a_joiner_with_only_the_charter_believes_no_other_swarms_history() -> None:
+    """Names, ids and terms are the same; the keys that certify are not those of this charter."""
+    swarm, other = make_swarm(4, rounds=8), make_swarm(4, rounds=8, first=40)
+    finals = history(swarm)
+    desk = Desk(swarm)
+    desk.start()
+    desk.link(1, 2, 3)
+    first = header_of(finals[0])
+    fork = dataclasses.replace(first, time_ms=first.time_ms + 1)
+    forged = FinalBlock(
+        msgspec.structs.replace(finals[0].block, header=fork.encode()), (certify(other, fork, signers=(0, 1, 2)),)
+    )
+    desk.hear(1, m.Blocks((forged,)))
+    assert desk.node.replica.head.height == 0
+    desk.hear(1, m.Blocks(tuple(finals)))
+    assert desk.node.replica.head.height == len(finals)
+
+
+# --- keys ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_site_that_has_lost_its_new_keys_follows_in_silence() -> None:
+    fresh = identity(77)
+    later = {2: fresh}
+    world = changing(4, successors=later, rounds=6)
+    assert world.run(lambda w: committed(w, 0, 1), end_s=END_S)
+    propose(world, 2, t.rotate(identity(2).node, card(2, fresh)))
+    assert world.run(in_epoch(1, 0, 1, 2, 3), end_s=END_S)
+    later.clear()
+    world.strike(Crash(at_s=0.0, slot=2, down_s=1.0))
+    assert world.run(finished(0, 1, 3), end_s=END_S)
+    assert world.run(lambda w: head(w, 2).digest() == head(w, 0).digest(), end_s=END_S)
+    ticket = world.ask(2, f"propose {codec.encode(t.remove(identity(0).node)).hex()} - 30")
+    assert world.run(lambda w: any(a.ticket == ticket for a in w.place(2).answers), end_s=END_S)
+    assert "keys" in str(world.place(2).answers[-1].reply["error"])
+
+
+@pytest.mark.xfail(strict=True, reason="a site's id follows from the keys it comes back with, not from its first ones")
+def test_a_site_that_took_new_keys_and_left_comes_back_as_the_same_member() -> None:
+    fresh = identity(77)
+    world = changing(5, successors={4: fresh}, rounds=30)
+    assert world.run(lambda w: committed(w, 0, 1), end_s=END_S)
+    propose(world, 4, t.rotate(identity(4).node, card(4, fresh)))
+    assert world.run(in_epoch(1, 0, 1, 2, 3, 4), end_s=END_S)
+    propose(world, 4, t.remove(identity(4).node))
+    assert world.run(in_epoch(2, 0, 1, 2, 3, 4), end_s=END_S)
+    propose(world, 0, t.add(card(4, fresh)))
+    assert world.run(in_epoch(3, 0, 1, 2, 3), end_s=END_S)
+    assert head(world, 0).terms.members[4].node == identity(4).node
+
+
+# --- comings and goings -------------------------------------------------------------------------------------------
+
+
+def test_two_motions_with_a_quorum_in_one_block_take_effect_in_two_epochs() -> None:
+    blocks = Blocks()
+    world = changing(5, newcomers=1, checkers=[blocks], rounds=10)
+    assert world.run(lambda w: committed(w, 0, 1), end_s=END_S)
+    propose(world, 0, t.add(card(5)))
+    propose(world, 1, t.remove(identity(4).node))
+    assert world.run(in_epoch(2, 0, 1, 2, 3, 4, 5), end_s=END_S)
+    assert world.run(finished(0, 1, 2, 3, 5), end_s=END_S)
+    last = audited(blocks, 0, make_swarm(5, rounds=10))
+    assert [view.terms.epoch for view in last.epochs] == [0, 1, 2]
+    assert {view.change for view in last.epochs[1:]} == {t.add(card(5)), t.remove(identity(4).node)}
+
+
+def test_a_swarm_shrinks_to_one_by_the_words_of_all_and_grows_again() -> None:
+    blocks = Blocks()
+    world = changing(4, checkers=[blocks], rounds=30)
+    members = [0, 1, 2, 3]
+    epoch = 0
+    for leaver in (3, 1, 2):
+        propose(world, 0 if leaver != 1 else 1, t.remove(identity(leaver).node))
+        epoch += 1
+        members.remove(leaver)
+        assert world.run(in_epoch(epoch, *members), end_s=END_S)
+    assert names(head(world, 0)) == ["site-0"]
+    alone = head(world, 0).committed.round
+    assert world.run(lambda w: committed(w, 0, alone + 2), end_s=END_S), "a swarm of one goes on"
+    for joiner in (2, 3):
+        propose(world, 0, t.add(card(joiner)))
+        epoch += 1
+        members.append(joiner)
+        assert world.run(in_epoch(epoch, *members), end_s=END_S)
+    assert world.run(lambda w: all(head(w, i).complete for i in members), end_s=END_S)
+    assert world.run(lambda w: len({head(w, i).digest() for i in members}) == 1, end_s=END_S)
+    last = audited(blocks, 0, make_swarm(4, rounds=30))
+    assert [len(view.terms.members) for view in last.epochs] == [4, 3, 2, 1, 2, 3]
+
+
+def test_the_last_member_cannot_leave() -> None:
+    world = changing(1, rounds=4)
+    propose(world, 0, t.remove(identity(0).node))
+    assert world.run(lambda w: bool(w.place(0).answers), end_s=END_S)
+    assert "0 members" in str(world.place(0).answers[0].reply["error"])
+    assert world.run(finished(0), end_s=END_S)
+
+
+def test_so_many_cannot_leave_that_no_round_could_close() -> None:
+    world = changing(4, rounds=6, min_contributions=4)
+    assert world.run(lambda w: committed(w, 0, 1), end_s=END_S)
+    propose(world, 0, t.remove(identity(3).node))
+    assert world.run(lambda w: bool(w.place(0).answers), end_s=END_S)
+    assert "contributions" in str(world.place(0).answers[0].reply["error"])
+    assert world.run(finished(0, 1, 2, 3), end_s=END_S)
+
+
+def test_a_member_removed_against_its_will_in_a_round_it_gave_an_update_to_is_not_in_the_mean() -> None:
+    blocks = Blocks()
+    world = changing(5, checkers=[blocks], rounds=6)
+    gone = identity(4).node
+
+    def offered(world: World) -> bool:
+        state = head(world, 0)
+        return (state.round, gone) in state.contributions and state.close is None
+
+    assert world.run(offered, end_s=END_S)
+    propose(world, 0, t.remove(gone))
+    assert world.run(finished(0, 1, 2, 3), end_s=END_S)
+    last = audited(blocks, 0, make_swarm(5, rounds=6))
+    after = [v for r, v in last.rounds.items() if v.closed_ms > last.epochs[1].time_ms]
+    assert after
+    for view in after:
+        assert view.closed is not None
+        assert gone not in [placed.author for placed in view.closed.terms]
+
+
+def test_a_site_joins_although_a_partition_falls_on_the_turn() -> None:
+    for cut in ((0, 1), (2, 3), (4,), (0, 4)):
+        plan = FaultPlan(faults=(Partition(at_s=4.0, duration_s=10.0, groups=(cut,)),))
+        world = changing(4, newcomers=1, rounds=6, plan=plan)
+        assert world.run(lambda w: w.now > 3.9, end_s=END_S)
+        propose(world, 0, t.add(card(4)))
+        assert world.run(finished(0, 1, 2, 3, 4), end_s=END_S), cut
+        assert len({head(world, i).digest() for i in range(5)}) == 1
+
+
+def test_a_guest_that_floods_is_heard_twice_a_second_and_proposed_once() -> None:
+    swarm = make_swarm(4)
+    guest = identity(9)
+    word = codec.decode(
+        invite(
+            swarm.identities[0].id_key,
+            ledger_id=swarm.signed.ledger_id,
+            inviter=swarm.identities[0].node,
+            name="site-9",
+            guest=guest.curve_public,
+            expires_ms=NOW_MS + DAY_MS,
+        ).encode(),
+        Invite,
+        limit=1024,
+    )
+    desk = Desk(swarm)
+    desk.start()
+    desk.link(1, 2, 3)
+    desk.give(Asked(1, f"invite {word.encode().hex()}"))
+    knock = Received(node_id(guest.curve_public), wire.encode(m.Knock(card(9))))
+    desk.effects.clear()
+    for _ in range(1000):
+        desk.give(knock)
+    answers = [x for x in desk.effects if isinstance(x, Send) and x.to == knock.sender]
+    assert len(answers) == 1
+    for _ in range(10):
+        desk.now += KNOCK_S
+        desk.give(knock)
+        desk.give(Received(knock.sender, b"\xff" * 2000))
+        desk.give(Received(knock.sender, wire.encode(m.GetBlocks(1))))
+    said = [x for x in desk.effects if isinstance(x, Send) and isinstance(wire.decode(x.frame), m.EntryMessage)]
+    leaves = {x.frame for x in said}
+    assert len(leaves) == 1, "one motion, however often it knocks"
