@@ -4,13 +4,15 @@
 
     "SWARMBND" | version u16 | ledger id 32 | crc32        46 bytes
     length u32 | entry 0, the signed charter | crc32
+    length u32 | the published checkpoint    | crc32       or 0 u32 where there is none
     length u32 | a block's record            | crc32       one for each height from 1 on
     0 u32 | blocks u64 | SHA-256 of all before             the end
 
 Integers are big-endian, CRCs cover everything of their record before them. There is one way to write a ledger down: no
-times, no padding, no choices, so that the same ledger makes the same bytes. A bundle is written and read in one pass
-that holds one block at a time, and no length in it is believed before it is bounded. The CRCs say where transport or a
-disk did harm; who may have written a block is for `swarm.ledger.audit` to judge, as it is of any other copy.
+times, no padding, no choices, so that the same ledger under the same checkpoint makes the same bytes. A bundle is
+written and read in one pass that holds one block at a time, and no length in it is believed before it is bounded. The
+CRCs say where transport or a disk did harm; who may have written a block is for `swarm.ledger.audit` to judge, as it is
+of any other copy.
 """
 
 from __future__ import annotations
@@ -30,9 +32,10 @@ from swarm.charter import SignedCharter, open_genesis
 from swarm.errors import LedgerError, Reject, UsageError
 from swarm.ledger.block import BLOCK_BYTES_MAX
 from swarm.ledger.entry import ENTRY_BYTES_MAX
+from swarm.ledger.note import NOTE_BYTES_MAX
 
 MAGIC = b"SWARMBND"
-VERSION = 1
+VERSION = 2
 
 RECORD_BYTES_MAX = 2 * BLOCK_BYTES_MAX
 """Longest record of a block: the block, and the certificate that makes it final."""
@@ -72,6 +75,8 @@ def is_bundle(path: Path) -> bool:
 class Reader:
     """A bundle being read. The charter is read, and its signatures checked, when this is made.
 
+    `checkpoint` is the one that came with it, unread, or None: who cosigned it is for whoever follows the blocks.
+
     Raises:
         UsageError: it is no bundle, or one of a version that this software does not know.
         Damage: it cannot be read from some byte on.
@@ -92,7 +97,7 @@ class Reader:
         if version != VERSION:
             raise UsageError(
                 f"couldn't read {path}: it is a bundle of format {version}, known is {VERSION}",
-                hint="a newer version of this software wrote it: update",
+                hint="a newer version of this software wrote it: update" if version > VERSION else AGAIN,
             )
         leaf = self._record(ENTRY_BYTES_MAX, "the charter")
         if leaf is None:
@@ -105,6 +110,7 @@ class Reader:
             raise LedgerError(
                 f"couldn't read {path}: its charter founds another ledger than its head names", hint=AGAIN
             )
+        self.checkpoint: bytes | None = self._record(NOTE_BYTES_MAX, "the checkpoint")
 
     def blocks(self) -> Iterator[Piece]:
         """Yield the blocks' records in order, checking the end when it is reached. Raises `Damage`."""
@@ -146,8 +152,8 @@ class Reader:
         return data
 
 
-def encode(signed: SignedCharter, payloads: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield a bundle's bytes in order, a record at a time."""
+def encode(signed: SignedCharter, payloads: Iterable[bytes], checkpoint: bytes | None = None) -> Iterator[bytes]:
+    """Yield a bundle's bytes in order, a record at a time. `checkpoint` is one as published, never empty."""
     head = _HEAD.pack(MAGIC, VERSION, signed.ledger_id)
     digest, count = hashlib.sha256(), 0
 
@@ -157,6 +163,7 @@ def encode(signed: SignedCharter, payloads: Iterable[bytes]) -> Iterator[bytes]:
 
     yield told(head + _CRC.pack(crc32(head)))
     yield told(_framed(signed.genesis().encode()))
+    yield told(_LENGTH.pack(0) if checkpoint is None else _framed(checkpoint))
     for payload in payloads:
         count += 1
         yield told(_framed(payload))

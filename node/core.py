@@ -35,7 +35,7 @@ from swarm.ledger.cosign import Cosigners
 from swarm.ledger.evidence import describe, from_contradiction, from_entries, judge
 from swarm.ledger.forks import Fork, find_fork
 from swarm.ledger.journal import parted
-from swarm.ledger.replica import Replica
+from swarm.ledger.replica import PENDING_PER_AUTHOR_MAX, Replica
 from swarm.ledger.state import State, decode_body
 from swarm.ledger.tiles import CHECKPOINT
 from swarm.ledger.tlog import origin
@@ -459,13 +459,19 @@ class Node:
             self.replica.admit(leaf, now)
             return []
         except Reject:
-            if self._index is None:
+            if not self._speaks:
                 self._orphans.append(leaf)
                 return []
         entry = e.decode_entry(leaf)
         again = e.resign(entry, self._identity.id_key, self._ledger_id).encode()
-        if self.replica.admit(again, now) is None:
-            return []
+        try:
+            if self.replica.admit(again, now) is None:
+                return []
+        except Reject as reason:
+            # A charge of long ago, say. Its place in the feed is taken: what followed it would contradict it.
+            self._orphans.append(leaf)
+            text = f"this site can write no more: what it wrote last is not acceptable any more ({reason.message})"
+            return [Report("feed_blocked", text, level="error")]
         record = Record(RECORD_ENTRY, entry.seq, again)
         return [Persist((record,)), *self.engine.broadcast(m.EntryMessage(again))]
 
@@ -887,7 +893,7 @@ class Node:
         self._notice(now)
         effects: list[Effect] = []
         head = self.replica.head
-        said = [body for _, body in self.replica.bodies(e.Evidence)]
+        said = [*(body for _, body in self.replica.bodies(e.Evidence)), *(say.body for say in self._unsaid)]
         pending = [(body.culprit, body.rule) for body in said if isinstance(body, e.Evidence)]
         for charge, (due, body) in sorted(self._charges.items()):
             if charge in head.accused or not _provable(body, head):
@@ -897,7 +903,7 @@ class Node:
         return effects
 
     def _advance(self, now: float) -> list[Effect]:
-        if not self._speaks:
+        if not self._speaks or self._orphans:
             return []
         return self._do(self.round.advance(self.replica.head, self._mine(), self.transfer.has, now), now)
 
@@ -1067,12 +1073,14 @@ class Node:
 
     def _say(self, say: Say, now: float) -> list[Effect]:
         """Append to my own feed: durable before anybody hears it, or a crash could make me say something else."""
-        if self._halted or not self._speaks:
+        if self._halted or not self._speaks or self._orphans:
             return []
         if self.consensus.muted:
             self._unsaid.append(say)  # What it says next must follow on what it said before, wherever that is.
             return []
         place = self.replica.next_entry(self._me)
+        if place.seq >= self.replica.head.heads[self._me].seq + PENDING_PER_AUTHOR_MAX:
+            return []  # Nobody would take it in before some of those that wait are ordered.
         entry = e.sign_entry(
             self._identity.id_key,
             ledger_id=self._ledger_id,

@@ -26,6 +26,9 @@ ASK, INVITED, ALL = "ask", "invited", "all"
 
 DAY_MS = 86_400_000
 
+PREFIX_DIGITS_MIN = 4
+"""Fewest hexadecimal digits that name a proposal: few are open at a time."""
+
 
 def standing_votes(state: State, me: NodeId, pending: Iterable[msgspec.Struct], approve: str) -> list[Say]:
     """Return the votes this site casts without asking anybody.
@@ -89,7 +92,9 @@ def welcome(
 def vote(state: State, prefix: str, yes: bool) -> Say:
     """Return the vote on the one motion whose id begins like this. Raises `Reject` when there is no such one."""
     found = [motion for motion in state.motions if motion.id.hex().startswith(prefix.lower())]
-    if len(found) != 1 or len(prefix) < 4:
+    if len(prefix) < PREFIX_DIGITS_MIN:
+        raise Reject(f"couldn't vote on {prefix!r}: name it by at least {PREFIX_DIGITS_MIN} digits of its id")
+    if len(found) != 1:
         raise Reject(f"couldn't vote on {prefix!r}: {len(found)} open proposals begin like that; see `swarm members`")
     return Say(e.MEMBER_VOTE, e.MemberVote(found[0].id, yes))
 

@@ -17,6 +17,7 @@ from node.report_tables import (
     Part,
     Told,
     counted,
+    epochs_section,
     grouped,
     models_section,
     percent_of,
@@ -92,6 +93,7 @@ def report(audit: Audit, signed: SignedCharter, *, verdict: Verdict, made_ms: in
     sections = (
         ("verdict", "Verdict", _verdict(told, verdict)),
         ("swarm", "The swarm and its terms", _swarm(told)),
+        ("epochs", "Members that came and went", epochs_section(told)),
         ("rounds", "Rounds", rounds_section(told)),
         ("sites", "What each site contributed", sites_section(told)),
         ("metrics", "Scores over the rounds", scores_section(told)),
@@ -188,13 +190,12 @@ def _advice(text: str) -> Html:
 
 
 def _glance(told: Told) -> Html:
-    _audit, charter = told.audit, told.charter
     last = date(told.committed[-1].committed_ms, "%Y-%m-%d") if told.committed else "none"
     taken = sum(1 for number in told.numbers for node in told.nodes if told.part(number, node) is Part.IN)
-    asked = sum(len(told.nodes) for view in told.views.values() if view.closed is not None)
+    asked = sum(len(told.sites(number)) for number, view in told.views.items() if view.closed is not None)
     facts = (
-        (f"{told.finished} of {charter.round.rounds}", "rounds finished"),
-        (str(len(told.nodes)), "sites"),
+        (f"{told.finished} of {told.terms.round.rounds}", "rounds finished"),
+        (str(len(told.terms.members)), "sites"),
         (percent_of(taken, asked), "of the updates asked for are in"),
         (str(len(_accused(told))), "broken rules on record"),
         (last, "last finished round (UTC)"),
@@ -203,7 +204,7 @@ def _glance(told: Told) -> Html:
 
 
 def _checked(told: Told) -> Html:
-    audit, members = told.audit, len(told.nodes)
+    audit, members = told.audit, len(told.charter.members)
     signed = members - len(told.signed.missing())
     items = (
         f"The charter, which is the agreement of the founders: signed by {signed} of {counted(members, 'member')}.",
@@ -212,8 +213,8 @@ def _checked(told: Told) -> Html:
             "nothing can be changed, removed or put in between without breaking it."
         ),
         (
-            f"Finality: {counted(audit.certificates, 'certificate')}, each signed by at least {told.charter.quorum} of "
-            f"{counted(members, 'member')}, cover {audit.covered} of the {counted(audit.blocks, 'block')}."
+            f"Finality: {counted(audit.certificates, 'certificate')}, each signed by {_quorum_words(told)}, cover "
+            f"{audit.covered} of the {counted(audit.blocks, 'block')}."
         ),
         (
             f"The signature of every statement among {counted(audit.entries, 'entry')}, and that no site's series of "
@@ -228,8 +229,14 @@ def _checked(told: Told) -> Html:
     return h("ul", *(h("li", item) for item in items))
 
 
+def _quorum_words(told: Told) -> str:
+    if len(told.epochs) > 1:
+        return "a quorum of those who were members at its time"
+    return f"at least {told.terms.quorum} of {counted(len(told.terms.members), 'member')}"
+
+
 def _cannot(told: Told) -> tuple[str, ...]:
-    most = faults(len(told.nodes))
+    most = told.faults
     more = "even one member" if not most else f"more than {counted(most, 'member')} together"
     forged = (
         f"That there is no second history, if {more} broke the rules on purpose. Comparing the root, below, with "
@@ -242,8 +249,8 @@ def _cannot(told: Told) -> tuple[str, ...]:
 
 
 def _swarm(told: Told) -> Html:
-    charter, n = told.charter, len(told.nodes)
-    silent, liars = n - charter.quorum, faults(n)
+    n, quorum = len(told.terms.members), told.terms.quorum
+    silent, liars = n - quorum, faults(n)
     goes_on = (
         f"The swarm goes on when {counted(silent, 'site')} {'is' if silent == 1 else 'are'} silent or out of reach"
         if silent
@@ -257,18 +264,18 @@ def _swarm(told: Told) -> Html:
     )
     words = (
         f"{counted(n, 'site')} {'learns' if n == 1 else 'learn'} one model together without sending each other any "
-        f"data. Something becomes final when at least {charter.quorum} of {n} sign it (the quorum). {goes_on}, and "
+        f"data. Something becomes final when at least {quorum} of {n} sign it (the quorum). {goes_on}, and "
         f"{bears}."
     )
-    rows = [
-        (
-            h("th", card.name, scope="row"),
-            h("td", h("code", grouped(card.node.hex()[:16]))),
-            h("td", "yes" if i in told.signed.signatures else "no"),
-            h("td", _standing(told, card.node)),
-        )
-        for i, card in enumerate(charter.members)
-    ]
+    founders = {card.node: i for i, card in enumerate(told.charter.members)}
+    today = {seat.node for seat in told.terms.members}
+    rows = []
+    for node, name in told.names.items():
+        left = "" if node in today else "; not a member any more"
+        signed = "yes" if founders.get(node) in told.signed.signatures else "no" if node in founders else "joined later"
+        code = h("code", grouped(node.hex()[:16]))
+        cells = (h("td", code), h("td", signed), h("td", _standing(told, node) + left))
+        rows.append((h("th", name, scope="row"), *cells))
     members = table_of("Members", ("Site", "Begin of its id", "Signed the charter", "On record"), rows, tall=True)
     terms = table_of("Terms of the charter", ("Term", "Agreed"), [row_of(*pair) for pair in _terms(told)])
     return join(h("p", words), members, terms)
@@ -281,7 +288,7 @@ def _standing(told: Told, node: NodeId) -> str:
 
 def _terms(told: Told) -> list[tuple[str, str]]:
     charter = told.charter
-    policy, task, ledger = charter.round, charter.task, charter.ledger
+    policy, task, ledger = told.terms.round, charter.task, charter.ledger
     cap = policy.weight_cap_ppm
     outer = {"none": "becomes the new model as it is"}.get(policy.outer, f"goes through the step {policy.outer!r}")
     terms = [
@@ -290,7 +297,7 @@ def _terms(told: Told) -> list[tuple[str, str]]:
         ("Rounds", f"{policy.rounds:,}. In each, every site trains the model on its own data and sends the change"),
         ("How updates are combined", f"mean, weighted by each site's number of samples; it {outer}"),
         ("Largest share of one site", f"{cap / 10_000:g} %" if cap < 1_000_000 else "no limit"),
-        ("Sites a round needs", f"at least {policy.min_contributions} of {len(told.nodes)}"),
+        ("Sites a round needs", f"at least {policy.min_contributions} of {len(told.terms.members)}"),
         (
             "Waiting for a site",
             f"up to {span_words(policy.patience_ms)} without progress, {span_words(policy.deadline_ms)} in all",
@@ -300,7 +307,10 @@ def _terms(told: Told) -> list[tuple[str, str]]:
         ("Must outvote a liar", "yes, agreed in the charter" if ledger.require_byzantine else "not required"),
         ("When a rule is broken", "it goes on record; the site stays a member"),
         ("Clocks may differ by", span_words(ledger.max_skew_ms)),
-        ("Links between sites", counted(len(charter.edges), "link") if charter.edges else "everyone with everyone"),
+        (
+            "Links between sites",
+            counted(len(told.terms.edges), "link") if told.terms.edges else "everyone with everyone",
+        ),
     ]
     for ledger_id, size, _ in charter.predecessor:
         terms.append(("Continues the ledger", f"{grouped(ledger_id.hex())}, after {counted(size, 'entry')}"))
@@ -347,7 +357,7 @@ def _evidence(told: Told) -> Html:
 
 def _borne(told: Told) -> str:
     """Say whether the swarm bears as many culprits as are on record."""
-    culprits, most = len({culprit for (culprit, _), _ in _accused(told)}), faults(len(told.nodes))
+    culprits, most = len({culprit for (culprit, _), _ in _accused(told)}), told.faults
     who = counted(culprits, "site")
     if culprits <= most:
         return (

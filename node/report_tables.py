@@ -14,8 +14,10 @@ from itertools import pairwise
 from node.svg import STYLES, Html, Line, date, h, join, mark, panel, plot, progress, sample
 from swarm.charter import SignedCharter
 from swarm.ledger import entry as e
-from swarm.ledger.audit import Audit, RoundView, weights
+from swarm.ledger.audit import Audit, EpochView, RoundView, accounted, member_names, weights
+from swarm.ledger.block import faults
 from swarm.machine import NodeId
+from swarm.terms import Terms, describe
 
 COLUMNS_MAX = 40
 """Columns of the table of sites and rounds: what fits a printed page. With more rounds a column stands for several."""
@@ -47,6 +49,7 @@ class Part(Enum):
     MISSING = "missing"
     WAITING = "waiting"
     NOT_YET = "none"
+    AWAY = "away"
 
 
 _PART_WORDS = {
@@ -55,6 +58,7 @@ _PART_WORDS = {
     Part.MISSING: "sent nothing in time",
     Part.WAITING: "sent an update; the round is still open",
     Part.NOT_YET: "nothing yet; the round is still open",
+    Part.AWAY: "not a member then",
 }
 
 _REASON_WORDS = {
@@ -72,13 +76,15 @@ class Told:
 
     def __init__(self, audit: Audit, signed: SignedCharter) -> None:
         self.audit, self.signed, self.charter = audit, signed, signed.charter
-        self.nodes = [card.node for card in self.charter.members]
-        self.names = {card.node: card.name for card in self.charter.members}
+        self.epochs = audit.epochs or [EpochView(audit.state.terms, 0, self.charter.created_ms)]
+        self.terms = audit.state.terms
+        self.names = member_names(self.epochs)
+        self.nodes = [*self.names]
         # Members may write about any round number, so only the charter's rounds become rows and axes.
         closed = [n for n, view in audit.rounds.items() if view.closed is not None and n >= 1]
         # The state may already know a block that failed at its certificate, so it is not asked which round is open.
         finished = max((n for n in closed if audit.rounds[n].commit is not None), default=0)
-        opened = [finished + 1] if finished + 1 in audit.rounds and finished < self.charter.round.rounds else []
+        opened = [finished + 1] if finished + 1 in audit.rounds and finished < self.terms.round.rounds else []
         self.numbers = sorted({*closed, *opened})
         self.finished = finished
         self.views = {number: audit.rounds[number] for number in self.numbers}
@@ -89,10 +95,28 @@ class Told:
             for number, view in self.views.items()
         }
         self.rejected = {number: _rejected(view) for number, view in self.views.items()}
+        self._members = frozenset(seat.node for seat in self.terms.members)
+        self._sites = {number: frozenset(self.sites(number)) for number in self.numbers}
+
+    @property
+    def faults(self) -> int:
+        """How many liars the swarm bore in every epoch: in its weakest."""
+        return min(faults(len(view.terms.members)) for view in self.epochs)
+
+    def sites(self, number: int) -> list[NodeId]:
+        """Return who was a member when a round closed; of an open one, who is a member now."""
+        there = self._members if self.views[number].closed is None else accounted(self.views[number])
+        return [node for node in self.nodes if node in there]
+
+    def terms_at(self, height: int) -> Terms:
+        """Return the terms by which a block was judged."""
+        return next((v.terms for v in reversed(self.epochs) if v.height < height), self.epochs[0].terms)
 
     def part(self, number: int, node: NodeId) -> Part:
         """Return what a site did in a round."""
         view = self.views[number]
+        if node not in self._sites[number]:
+            return Part.AWAY
         if view.closed is None:
             return Part.WAITING if node in view.contributions else Part.NOT_YET
         if node in self.shares[number]:
@@ -155,7 +179,7 @@ def _timeline(told: Told) -> Html:
     steps = [(view.committed_ms, view.number) for view in told.committed]
     if len(steps) < 2:
         return Html()
-    flagged = [step for step in steps if len(told.shares[step[1]]) < len(told.nodes)]
+    flagged = [step for step in steps if len(told.shares[step[1]]) < len(told.sites(step[1]))]
     longest, at = max((after[0] - before[0], after[1]) for before, after in pairwise(steps))
     words = (
         f"{counted(len(steps), 'round')} finished from {date(steps[0][0])} to {date(steps[-1][0])}. "
@@ -191,8 +215,10 @@ def _matrix(told: Told) -> Html:
 
 def _cell(parts: Sequence[Part]) -> Html:
     """Return the sign for a site's part in one round or in several: what went wrong shows, however rare."""
-    if len(parts) == 1:
-        return mark(parts[0].value, _PART_WORDS[parts[0]]) if parts[0] is not Part.NOT_YET else Html("&#8203;")
+    parts = [part for part in parts if part is not Part.AWAY]
+    if len(parts) <= 1:
+        shown = parts and parts[0] is not Part.NOT_YET
+        return mark(parts[0].value, _PART_WORDS[parts[0]]) if shown else Html("&#8203;")
     counts = {part: parts.count(part) for part in Part}
     kind = (
         "out"
@@ -235,7 +261,7 @@ def _round_row(told: Told, number: int) -> tuple[Html, ...]:
     view, shares = told.views[number], told.shares[number]
     if view.closed is None:
         there = len(view.contributions)
-        cells = ("still open", f"{there} of {len(told.nodes)} so far", "", "", "")
+        cells = ("still open", f"{there} of {len(told.sites(number))} so far", "", "", "")
         return (h("th", str(number), scope="row"), *(h("td", cell) for cell in cells))
     absent = []
     for node in told.nodes:
@@ -251,7 +277,7 @@ def _round_row(told: Told, number: int) -> tuple[Html, ...]:
     return (
         h("th", str(number), scope="row"),
         h("td", date(view.committed_ms, "%Y-%m-%d %H:%M:%S") if view.commit is not None else "closed, not finished"),
-        h("td", f"{len(shares)} of {len(told.nodes)}", class_="n"),
+        h("td", f"{len(shares)} of {len(told.sites(number))}", class_="n"),
         h("td", f"{samples:,}", class_="n"),
         h("td", h("ul", *absent) if absent else "nobody"),
         h("td", _shares(told, shares)),
@@ -276,12 +302,13 @@ def sites_section(told: Told) -> Html:
     rows = []
     for node in told.nodes:
         terms = [(n, bodies[n][node]) for n in numbers if node in bodies[n]]
+        asked = sum(told.part(n, node) is not Part.AWAY for n in numbers)
         shares = [told.shares[n][node] for n, _ in terms]
         counts = [body.samples for _, body in terms]
         rows.append(
             (
                 h("th", told.names[node], scope="row"),
-                h("td", f"{len(terms)} of {len(numbers)}", class_="n"),
+                h("td", f"{len(terms)} of {asked}", class_="n"),
                 h("td", _spread(counts), class_="n"),
                 h("td", f"{sum(counts):,}", class_="n"),
                 h("td", f"{sum(shares) / len(shares):.1%}" if shares else "none", class_="n"),
@@ -397,6 +424,27 @@ def _panels(lines: Sequence[Line]) -> Html:
     return h("ul", *items, class_="panels")
 
 
+def epochs_section(told: Told) -> Html:
+    """Return how the members and the policy of rounds have changed, and who voted for it."""
+    if len(told.epochs) == 1:
+        return h("p", "Nothing was changed by vote: the founders are the members, on the terms of the charter.")
+    rows = []
+    for before, view in pairwise(told.epochs):
+        assert view.entry is not None, "only the first epoch begins without one"
+        assert view.change is not None, "and without a change"
+        yes, no = (", ".join(told.names[NodeId(node)] for node in said) for said in (view.entry.yes, view.entry.no))
+        cells = (describe(view.change, before.terms), yes, no or "nobody", str(len(view.terms.members)))
+        when = (date(view.time_ms, "%Y-%m-%d %H:%M:%S"), str(view.height))
+        rows.append(row_of(str(view.terms.epoch), *when, *cells, str(view.terms.quorum)))
+    words = (
+        "The founders signed the charter. Since then, whatever changed was proposed by a member and voted for by a "
+        "quorum of those who were members at that time; each line holds from the block after the given one on. A "
+        "site's part in earlier rounds stays on record when it leaves."
+    )
+    heads = ("Epoch", "Agreed (UTC)", "Block", "What changed", "Said yes", "Said no", "#Members", "#Quorum")
+    return join(h("p", words), table_of("Changes by vote", heads, rows))
+
+
 def models_section(told: Told) -> Html:
     """Return the models' lineage, from the initial one on."""
     initial = told.charter.task.initial_model
@@ -416,7 +464,7 @@ def models_section(told: Told) -> Html:
 def _model_row(told: Told, number: int) -> tuple[Html, ...]:
     view = told.views[number]
     assert view.commit is not None, "only finished rounds are asked for"
-    stated = f"{view.commit.attests} of {counted(len(told.nodes), 'site')}"
+    stated = f"{view.commit.attests} of {counted(len(told.terms_at(view.height).members), 'site')}"
     fingerprint = h("td", h("code", grouped(view.commit.model_digest.hex())))
     when = date(view.committed_ms, "%Y-%m-%d %H:%M:%S")
     return (h("th", str(number), scope="row"), fingerprint, *_cells(stated, str(view.height), when))

@@ -188,19 +188,36 @@ class DirectoryLock:
     """One process per site folder. Held until `close` or the end of the process, however it ends."""
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        site = path.parent.parent
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise store_error(f"lock {site}", error) from error
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            holder = os.pread(self._descriptor, 32, 0).decode(errors="replace").strip()
+        except BlockingIOError:
+            holder = self._holder()
             os.close(self._descriptor)
             raise UsageError(
-                f"couldn't start in {path.parent.parent}: a node is running there (process {holder or 'unknown'})",
+                f"couldn't start in {site}: a node is running there (process {holder or 'unknown'})",
                 hint="stop it first, or use another folder",
             ) from None
-        os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, str(os.getpid()).encode(), 0)
+        except OSError as error:
+            os.close(self._descriptor)
+            raise store_error(f"lock {site}", error) from error
+        try:
+            os.ftruncate(self._descriptor, 0)
+            os.pwrite(self._descriptor, str(os.getpid()).encode(), 0)
+        except OSError as error:
+            os.close(self._descriptor)
+            raise store_error(f"lock {site}", error) from error
+
+    def _holder(self) -> str:
+        try:
+            return os.pread(self._descriptor, 32, 0).decode(errors="replace").strip()
+        except OSError:  # Who it is matters less than that there is somebody.
+            return ""
 
     def close(self) -> None:
         """Let go."""

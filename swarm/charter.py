@@ -75,7 +75,7 @@ class Card(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=T
     def check(self) -> None:
         """Raise `UsageError` unless the card is well formed, its keys admissible and its proofs valid."""
         named = f"the card of {self.name!r}"
-        _name("a member", self.name)
+        check_name("a member", self.name)
         for what, key in (("identity", self.id_key), ("vote", self.vote_key), ("cosigning", self.cosign_key)):
             if not identity.admissible(key):
                 raise UsageError(f"couldn't accept {named}: its {what} key is not a valid Ed25519 key", hint=_NEW_CARD)
@@ -88,7 +88,7 @@ class Card(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=T
             )
         _text(f"the endpoint of {self.name!r}", self.endpoint)
         for role in self.roles:
-            _name("a role", role)
+            check_name("a role", role)
         message = self.signed_bytes()
         keys = (self.id_key, self.vote_key, self.cosign_key)
         if len(self.proof) != 3 or not all(
@@ -389,7 +389,7 @@ def _check_members(charter: Charter) -> None:
 
 def _check_terms(charter: Charter) -> None:
     task, ledger = charter.task, charter.ledger
-    _name("the swarm", charter.name)
+    check_name("the swarm", charter.name)
     _text("the name of the task", task.name)
     _check_ranges(
         ("version", charter.version, CHARTER_VERSION, CHARTER_VERSION),
@@ -409,7 +409,7 @@ def _check_terms(charter: Charter) -> None:
         message = f"couldn't accept the charter: metrics must be at most {METRICS_MAX} different names"
         raise UsageError(message, hint=_REDRAFT)
     for metric in charter.metrics:
-        _name("a metric", metric)
+        check_name("a metric", metric)
     for ledger_id, size, root in charter.predecessor:
         if len(charter.predecessor) > 1 or len(ledger_id) != 32 or len(root) != 32 or not 0 < size < 2**62:
             message = "couldn't accept the charter: its predecessor is not one ledger id, size and root"
@@ -486,7 +486,8 @@ def tolerance_text(members: int) -> str:
     return f"{_count(n, 'member')}: goes on with {_count(silent, 'site')} silent, tolerates {_count(f, 'liar')}"
 
 
-def _name(what: str, name: str) -> None:
+def check_name(what: str, name: str) -> None:
+    """Raise `UsageError` unless a name is one that a charter or a card may hold; `what` it is the name of."""
     if not (
         0 < len(name) <= NAME_CHARACTERS_MAX and name.isascii() and name.replace("-", "").replace("_", "").isalnum()
     ):

@@ -138,6 +138,8 @@ class Round:
         if self._training is not None:
             kept.add(self._training[1].digest)
         kept.update(Digest(placed.body.update_digest) for placed in state.contributions.values())
+        # What a close names is needed until the commit, although its author may have left in between.
+        kept.update(Digest(placed.body.update_digest) for placed in (state.close.terms if state.close else ()))
         return kept
 
     def said(self, body: msgspec.Struct) -> None:
@@ -221,8 +223,9 @@ class Round:
         return self._mixed.get(round_)
 
     def _gather(self, state: State, holds: Callable[[Digest], bool]) -> Iterator[Action]:
-        """Get every update of the open round: a vote for its close needs them all."""
-        for (round_, author), placed in sorted(state.contributions.items()):
+        """Get every update of the open round: a vote for its close needs them all, and so does its mean."""
+        closed = {(placed.body.round, placed.author): placed for placed in (state.close.terms if state.close else ())}
+        for (round_, author), placed in sorted({**state.contributions, **closed}.items()):
             digest = Digest(placed.body.update_digest)
             if state.round <= round_ <= state.terms.round.rounds and not holds(digest):
                 yield Fetch(digest, placed.body.update_bytes, (author,))

@@ -203,7 +203,10 @@ def describe(change: Change, terms: Terms) -> str:
     if change.kind == ROTATE:
         what = "takes a new transport key or address" if same_identity(change, terms) else "takes new keys"
         return f"{terms.name(NodeId(change.node))} {what}"
-    return "the policy of rounds changes"
+    after, before = change.policy[0], terms.round
+    changed = [name for name in after.__struct_fields__ if getattr(after, name) != getattr(before, name)]
+    words = ", ".join(f"{name} becomes {getattr(after, name)} (was {getattr(before, name)})" for name in changed)
+    return words or "the policy of rounds stays as it is"
 
 
 def same_identity(change: Change, terms: Terms) -> bool:

@@ -11,11 +11,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import click
-import msgspec
 
 from gossip.messages import KnockAnswer
 from gossip.zeromq import Incident, PeerAddress, Transport
-from node.admission import Invitation, contact_to_toml, invitation_from_toml, invitation_to_toml, knock
+from node.admission import ASK_AGAIN, Invitation, contact_to_toml, invitation_from_toml, invitation_to_toml, knock
 from node.cli.control import ask
 from node.cli.init import FOLDER, JSON, fingerprint
 from node.cli.output import FAILED, Failure, check_target, check_task, count, emit
@@ -26,7 +25,7 @@ from node.site import Site
 from node.storage import write_file_durably
 from node.task import task_digest
 from swarm import codec, terms
-from swarm.charter import Card, RoundPolicy, make_card, to_toml
+from swarm.charter import Card, RoundPolicy, check_name, check_policy, make_card, to_toml
 from swarm.errors import UsageError
 from swarm.identity import SEED_BYTES, node_id, transport_keys
 from swarm.invite import invite as sign_invite
@@ -44,14 +43,15 @@ def members(folder: Path, *, as_json: bool) -> None:
     status = ask(Site(folder).control)
     rows, motions = status["members"], status["motions"]
     assert isinstance(rows, list) and isinstance(motions, list), "a status lists both"  # noqa: PT018
-    lines = [f"{status['swarm']}   epoch {status['epoch']}: {count(len(rows), 'member')}, {status['tolerance']}"]
+    rows = [row for row in rows if row["member"]]
+    lines = [f"{status['swarm']}   epoch {status['epoch']}, {status['tolerance']}"]
     lines += [f"  {row['name']:<18} {row['node'][:16]}{'   this site' if row['me'] else ''}" for row in rows]
     if motions:
         lines += ["", "Proposed:"]
     for motion in motions:
         until = datetime.fromtimestamp(motion["expires_ms"] / 1000, UTC).strftime("%Y-%m-%d")
         lines.append(f"  {motion['id'][:8]}  {motion['text']}, proposed by {motion['by']}, open until {until}")
-        lines.append(f"            yes: {', '.join(motion['yes']) or 'nobody'} ({motion['needed']} needed)")
+        lines.append(f"            yes: {', '.join(motion['yes']) or 'nobody'} (of {motion['needed']} needed)")
         if motion["no"]:
             lines.append(f"            no:  {', '.join(motion['no'])}")
     if motions:
@@ -91,6 +91,7 @@ def remove(name: str, folder: Path, days: int, *, as_json: bool) -> None:
     site = Site(folder)
     rows = ask(site.control)["members"]
     assert isinstance(rows, list), "a status lists members"
+    rows = [row for row in rows if row["member"]]
     found = [row["node"] for row in rows if row["name"] == name]
     if not found:
         known = ", ".join(row["name"] for row in rows)
@@ -133,16 +134,19 @@ def rotate(folder: Path, days: int, *, whole: bool, advertise: str | None, as_js
 def policy(changes: tuple[str, ...], folder: Path, days: int, *, as_json: bool) -> None:
     """Propose another policy of rounds, for instance `rounds=60` or `patience_ms=60000`."""
     site = Site(folder)
-    current = ask(site.control)["policy"]
-    assert isinstance(current, Mapping), "a status has the policy of rounds"
+    status = ask(site.control)
+    current, rows = status["policy"], status["members"]
+    assert isinstance(current, Mapping) and isinstance(rows, list), "a status has both"  # noqa: PT018
     fresh = dict(current)
     for change in changes:
         key, sign, value = change.partition("=")
         if not sign or not isinstance(fresh.get(key), int) or not value.isdecimal():
             known = ", ".join(k for k, v in current.items() if isinstance(v, int))
-            raise UsageError(f"couldn't propose {change!r}", hint=f"write KEY=NUMBER; keys are {known}")
+            problem = f"couldn't propose {change!r}: that is no number of the policy of rounds"
+            raise UsageError(problem, hint=f"write KEY=NUMBER; keys are {known}")
         fresh[key] = int(value)
-    made = msgspec.convert(fresh, RoundPolicy)
+    made = RoundPolicy(**fresh)
+    check_policy(made, len([row for row in rows if row["member"]]))
     _propose(site, terms.repolicy(made), days, as_json=as_json, text=f"proposed {', '.join(changes)}")
 
 
@@ -160,6 +164,7 @@ def _propose(site: Site, change: terms.Change, days: int, *, as_json: bool, text
 @JSON
 def invite(name: str, folder: Path, days: int, output: Path | None, *, as_json: bool) -> None:
     """Invite the site NAME to ask to join. This site's peer must be running, and reachable for it."""
+    check_name("a site", name)
     site, target = Site(folder), output or Path(f"{name}.invite")
     check_target(target)
     if target.exists():
@@ -190,7 +195,7 @@ def invite(name: str, folder: Path, days: int, output: Path | None, *, as_json: 
     write_file_durably(target, text.encode())
     words = (
         f"{target} lets {name} ask to join for {count(days, 'day')}. Give it to that site alone; there:\n"
-        f"  swarm join {target} FOLDER --advertise tcp://its-host:port --task TASK --data DATA"
+        f"  swarm join {target} FOLDER --advertise tcp://its-host:port --data DATA   (with the task file in FOLDER)"
     )
     emit({"invite": str(target), "name": name, "days": days}, as_json=as_json, text=words)
 
@@ -222,7 +227,7 @@ def join(
     check_address(advertise, "as the endpoint")
     if advertise and not listen:
         listen = f"tcp://0.0.0.0:{advertise.rpartition(':')[2]}"
-    found = invitation_from_toml(invitation.read_text(encoding="utf-8"))
+    found = _read_invitation(invitation)
     charter, name = found.charter.charter, found.invite.name
     site = Site(folder)
     path = site.folder / task
@@ -251,6 +256,14 @@ def join(
         )
     words = f"{name} is a member of {charter.name}. Next: swarm start {folder}"
     emit({"name": name, "node": identity.node.hex(), "folder": str(folder)}, as_json=as_json, text=words)
+
+
+def _read_invitation(path: Path) -> Invitation:
+    try:
+        return invitation_from_toml(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        wrong = "it is not text" if isinstance(error, UnicodeDecodeError) else error.strerror
+        raise UsageError(f"couldn't read {path}: {wrong}", hint=ASK_AGAIN) from None
 
 
 def _knock(found: Invitation, card: Card, wait_s: float | None, *, as_json: bool) -> KnockAnswer | None:

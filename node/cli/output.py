@@ -32,8 +32,8 @@ INTERRUPTED = 130
 
 EXIT_CODES = {
     OK: "all is well",
-    FAILED: "the operation failed",
-    USAGE: "the command or the configuration is wrong",
+    FAILED: "the operation failed, or nothing is decided yet",
+    USAGE: "the command or the configuration is wrong, or a node refuses it",
     INVALID: "a ledger, a charter or a signature does not hold",
     CONTRADICTION: "proof that a member contradicted itself, or a fork",
     ROLLED_BACK: "a ledger went back on what was seen of it before",
@@ -62,7 +62,7 @@ def emit(data: Mapping[str, object], *, as_json: bool, text: str) -> None:
 
 def count(n: int, noun: str) -> str:
     """Return a number and its noun: "1 site", "3 sites", "2 entries"."""
-    plural = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
+    plural = f"{noun[:-1]}ies" if noun.endswith("y") and not noun.endswith("day") else f"{noun}s"
     return f"{n} {noun if n == 1 else plural}"
 
 

@@ -241,6 +241,20 @@ def _round(result: Audit, number: int) -> RoundView:
     return result.rounds.setdefault(number, RoundView(number))
 
 
+def member_names(epochs: Sequence[EpochView]) -> dict[NodeId, str]:
+    """Return by id the names of all who are or ever were members, in the order in which they came.
+
+    A former member whose name another one has taken since is told apart by the beginning of its id.
+    """
+    last = {seat.node: seat.name for view in epochs for seat in view.terms.members}
+    today = {seat.name: seat.node for seat in epochs[-1].terms.members}
+    taken = [*last.values()]
+    return {
+        node: name if taken.count(name) == 1 or today.get(name) == node else f"{name} ({node.hex()[:8]})"
+        for node, name in last.items()
+    }
+
+
 def accounted(view: RoundView) -> frozenset[NodeId]:
     """Return the members of a closed round's time: its close names every one, as in, as rejected or as missing."""
     if view.closed is None:

@@ -145,7 +145,7 @@ def test_status_says_where_a_ledger_stands(site: Path) -> None:
     assert "members    3: site-0, site-1, site-2" in lines
     assert "quorum     2  (3 members: goes on with 1 site silent, tolerates no liars)" in lines
     assert any(line.startswith("committed  round 2 of 2, 2025-06-15 ") and line.endswith(" UTC") for line in lines)
-    assert lines[-2] == "open       nothing: every round of the charter is committed"
+    assert lines[-2] == "open       nothing: every round that was agreed on is committed"
     assert lines[-1] == "trust      seen here for the first time"
 
 
@@ -153,7 +153,7 @@ def test_status_tells_programs_the_same(site: Path) -> None:
     signed, payloads = calm()
     found = data("ledger", "status", site)
     keys = {"ledger_id", "name", "entries", "blocks", "root", "committed", "rounds", "model", "members", "torn"}
-    keys |= {"evidence", "final", "final_ms", "trust", "node"}
+    keys |= {"evidence", "epoch", "final", "final_ms", "trust", "node"}
     assert set(found) == keys
     assert (found["torn"], found["node"], found["final"]) == (None, None, len(payloads))
     assert (found["ledger_id"], found["name"], found["members"]) == (signed.ledger_id.hex(), "test-swarm", NAMES)

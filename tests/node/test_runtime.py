@@ -25,10 +25,13 @@ from node.core import SOFTWARE
 from node.runtime import QUESTION_BYTES_MAX, ControlSocket, Ports, Runtime, free_bytes
 from node.storage import BlobStore, SnapshotFile
 from node.trainer import Described, EvaluateDone, Failed, LogLine, Progress, TrainDone, Trainer, TrainerEvent
+from swarm import codec
 from swarm.errors import StoreError, UsageError
 from swarm.identity import Identity
+from swarm.ledger import snapshot
 from swarm.ledger.audit import audit
-from swarm.ledger.journal import Journal
+from swarm.ledger.block import FinalBlock, Header
+from swarm.ledger.journal import Journal, joined
 from swarm.ledger.note import parse
 from swarm.ledger.tlog import members_policy, origin
 from swarm.machine import (
@@ -50,6 +53,7 @@ from swarm.machine import (
     Trained,
 )
 from swarm.vector import Layout, TensorSpec
+from tests.benchmarks.ledgers import make_ledger
 from tests.builders import CODE, LAYOUT, Swarm, identity, make_swarm
 from topologies.world.clock import EPOCH_S
 from topologies.world.disk import SimulatedDisk
@@ -318,10 +322,11 @@ def among_three(tmp_path: Path) -> Site:
 
 
 def greeting(swarm: Swarm, member: int) -> list[Item]:
-    """A link to a member, and its greeting."""
+    """A link to a member, its greeting, and that it remembers nothing this site has said."""
     node = swarm.identities[member].node
     hello = m.Hello((1, 0), SOFTWARE, (), node, swarm.signed.ledger_id, CODE, LAYOUT, answer=False)
-    return [LinkChanged(node, True), Received(node, wire.encode(hello))]
+    nothing = m.Reminder(0, (), (), b"")
+    return [LinkChanged(node, True), *(Received(node, wire.encode(message)) for message in (hello, nothing))]
 
 
 # --- a run, from the first turn to the last ---------------------------------------------------------------------------
@@ -792,3 +797,59 @@ def test_the_transport_is_told_of_the_neighbours_that_the_ledger_names(tmp_path:
     site.run(until=lambda: site.transport.turns > 2)
     assert [peer.node for peer in site.transport.peers] == [who.node for who in swarm.identities[1:]]
     assert [peer.curve_key for peer in site.transport.peers] == [who.curve_public for who in swarm.identities[1:]]
+
+
+# --- a ledger that was there before -----------------------------------------------------------------------------------
+
+
+def test_the_state_is_kept_when_the_node_stops_and_is_the_one_its_block_names(alone: Site) -> None:
+    alone.run()
+    kept = SnapshotFile(alone.folder / "snapshot").load()
+    assert kept == alone.node.snapshot()
+    block = max((record for record in alone.durable() if record.kind == RECORD_BLOCK), key=lambda record: record.height)
+    header = Header.decode(codec.decode(block.payload, FinalBlock, limit=1 << 20).block.header)
+    assert kept is not None
+    assert (header.height, header.state_hash) == (kept.height, snapshot.digest(kept.state))
+
+
+def test_a_state_that_cannot_be_kept_is_told_and_the_run_goes_on(alone: Site) -> None:
+    (alone.folder / "snapshot").mkdir()
+    ended = alone.run()
+    assert ended is not None
+    assert ended.outcome == "DONE"
+    assert "couldn't keep a snapshot" in alone.told("store_failed")[0]
+
+
+def test_a_node_that_never_had_a_block_keeps_nothing(among_three: Site) -> None:
+    among_three.run(until=among_three.settled)
+    assert not (among_three.folder / "snapshot").exists()
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_final_blocks_go_out_as_the_journal_has_them(among_three: Site, damaged: bool) -> None:
+    site = among_three
+    signed, payloads, _ = make_ledger(members=3, rounds=3)
+    assert signed.ledger_id == site.swarm.signed.ledger_id
+    journal = Journal(site.disk, ledger_id=signed.ledger_id, segment_bytes=1 << 16)
+    journal.open()
+    for height, payload in enumerate(payloads, 1):
+        journal.append([Record(RECORD_BLOCK, height, payload)])
+    neighbour = site.swarm.identities[1].node
+    ask = Received(neighbour, wire.encode(m.GetBlocks(2, 4)))
+    steps: Iterator[list[Item]] = iter([greeting(site.swarm, 1), [ask]])
+
+    def turn() -> None:
+        items = next(steps, [])
+        if damaged and items == [ask]:
+            data = site.disk.read("blocks/00000000.seg", 0, 1 << 16)
+            site.disk.flip("blocks/00000000.seg", data.find(payloads[1]) + 9, 1)
+        site.transport.items += items
+
+    site.turn = turn
+    site.run(until=lambda: bool(site.told("journal")) or ("sent", "BlockRange") in site.happened)
+    sent = [(to, data) for to, message, data in site.frames if message == m.BlockRange(2)]
+    if damaged:
+        assert sent == []
+        assert "couldn't read block 2" in site.told("journal")[0]
+    else:
+        assert sent == [(neighbour, joined(payloads[1:4]))]

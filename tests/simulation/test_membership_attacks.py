@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 
 import msgspec
@@ -269,7 +270,7 @@ def test_when_fewer_members_make_a_quorum_attests_are_enough_that_were_too_few_b
     table.contribute(*range(5))
     assert table.agree() == [e.CONTRIBUTION] * 5 + [e.ROUND_CLOSE]
     table.attest(0, 1, 2)
-    assert table.agree() == [e.ATTEST] * 3
+    assert table.agree() == [e.BLOCK_CERT] + [e.ATTEST] * 3
     replica, header = table.replicas[0], table.tip
     assert header is not None
     assert not replica.wants_block(header.hash, EPOCH_S + 60)
@@ -298,13 +299,17 @@ def test_back_in_the_round_it_left_a_site_offers_a_second_attempt_and_not_the_fi
     assert [body.attempt for body in bodies if isinstance(body, e.Contribution)] == [first.attempt + 1]
 
 
-def history(swarm: Swarm, seed: int = 1) -> list[FinalBlock]:
+@functools.lru_cache
+def history() -> Sequence[FinalBlock]:
     """Return the blocks of a run in which a fifth site joins."""
-    world = changing(4, newcomers=1, seed=seed)
-    assert world.run(lambda w: committed(w, 0, 2), end_s=END_S)
+    world = changing(4, newcomers=1, rounds=3)
+    assert world.run(lambda w: committed(w, 0, 1), end_s=END_S)
     propose(world, 0, t.add(card(4)))
     assert world.run(finished(0, 1, 2, 3, 4), end_s=END_S)
-    return [codec.decode(data, FinalBlock, limit=2 * BLOCK_BYTES_MAX) for data in ledger_of(world.place(0), swarm)]
+    return [
+        codec.decode(data, FinalBlock, limit=2 * BLOCK_BYTES_MAX)
+        for data in ledger_of(world.place(0), make_swarm(4, rounds=3))
+    ]
 
 
 def header_of(final: FinalBlock) -> Header:
@@ -319,8 +324,8 @@ def kept(effects: Sequence[Effect]) -> list[int]:
 
 def test_a_lie_about_the_next_epoch_costs_nothing_of_what_became_final_before_it() -> None:
     """Good blocks up to the end of an epoch and a forged one after it, in one message: no hole in the ledger."""
-    swarm = make_swarm(4, rounds=8)
-    finals = history(swarm)
+    swarm = make_swarm(4, rounds=3)
+    finals = history()
     end = next(i for i, final in enumerate(finals) if header_of(final).epoch == 1)
     forged = msgspec.structs.replace(finals[end].block, signature=bytes(64))
     desk = Desk(swarm)
@@ -337,8 +342,8 @@ def test_a_lie_about_the_next_epoch_costs_nothing_of_what_became_final_before_it
 
 def test_blocks_of_an_epoch_certified_by_the_keys_of_the_one_before_are_nobodys() -> None:
     """A thief with the old keys of all members goes on where they left off."""
-    swarm = make_swarm(4, rounds=8)
-    finals = history(swarm)
+    swarm = make_swarm(4, rounds=3)
+    finals = history()
     end = next(i for i, final in enumerate(finals) if header_of(final).epoch == 1)
     stolen = header_of(finals[end])
     thief = certify(swarm, stolen, signers=(0, 1, 2))  # a quorum of four, not of five
@@ -358,8 +363,8 @@ def test_blocks_of_an_epoch_certified_by_the_keys_of_the_one_before_are_nobodys(
 
 def test_a_joiner_with_only_the_charter_believes_no_other_swarms_history() -> None:
     """Names, ids and terms are the same; the keys that certify are not those of this charter."""
-    swarm, other = make_swarm(4, rounds=8), make_swarm(4, rounds=8, first=40)
-    finals = history(swarm)
+    swarm, other = make_swarm(4, rounds=3), make_swarm(4, rounds=3, first=40)
+    finals = history()
     desk = Desk(swarm)
     desk.start()
     desk.link(1, 2, 3)
@@ -425,9 +430,10 @@ def test_two_motions_with_a_quorum_in_one_block_take_effect_in_two_epochs() -> N
 
 def test_a_swarm_shrinks_to_one_by_the_words_of_all_and_grows_again() -> None:
     blocks = Blocks()
-    world = changing(4, checkers=[blocks], rounds=30)
+    world = changing(4, checkers=[blocks], rounds=12)
     members = [0, 1, 2, 3]
     epoch = 0
+    assert not world.run(lambda _: False, end_s=1.0)
     for leaver in (3, 1, 2):
         propose(world, 0 if leaver != 1 else 1, t.remove(identity(leaver).node))
         epoch += 1
@@ -443,12 +449,13 @@ def test_a_swarm_shrinks_to_one_by_the_words_of_all_and_grows_again() -> None:
         assert world.run(in_epoch(epoch, *members), end_s=END_S)
     assert world.run(lambda w: all(head(w, i).complete for i in members), end_s=END_S)
     assert world.run(lambda w: len({head(w, i).digest() for i in members}) == 1, end_s=END_S)
-    last = audited(blocks, 0, make_swarm(4, rounds=30))
+    last = audited(blocks, 0, make_swarm(4, rounds=12))
     assert [len(view.terms.members) for view in last.epochs] == [4, 3, 2, 1, 2, 3]
 
 
 def test_the_last_member_cannot_leave() -> None:
     world = changing(1, rounds=4)
+    assert not world.run(lambda _: False, end_s=1.0)
     propose(world, 0, t.remove(identity(0).node))
     assert world.run(lambda w: bool(w.place(0).answers), end_s=END_S)
     assert "0 members" in str(world.place(0).answers[0].reply["error"])
@@ -470,8 +477,8 @@ def test_a_member_removed_against_its_will_in_a_round_it_gave_an_update_to_is_no
     gone = identity(4).node
 
     def offered(world: World) -> bool:
-        state = head(world, 0)
-        return (state.round, gone) in state.contributions and state.close is None
+        state = head(world, 0) if world.now > 1.0 else None
+        return state is not None and (state.round, gone) in state.contributions and state.close is None
 
     assert world.run(offered, end_s=END_S)
     propose(world, 0, t.remove(gone))
@@ -485,13 +492,13 @@ def test_a_member_removed_against_its_will_in_a_round_it_gave_an_update_to_is_no
 
 
 def test_a_site_joins_although_a_partition_falls_on_the_turn() -> None:
-    for cut in ((0, 1), (2, 3), (4,), (0, 4)):
+    for cut in ((0, 1), (4,)):
         plan = FaultPlan(faults=(Partition(at_s=4.0, duration_s=10.0, groups=(cut,)),))
-        world = changing(4, newcomers=1, rounds=6, plan=plan)
+        world = changing(4, newcomers=1, rounds=4, plan=plan)
         assert world.run(lambda w: w.now > 3.9, end_s=END_S)
         propose(world, 0, t.add(card(4)))
         assert world.run(finished(0, 1, 2, 3, 4), end_s=END_S), cut
-        assert len({head(world, i).digest() for i in range(5)}) == 1
+        assert world.run(lambda w: len({head(w, i).digest() for i in range(5)}) == 1, end_s=END_S), cut
 
 
 def test_a_guest_that_floods_is_heard_twice_a_second_and_proposed_once() -> None:

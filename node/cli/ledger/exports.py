@@ -9,8 +9,7 @@ commands say so.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,13 +17,17 @@ from pathlib import Path
 import click
 
 from node.cli.init import JSON
-from node.cli.ledger.reading import WHERE, entries_of, read
-from node.cli.ledger.sources import Files, open_ledger
+from node.cli.ledger.checking import follow_leaves
+from node.cli.ledger.published import Head, Uncosigned, compare, contents, judged, keys_of, members_policy, open_head
+from node.cli.ledger.reading import WHERE, entries_of, followed, judge
+from node.cli.ledger.sources import Source, TilesFolder, open_ledger
+from node.cli.ledger.tiled import follow_tiles
 from node.cli.output import CONTRADICTION, INCOMPLETE, INVALID, NOT_FOUND, Failure, check_target, count, emit
 from node.storage import write_file_durably
-from swarm.errors import LedgerError, Reject, UsageError
+from swarm.errors import UsageError
 from swarm.ledger import note as n
 from swarm.ledger import tiles, tlog
+from swarm.ledger.audit import Audit
 from swarm.ledger.entry import decode_entry
 from swarm.ledger.merkle import Tree, leaf_hash, verify_consistency
 from swarm.terms import Terms
@@ -34,15 +37,6 @@ _DIGITS = re.compile(r"(?:id:)?([0-9a-fA-F]{6,64})")
 
 LINES_ALWAYS_READ = 16
 """Signature lines that every verifier of notes must accept."""
-
-
-@dataclass(frozen=True, slots=True)
-class Head:
-    """A checkpoint as published: its bytes, and what they say."""
-
-    data: bytes
-    note: n.Note
-    checkpoint: tlog.Checkpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +51,7 @@ class Log:
     @property
     def policy(self) -> tlog.Policy:
         """The policy of the members of today."""
-        return _members_policy(self.name, self.terms[0])
+        return members_policy(self.name, self.terms[0])
 
 
 @click.command()
@@ -129,7 +123,15 @@ def checkpoint(folder: Path, lines: int | None, *, as_json: bool) -> None:
     type=click.Path(path_type=Path, dir_okay=False),
     help="Write the entry there instead of into the proof, to be shown or kept back.",
 )
-def prove(which: str, folder: Path, output: Path | None, aside: Path | None, *, as_json: bool) -> None:
+@click.option(
+    "--checkpoint",
+    "given",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Prove it under this checkpoint. [default: the one published beside the ledger]",
+)
+def prove(
+    which: str, folder: Path, output: Path | None, aside: Path | None, given: Path | None, *, as_json: bool
+) -> None:
     """Prove that an entry is in the ledger, to anybody who has the policy (c2sp.org/tlog-proof).
 
     WHICH is its place in the log, or six or more hexadecimal digits of its id. 6 when the newest checkpoint does not
@@ -138,9 +140,10 @@ def prove(which: str, folder: Path, output: Path | None, aside: Path | None, *, 
     for target in (output, aside):
         if target is not None:
             check_target(target)
-    log = _log(folder)
-    index, leaf = _find(folder, which)
-    head = _published(log)
+    wanted = _Wanted(which)
+    log = _log(folder, wanted.see)
+    index, leaf = wanted.found()
+    head = _published(log, given)
     if index >= head.checkpoint.size:
         raise Failure(
             f"couldn't prove entry {index}: the newest checkpoint covers {count(head.checkpoint.size, 'entry')}",
@@ -177,11 +180,11 @@ def prove(which: str, folder: Path, output: Path | None, aside: Path | None, *, 
 @click.option("-v", "--verbose", is_flag=True, help="Show every hash on the way to the root.")
 def check_proof(file: Path, policy_: Path, aside: Path | None, *, verbose: bool, as_json: bool) -> None:
     """Check a proof, needing nothing but the policy. 3 when it does not hold."""
-    with _judged():
-        proof = tlog.Proof.decode(_contents(file))
-        trusted = tlog.Policy.decode(_contents(policy_))
+    with judged():
+        proof = tlog.Proof.decode(contents(file))
+        trusted = tlog.Policy.decode(contents(policy_))
         endorsed = trusted.check(n.parse(proof.note))
-    leaf = proof.extra if aside is None else _contents(aside)
+    leaf = proof.extra if aside is None else contents(aside)
     if not leaf:
         hint = "name the file that holds the entry's bytes with --entry"
         raise UsageError(f"couldn't check {file}: the proof does not hold the entry it is about", hint=hint)
@@ -266,7 +269,7 @@ def export_tiles(where: Path, target: Path, *, as_json: bool) -> None:
     size = len(log.tree) if log.head is None else log.head.checkpoint.size
     _check_same_log(target, log)
     written = kept = 0
-    leaves = (leaf for index, leaf in enumerate(_leaves(where)) if index < size)
+    leaves = (placed.leaf for placed in entries_of(open_ledger(where)) if placed.index < size)
     for name, data in tiles.write(leaves):
         path = target / name
         if path.exists():
@@ -301,65 +304,78 @@ def export_tiles(where: Path, target: Path, *, as_json: bool) -> None:
 
 def _terms(where: Path) -> tuple[str, Sequence[Terms]]:
     """Return the log's name, and who the members are and lately were."""
-    files, result = read(where)
-    state = result.state
-    name = tlog.origin(files.signed.charter.name, files.signed.ledger_id)
-    return name, (state.terms, *state.past)
-
-
-def _log(where: Path) -> Log:
-    """Read a ledger as a log. Raises `Failure` when it, or the checkpoint beside it, does not hold."""
-    # The checkpoint first: its node has written the blocks before it, and may write more while this reads.
     files = open_ledger(where)
-    path = files.site.ledger / tiles.CHECKPOINT if isinstance(files, Files) else None
-    published = _contents(path) if path is not None and path.exists() else None
-    name, terms = _terms(where)
-    tree = Tree(leaf_hash(leaf) for leaf in _leaves(where))
-    head = None if path is None or published is None else _head(path, published, name, tree, terms)
-    return Log(name, tree, terms, head)
+    if isinstance(files, TilesFolder):
+        return _name(files), follow_tiles(files, trusting=True).epochs
+    result = followed(files)
+    return _name(files), (result.state.terms, *result.state.past)
 
 
-def _leaves(where: Path) -> Iterator[bytes]:
-    """Yield every entry's bytes in order."""
-    return (placed.leaf for placed in entries_of(open_ledger(where)))
+def _name(files: Source) -> str:
+    return tlog.origin(files.signed.charter.name, files.signed.ledger_id)
 
 
-def _head(path: Path, data: bytes, name: str, tree: Tree, terms: Sequence[Terms]) -> Head:
-    """Return the checkpoint that the node has published beside its ledger, checked against ledger and members."""
-    with _judged(path):
-        note = n.parse(data)
-        found = tlog.Checkpoint.decode(note.text)
-        # It may have been cosigned shortly before the members changed.
-        policies = ((epoch, _members_policy(name, epoch)) for epoch in terms)
-        cosigned = any(
-            len(note.signed_by(policy_.witnesses.values())) >= min(epoch.quorum, n.SIGNATURES_MAX - 1)
-            for epoch, policy_ in policies
-        )
-    if found.origin != name or not cosigned:
-        why = "it is of another log" if found.origin != name else "no quorum of the members has cosigned it"
-        raise Failure(f"couldn't use {path}: {why}", code=INVALID, hint="move it away; a running node writes a new one")
-    if found.size > len(tree):
-        raise Failure(
-            f"the members have cosigned {count(found.size, 'entry')}, and this ledger ends after {len(tree)}",
-            code=INCOMPLETE,
-            hint="start the node: it fetches what is missing from the others",
-        )
-    if tree.root(found.size) != found.root:
-        raise Failure(
-            f"the members have cosigned another log: the root of the first {count(found.size, 'entry')} differs",
-            code=CONTRADICTION,
-            hint="keep this copy as evidence, and compare it with another member's: `swarm ledger diff`",
-        )
-    return Head(data, note, found)
+def _log(where: Path, see: Callable[[int, bytes], None] = lambda *_: None) -> Log:
+    """Read a ledger as a log, once. `see` is told the place and the bytes of every entry.
+
+    Raises:
+        Failure: it, or the checkpoint beside it, does not hold.
+    """
+    files = open_ledger(where)
+    # The checkpoint first: its node has written the blocks before it, and may write more while this reads.
+    published, tree, hashes = files.checkpoint(), Tree(), list[bytes]()
+
+    def take(index: int, leaf: bytes) -> None:
+        hashes.append(leaf_hash(leaf))
+        see(index, leaf)
+
+    def take_block(result: Audit, leaves: Sequence[bytes]) -> None:
+        for index, leaf in enumerate(leaves, result.entries - len(leaves)):
+            take(index, leaf)
+
+    if isinstance(files, TilesFolder):
+        epochs: Sequence[Terms] = follow_tiles(
+            files, trusting=True, see=lambda index, leaf, _: take(index, leaf)
+        ).epochs
+    else:
+        result = follow_leaves(files, take_block)
+        judge(files, result)
+        epochs = (result.state.terms, *result.state.past)
+    tree.extend(hashes)
+    name = _name(files)
+    head = None if published is None else _head(files, published, name, tree, epochs)
+    return Log(name, tree, epochs, head)
 
 
-def _published(log: Log) -> Head:
+def _head(files: Source, data: bytes, name: str, tree: Tree, epochs: Sequence[Terms]) -> Head | None:
+    """Return the checkpoint that lies beside a ledger, checked against tree and members.
+
+    That of a directory of tiles may be anybody's: with too few cosignatures it only says how far the tiles go.
+    """
+    try:
+        head = open_head(files.checkpoint_at, data, name, epochs)
+    except Uncosigned:
+        if isinstance(files, TilesFolder):
+            return None
+        raise
+    size = head.checkpoint.size
+    compare(head, len(tree), tree.root(size) if size <= len(tree) else None)
+    return head
+
+
+def _published(log: Log, given: Path | None = None) -> Head:
+    """Return the checkpoint to use: one that was given, or the one that lies beside the ledger."""
+    if given is not None:
+        head = open_head(str(given), contents(given), log.name, log.terms)
+        size = head.checkpoint.size
+        compare(head, len(log.tree), log.tree.root(size) if size <= len(log.tree) else None)
+        return head
     if log.head is None:
         raise Failure(
             "there is no cosigned checkpoint of this ledger here",
             code=INCOMPLETE,
             hint=f"a running node writes one once {log.terms[0].quorum} of {len(log.terms[0].members)} members have "
-            "cosigned it; a bundle holds none",
+            "cosigned it; one from elsewhere may be named with --checkpoint",
         )
     return log.head
 
@@ -372,30 +388,33 @@ def _policy(name: str, terms: Terms) -> tlog.Policy:
             code=INCOMPLETE,
             hint="verify the ledger itself with `swarm ledger verify`",
         )
-    return _members_policy(name, terms)
+    return members_policy(name, terms)
 
 
-def _members_policy(name: str, terms: Terms) -> tlog.Policy:
-    return tlog.members_policy(name, [(seat.name, seat.cosign_key) for seat in terms.members], terms.quorum)
+class _Wanted:
+    """Finds an entry by its place or by the beginning of its id, while the log is read."""
 
+    def __init__(self, which: str) -> None:
+        place, digits = _PLACE.fullmatch(which), _DIGITS.fullmatch(which)
+        self._which = which
+        self._place = None if place is None else int(place[1])
+        self._prefix = None if digits is None else digits[1].lower()
+        self._matches: list[tuple[int, bytes]] = []
 
-def _find(where: Path, which: str) -> tuple[int, bytes]:
-    """Return the place and the bytes of an entry. Raises `Failure` unless exactly one is meant."""
-    place, digits = _PLACE.fullmatch(which), _DIGITS.fullmatch(which)
-    prefix = digits[1].lower() if digits is not None else None
-    found = [
-        (placed.index, placed.leaf)
-        for placed in entries_of(open_ledger(where))
-        if (place is not None and placed.index == int(place[1]))
-        or (prefix is not None and placed.entry.id.hex().startswith(prefix))
-    ]
-    if len(found) != 1:
-        problem = f"there is no entry {which!r}" if not found else f"{len(found)} entries could be {which!r}"
-        hint = (
-            "`swarm ledger log` lists the entries" if not found else "say entry: or id: before it, or give more digits"
-        )
+    def see(self, index: int, leaf: bytes) -> None:
+        """Look at an entry."""
+        named = self._prefix is not None and decode_entry(leaf).id.hex().startswith(self._prefix)
+        if named or index == self._place:
+            self._matches.append((index, leaf))
+
+    def found(self) -> tuple[int, bytes]:
+        """Return the place and the bytes of the entry. Raises `Failure` unless exactly one is meant."""
+        if len(self._matches) == 1:
+            return self._matches[0]
+        which, several = self._which, len(self._matches)
+        problem = f"{several} entries could be {which!r}" if several else f"there is no entry {which!r}"
+        hint = "say entry: or id: before it, or give more digits" if several else "`swarm ledger log` lists the entries"
         raise Failure(f"{problem} in this ledger", code=NOT_FOUND, hint=hint)
-    return found[0]
 
 
 def _side(log: Log, text: str) -> tuple[int, bytes | None]:
@@ -411,12 +430,11 @@ def _side(log: Log, text: str) -> tuple[int, bytes | None]:
         same = log.head is not None and log.head.checkpoint.size == size
         return size, log.head.data if log.head is not None and same else None
     path = Path(text)
-    data = _contents(path)
-    with _judged(path):
+    data = contents(path)
+    with judged(path):
         note = n.parse(data)
         found = tlog.Checkpoint.decode(note.text)
-        keys = [key for epoch in log.terms for key in _keys(_members_policy(log.name, epoch))]
-        signers = note.signed_by({(key.name, key.id): key for key in keys}.values())
+        signers = note.signed_by(keys_of(log.name, log.terms))
     if found.origin != log.name:
         hint = "name a checkpoint of this ledger"
         raise Failure(f"couldn't use {path}: it is of the log {found.origin!r}", code=INVALID, hint=hint)
@@ -437,18 +455,13 @@ def _side(log: Log, text: str) -> tuple[int, bytes | None]:
     return found.size, data
 
 
-def _keys(policy_: tlog.Policy) -> Iterator[n.Key]:
-    yield from policy_.logs
-    yield from policy_.witnesses.values()
-
-
 def _check_same_log(target: Path, log: Log) -> None:
     """Refuse a folder that holds another log, before anything is mixed."""
     path = target / tiles.CHECKPOINT
     if not path.exists():
         return
-    with _judged(path):
-        found = tlog.Checkpoint.decode(n.parse(_contents(path)).text)
+    with judged(path):
+        found = tlog.Checkpoint.decode(n.parse(contents(path)).text)
     if found.origin != log.name or found.size > len(log.tree) or log.tree.root(found.size) != found.root:
         raise _foreign(path)
 
@@ -459,25 +472,6 @@ def _foreign(path: Path) -> Failure:
         code=INVALID,
         hint="name an empty folder; keep this one if it should have been the same",
     )
-
-
-def _contents(path: Path) -> bytes:
-    """Return a file's bytes. Raises `UsageError` when it cannot be read."""
-    try:
-        with path.open("rb") as file:
-            return file.read(n.NOTE_BYTES_MAX + 1)
-    except OSError as error:
-        raise UsageError(f"couldn't read {path}: {error.strerror}", hint="name a file that is there") from None
-
-
-@contextmanager
-def _judged(path: Path | None = None) -> Iterator[None]:
-    """Turn what is wrong with a text into a failure that names the file."""
-    try:
-        yield
-    except (Reject, LedgerError) as error:
-        where = "" if path is None else f"{path}: "
-        raise Failure(f"{where}{error.message}", code=INVALID, hint=error.hint) from None
 
 
 def _hashes(path: Sequence[bytes]) -> str:

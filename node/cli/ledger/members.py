@@ -19,7 +19,6 @@ from node.cli.ledger.reading import (
     seats_of,
     sites_in,
     terms_at,
-    what_changed,
 )
 from node.cli.output import CONTRADICTION, NOT_FOUND, Failure, count, emit
 from swarm import codec
@@ -28,6 +27,7 @@ from swarm.ledger import entry as e
 from swarm.ledger.audit import Audit, weights
 from swarm.ledger.evidence import RULES, judge
 from swarm.machine import NodeId
+from swarm.terms import describe
 
 
 @dataclass(slots=True)
@@ -91,7 +91,7 @@ def epochs(folder: Path, *, as_json: bool) -> None:
     for i, view in enumerate(result.epochs):
         terms, entry, change = view.terms, view.entry, view.change
         yes, no = ([names[NodeId(n)] for n in said] for said in ((entry.yes, entry.no) if entry else ((), ())))
-        what = "the charter" if change is None else what_changed(change, result.epochs[i - 1].terms)
+        what = "the charter" if change is None else describe(change, result.epochs[i - 1].terms)
         rows.append(
             {
                 "epoch": terms.epoch,

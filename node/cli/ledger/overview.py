@@ -168,9 +168,10 @@ def _node_lines(running: Mapping[str, object] | None, result: Audit) -> list[str
         return []
     members = running["members"]
     assert isinstance(members, list), "a status lists members"
-    linked, others = sum(bool(member["linked"]) for member in members), len(members) - 1
+    others = [row for row in members if row.get("member", True) and not row.get("me")]
+    linked = sum(bool(row["linked"]) for row in others)
     ahead = int(str(running["height"])) - result.blocks
     newer = f", {ahead} newer than what was read" if ahead > 0 else ""
-    doing = f"round {running['round']} ({running['phase']}), linked to {linked} of {others}"
+    doing = f"round {running['round']} ({running['phase']}), linked to {linked} of {len(others)}"
     line = f"node       runs, at block {running['height']}{newer}, {doing}"
     return [line] + [f"{key.upper():<10} {running[key]}" for key in ("paused", "halted") if running[key]]

@@ -21,7 +21,7 @@ from node.cli.output import INVALID, NOT_FOUND, Failure, count
 from swarm import codec
 from swarm.errors import Reject
 from swarm.ledger import entry as e
-from swarm.ledger.audit import Audit, RoundView, accounted, audit
+from swarm.ledger.audit import Audit, RoundView, accounted, audit, member_names
 from swarm.ledger.audit import Failure as AuditFailure
 from swarm.ledger.block import BLOCK_BYTES_MAX, FinalBlock, Header
 from swarm.ledger.evidence import describe as describe_evidence
@@ -29,7 +29,6 @@ from swarm.ledger.motions import open_change
 from swarm.ledger.state import Signatures, State, genesis, open_authored
 from swarm.machine import NodeId
 from swarm.terms import ADD, POLICY, REMOVE, Change, Seat, Terms, founding
-from swarm.terms import describe as describe_change
 
 BODIES: dict[int, type[msgspec.Struct]] = {
     e.CONTRIBUTION: e.Contribution,
@@ -225,18 +224,7 @@ def names_of(result: Audit) -> dict[NodeId, str]:
 
     A former member whose name another one has taken since is told apart by the beginning of its id.
     """
-    found: dict[NodeId, str] = {}
-    for view in result.epochs:
-        found.update({seat.node: seat.name for seat in view.terms.members})
-    today = {seat.name: seat.node for seat in result.epochs[-1].terms.members}
-    return {
-        node: f"{name} ({node.hex()[:8]})" if _shared(found, name) and today.get(name) != node else name
-        for node, name in found.items()
-    }
-
-
-def _shared(names: Mapping[NodeId, str], name: str) -> bool:
-    return sum(other == name for other in names.values()) > 1
+    return member_names(result.epochs)
 
 
 def words_of(files: Source, result: Audit | None) -> Words:
@@ -346,15 +334,6 @@ def change_words(change: Change, names: Mapping[NodeId, str]) -> str:
         return "the policy of rounds changes"
     who = names.get(NodeId(change.node), change.node.hex()[:8])
     return f"{who} leaves" if change.kind == REMOVE else f"{who} takes new keys or another address"
-
-
-def what_changed(change: Change, before: Terms) -> str:
-    """Say what a change did to the terms before it; of a policy, which of its numbers."""
-    if change.kind != POLICY:
-        return describe_change(change, before)
-    after = change.policy[0]
-    fields = [name for name in after.__struct_fields__ if getattr(after, name) != getattr(before.round, name)]
-    return ", ".join(f"{name} is {getattr(after, name)}, was {getattr(before.round, name)}" for name in fields)
 
 
 def describe(entry: e.Entry, known: Words) -> tuple[int | None, str]:

@@ -16,11 +16,11 @@ from typing import NamedTuple
 from typing_extensions import override
 
 from node import bundle
-from node.cli.output import INCOMPLETE, INVALID, Failure
+from node.cli.output import INCOMPLETE, INVALID, USAGE, Failure
 from node.site import Site
 from node.storage import RealDisk
-from swarm.charter import SignedCharter, open_genesis
-from swarm.errors import LedgerError, Reject, UsageError
+from swarm.charter import SignedCharter, from_toml, open_genesis
+from swarm.errors import LedgerError, Reject, SwarmError, UsageError
 from swarm.ledger import note, tiles
 from swarm.ledger.entry import ENTRY_BYTES_MAX
 from swarm.ledger.journal import BLOCKS, Finding, scan
@@ -31,6 +31,8 @@ TILE_BYTES_MAX = 256 * (2 + ENTRY_BYTES_MAX)
 """Largest file of a directory of tiles: a bundle of 256 of the largest entries."""
 
 _TILES_AGAIN = "have them made and sent again: `swarm ledger export --tiles`"
+
+_CHARTER_AGAIN = "put another member's charter.toml there: it is the same file for all"
 
 REPAIR = "stop the node, then `swarm ledger repair` from a copy of another member's folder: blocks are the same there"
 
@@ -44,12 +46,17 @@ class Place(NamedTuple):
 
 @dataclass(slots=True)
 class Source(ABC):
-    """A ledger somewhere. What could not be read of it is kept in `findings`, where each block lies in `places`."""
+    """A ledger somewhere. What could not be read of it is kept in `findings`, where each block lies in `places`.
+
+    Of the blocks at the heights `wanted` the records are kept, in `kept`, when they are read.
+    """
 
     where: Path
     signed: SignedCharter
     findings: list[Finding] = field(default_factory=list)
     places: dict[int, Place] = field(default_factory=dict)
+    wanted: frozenset[int] = frozenset()
+    kept: dict[int, bytes] = field(default_factory=dict)
 
     @property
     def corrupt(self) -> Finding | None:
@@ -64,6 +71,20 @@ class Source(ABC):
     @abstractmethod
     def payloads(self) -> Iterator[bytes]:
         """Yield the blocks' records in order. Raises `Failure` when this kind of source has none."""
+
+    def checkpoint(self) -> bytes | None:
+        """Return the checkpoint that lies beside the ledger, unread. None when there is none. Raises `OSError`."""
+        return None
+
+    @property
+    def checkpoint_at(self) -> str:
+        """The file that the checkpoint is from."""
+        return str(self.where)
+
+    def _passing(self, height: int, payload: bytes) -> bytes:
+        if height in self.wanted:
+            self.kept[height] = payload
+        return payload
 
     @abstractmethod
     def size_bytes(self) -> int:
@@ -86,7 +107,9 @@ class Source(ABC):
 
 @dataclass(slots=True)
 class Files(Source):
-    """The ledger in a site's folder."""
+    """The ledger in a site's folder. `charter` is the file that founds it."""
+
+    charter: Path = Path("charter.toml")
 
     @property
     def site(self) -> Site:
@@ -105,9 +128,18 @@ class Files(Source):
                 else:
                     height += 1
                     self.places[height] = Place(found.path, found.offset)
-                    yield found.record.payload
+                    yield self._passing(height, found.record.payload)
         finally:
             disk.close()
+
+    @override
+    def checkpoint(self) -> bytes | None:
+        return _read_up_to(self.site.ledger / tiles.CHECKPOINT, note.NOTE_BYTES_MAX)
+
+    @property
+    @override
+    def checkpoint_at(self) -> str:
+        return str(self.site.ledger / tiles.CHECKPOINT)
 
     @override
     def size_bytes(self) -> int:
@@ -132,6 +164,12 @@ class Files(Source):
 class BundleFile(Source):
     """A ledger in one file: see `node.bundle`."""
 
+    head: bytes | None = None
+
+    @override
+    def checkpoint(self) -> bytes | None:
+        return self.head
+
     @override
     def payloads(self) -> Iterator[bytes]:
         self.findings.clear()
@@ -141,7 +179,7 @@ class BundleFile(Source):
                 for piece in bundle.Reader(file, self.where).blocks():
                     height += 1
                     self.places[height] = Place(str(self.where), piece.offset)
-                    yield piece.payload
+                    yield self._passing(height, piece.payload)
             except bundle.Damage as damage:
                 path = str(self.where)
                 self.findings.append(Finding(BLOCKS, path, damage.offset, height, "corruption", damage.message))
@@ -169,12 +207,25 @@ class TilesFolder(Source):
         """Yield the entries' bytes in order, comparing their tree with the checkpoint at the end."""
         yield from tiles.entries(self.head, _reader(self.where))
 
+    def check(self) -> int:
+        """Compare every tile and bundle with what the entries make it; return how many. Raises `LedgerError`."""
+        return tiles.check(self.head, _reader(self.where))
+
+    @override
+    def checkpoint(self) -> bytes | None:
+        return _read_up_to(self.where / tiles.CHECKPOINT, note.NOTE_BYTES_MAX)
+
+    @property
+    @override
+    def checkpoint_at(self) -> str:
+        return str(self.where / tiles.CHECKPOINT)
+
     @override
     def payloads(self) -> Iterator[bytes]:
         raise Failure(
             f"couldn't find blocks in {self.where}: tiles have entries only, without what makes them final",
             code=INCOMPLETE,
-            hint="`log` and `show` work on tiles; for all else ask for a bundle: `swarm ledger export --bundle`",
+            hint="use `log`, `show`, `stats`, `verify` or `prove`, or ask for a bundle: `swarm ledger export --bundle`",
         )
         yield b""
 
@@ -203,13 +254,47 @@ def open_folder(folder: Path) -> Files:
     if not site.ledger.is_dir():
         raise UsageError(f"couldn't find a ledger in {folder}", hint="name the folder of a site that has been started")
     settings = site.load_settings() if site.settings_path.exists() else None
-    return Files(folder, site.load_charter(settings))
+    path = folder / ("charter.toml" if settings is None else settings.site.charter)
+    return Files(folder, _charter(path, lambda: site.load_charter(settings)), charter=path)
+
+
+def _charter(path: Path, load: Callable[[], SignedCharter]) -> SignedCharter:
+    """Return a folder's charter. Raises `Failure`, naming the file, for one that cannot be read or does not hold."""
+    try:
+        return load()
+    except (UsageError, LedgerError) as error:
+        if not path.is_file():
+            raise
+        message = f"{path} at byte {_unreadable_at(path)}: {error.message}"
+        code = USAGE if _unsigned(path) else INVALID
+        hint = error.hint if code == USAGE else _CHARTER_AGAIN
+        raise Failure(message, code=code, hint=hint) from None
+
+
+def _unsigned(path: Path) -> bool:
+    """Whether a charter reads well and only waits for signatures: whoever asks for its ledger is early."""
+    try:
+        signed = from_toml(path.read_text(encoding="utf-8"))
+    except (SwarmError, UnicodeDecodeError):
+        return False
+    return bool(signed.missing()) and not signed.void()
+
+
+def _unreadable_at(path: Path) -> int:
+    """Return the byte from which on a charter is not as it was written, as far as one can tell; else 0."""
+    data = path.read_bytes()
+    try:
+        data.decode()
+    except UnicodeDecodeError as error:
+        return error.start
+    return 0
 
 
 def _open_bundle(path: Path) -> BundleFile:
     with path.open("rb") as file:
         try:
-            return BundleFile(path, bundle.Reader(file, path).signed)
+            reader = bundle.Reader(file, path)
+            return BundleFile(path, reader.signed, head=reader.checkpoint)
         except bundle.Damage as damage:
             text = f"{path} at byte {damage.offset}: {damage.message}; what was written there is not what can be read"
             raise Failure(text, code=INVALID, hint=damage.hint) from None
@@ -229,11 +314,13 @@ def _open_tiles(folder: Path) -> TilesFolder:
 
 
 def _reader(folder: Path) -> Callable[[str], bytes | None]:
-    def read(name: str) -> bytes | None:
-        try:
-            with (folder / name).open("rb") as file:
-                return file.read(TILE_BYTES_MAX + 1)
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-            return None
+    return lambda name: _read_up_to(folder / name, TILE_BYTES_MAX)
 
-    return read
+
+def _read_up_to(path: Path, bytes_max: int) -> bytes | None:
+    """Return a file's bytes, of one that is too long one more than it may have, or None when there is no such file."""
+    try:
+        with path.open("rb") as file:
+            return file.read(bytes_max + 1)
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        return None

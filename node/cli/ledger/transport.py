@@ -12,19 +12,32 @@ import click
 
 from node import bundle
 from node.cli.init import JSON
-from node.cli.ledger.reading import WHERE, Placement, body_of, judge, row_of, size_words, words_of
-from node.cli.ledger.sources import BundleFile, Source, open_ledger
+from node.cli.ledger.published import claimed_size, compare, open_head
+from node.cli.ledger.reading import (
+    UNKNOWN,
+    WHERE,
+    Placement,
+    body_of,
+    entries_of,
+    judge,
+    row_of,
+    size_words,
+    words_of,
+)
+from node.cli.ledger.sources import BundleFile, Source, TilesFolder, open_ledger
 from node.cli.output import INCOMPLETE, Failure, check_target, count, emit
 from node.storage import RealDisk, store_error, sync_folder, write_file_durably
 from swarm import codec
 from swarm.charter import to_toml
 from swarm.errors import UsageError
 from swarm.ledger import entry as e
+from swarm.ledger import tlog
 from swarm.ledger.audit import Audit, audit
 from swarm.ledger.block import BLOCK_BYTES_MAX, FinalBlock, Header
 from swarm.ledger.journal import Journal
 from swarm.ledger.merkle import leaf_hash
 from swarm.ledger.state import Signatures
+from swarm.ledger.tiles import CHECKPOINT
 from swarm.machine import RECORD_BLOCK, Record
 
 LINES_SCHEMA = "swarm-ledger/cli/v1"
@@ -60,17 +73,22 @@ def _export_bundle(folder: Path, target: Path, *, as_json: bool) -> None:
     files = open_ledger(folder)
     if isinstance(files, BundleFile) and target.exists() and target.samefile(files.where):
         raise UsageError(f"couldn't write {target}: that is the bundle it would be made from", hint="name another file")
-    followed = _Followed(files)
-    size = bundle.write(target, bundle.encode(files.signed, followed.payloads()))
+    checkpoint, followed = files.checkpoint(), _Followed(files)  # In this order: a node writes blocks first.
+    size = bundle.write(target, bundle.encode(files.signed, followed.payloads(checkpoint), checkpoint))
     result = followed.result
     data = {"path": str(target), "bytes": size, "entries": result.entries, "blocks": result.blocks}
     data |= {"ledger_id": files.signed.ledger_id.hex(), "root": result.state.frontier.root().hex()}
-    text = f"{size_words(result)}, {size} bytes in {target}. Whoever has it: `swarm ledger verify {target}`"
+    data |= {"checkpoint": checkpoint is not None}
+    under = ", with the checkpoint" if checkpoint is not None else ""
+    text = f"{size_words(result)}{under}, {size} bytes in {target}. Whoever has it: `swarm ledger verify {target}`"
     emit(data, as_json=as_json, text=text)
 
 
 def _export_lines(folder: Path) -> None:
-    """Print the charter, then block by block its header and its entries, one JSON object a line."""
+    """Print the charter, then block by block its header and its entries, one JSON object a line.
+
+    A directory of tiles has entries only: their `block` is null, and so is the number of blocks at the end.
+    """
     files = open_ledger(folder)
     words = words_of(files, None)
 
@@ -82,7 +100,7 @@ def _export_lines(folder: Path) -> None:
         line(
             "entry",
             index=placed.index,
-            block=placed.height,
+            block=placed.height if placed.height != UNKNOWN else None,
             id=entry.id.hex(),
             leaf_hash=leaf_hash(placed.leaf).hex(),
             kind=row.kind,
@@ -98,6 +116,11 @@ def _export_lines(folder: Path) -> None:
 
     charter = files.signed.charter
     line("ledger", ledger_id=files.signed.ledger_id.hex(), name=charter.name, members=[c.name for c in charter.members])
+    if isinstance(files, TilesFolder):
+        for placed in entries_of(files):
+            told(placed)
+        line("end", entries=files.head.size, blocks=None, root=files.head.root.hex())
+        return
     followed = _Followed(files)
     genesis = files.signed.genesis()
     told(Placement(0, 0, genesis.encode(), genesis))
@@ -133,9 +156,10 @@ class _Followed:
         self._files, self._signatures = files, signatures
         self.result: Audit
 
-    def payloads(self) -> Iterator[bytes]:
-        """Yield the records. Raises `Failure` where the ledger first fails."""
+    def payloads(self, checkpoint: bytes | None = None) -> Iterator[bytes]:
+        """Yield the records. Raises `Failure` where the ledger first fails, or for a checkpoint that is not its own."""
         kept: list[bytes] = []
+        size, root = claimed_size(checkpoint), None
 
         def passing() -> Iterator[bytes]:
             for payload in self._files.payloads():
@@ -147,9 +171,16 @@ class _Followed:
             self.result = result
             if result.failure is not None or self._files.corrupt is not None:
                 break
+            if result.state.frontier.size == size:
+                root = result.state.frontier.root()
             yield from kept
             kept.clear()
         judge(self._files, self.result)
+        if checkpoint is not None:
+            state, charter = self.result.state, self._files.signed.charter
+            name = tlog.origin(charter.name, state.ledger_id)
+            head = open_head(self._files.checkpoint_at, checkpoint, name, (state.terms, *state.past))
+            compare(head, state.frontier.size, root)
 
 
 @click.command("import")
@@ -172,10 +203,10 @@ def import_(source: Path, target: Path | None, *, check: bool, as_json: bool) ->
         raise UsageError(f"couldn't import into {target}: it is there already", hint="name a folder that is not there")
     followed = _Followed(files, Signatures())
     if target is None:
-        for _ in followed.payloads():
+        for _ in followed.payloads(files.head):
             pass
     else:
-        _write_folder(target, files, followed.payloads())
+        _write_folder(target, files, followed.payloads(files.head))
     result = followed.result
     data = {
         "ledger_id": files.signed.ledger_id.hex(),
@@ -218,6 +249,8 @@ def _write_folder(target: Path, files: BundleFile, payloads: Iterator[bytes]) ->
         finally:
             disk.close()
         write_file_durably(beside / "charter.toml", to_toml(files.signed).encode(), mode=0o644)
+        if files.head is not None:
+            write_file_durably(beside / "ledger" / CHECKPOINT, files.head, mode=0o644)
         try:
             beside.rename(target)
         except OSError as error:

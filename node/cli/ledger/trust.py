@@ -96,6 +96,11 @@ class Watch:
             self.see(state.height, state.time_ms, state.frontier, covered=not audit.uncovered)
 
     @property
+    def size(self) -> int:
+        """How many entries the ledger has, as far as it was followed."""
+        return self._size
+
+    @property
     def standing(self) -> Standing:
         """How the ledger, as far as it was followed, stands to what was seen."""
         if self.before is None:

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import click
 
 from node.cli.init import JSON
 from node.cli.ledger.checking import Deferred, HeadOnly, Walk, follow, walk, workers
+from node.cli.ledger.published import Uncosigned, compare, open_head
 from node.cli.ledger.reading import WHERE, judge, torn_end, torn_lines
-from node.cli.ledger.sources import Source, open_ledger
+from node.cli.ledger.sources import Source, TilesFolder, open_ledger
+from node.cli.ledger.tiled import Tiled, follow_tiles
 from node.cli.ledger.trust import TRUST, Standing, Watch, memory_at
-from node.cli.output import CONTRADICTION, INCOMPLETE, Failure, count, emit
+from node.cli.ledger.wholeness import Beside, Remark
+from node.cli.output import CONTRADICTION, INCOMPLETE, INVALID, Failure, count, emit
 from node.clock import Clock
 from swarm.errors import UsageError
+from swarm.ledger import tlog
 from swarm.ledger.audit import Audit
 from swarm.ledger.merkle import Frontier
+from swarm.terms import Terms, founding
 
 PROGRESS_S = 0.2
 """Between redraws of the progress of a long verification."""
@@ -32,40 +38,76 @@ PROGRESS_S = 0.2
 @TRUST
 @JSON
 def verify(folder: Path, first: int | None, trust_path: Path | None, *, full: bool, fast: bool, as_json: bool) -> None:
-    """Check everything: signatures, certificates, derived entries, trees.
+    """Check everything: signatures, certificates, derived entries, trees, and every other file of the ledger.
+
+    Of a directory of tiles: every file, every entry and its signature, and who cosigned the tree.
 
     Exit 0 valid, 3 invalid, 5 valid but gone back on what was seen here before, 4 valid with proof that a member
-    contradicted itself, 6 incomplete. Of several, the first in this order.
+    contradicted itself, or of a fork, 6 incomplete. Of several, the first in this order.
     """
     if full + fast + (first is not None) > 1:
         raise UsageError("couldn't verify: say one of --full, --fast and --from", hint="see `--help`")
     files = open_ledger(folder)
     watch = Watch(files.signed, memory_at(trust_path))
     progress = Progress()
-    found = _fast(files, watch, progress) if fast else _full(files, watch, progress, first or 1)
+    if isinstance(files, TilesFolder):
+        if first is not None:
+            raise UsageError("couldn't verify tiles from a block on: they have entries only", hint="leave --from out")
+        found = _tiles(files, watch, progress, trusting=fast)
+    else:
+        beside = Beside(files)
+        found = _fast(files, watch, beside, progress) if fast else _full(files, watch, beside, progress, first or 1)
+        found = replace(found, remarks=tuple(beside.remarks(found.epochs, watch.size)))
     progress.clear()
-    if watch.standing in (Standing.NEW, Standing.CONSISTENT):
+    sound = watch.standing in (Standing.NEW, Standing.CONSISTENT)
+    if sound:
         watch.remember()
-    emit_all = watch.standing in (Standing.NEW, Standing.CONSISTENT) and (found.accused or not found.uncovered)
-    if emit_all or not as_json:
-        emit({**found.data, "trust": watch.plain()}, as_json=as_json, text="\n".join(_lines(files, found, watch)))
+    ends_well = sound and not found.ending(INVALID) and (found.accused or not found.incomplete)
+    if ends_well or not as_json:
+        data = {**found.data, "files": [remark.plain() for remark in found.remarks if remark.mark != "✔"]}
+        emit({**data, "trust": watch.plain()}, as_json=as_json, text="\n".join(_lines(found, watch)))
+    _end(found, watch)
+
+
+def _end(found: Found, watch: Watch) -> None:
+    """End as the worst of what was found demands."""
+    for failure in found.ending(INVALID):
+        raise failure
     watch.refuse()
     if found.accused:
         raise SystemExit(CONTRADICTION)
-    if found.uncovered:
-        last = "the last block" if found.uncovered == 1 else f"the last {found.uncovered} blocks"
-        raise Failure(f"{last} of this ledger: not certified yet", code=INCOMPLETE, hint="start the node to catch up")
+    for failure in found.incomplete:
+        raise failure
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a verification that succeeded says: its lines, and the same for programs."""
+    """What a verification that succeeded says: its lines, and the same for programs.
+
+    `epochs` has the terms of each epoch, newest first; `remarks` what is said of the files beside the blocks.
+    """
 
     data: dict[str, object]
     lines: tuple[str, ...]
     verdict: str
     accused: int
     uncovered: int
+    epochs: tuple[Terms, ...]
+    remarks: tuple[Remark, ...] = ()
+
+    def ending(self, code: int) -> list[Failure]:
+        """Return the errors of this code."""
+        return [remark.failure for remark in self.remarks if remark.code == code]
+
+    @property
+    def incomplete(self) -> list[Failure]:
+        """The errors that say that something is missing, or was signed by too few, or twice."""
+        found = self.ending(CONTRADICTION)
+        if self.uncovered:
+            last = "the last block" if self.uncovered == 1 else f"the last {self.uncovered} blocks"
+            hint = "start the node to catch up"
+            found.append(Failure(f"{last} of this ledger: not certified yet", code=INCOMPLETE, hint=hint))
+        return found + self.ending(INCOMPLETE)
 
 
 class Progress:
@@ -97,9 +139,10 @@ class Progress:
             click.echo("\r\x1b[K", err=True, nl=False)
 
 
-def _full(files: Source, watch: Watch, progress: Progress, first: int) -> Found:
+def _full(files: Source, watch: Watch, beside: Beside, progress: Progress, first: int) -> Found:
     def see(audit: Audit) -> None:
         watch.see_audit(audit)
+        beside.see_audit(audit)
         progress.tell(audit.blocks, audit.entries)
 
     with workers() as made:
@@ -110,18 +153,75 @@ def _full(files: Source, watch: Watch, progress: Progress, first: int) -> Found:
     return _found(files, result, spent, first)
 
 
-def _fast(files: Source, watch: Watch, progress: Progress) -> Found:
+def _fast(files: Source, watch: Watch, beside: Beside, progress: Progress) -> Found:
     def see(height: int, time_ms: int, frontier: Frontier, covered: bool) -> None:
         watch.see(height, time_ms, frontier, covered=covered)
+        beside.see(frontier)
         progress.tell(height, frontier.size)
 
-    found = walk(files, see)
+    found, epochs = walk(files, see), [founding(files.signed.charter)]
     if found.epoch:  # Only who follows the votes on members knows whose certificate the last one must be.
         result = follow(files, HeadOnly())
         found.failure = found.failure or result.failure
+        epochs = [view.terms for view in result.epochs]
     progress.clear()
     judge(files, found)
-    return _found_fast(files, found, progress.spent_s)
+    return _found_fast(files, found, epochs[::-1], progress.spent_s)
+
+
+def _tiles(files: TilesFolder, watch: Watch, progress: Progress, *, trusting: bool) -> Found:
+    """Verify a directory of tiles: its files, its entries, and that a quorum has cosigned their tree."""
+    number = files.check()
+
+    def see(index: int, leaf: bytes, tiled: Tiled) -> None:
+        del leaf
+        watch.see(0, 0, tiled.frontier, covered=False)
+        progress.tell(0, index + 1)
+
+    tiled = follow_tiles(files, trusting=trusting, see=see)
+    charter, state = files.signed.charter, tiled.epochs[0]
+    data, at = files.checkpoint() or b"", files.checkpoint_at
+    remark = _cosigned(at, data, tlog.origin(charter.name, files.signed.ledger_id), tiled)
+    founders, entries = len(charter.members), tiled.entries
+    checked = "canonical, every feed without a gap" if trusting else "canonical, signed, every feed without a gap"
+    lines = (
+        f"✔ charter       {founders} of {count(founders, 'founder')} signed",
+        f"✔ tiles         {count(number, 'file')}, each what the entries make it",
+        f"✔ entries       {entries}: {checked}",
+        *((f"✔ epochs        {state.epoch}, each by the votes of a quorum",) if state.epoch else ()),
+        f"✔ tree          root {tiled.frontier.root().hex()[:32]}",
+        *([f"! evidence      {count(len(tiled.accused), 'proof')} of contradiction"] if tiled.accused else []),
+        "- not checked   whether rounds follow from the entries: that needs blocks, as a bundle has them",
+    )
+    plain: dict[str, object] = {
+        "valid": True,
+        "mode": "fast" if trusting else "full",
+        "from": 1,
+        "files_checked": number,
+        "entries": entries,
+        "rounds": tiled.rounds,
+        "root": tiled.frontier.root().hex(),
+        "evidence": len(tiled.accused),
+        "seconds": round(progress.spent_s, 3),
+        "torn": None,
+    }
+    verdict = f"VALID           {count(entries, 'entry')} in {progress.spent_s:.2f} s, by tiles"
+    return Found(plain, lines, verdict, len(tiled.accused), 0, tuple(tiled.epochs), (remark,))
+
+
+def _cosigned(where: str, data: bytes, name: str, tiled: Tiled) -> Remark:
+    """Say who vouches for the tree of a directory of tiles: without a quorum's word, its entries are a claim."""
+    try:
+        head = open_head(where, data, name, tiled.epochs)
+        compare(head, tiled.entries, tiled.frontier.root())
+    except Uncosigned:
+        text, hint = "no quorum of the members has cosigned it", "get the newest checkpoint from a member for these"
+        return Remark("!", "checkpoint", text, where, code=INCOMPLETE, hint=hint)
+    except Failure as failure:
+        text = failure.message.removeprefix(f"{where}: ")
+        return Remark("✘", "checkpoint", text, where, code=failure.code, hint=failure.hint)
+    names = ", ".join(sorted(head.cosigners))
+    return Remark("✔", "checkpoint", f"cosigned by {names}: {len(head.cosigners)}, {head.needed} are needed")
 
 
 def _found(files: Source, result: Audit, spent: float, first: int) -> Found:
@@ -162,10 +262,11 @@ def _found(files: Source, result: Audit, spent: float, first: int) -> Found:
     how = "" if first == 1 else f", signatures{from_}"
     rate = f" ({result.entries / spent:,.0f} a second)" if spent >= 1 else ""
     verdict = f"VALID           {count(result.entries, 'entry')} in {spent:.2f} s{rate}{how}"
-    return Found(data, lines, verdict, accused, result.uncovered)
+    epochs = tuple(view.terms for view in reversed(result.epochs))
+    return Found(data, lines, verdict, accused, result.uncovered, epochs)
 
 
-def _found_fast(files: Source, found: Walk, spent: float) -> Found:
+def _found_fast(files: Source, found: Walk, epochs: Sequence[Terms], spent: float) -> Found:
     charter = files.signed.charter
     founders = len(charter.members)
     lines = (
@@ -190,12 +291,16 @@ def _found_fast(files: Source, found: Walk, spent: float) -> Found:
         "torn": torn_end(files, found.blocks),
     }
     verdict = f"VALID           {count(found.entries, 'entry')} in {spent:.2f} s, hashes only"
-    return Found(data, lines, verdict, 0, found.uncovered)
+    return Found(data, lines, verdict, 0, found.uncovered, tuple(epochs))
 
 
-def _lines(files: Source, found: Found, watch: Watch) -> list[str]:
-    del files
+def _lines(found: Found, watch: Watch) -> list[str]:
     sound = watch.standing in (Standing.NEW, Standing.CONSISTENT)
     mark = "✘" if not sound else "!" if watch.namesakes and watch.standing is Standing.NEW else "✔"
-    verdict = found.verdict if sound else f"VALID in itself, {found.verdict.removeprefix('VALID').strip()}"
-    return [*found.lines, f"{mark} trust         {watch.words()}", verdict]
+    verdict = found.verdict
+    if found.ending(INVALID):
+        verdict = f"NOT WHOLE       the entries hold, and not every file does: {verdict.removeprefix('VALID').strip()}"
+    elif not sound:
+        verdict = f"VALID in itself, {verdict.removeprefix('VALID').strip()}"
+    remarks = (remark.line for remark in found.remarks)
+    return [*found.lines, *remarks, f"{mark} trust         {watch.words()}", verdict]
