@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 SEEDS ?= 1000
 TIME ?= 1500
 
-.PHONY: help install demo test fast check format lint types architecture simulate bench coverage clean
+.PHONY: help install demo test fast check format lint types architecture simulate members bench coverage clean
 
 help: ## Show what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -50,6 +50,10 @@ architecture: $(STAMP) ## Check that imports point one way
 simulate: $(STAMP) ## Search seeds for a fork, a false accusation or a stuck swarm: SEEDS=n TIME=seconds
 	@$(BIN)/python -m tests.simulation.campaign --members 4 --twins 1 --seeds $(SEEDS) --time $$(( $(TIME) * 2 / 3 ))
 	@$(BIN)/python -m tests.simulation.campaign --members 7 --twins 2 --seeds $$(( $(SEEDS) * 3 / 10 )) --time $$(( $(TIME) / 3 ))
+
+members: $(STAMP) ## Search seeds of swarms that join, leave and take new keys all the time: TIME=seconds
+	@$(BIN)/python -m tests.simulation.membership_campaign --founders 5 --newcomers 2 --twins 1 --rounds 3 --seeds $(SEEDS) --time $$(( $(TIME) / 2 ))
+	@$(BIN)/python -m tests.simulation.membership_campaign --founders 3 --newcomers 2 --rounds 3 --seeds $(SEEDS) --time $$(( $(TIME) / 2 ))
 
 bench: $(STAMP) ## Measure, as ratios, what the README claims (quiet machine, about three minutes)
 	@$(BIN)/python -m tests.benchmarks

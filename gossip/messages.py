@@ -188,6 +188,8 @@ class Remind(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
 class Reminder(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """What the receiver is known to have said: its votes in live views, and the last entry of its feed, if it lacks it.
 
+    `seq` is the next number of its feed in the sender's final state: a claim, where that entry is not at hand any more.
+
     `certificates` holds what clears the last view that is cleared at the sender. All of it is of the epoch that the
     sender has reached.
     """
@@ -196,6 +198,7 @@ class Reminder(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fiel
     votes: tuple[Vote, ...]
     certificates: tuple[Certificate, ...]
     last: bytes
+    seq: int = 0
 
 
 class Knock(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):

@@ -29,7 +29,7 @@ from swarm.identity import Identity, node_id
 from swarm.invite import INVITE_BYTES_MAX, Invite
 from swarm.ledger import entry as e
 from swarm.ledger import snapshot
-from swarm.ledger.block import BLOCK_BYTES_MAX, Block, Certificate, FinalBlock, Header, Vote
+from swarm.ledger.block import BLOCK_BYTES_MAX, Block, Certificate, FinalBlock, Header, Vote, faults
 from swarm.ledger.consensus import Consensus, Durable, Note, Output, Status, Timing, ToAll, ToOne
 from swarm.ledger.cosign import Cosigners
 from swarm.ledger.evidence import describe, from_contradiction, from_entries, judge
@@ -244,7 +244,7 @@ class Node:
         )
         # In every epoch that it is a member of, a process asks anew until it has once been told what it said before.
         made.muted = self._speaks and head.terms.quorum > 1 and not self._recalled
-        self._reminded: set[NodeId] = set()
+        self._reminded: dict[NodeId, int] = {}
         self._ask_at = 0.0
         return made
 
@@ -640,7 +640,8 @@ class Node:
         last = self.replica.last_of(sender)
         fresh = last and e.decode_entry(last).seq >= message.seq
         epoch = self._convened.epoch
-        return [Send(sender, wire.encode(m.Reminder(epoch, votes, certificates, last if fresh else b"")))]
+        seq = self.replica.head.heads[sender].seq
+        return [Send(sender, wire.encode(m.Reminder(epoch, votes, certificates, last if fresh else b"", seq)))]
 
     def _on_reminder(self, sender: NodeId, message: m.Reminder, now: float) -> list[Effect]:
         """Learn what this site has said, as others remember it: its disk may be a copy, or an old one."""
@@ -655,7 +656,7 @@ class Node:
         # Nothing is believed of a reminder that is wrong anywhere, nor forgotten of what its votes have brought about.
         effects = self._obey(self.consensus.on_reminder(message.votes, message.certificates, now))
         self._feed_end = max(self._feed_end, end)
-        self._reminded.add(sender)
+        self._reminded[sender] = message.seq
         return effects
 
     def _signed_by_me(self, entry: e.Entry) -> bool:
@@ -673,7 +674,12 @@ class Node:
         consensus = self.consensus
         if not consensus.muted or self._index is None:
             return []
-        if self.replica.next_entry(self._me).seq < self._feed_end or not self._all_reminded(now):
+        if not self._all_reminded(now):
+            return []
+        # Of f + 1 who claim that this site has come so far, one is honest: that much of its feed has to be here first.
+        claims = sorted(self._reminded.values(), reverse=True)
+        end = max(self._feed_end, claims[min(faults(len(self._terms.members)), len(claims) - 1)])
+        if self.replica.next_entry(self._me).seq < end:
             return []
         self._recalled = True
         effects = self._obey(consensus.unmute(now))

@@ -165,7 +165,8 @@ class Site:
                 hint="wait for their votes (`swarm members`), or delete that folder if the proposal has lapsed",
             )
         self.next_keys.mkdir(mode=0o700, exist_ok=True)
-        for name in ("identity.seed", "curve.seed") if whole else ("curve.seed",):
+        # The transport key first: `succeed` goes by it, so that half of a pair never takes over by itself.
+        for name in ("curve.seed", "identity.seed") if whole else ("curve.seed",):
             write_file_durably(self.next_keys / name, secrets.token_bytes(SEED_BYTES).hex().encode() + b"\n")
         successor = self.load_successor()
         assert successor is not None, "just written"

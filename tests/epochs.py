@@ -6,13 +6,16 @@ kind, in epoch 3 site-1 is gone, by the votes of three and against its own.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 
 from node import governance
+from swarm import codec
 from swarm import terms as t
 from swarm.charter import SignedCharter
+from swarm.ledger.block import BLOCK_BYTES_MAX, FinalBlock, Header, entries_hash, justify_hash
 from swarm.machine import RECORD_BLOCK
-from tests.builders import identity, make_swarm
+from tests.builders import certify, identity, make_swarm
 from tests.simulation.test_membership import card, changing, committed, finished, head, in_epoch, propose
 
 FRESH = 77
@@ -46,3 +49,28 @@ def changing_ledger() -> tuple[SignedCharter, tuple[bytes, ...]]:
     assert journal is not None
     payloads = tuple(record.payload for record in journal.open().records if record.kind == RECORD_BLOCK)
     return make_swarm(4, rounds=ROUNDS).signed, payloads
+
+
+def opened(payload: bytes) -> FinalBlock:
+    """Return the record of a block."""
+    return codec.decode(payload, FinalBlock, limit=2 * BLOCK_BYTES_MAX)
+
+
+def empty_child(header: Header) -> Header:
+    """Return the header of an empty block of the same epoch, in the next view."""
+    fields = {"view": header.view + 1, "height": header.height + 1, "time_ms": header.time_ms + 1}
+    fields |= {"parent_view": header.view, "first_index": header.size, "count": 0}
+    hashes = {"parent_hash": header.hash, "entries_hash": entries_hash(()), "justify_hash": justify_hash(())}
+    return dataclasses.replace(header, **fields, **hashes)
+
+
+def covered_ledger() -> tuple[SignedCharter, tuple[bytes, ...]]:
+    """Return the same ledger, but for the end of epoch 0: its last block is final through two empty ones above it."""
+    signed, payloads = changing_ledger()
+    last = next(i for i, payload in enumerate(payloads) if opened(payload).block.opened().epoch == 1) - 1
+    block = opened(payloads[last]).block
+    child = empty_child(block.opened())
+    grandchild = empty_child(child)
+    certificate = certify(make_swarm(4, rounds=ROUNDS), grandchild)
+    record = codec.encode(FinalBlock(block, (certificate,), (child.encode(), grandchild.encode())))
+    return signed, (*payloads[:last], record, *payloads[last + 1 :])

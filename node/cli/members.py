@@ -146,7 +146,11 @@ def policy(changes: tuple[str, ...], folder: Path, days: int, *, as_json: bool) 
             raise UsageError(problem, hint=f"write KEY=NUMBER; keys are {known}")
         fresh[key] = int(value)
     made = RoundPolicy(**fresh)
-    check_policy(made, len([row for row in rows if row["member"]]))
+    try:
+        check_policy(made, sum(bool(row["member"]) for row in rows))
+    except UsageError as error:
+        why = error.message.partition(": ")[2]
+        raise UsageError(f"couldn't propose {', '.join(changes)}: {why}", hint="choose numbers in range") from None
     _propose(site, terms.repolicy(made), days, as_json=as_json, text=f"proposed {', '.join(changes)}")
 
 

@@ -37,8 +37,8 @@ EXIT_CODES = {
     INVALID: "a ledger, a charter or a signature does not hold",
     CONTRADICTION: "proof that a member contradicted itself, or a fork",
     ROLLED_BACK: "a ledger went back on what was seen of it before",
-    INCOMPLETE: "signatures or certificates are missing",
-    NOT_FOUND: "there is no such entry, block, round or member",
+    INCOMPLETE: "something is missing: a signature, a certificate, a checkpoint, or blocks",
+    NOT_FOUND: "what was asked for is not there, or could be more than one thing",
     UNAVAILABLE: "no node answers, or another process uses the folder",
     INTERRUPTED: "interrupted",
 }

@@ -109,6 +109,8 @@ def audit(
             chain.check_link(header, covered=result.covered == result.blocks)
             noted: list[Noted] = []
             motions = result.state.motions
+            if result.state.coming is not None and header.epoch == result.state.terms.epoch:
+                raise Reject(f"couldn't accept block {header.height}: the block before it is the last of its epoch")
             try:
                 after = apply_block(result.state, header, final.block.leaves, signatures, noted)
             finally:

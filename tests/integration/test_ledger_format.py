@@ -169,7 +169,7 @@ def read(folder: Path, genesis: bytes) -> tuple[bytes, int, bytes]:
         for signer, signature in zip(signers, signatures, strict=True):
             check_signature(terms.cards[signer][2], b"swarm-ledger/vote/v1\0" + ledger_id + statement, signature)
 
-    leaves, feeds = [genesis], {node: (0, ledger_id) for node in terms.by_id}
+    leaves, feeds = [genesis], dict.fromkeys(terms.by_id, (0, ledger_id))
     parent, parent_view, last_ms, covered = ledger_id, 0, 0, True
     for height, payload in enumerate(records(folder, ledger_id), 1):
         (header, block_leaves, justify, proposer, signature), certificates, cover = msgpack.unpackb(payload)
@@ -179,12 +179,10 @@ def read(folder: Path, genesis: bytes) -> tuple[bytes, int, bytes]:
             assert covered
             terms, coming = coming, None
             past.append(terms)
-            feeds = {node: (0, ledger_id) for node in terms.by_id} | feeds
+            feeds = dict.fromkeys(terms.by_id, (0, ledger_id)) | feeds
         assert (fields[0], fields[2]) == (terms.epoch, height)
         block = sha(b"swarm-ledger/header/v1\0", header)
-        check_signature(
-            terms.cards[proposer][2], b"swarm-ledger/propose/v1\0" + ledger_id + header, signature
-        )
+        check_signature(terms.cards[proposer][2], b"swarm-ledger/propose/v1\0" + ledger_id + header, signature)
         assert (fields[3], fields[4]) == (parent, parent_view)
         assert fields[5] > last_ms
         assert (fields[6], fields[7]) == (len(leaves), len(block_leaves))
@@ -193,7 +191,8 @@ def read(folder: Path, genesis: bytes) -> tuple[bytes, int, bytes]:
         notarized = [] if begins or height == 1 else [(1, parent_view, parent)]
         rests_on = [*notarized, *((2, view, ZERO) for view in range(parent_view + 1, fields[1]))]
         for certificate, (kind, view, named) in zip(justify, rests_on, strict=True):
-            check_certificate(certificate, terms, kind, view, named)
+            final = kind == 1 and certificate[2] == 3  # Who signs that a block is final has seen it notarized.
+            check_certificate(certificate, terms, 3 if final else kind, view, named)
         votes.open = {id_: one for id_, one in votes.open.items() if fields[5] <= one[3]}
         for leaf in block_leaves:
             assert coming is None, "an epoch entry is the last of its block"
@@ -221,7 +220,13 @@ def read(folder: Path, genesis: bytes) -> tuple[bytes, int, bytes]:
         assert not cover or (coming is not None and certificates)
         for place, empty in enumerate(cover, 1):
             child = HEADER.unpack(empty)
-            assert (child[0], child[2], child[3], child[4], child[7]) == (terms.epoch, height + place, certified, view, 0)
+            assert (child[0], child[2], child[3], child[4], child[7]) == (
+                terms.epoch,
+                height + place,
+                certified,
+                view,
+                0,
+            )
             assert child[1] > view
             certified, view = sha(b"swarm-ledger/header/v1\0", empty), child[1]
         for certificate in certificates:

@@ -41,13 +41,27 @@ def test_what_was_written_is_read_and_written_again_it_is_the_same_bytes() -> No
 def test_the_bytes_are_those_of_the_format() -> None:
     signed, payloads = calm()
     data, genesis = whole(), signed.genesis().encode()
-    assert data[:10] == b"SWARMBND\x00\x01"
+    assert data[:10] == b"SWARMBND\x00\x02"
     assert data[10:42] == signed.ledger_id
     assert data[HEAD_BYTES : HEAD_BYTES + 4 + len(genesis)] == struct.pack(">I", len(genesis)) + genesis
+    after = HEAD_BYTES + 4 + len(genesis) + 4
+    assert data[after : after + 4] == bytes(4), "there is no checkpoint"
     assert data[-44:-32] == struct.pack(">IQ", 0, len(payloads))
     reader = bundle.Reader(io.BytesIO(data), WHERE)
     for piece in reader.blocks():
         assert data[piece.offset + 4 :].startswith(piece.payload)
+
+
+def test_a_checkpoint_comes_back_as_it_was_and_is_there_before_the_blocks() -> None:
+    signed, payloads = calm()
+    data = b"".join(bundle.encode(signed, payloads, b"a checkpoint"))
+    reader = bundle.Reader(io.BytesIO(data), WHERE)
+    assert reader.checkpoint == b"a checkpoint"
+    assert [piece.payload for piece in reader.blocks()] == list(payloads)
+    assert bundle.Reader(io.BytesIO(whole()), WHERE).checkpoint is None
+    at = data.index(b"a checkpoint")
+    with pytest.raises(bundle.Damage, match="the checkpoint is damaged"):
+        bundle.Reader(io.BytesIO(data[:at] + b"b" + data[at + 1 :]), WHERE)
 
 
 @given(place=st.integers(0, len(whole()) - 1), bit=st.integers(0, 7))
@@ -100,11 +114,13 @@ def test_a_huge_length_is_refused_before_anything_is_read() -> None:
 def test_another_file_and_another_version_are_told_from_damage() -> None:
     with pytest.raises(UsageError, match="it is no bundle of a ledger"):
         read(b"x" * 1000)
-    newer = bytearray(whole())
-    newer[9] = 2
-    newer[42:46] = struct.pack(">I", bundle.crc32(bytes(newer[:42])))
-    with pytest.raises(UsageError, match="a bundle of format 2, known is 1"):
-        read(bytes(newer))
+    for version, hint in ((3, "update"), (1, "made and sent again")):
+        other = bytearray(whole())
+        other[9] = version
+        other[42:46] = struct.pack(">I", bundle.crc32(bytes(other[:42])))
+        with pytest.raises(UsageError, match=f"a bundle of format {version}, known is 2") as caught:
+            read(bytes(other))
+        assert hint in caught.value.hint
 
 
 def test_the_charter_of_another_swarm_is_not_taken_for_this_one() -> None:

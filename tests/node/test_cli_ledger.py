@@ -304,7 +304,8 @@ def test_verify_gives_a_plain_verdict_on_a_ledger_that_holds(site: Path) -> None
     assert lines[-1].startswith(f"VALID           {entries} entries in ")
     found = data("ledger", "verify", site)
     keys = {"valid", "blocks", "entries", "certificates", "rounds", "root", "evidence", "seconds", "torn"}
-    assert set(found) == keys | {"mode", "from", "uncovered", "trust"}
+    assert set(found) == keys | {"mode", "from", "uncovered", "trust", "files"}
+    assert found["files"] == []
     assert (found["valid"], found["blocks"], found["entries"], found["rounds"]) == (True, len(payloads), entries, 2)
     assert found["root"] == data("ledger", "status", site)["root"]
 
@@ -488,7 +489,7 @@ def test_a_ledger_is_not_read_under_a_charter_that_was_changed_or_not_signed(sit
     assert message == "couldn't use the charter: not signed yet by site-1, site-2"
     path.write_text(c.to_toml(signed).replace("rounds = 2\n", "rounds = 9\n"))
     message, _ = refused("ledger", *command, site, code=3)
-    assert message == "couldn't accept the charter: the signature of 'site-0' does not match its terms"
+    assert message == f"{path}: couldn't accept the charter: the signature of 'site-0' does not match its terms"
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -233,8 +233,6 @@ def test_tiles_say_what_the_folder_says_of_entries_and_end_with_6_for_the_rest(s
     assert ours == theirs
     for command in (
         ["status"],
-        ["verify"],
-        ["verify", "--fast"],
         ["rounds"],
         ["blocks"],
         ["show", "b1"],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import signal
+import tracemalloc
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -122,6 +123,23 @@ def test_of_two_findings_the_code_is_the_worse(tmp_path: Path) -> None:
     assert swarm("ledger", "verify", whole).exit_code == 4
     cut = written(tmp_path / "cut", shown[:6], signed=signed, segment_bytes=1 << 20)
     assert swarm("ledger", "verify", cut).exit_code == 5, "going back on what was seen outweighs a contradiction"
+
+
+def test_a_length_that_nothing_backs_is_refused_before_room_is_made_for_it(tmp_path: Path) -> None:
+    """A header that claims two million entries is 5 bytes; a list of as many is 16 MB."""
+    final = codec.decode(calm()[1][0], FinalBlock, limit=1 << 21)
+    crafted = b"\x93\x95" + codec.encode(final.block.header) + b"\xdd" + (1 << 21).to_bytes(4, "big") + bytes(1 << 16)
+    site = written(tmp_path / "s", [crafted])
+    files = open_ledger(site)
+    tracemalloc.start()
+    try:
+        found = walk(files, lambda *_: None)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert found.failure is not None
+    assert found.failure.height == 1
+    assert peak < 8 << 20, peak
 
 
 # --- many processes -----------------------------------------------------------------------------------------------

@@ -1,13 +1,16 @@
 """A site's folder: keys nobody else may read, and nothing of value ever overwritten."""
 
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+import node.site as site_module
 from node.site import Site
 from swarm import charter as c
 from swarm.errors import UsageError
+from swarm.invite import invite
 from tests.builders import make_swarm
 
 ADDRESS = "tcp://10.0.0.6:7400"
@@ -177,3 +180,140 @@ def test_the_charter_is_found_where_the_settings_say_and_must_be_signed_by_all(t
     (site.folder / "charter.toml").write_text(c.to_toml(unsigned))
     with pytest.raises(UsageError, match="not signed yet by site-1, site-2"):
         site.load_charter()
+
+
+# --- new keys -----------------------------------------------------------------------------------------------------
+
+
+class Crash(BaseException):
+    """The power goes."""
+
+
+def until_crash(monkeypatch: pytest.MonkeyPatch, place: int, action: Callable[[], object]) -> bool:
+    """Do something, and let the power go before its file operation of this number; return whether it came to that."""
+    left = place
+
+    def counted(operation: Callable[..., object]) -> Callable[..., object]:
+        def step(*arguments: object, **more: object) -> object:
+            nonlocal left
+            if left == 0:
+                raise Crash
+            left -= 1
+            return operation(*arguments, **more)
+
+        return step
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", counted(Path.replace))
+        patch.setattr(Path, "mkdir", counted(Path.mkdir))
+        patch.setattr(site_module, "write_file_durably", counted(site_module.write_file_durably))
+        try:
+            action()
+        except Crash:
+            return True
+    return False
+
+
+def founded(folder: Path) -> Site:
+    site = Site(folder)
+    site.create(name="rural", listen="", advertise="tcp://127.0.0.1:7400", task="task.py", data="data")
+    return site
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_next_keys_wait_and_then_replace_the_old_ones(tmp_path: Path, whole: bool) -> None:
+    site = founded(tmp_path / "site")
+    before = site.load_identity()
+    assert site.load_successor() is None
+    fresh = site.make_successor(whole=whole)
+    assert site.load_identity() == before
+    assert site.load_successor() == fresh
+    assert (fresh.node == before.node) is not whole
+    assert site.succeed(before.curve_public) is None, "the members have not agreed to these"
+    assert site.load_identity() == before
+    assert site.succeed(fresh.curve_public) == fresh
+    assert site.load_identity() == fresh
+    assert site.load_successor() is None
+    assert site.node() == before.node, "a member keeps its id whatever keys it takes"
+    assert site.succeed(fresh.curve_public) is None
+
+
+def test_a_second_identity_keeps_the_first_id_too(tmp_path: Path) -> None:
+    site = founded(tmp_path / "site")
+    first = site.node()
+    for _ in range(2):
+        site.succeed(site.make_successor(whole=True).curve_public)
+    assert site.node() == first
+    assert site.load_identity().node != first
+
+
+def test_keys_that_wait_are_not_drawn_again(tmp_path: Path) -> None:
+    site = founded(tmp_path / "site")
+    fresh = site.make_successor(whole=False)
+    with pytest.raises(UsageError, match="has some that the members have not agreed to yet"):
+        site.make_successor(whole=True)
+    assert site.load_successor() == fresh
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_crash_while_new_keys_take_over_leaves_a_site_that_starts_and_finishes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: bool
+) -> None:
+    for place in range(20):
+        site = founded(tmp_path / str(place))
+        me, fresh = site.node(), site.make_successor(whole=whole)
+        if not until_crash(monkeypatch, place, lambda site=site, fresh=fresh: site.succeed(fresh.curve_public)):
+            assert place >= (3 if whole else 1), "every step was crashed at"
+            return
+        again = Site(site.folder)
+        again.load_identity()  # It starts, with one set of keys or the other.
+        assert again.node() == me
+        again.succeed(fresh.curve_public)
+        assert again.load_identity() == fresh
+        assert again.node() == me
+        assert again.load_successor() is None
+    pytest.fail("it never came to an end")
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_crash_while_new_keys_are_drawn_leaves_the_old_ones_in_force(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: bool
+) -> None:
+    for place in range(20):
+        site = founded(tmp_path / str(place))
+        before = site.load_identity()
+        if not until_crash(monkeypatch, place, lambda site=site: site.make_successor(whole=whole)):
+            assert place >= (3 if whole else 2), "every step was crashed at"
+            return
+        again = Site(site.folder)
+        assert again.load_identity() == before
+        assert again.succeed(before.curve_public) is None
+        assert again.load_identity() == before
+    pytest.fail("it never came to an end")
+
+
+def test_a_damaged_id_is_refused_in_words(tmp_path: Path) -> None:
+    site = founded(tmp_path / "site")
+    for text in ("", "00", "g" * 64):
+        (site.keys / "node").write_text(text)
+        with pytest.raises(UsageError, match="it holds no id"):
+            site.node()
+
+
+# --- invitations --------------------------------------------------------------------------------------------------
+
+
+def test_invitations_are_kept_until_they_are_over_and_strange_files_let_nobody_in(tmp_path: Path) -> None:
+    site = founded(tmp_path / "site")
+    who = site.load_identity()
+    tickets = [
+        invite(who.id_key, ledger_id=bytes(32), inviter=who.node, name="n", guest=bytes([i]) * 32, expires_ms=1000 * i)
+        for i in (1, 2)
+    ]
+    assert site.load_invites(0.0) == ()
+    for ticket in tickets:
+        site.keep_invite(ticket)
+    (site.invites / "junk.invite").write_text("junk")
+    (site.invites / "0.invite").write_text(tickets[0].encode().hex()[:-2])
+    assert site.load_invites(0.0) == tuple(tickets)
+    assert site.load_invites(1.5) == (tickets[1],)

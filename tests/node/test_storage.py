@@ -351,6 +351,23 @@ def test_a_second_process_in_the_same_folder_is_refused_in_words(tmp_path: Path)
     DirectoryLock(path).close()  # the one above ended without letting go
 
 
+@pytest.mark.parametrize("call", ["open", "ftruncate", "pwrite"])
+def test_a_lock_on_a_full_disk_is_refused_in_words_and_lets_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    path = tmp_path / "site" / "run" / "lock"
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, full)
+        with pytest.raises(DiskFull, match=f"couldn't lock {tmp_path / 'site'}: No space left") as caught:
+            DirectoryLock(path)
+    assert caught.value.hint == "free some space on this disk"
+    DirectoryLock(path).close()  # the one that failed holds nothing
+
+
 # --- single files -------------------------------------------------------------------------------------------------
 
 

@@ -15,7 +15,6 @@ from typing_extensions import override
 from gossip import messages as m
 from gossip import wire
 from node.core import Node
-from swarm import codec
 from swarm.ledger.block import FINALIZE, SKIP, Certificate, Vote
 from swarm.ledger.journal import Journal
 from swarm.machine import RECORD_BLOCK, RECORD_ENTRY, Effect, NodeId, Record, Send
@@ -177,7 +176,7 @@ class Backup(Checker):
             self.restored += 1
 
 
-@pytest.mark.parametrize("taken", range(0, 10, 3))
+@pytest.mark.parametrize("taken", range(0, 8, 2))
 @pytest.mark.parametrize("later_s", [0.4, 2.1])
 def test_an_old_copy_of_a_disk_makes_nobody_contradict_itself(taken: int, later_s: float) -> None:
     backup = Backup(MOMENTS[taken])
@@ -276,9 +275,7 @@ def test_one_liar_in_four_cannot_make_a_site_that_asks_lie_or_fall_silent(
 ) -> None:
     disk = Disk(rewritten(SWARM, keep))
     faults = tuple(Crash(at_s=at_s, slot=MEMBER, down_s=0.3) for at_s in (1.1, 2.2, 3.3))
-    world = a_world(
-        SWARM, complete(4), plan=FaultPlan(faults=faults), checkers=[disk, Nobody([3])], liars={3: liar}
-    )
+    world = a_world(SWARM, complete(4), plan=FaultPlan(faults=faults), checkers=[disk, Nobody([3])], liars={3: liar})
     assert world.run(all_done(0, 1, 2), end_s=END_S)
     assert disk.changed == 3
 
@@ -293,14 +290,20 @@ def test_a_clone_that_runs_beside_its_original_forks_nothing() -> None:
         assert {node for node, _ in machine.replica.head.accused} <= {world.ids[3]}
 
 
-@pytest.mark.parametrize("seed", range(1, 5))
+@pytest.mark.parametrize("seed", [1, 2])
 def test_lost_votes_and_lost_messages_together_never_fork_the_ledger(seed: int) -> None:
     """With loss a vote may have reached too few: its author may then contradict it, but no two quorums ever do."""
     disk = Disk(rewritten(SWARM, wiped_votes))
     faults = tuple(Crash(at_s=at_s, slot=MEMBER, down_s=0.3) for at_s in (1.1, 2.2, 3.3))
     plan = FaultPlan(faults=faults, heal_s=20.0)
-    world = a_world(SWARM, complete(4), seed=seed, plan=plan, network=NetworkProfile(loss=0.1), liars={1: Node})
-    world.run(1.0)
-    world_checkers = disk
-    assert world_checkers is disk
+    world = a_world(
+        SWARM,
+        complete(4),
+        seed=seed,
+        plan=plan,
+        network=NetworkProfile(loss=0.1),
+        checkers=[disk],
+        liars={MEMBER: Node},
+    )
     assert world.run(all_done(0, 1, 2, 3), end_s=END_S)
+    assert disk.changed == 3

@@ -32,7 +32,7 @@ COMMANDS = {
     "block": ("chain:block", "Show a block: header, signers, entries."),
     "certs": ("chain:certs", "Show the certificates that a block rests on."),
     "diff": ("chain:diff", "Compare two ledgers: the same, behind, or a fork."),
-    "stats": ("overview:stats", "Count what the ledger holds."),
+    "stats": ("counting:stats", "Count what the ledger holds."),
     "report": ("reporting:report", "Write the whole audit as one page for a browser."),
     "export": ("transport:export", "Take the ledger elsewhere: file, lines or tiles."),
     "import": ("transport:import_", "Check a bundle, or make a folder of it."),

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from typing_extensions import override
 
 from node import bundle
-from node.cli.output import INCOMPLETE, INVALID, USAGE, Failure
+from node.cli.output import INCOMPLETE, INVALID, Failure
 from node.site import Site
 from node.storage import RealDisk
 from swarm.charter import SignedCharter, from_toml, open_genesis
@@ -255,39 +255,39 @@ def open_folder(folder: Path) -> Files:
         raise UsageError(f"couldn't find a ledger in {folder}", hint="name the folder of a site that has been started")
     settings = site.load_settings() if site.settings_path.exists() else None
     path = folder / ("charter.toml" if settings is None else settings.site.charter)
-    return Files(folder, _charter(path, lambda: site.load_charter(settings)), charter=path)
+    signed = _charter(path) if path.is_file() else site.load_charter(settings)
+    return Files(folder, signed, charter=path)
 
 
-def _charter(path: Path, load: Callable[[], SignedCharter]) -> SignedCharter:
-    """Return a folder's charter. Raises `Failure`, naming the file, for one that cannot be read or does not hold."""
+def _charter(path: Path) -> SignedCharter:
+    """Return a folder's charter.
+
+    Raises:
+        Failure: `INVALID`, and it names the file. It cannot be read, or a signature does not match the terms.
+        UsageError: it reads well and waits for signatures: whoever asks for its ledger is early.
+    """
     try:
-        return load()
-    except (UsageError, LedgerError) as error:
-        if not path.is_file():
+        signed = from_toml(path.read_bytes().decode())
+        signed.check()
+    except UnicodeDecodeError as error:
+        text = f"couldn't read {path} at byte {error.start}: it is not text"
+        raise Failure(text, code=INVALID, hint=_CHARTER_AGAIN) from None
+    except LedgerError as error:
+        raise Failure(f"{path}: {error.message}", code=INVALID, hint=_CHARTER_AGAIN) from None
+    except UsageError as error:
+        if _unsigned(path):
             raise
-        message = f"{path} at byte {_unreadable_at(path)}: {error.message}"
-        code = USAGE if _unsigned(path) else INVALID
-        hint = error.hint if code == USAGE else _CHARTER_AGAIN
-        raise Failure(message, code=code, hint=hint) from None
+        raise Failure(f"{path}: {error.message}", code=INVALID, hint=_CHARTER_AGAIN) from None
+    return signed
 
 
 def _unsigned(path: Path) -> bool:
-    """Whether a charter reads well and only waits for signatures: whoever asks for its ledger is early."""
+    """Whether all that is wrong with a charter is that signatures are missing."""
     try:
-        signed = from_toml(path.read_text(encoding="utf-8"))
-    except (SwarmError, UnicodeDecodeError):
+        signed = from_toml(path.read_bytes().decode())
+    except SwarmError:
         return False
     return bool(signed.missing()) and not signed.void()
-
-
-def _unreadable_at(path: Path) -> int:
-    """Return the byte from which on a charter is not as it was written, as far as one can tell; else 0."""
-    data = path.read_bytes()
-    try:
-        data.decode()
-    except UnicodeDecodeError as error:
-        return error.start
-    return 0
 
 
 def _open_bundle(path: Path) -> BundleFile:

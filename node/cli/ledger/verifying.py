@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import click
 
 from node.cli.init import JSON
 from node.cli.ledger.checking import Deferred, HeadOnly, Walk, follow, walk, workers
-from node.cli.ledger.published import Uncosigned, compare, open_head
+from node.cli.ledger.published import Uncosigned, compare, first_bad, open_head
 from node.cli.ledger.reading import WHERE, judge, torn_end, torn_lines
 from node.cli.ledger.sources import Source, TilesFolder, open_ledger
 from node.cli.ledger.tiled import Tiled, follow_tiles
@@ -181,7 +181,7 @@ def _tiles(files: TilesFolder, watch: Watch, progress: Progress, *, trusting: bo
     tiled = follow_tiles(files, trusting=trusting, see=see)
     charter, state = files.signed.charter, tiled.epochs[0]
     data, at = files.checkpoint() or b"", files.checkpoint_at
-    remark = _cosigned(at, data, tlog.origin(charter.name, files.signed.ledger_id), tiled)
+    remarks = _cosigned(at, data, tlog.origin(charter.name, files.signed.ledger_id), tiled)
     founders, entries = len(charter.members), tiled.entries
     checked = "canonical, every feed without a gap" if trusting else "canonical, signed, every feed without a gap"
     lines = (
@@ -206,22 +206,27 @@ def _tiles(files: TilesFolder, watch: Watch, progress: Progress, *, trusting: bo
         "torn": None,
     }
     verdict = f"VALID           {count(entries, 'entry')} in {progress.spent_s:.2f} s, by tiles"
-    return Found(plain, lines, verdict, len(tiled.accused), 0, tuple(tiled.epochs), (remark,))
+    return Found(plain, lines, verdict, len(tiled.accused), 0, tuple(tiled.epochs), tuple(remarks))
 
 
-def _cosigned(where: str, data: bytes, name: str, tiled: Tiled) -> Remark:
+def _cosigned(where: str, data: bytes, name: str, tiled: Tiled) -> Iterator[Remark]:
     """Say who vouches for the tree of a directory of tiles: without a quorum's word, its entries are a claim."""
     try:
         head = open_head(where, data, name, tiled.epochs)
         compare(head, tiled.entries, tiled.frontier.root())
     except Uncosigned:
         text, hint = "no quorum of the members has cosigned it", "get the newest checkpoint from a member for these"
-        return Remark("!", "checkpoint", text, where, code=INCOMPLETE, hint=hint)
+        yield Remark("!", "checkpoint", text, where, code=INCOMPLETE, hint=hint)
+        return
     except Failure as failure:
         text = failure.message.removeprefix(f"{where}: ")
-        return Remark("✘", "checkpoint", text, where, code=failure.code, hint=failure.hint)
+        yield Remark("✘", "checkpoint", text, where, code=failure.code, hint=failure.hint)
+        return
     names = ", ".join(sorted(head.cosigners))
-    return Remark("✔", "checkpoint", f"cosigned by {names}: {len(head.cosigners)}, {head.needed} are needed")
+    yield Remark("✔", "checkpoint", f"cosigned by {names}: {len(head.cosigners)}, {head.needed} are needed")
+    strange = first_bad(data, name, tiled.epochs)
+    if strange is not None:  # A witness from outside may have signed too; so may nobody, if the line was damaged.
+        yield Remark("-", "checkpoint", "this signature is no member's, and does not count", where, strange)
 
 
 def _found(files: Source, result: Audit, spent: float, first: int) -> Found:
