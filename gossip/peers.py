@@ -74,6 +74,8 @@ class Peers:
         self.members = {
             node: before.get(node) or Member(name, moved_at=now, heard_at=now) for node, name in names.items()
         }
+        for node, name in names.items():
+            self.members[node].name = name  # Of this site it is not known before it is a member.
 
     def silent(self, node: NodeId, now: float) -> bool:
         """Whether a member is absent, or has made no progress for the charter's patience."""

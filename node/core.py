@@ -101,6 +101,9 @@ FORK_BLOCKS = 64
 FAREWELL_S = 60.0
 """How long a link is kept with a member that was let go, or to the old key of one that has a new one."""
 
+GIVE_UP_S = 60.0
+"""How long a site that has left, when it is started again, waits for anybody to talk to it."""
+
 REMIND_S = 1.0
 """Between questions of a site that has just started to those that have not said yet what they remember of it."""
 
@@ -194,7 +197,7 @@ class Node:
         self._evidence_read = 0
         self._closed: dict[int, list[str]] = {}
         self._orphans: list[bytes] = []
-        self._hashes: dict[int, bytes] = {}
+        self._finals: dict[int, tuple[bytes, int]] = {}
         self._fork = ""
         self._proved = False
         self._inquired_at = 0.0
@@ -203,6 +206,7 @@ class Node:
         self._farewells: tuple[Contact, ...] = ()
         self._farewell_until = 0.0
         self._was_member = False
+        self._give_up_at = 0.0
         self._started = False
 
     @property
@@ -359,6 +363,8 @@ class Node:
         self.consensus = self._convene()
         self._follow_terms(now)
         self._was_member = self._index is not None
+        if not self._was_member and self._me in self.replica.head.heads:
+            self._give_up_at = now + GIVE_UP_S
         effects: list[Effect] = [self._reach()]
         for record in event.records:
             if record.kind == RECORD_ENTRY:
@@ -569,7 +575,12 @@ class Node:
         return greeting + self.transfer.link(sender, True, now)
 
     def _on_entry(self, sender: NodeId, message: m.EntryMessage, frame: bytes, now: float) -> list[Effect]:
-        pending = self.replica.admit(message.leaf, now)
+        try:
+            pending = self.replica.admit(message.leaf, now)
+        except Reject:
+            if self.peers.members[sender].final_height > self.replica.head.height:
+                return []  # By a key, perhaps, or of a member that the sender's ledger knows and ours does not yet.
+            raise
         if pending is None:
             return []
         author = NodeId(pending.entry.author)
@@ -592,6 +603,16 @@ class Node:
             return [Send(sender, wire.encode(self._heartbeat(now, last)))]
         return []
 
+    def _give_up(self, now: float) -> list[Effect]:
+        """End a site that has left, and that nobody talks to: it has not been let in again."""
+        if not self._give_up_at or now < self._give_up_at:
+            return []
+        self._give_up_at = 0.0
+        if self._index is not None or self.engine.welcome():
+            return []
+        why = f"this site was not a member any more in epoch {self._terms.epoch}, and nobody talks to it"
+        return [Report("left", f"{why}: ask to be invited again", level="warning"), Finished("LEFT", why)]
+
     def _part(self, now: float) -> list[Effect]:
         """End the links that were kept for a farewell."""
         if not self._farewells or now < self._farewell_until:
@@ -601,7 +622,7 @@ class Node:
 
     def _heartbeat(self, now: float, height: int | None = None) -> m.Heartbeat:
         final = self.replica.head.height if height is None else height
-        known = self._hashes.get(final, b"")
+        known, _ = self._finals.get(final, (b"", 0))
         return self.peers.heartbeat(now, final_height=final, final_hash=known, disk_free=self._disk_free())
 
     def _on_guest(self, sender: NodeId, frame: bytes, now: float) -> list[Effect]:
@@ -719,8 +740,8 @@ class Node:
 
     def _compare(self, sender: NodeId, beat: m.Heartbeat, now: float) -> list[Effect]:
         """Ask a neighbour with another final block than ours for its blocks: they prove a fork, or it lies."""
-        ours = self._hashes.get(beat.final_height)
-        if ours is None or not beat.final_hash or ours == beat.final_hash:
+        ours = self._finals.get(beat.final_height)
+        if ours is None or not beat.final_hash or ours[0] == beat.final_hash:
             return []
         return self._inquire(sender, beat.final_height, now)
 
@@ -736,7 +757,7 @@ class Node:
         overlapping = any(Header.decode(final.block.header).height <= head.height for final in blocks)
         if self._proved or not overlapping:
             return []
-        fork = find_fork(blocks, self._hashes.get, ledger_id=self._ledger_id, terms_of=head.terms_of)
+        fork = find_fork(blocks, self._finals.get, ledger_id=self._ledger_id, terms_of=head.terms_of)
         if fork is None:
             return []
         return self._raise_alarm(f"the ledger has forked: a quorum finalized two blocks at height {fork.height}", fork)
@@ -826,6 +847,7 @@ class Node:
         effects += self._speak_up(now)
         effects += self._ask_again(now)
         effects += self._part(now)
+        effects += self._give_up(now)
         effects += self.transfer.step(now)
         effects += self._read_arrivals(now)
         effects += self._keep_up(now)
@@ -947,8 +969,8 @@ class Node:
 
     def _take_head(self, header: Header, block: Block, now: float) -> None:
         """Remember a final block, and let the cosigners know of it: what is written after it is durable."""
-        self._hashes[header.height] = header.hash
-        self._hashes.pop(header.height - HASHES_KEPT, None)
+        self._finals[header.height] = header.hash, header.epoch
+        self._finals.pop(header.height - HASHES_KEPT, None)
         commits = any(e.decode_entry(leaf).kind == e.ROUND_COMMIT for leaf in block.leaves)
         self.cosigners.final(header.size, header.root, time_ms=header.time_ms, commits=commits, now=now)
 
@@ -1054,6 +1076,7 @@ class Node:
             None if self._halted or self._fork else self.catchup.next_wake(),
             self._ask_at if self.consensus.muted and self._ask_at > now else None,
             self._farewell_until if self._farewells else None,
+            self._give_up_at or None,
             self.round.next_wake(now),
             self.peers.next_silence(now),
             min((due for due, _ in self._charges.values() if due > now), default=None),

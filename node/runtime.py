@@ -134,6 +134,7 @@ class Runtime:
         self._curve_key, self._keys = curve_key, keys
         self._linked: set[NodeId] = set()
         self._doubt_at = ports.clock.now() + DOUBT_S
+        self._doubted = False
         self._transport, self._journal, self._store = ports.transport, ports.journal, ports.store
         self._trainer, self._bulk, self._clock = ports.trainer, ports.bulk, ports.clock
         self._snapshots = ports.snapshots
@@ -340,13 +341,16 @@ class Runtime:
         Whoever agreed to them last hears of it last, and by then nobody talks to its old key any more.
         """
         if self._linked:
-            self._doubt_at = now + DOUBT_S
+            self._doubt_at, self._doubted = now + DOUBT_S, False
         elif now >= self._doubt_at:
             self._doubt_at = now + DOUBT_S
             current, successor = self._keys.load_identity(), self._keys.load_successor()
             if successor is not None:
                 self._take_key(current if self._curve_key == successor.curve_public else successor)
-                self._report(Report("other_key", "nobody knows this site: trying its other transport key"), now)
+                level = "debug" if self._doubted else "info"
+                self._doubted = True
+                text = "nobody knows this site: trying its other transport key"
+                self._report(Report("other_key", text, level=level), now)
 
     def _send_chunk(self, effect: SendChunk) -> None:
         """Send a range of a blob. What cannot be read is not sent: the receiver asks elsewhere when nothing comes."""

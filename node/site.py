@@ -149,6 +149,10 @@ class Site:
             raise UsageError(f"couldn't use {self.keys / 'node'}: it holds no id", hint=_OTHER_KEYS)
         return NodeId(bytes.fromhex(text))
 
+    def begin_anew(self) -> None:
+        """Be the member that the keys of today make: a site that took new keys, and left, joins as another one."""
+        (self.keys / "node").unlink(missing_ok=True)
+
     def load_successor(self) -> Identity | None:
         """Return the keys this site has asked the members to accept in place of its own, if any."""
         fresh = [self.next_keys / name for name in ("identity.seed", "curve.seed")]

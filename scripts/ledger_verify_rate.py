@@ -51,9 +51,7 @@ def main() -> None:
     print(f"verify --full                    {full:>10,.0f} a second   {full / limit:.2f} of it (goal 0.65)")
     print(f"  run by run                     {' '.join(f'{ratio:.2f}' for ratio in ratios)}")
     print(f"verify --full on one core        {alone:>10,.0f} a second")
-    print(
-        f"verify --fast                    {fast:>10,.0f} entries    {fast / (hashes / 2):.2f} of SHA-256 / 2"
-    )
+    print(f"verify --fast                    {fast:>10,.0f} entries    {fast / (hashes / 2):.2f} of SHA-256 / 2")
 
 
 def _measure(site: pathlib.Path, signatures: int, cores: int) -> tuple[float, float, float, float, float]:

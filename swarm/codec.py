@@ -48,6 +48,14 @@ def encode(value: object) -> bytes:
         raise TypeError(f"outside the canonical profile: {_brief(error)}") from None
 
 
+def again(value: object) -> bytes:
+    """Return the canonical bytes of what `decode` has returned, or of parts of it, in a quarter of the time.
+
+    Within the profile msgspec writes the same bytes as `encode`. Nothing looks at whether the value is within it.
+    """
+    return _AGAIN.encode(value)
+
+
 def decode(data: bytes, type_: type[T], *, limit: int) -> T:
     """Decode `data` of at most `limit` bytes as `type_`, accepting only its canonical form.
 
@@ -63,7 +71,6 @@ def decode(data: bytes, type_: type[T], *, limit: int) -> T:
         decoder = _decoder(type_)  # type: ignore[arg-type]  # a class is hashable
         value = _convert(data, type_, limit) if decoder is None else decoder.decode(data)
         # Of the value, not of what was unpacked: an array that leaves out a field with a default makes the same value.
-        # Within the profile msgspec writes the same bytes as `encode`, in a quarter of the time.
         canonical = _AGAIN.encode(value) == data
     except (ValueError, TypeError, RecursionError, msgpack.exceptions.UnpackException) as error:
         # msgpack raises ValueError subclasses for malformed input, msgspec.ValidationError is one too; nothing else

@@ -244,6 +244,7 @@ def join(
     if not site.settings_path.exists():
         make = site.adopt if site.keys.exists() else site.create
         make(name=name, listen=listen, advertise=advertise, task=task, data=data)
+    site.begin_anew()
     identity = site.load_identity()
     card = make_card(identity, name=name, endpoint=advertise)
     write_file_durably(site.folder / "charter.toml", to_toml(found.charter).encode(), mode=0o644)

@@ -183,8 +183,7 @@ class _Chain:
         """Raise `Reject` unless a certificate on record is a quorum's, for a block of this chain."""
         for _, _, body in noted[:1]:
             if isinstance(body, e.BlockCert):
-                header = Header.decode(body.header)
-                certificate = codec.decode(body.certificate, Certificate, limit=e.ENTRY_BYTES_MAX)
+                header, certificate = body.certified, body.proof
                 block, known = self._open.get(header.height, (b"", ()))
                 terms = state.terms_of(certificate.epoch)
                 if block != header.hash or terms is None:
@@ -240,7 +239,9 @@ def _epoch(state: State, header: Header, noted: Sequence[Noted], before: Sequenc
 
 
 def _round(result: Audit, number: int) -> RoundView:
-    return result.rounds.setdefault(number, RoundView(number))
+    if number not in result.rounds:
+        result.rounds[number] = RoundView(number)
+    return result.rounds[number]
 
 
 def member_names(epochs: Sequence[EpochView]) -> dict[NodeId, str]:

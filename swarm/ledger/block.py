@@ -241,12 +241,12 @@ def propose_message(ledger_id: bytes, header: bytes) -> bytes:
 
 def entries_hash(leaves: Sequence[bytes]) -> bytes:
     """SHA-256 over the canonical array of whole entries."""
-    return hashlib.sha256(codec.encode(tuple(leaves))).digest()
+    return hashlib.sha256(codec.again(tuple(leaves))).digest()
 
 
 def justify_hash(justify: Sequence[Certificate]) -> bytes:
     """SHA-256 over the canonical array of certificates."""
-    return hashlib.sha256(codec.encode(tuple(justify))).digest()
+    return hashlib.sha256(codec.again(tuple(justify))).digest()
 
 
 def decode_block(data: bytes) -> Block:

@@ -784,6 +784,9 @@ class Consensus:
         if linked and covered:
             final, header = chain[covered - 1]
             final.check(header, self._ledger_id, self._keys, self._q, self._verify)
+            # The last one covers them all; what is not checked is not kept, nor shown to others as if it had been.
+            bare = [(FinalBlock(passed.block, ()), below) for passed, below in chain[: covered - 1]]
+            return [*bare, (final, header)]
         return chain[:covered]
 
     # --- proposals ----------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ import msgspec
 
 from swarm import codec, identity
 from swarm.errors import Reject
-from swarm.ledger.block import NO_HASH
+from swarm.ledger.block import NO_HASH, Certificate, Header
 from swarm.machine import NodeId
 
 ENTRY_VERSION = 1
@@ -221,11 +221,21 @@ class Epoch(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
     terms: bytes
 
 
-class BlockCert(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+class BlockCert(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, dict=True):
     """The finalize certificate of an earlier block, so that the ledger carries its own proof of finality."""
 
     header: bytes
     certificate: bytes
+
+    @cached_property
+    def certified(self) -> Header:
+        """The header of the block it is for. Raises `Reject`."""
+        return Header.decode(self.header)
+
+    @cached_property
+    def proof(self) -> Certificate:
+        """The certificate, decoded; nobody has checked what it says. Raises `Reject`."""
+        return codec.decode(self.certificate, Certificate, limit=ENTRY_BYTES_MAX)
 
 
 def sign_entry(

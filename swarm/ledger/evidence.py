@@ -4,7 +4,7 @@ No honest member signs both of certain pairs (`ledger.md` 1.5): two blocks notar
 notarized and another finalized, a skip and a finalize, two proposals for one view, two entries in one place of a feed,
 two contributions as the same attempt at a round. Such a pair goes into the ledger as an entry of whoever noticed, and
 whoever reads the ledger can check it with nothing but the charter: the messages are in it, signatures and all. An entry
-that proves nothing is refused like any other that does not hold, so nobody can be accused of what they did not do.
+that proves nothing has no effect, so nobody can be accused of what they did not do.
 
 What it costs the culprit is not decided here; the charter's evidence policy says so.
 """

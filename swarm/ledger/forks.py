@@ -31,7 +31,7 @@ class Fork:
 
 def find_fork(
     blocks: Sequence[FinalBlock],
-    hash_at: Callable[[int], bytes | None],
+    final_at: Callable[[int], tuple[bytes, int] | None],
     *,
     ledger_id: bytes,
     terms_of: Callable[[int], Terms | None],
@@ -40,7 +40,7 @@ def find_fork(
 
     Args:
         blocks: what the peer says is final, oldest first.
-        hash_at: the hash of our final block at a height, None where it is not known.
+        final_at: hash and epoch of our final block at a height, None where they are not known.
         ledger_id: 32 bytes.
         terms_of: the terms of an epoch, None where they are not known.
 
@@ -60,9 +60,11 @@ def find_fork(
         if final.check(header, ledger_id, terms.vote_keys, terms.quorum):
             covered = len(chain)
     for i, (_, header) in enumerate(chain[:covered]):
-        ours = hash_at(header.height)
-        if ours is not None and ours != header.hash:
-            return Fork(header.height, ours, tuple(final for final, _ in chain[i:]))
+        known = final_at(header.height)
+        if known is not None and known[0] != header.hash:
+            if header.epoch < known[1] and not header.count:
+                return None  # An empty block that helped the last one of its epoch to become final: no history.
+            return Fork(header.height, known[0], tuple(final for final, _ in chain[i:]))
     return None
 
 

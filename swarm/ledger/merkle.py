@@ -39,7 +39,7 @@ def node_hash(left: bytes, right: bytes) -> bytes:
     return hashlib.sha256(b"\x01" + left + right).digest()
 
 
-class Frontier(msgspec.Struct, frozen=True):
+class Frontier(msgspec.Struct, frozen=True, array_like=True):
     """A tree of `size` leaves as the roots of its perfect subtrees, largest first: one per set bit of `size`.
 
     Raises `ValueError` when made with another number of hashes than that.
@@ -62,22 +62,16 @@ class Frontier(msgspec.Struct, frozen=True):
         return Frontier(self.size + 1, (*self.hashes[:keep], leaf))
 
     def extend(self, leaves: Iterable[bytes]) -> Frontier:
-        """Return the tree with more leaves, given their hashes.
-
-        Works a level at a time: k leaves cost k node hashes and one pass over shrinking lists, and nothing per leaf.
-        """
-        level = list(leaves)
-        size, waiting = self.size + len(level), list(self.hashes)
-        carried: list[bytes] = []  # smallest first
-        height = 0
-        while level:
-            if self.size >> height & 1:
-                level.insert(0, waiting.pop())  # it waited for a right sibling
-            if len(level) & 1:
-                carried.append(level.pop())  # now this one does
-            level = _parents(level)
-            height += 1
-        return Frontier(size, (*waiting, *reversed(carried)))
+        """Return the tree with more leaves, given their hashes. k leaves cost about k node hashes."""
+        size, hashes = self.size, list(self.hashes)
+        for root in leaves:
+            carry = size
+            while carry & 1:  # the carry of a binary counter
+                root = hashlib.sha256(b"\x01" + hashes.pop() + root).digest()  # `node_hash`, without the call
+                carry >>= 1
+            hashes.append(root)
+            size += 1
+        return Frontier(size, tuple(hashes))
 
     def root(self) -> bytes:
         """Return the tree's root; that of the empty tree is SHA-256 of nothing."""

@@ -25,6 +25,9 @@ OPEN_PER_AUTHOR_MAX = 4
 LIFETIME_MS_MAX = 90 * 86_400_000
 """A motion may be open for a quarter of a year at most."""
 
+SKEW_MS_MAX = 86_400_000
+"""And for the day by which the clock of whoever moves it may be ahead of the blocks', at most."""
+
 
 @dataclass(frozen=True, slots=True)
 class Motion:
@@ -68,14 +71,15 @@ def moved(
 ) -> tuple[Motion, ...]:
     """Return the open motions with this one added. One too many, or lapsed before it began, has no effect."""
     mine = sum(motion.author == author for motion in motions)
-    if mine >= OPEN_PER_AUTHOR_MAX or not time_ms < body.expires_ms <= time_ms + LIFETIME_MS_MAX:
+    latest = time_ms + LIFETIME_MS_MAX + SKEW_MS_MAX
+    if mine >= OPEN_PER_AUTHOR_MAX or not time_ms < body.expires_ms <= latest:
         return tuple(motions)
     change = open_change(body)
     invited = False
     if body.invite:
         with contextlib.suppress(Reject):
-            open_invite(body.invite, ledger_id=ledger_id, terms=terms, change=change, now_ms=time_ms)
-            invited = True
+            found = open_invite(body.invite, ledger_id=ledger_id, terms=terms, change=change, now_ms=time_ms)
+            invited = found.inviter == author  # Anybody can copy it out of the ledger.
     return (*motions, Motion(index, entry_id, author, change, body.expires_ms, invited, {author: True}))
 
 

@@ -558,7 +558,7 @@ class Replica:
             entry = e.decode_entry(leaf)
             if entry.kind == e.BLOCK_CERT:
                 body = codec.decode(entry.body, e.BlockCert, limit=e.ENTRY_BYTES_MAX)
-                certificate = codec.decode(body.certificate, Certificate, limit=e.ENTRY_BYTES_MAX)
+                certificate = body.proof
                 terms = before.terms_of(certificate.epoch)
                 if terms is None:
                     raise Reject("couldn't accept a certificate on record: its epoch is long past")

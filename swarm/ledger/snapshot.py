@@ -103,13 +103,19 @@ def form(type_: Any) -> Form:
         return _row(form(arguments[0])) if arguments[1:] == (...,) else _record(tuple, [form(a) for a in arguments])
     if origin is not None and issubclass(origin, Mapping):
         return _table(*arguments)
-    if isinstance(type_, type) and issubclass(type_, msgspec.Struct) and type_.__struct_config__.array_like:
-        return Form(None, functools.partial(_read_struct, type_))
     if isinstance(type_, type) and issubclass(type_, msgspec.Struct):
-        return _fields(type_, type_.__struct_fields__)
+        return _struct(type_)
     if dataclasses.is_dataclass(type_) and isinstance(type_, type):
         return _fields(type_, tuple(field.name for field in dataclasses.fields(type_)))
     raise TypeError(f"{type_} has no canonical form")
+
+
+def _struct(type_: type[msgspec.Struct]) -> Form:
+    """A structure of msgspec's. One that is an array, of nothing but what is written as it is, is written as it is."""
+    hints = typing.get_type_hints(type_)
+    if type_.__struct_config__.array_like and all(form(hints[name]).write is None for name in type_.__struct_fields__):
+        return Form(None, functools.partial(_read_struct, type_))
+    return _fields(type_, type_.__struct_fields__)
 
 
 def _fields(type_: type, names: tuple[str, ...]) -> Form:

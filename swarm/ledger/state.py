@@ -15,7 +15,6 @@ the new members' keys; until it is final, only empty blocks of its own epoch may
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import msgspec
@@ -26,7 +25,7 @@ from swarm.charter import SignedCharter
 from swarm.errors import Reject
 from swarm.ledger import entry as e
 from swarm.ledger import snapshot
-from swarm.ledger.block import FINALIZE, Certificate, Header, Root
+from swarm.ledger.block import FINALIZE, Header, Root
 from swarm.ledger.evidence import judge
 from swarm.ledger.merkle import Frontier, leaf_hash
 from swarm.ledger.motions import Motion, carried, moved, open_at, open_change, voted
@@ -50,7 +49,7 @@ Noted: TypeAlias = tuple[int, e.Entry, msgspec.Struct]
 """An entry as applied: its index in the log, its envelope, its body."""
 
 
-class Head(msgspec.Struct, frozen=True):
+class Head(msgspec.Struct, frozen=True, array_like=True):
     """The end of one feed in the log: the next sequence number and the id of the last entry."""
 
     seq: int
@@ -67,8 +66,7 @@ class Authored(msgspec.Struct, frozen=True):
     body: msgspec.Struct
 
 
-@dataclass(frozen=True, slots=True)
-class Placed:
+class Placed(msgspec.Struct, frozen=True, array_like=True):
     """A contribution and where it stands in the log."""
 
     index: int
@@ -76,8 +74,7 @@ class Placed:
     body: e.Contribution
 
 
-@dataclass(frozen=True, slots=True)
-class Closed:
+class Closed(msgspec.Struct, frozen=True, array_like=True):
     """The close of the open round and where it stands."""
 
     index: int
@@ -85,8 +82,7 @@ class Closed:
     terms: tuple[Placed, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Committed:
+class Committed(msgspec.Struct, frozen=True, array_like=True):
     """The last finished round. Round 0 stands for the initial model."""
 
     round: int
@@ -249,8 +245,6 @@ def open_authored(state: State, entry: e.Entry, leaf: bytes, signatures: Signatu
         raise Reject(f"couldn't accept an entry: its author {entry.author.hex()[:8]} is not a member")
     body = decode_body(entry)
     signatures.verify(leaf, entry, state.terms.members[index].id_key, state.ledger_id)
-    if isinstance(body, e.Evidence) and not signatures.trusting:
-        judge(body, state.ledger_id, (state.terms, *state.past))
     return Authored(entry, entry.id, leaf, leaf_hash(leaf), body)
 
 
@@ -423,7 +417,7 @@ def _append_derived(state: State, leaf: bytes, body: Derived, time_ms: int) -> S
         case e.RoundClose():
             return replace(state, frontier=frontier, close=Closed(index, body, check_close(state, body)))
         case e.BlockCert():
-            return replace(state, frontier=frontier, certified=Header.decode(body.header).height)
+            return replace(state, frontier=frontier, certified=body.certified.height)
         case e.Epoch():
             due = due_epoch(state)
             assert due is not None, "somebody has looked"
@@ -521,12 +515,12 @@ def _apply_leaf(
 def _apply_cert(state: State, entry: e.Entry, leaf: bytes, header: Header) -> tuple[State, e.BlockCert]:
     """A certificate must be for a block below this one and above the last one recorded."""
     body = codec.decode(entry.body, e.BlockCert, limit=e.ENTRY_BYTES_MAX)
-    certified = Header.decode(body.header)
+    certified = body.certified
     if not state.certified < certified.height < header.height:
         raise Reject(f"couldn't accept block {header.height}: it records a certificate out of order")
     if not e.is_derived(entry, state.ledger_id, state.size, header.time_ms):
         raise Reject(f"couldn't accept block {header.height}: its certificate entry is not in its derived form")
-    certificate = codec.decode(body.certificate, Certificate, limit=e.ENTRY_BYTES_MAX)
+    certificate = body.proof
     if certificate.kind != FINALIZE or certificate.block != certified.hash:
         # A quorum may have notarized a block that never became final: on record it would look like a second history.
         raise Reject(f"couldn't accept block {header.height}: what it records does not finalize the block it names")
@@ -555,9 +549,19 @@ def _note_attest(state: State, author: NodeId, body: e.Attest) -> dict[str, Any]
 
 
 def _note_evidence(state: State, body: e.Evidence) -> dict[str, Any]:
-    """The first proof of a kind counts; more of the same prove nothing further."""
+    """The first proof of a kind counts; more of the same prove nothing further, and what is no proof has no effect.
+
+    It is not refused for that: what was a proof when it was written may be of an epoch long past when it is ordered,
+    and its author could never write anything again.
+    """
     charge = (NodeId(body.culprit), body.rule)
-    return {} if charge in state.accused else {"accused": {**state.accused, charge: state.size}}
+    if charge in state.accused:
+        return {}
+    try:
+        judge(body, state.ledger_id, (state.terms, *state.past))
+    except Reject:
+        return {}
+    return {"accused": {**state.accused, charge: state.size}}
 
 
 def _check_contribution(body: e.Contribution) -> None:

@@ -204,7 +204,9 @@ def flood(swarm: Swarm, origin: int, news: m.Message) -> tuple[dict[int, int], i
         sender, send = post.popleft()
         receiver = index[send.to]
         received[receiver] = received.get(receiver, 0) + 1
-        onward = sends(engines[receiver].relay(send.frame, swarm.identities[origin].node, swarm.identities[sender].node))
+        onward = sends(
+            engines[receiver].relay(send.frame, swarm.identities[origin].node, swarm.identities[sender].node)
+        )
         relayed += len(onward)
         assert relayed < 100, "news goes round for ever"
         post += [(receiver, copy) for copy in onward]

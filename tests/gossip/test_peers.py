@@ -144,7 +144,9 @@ def test_what_two_members_tell_each_other_of_a_dead_third_dies_out() -> None:
     for second in itertools.count():
         now = float(second)
         there.on_heartbeat(A, here.heartbeat(now, final_height=0, final_hash=b"", disk_free=0), now + delay_s)
-        here.on_heartbeat(B, there.heartbeat(now + 0.5, final_height=0, final_hash=b"", disk_free=0), now + 0.5 + delay_s)
+        here.on_heartbeat(
+            B, there.heartbeat(now + 0.5, final_height=0, final_hash=b"", disk_free=0), now + 0.5 + delay_s
+        )
         if here.absent(C, now + 1) and there.absent(C, now + 1):
             absent_at = now + 1
             break

@@ -105,7 +105,8 @@ def test_kind_numbers_are_frozen() -> None:
     numbers = {
         kind: number
         for number, kind in enumerate(
-            f"{order} GetLeaves Leaves Want ChunkHeader Missing Cosign Knock KnockAnswer BlockRange Remind Reminder".split(), 1
+            f"{order} GetLeaves Leaves Want ChunkHeader Missing Cosign Knock KnockAnswer BlockRange Remind Reminder".split(),
+            1,
         )
     }
     assert {name(example): wire.encode(example)[1] for example in EXAMPLES} == numbers

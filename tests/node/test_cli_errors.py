@@ -169,7 +169,11 @@ def another_task(site: Site) -> None:
         (no_key, "couldn't find {site}/keys/identity.seed", "keys"),
         (a_key_others_can_read, "others on this machine can read it (mode 644)", "run chmod 600 {site}/keys/curve."),
         (half_a_key, "couldn't use {site}/keys/curve.seed: it does not hold a key", "restore it from your backup"),
-        (somebody_elses_charter, "couldn't start 'rural': it is not a member of 'test-swarm'", "begins with `swarm join`"),
+        (
+            somebody_elses_charter,
+            "couldn't start 'rural': it is not a member of 'test-swarm'",
+            "begins with `swarm join`",
+        ),
         (no_task, "couldn't find the task file {site}/task.py", "put it there, or name another"),
         (another_task, "{site}/task.py is not the task file the charter was made with", "SHA-256 begins {task}"),
     ],

@@ -22,6 +22,7 @@ from swarm.ledger.state import Closed, Placed, genesis
 from swarm.machine import RECORD_BLOCK
 from tests.benchmarks.ledgers import make_ledger
 from tests.builders import Swarm, contribution, digest, make_swarm
+from tests.epochs import opened
 from tests.simulation.campaign import play
 
 MADE_MS = 1_800_000_000_000
@@ -164,7 +165,9 @@ def test_an_audit_that_failed_is_never_shown_as_valid() -> None:
 
 def test_a_block_that_fails_at_its_certificate_leaves_nothing_in_the_report() -> None:
     signed, payloads = lying()
-    bad = (*payloads[:1], payloads[1][:-5] + bytes([payloads[1][-5] ^ 1]) + payloads[1][-4:], *payloads[2:])
+    place = next(i for i, payload in enumerate(payloads) if i and opened(payload).block.leaves)
+    whole = payloads[place]
+    bad = (*payloads[:place], whole[:-5] + bytes([whole[-5] ^ 1]) + whole[-4:], *payloads[place + 1 :])
     result = audited(signed, bad)
     assert result.failure is not None
     assert "certificate" in result.failure.text

@@ -46,6 +46,9 @@ HEAL_S = 40.0
 END_S = 500.0
 """By then every honest member must be done: ten times the time of the faults."""
 
+EVENTS_MAX = 300_000
+"""Steps of one story, about ten times what the longest takes: a storm of messages is a finding, too."""
+
 FAILURES_MAX = 20
 """A search ends after so many: more would say nothing new."""
 
@@ -243,8 +246,8 @@ def play(seed: int, swarm: Swarm, *, newcomers: int, twins: int, fewest: int) ->
         campaigner.campaign(world)
         return world.now > HEAL_S + 10.0 and _stuck(world, liars) == []
 
-    if not world.run(settled, end_s=END_S):
-        world.fail(f"not done by {END_S} s: {'; '.join(_stuck(world, liars))}")
+    if not world.run(settled, end_s=END_S, max_events=EVENTS_MAX):
+        world.fail(f"not done by {world.now:.0f} s: {'; '.join(_stuck(world, liars))}")
     world.end()
     return world
 

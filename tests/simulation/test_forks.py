@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from node.core import Node
 from swarm import codec
-from swarm.ledger.block import FinalBlock, Header
+from swarm.ledger.block import Block, FinalBlock, Header, entries_hash, justify_hash
 from swarm.ledger.evidence import judge
 from swarm.ledger.forks import charges, find_fork
+from swarm.ledger.state import genesis
 from swarm.machine import RECORD_BLOCK, Publish
-from tests.builders import make_swarm
+from tests.builders import certify, make_swarm
 from topologies.families import complete
 from topologies.world.checkers import Checker
 from topologies.world.clock import EPOCH_S
@@ -111,10 +114,24 @@ def test_the_proof_is_written_and_convicts_the_liars_and_nobody_else(scene: tupl
 def test_blocks_that_no_quorum_signed_prove_nothing(scene: tuple[World, Files]) -> None:
     world, files = scene
     head = machine(world, 0).replica.head
-    hashes = {h.height: h.hash for h in (Header.decode(f.block.header) for f in files.blocks[0])}
+    headers = [Header.decode(final.block.header) for final in files.blocks[0]]
+    finals = {header.height: (header.hash, header.epoch) for header in headers}
     theirs = files.blocks[1]
     known = {"ledger_id": head.ledger_id, "terms_of": head.terms_of}
-    assert find_fork(theirs, hashes.get, **known) is not None
+    assert find_fork(theirs, finals.get, **known) is not None
     bare = [FinalBlock(f.block, ()) for f in theirs]
-    assert find_fork(bare, hashes.get, **known) is None
-    assert find_fork(files.blocks[0], hashes.get, **known) is None
+    assert find_fork(bare, finals.get, **known) is None
+    assert find_fork(files.blocks[0], finals.get, **known) is None
+
+
+def test_an_empty_block_that_ended_an_epoch_is_no_history_of_its_own() -> None:
+    """A quorum certifies such blocks to make the one below them final; they are no part of the ledger."""
+    swarm = make_swarm(4)
+    head = genesis(swarm.signed)
+    empty = Header(0, 6, 2, b"\1" * 32, 5, 9, 5, 0, 5, bytes(32), entries_hash(()), bytes(32), justify_hash(()))
+    full = replace(empty, count=1, entries_hash=entries_hash((b"leaf",)))
+    for header, leaves, proves in ((empty, (), False), (full, (b"leaf",), True)):
+        final = FinalBlock(Block(header.encode(), leaves, (), 0, b""), (certify(swarm, header),))
+        for epoch, fork in ((1, proves), (0, True)):
+            found = find_fork([final], {2: (b"\2" * 32, epoch)}.get, ledger_id=head.ledger_id, terms_of=head.terms_of)
+            assert (found is not None) == fork

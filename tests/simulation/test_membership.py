@@ -291,3 +291,17 @@ def test_every_member_that_leaves_hears_that_it_has_left() -> None:
         left = world.place(4).finished
         assert left is not None
         assert left.outcome == "LEFT"
+
+
+def test_a_site_that_has_left_and_is_started_again_ends_when_nobody_talks_to_it() -> None:
+    world = changing(5, rounds=6, approve=governance.ASK)
+    assert world.run(lambda w: committed(w, 0, 1), end_s=END_S)
+    propose(world, 4, t.remove(identity(4).node))
+    assert world.run(finished(0, 1, 2, 3, 4), end_s=END_S)
+    world.run(lambda w: w.now > 200.0, end_s=END_S)
+    world.place(4).finished = None
+    world.strike(Crash(at_s=world.now, slot=4, down_s=1.0))
+    assert world.run(finished(4), end_s=world.now + 120.0)
+    left = world.place(4).finished
+    assert left is not None
+    assert "nobody talks to it" in left.reason

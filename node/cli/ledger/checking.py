@@ -8,7 +8,6 @@ vouches for every byte before it, though not for who wrote which entry. What the
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import multiprocessing
 import os
@@ -21,7 +20,6 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING, TypeAlias, cast
 
-import msgspec
 from typing_extensions import override
 
 from node.cli.ledger.sources import Source
@@ -30,7 +28,7 @@ from swarm import codec, identity
 from swarm.errors import Reject
 from swarm.ledger import entry as e
 from swarm.ledger.audit import Audit, Failure, audit
-from swarm.ledger.block import BLOCK_BYTES_MAX, FINALIZE, FinalBlock, Header
+from swarm.ledger.block import BLOCK_BYTES_MAX, FINALIZE, FinalBlock, Header, entries_hash, justify_hash
 from swarm.ledger.merkle import Frontier, leaf_hash
 from swarm.ledger.state import Signatures
 
@@ -45,6 +43,10 @@ BATCH = 128
 
 ALONE_MAX = 4 * BATCH
 """Signatures checked in this process before others are started: a small ledger is done before they would be."""
+
+ALONE_BATCH = 8 * BATCH
+"""Signatures checked at once where there is a single core: curve arithmetic and bookkeeping evict each other from the
+processor's caches, so they take long turns, each too short for a person to notice."""
 
 AHEAD_MAX = 3
 """Batches one worker may have waiting: enough that it never starves, few enough that a long log is not held twice."""
@@ -122,7 +124,7 @@ class Deferred(Signatures):
     def _put(self, check: Check, label: str) -> None:
         self._checks.append(check)
         self._labels.append((self.height, label))
-        if len(self._checks) >= BATCH:
+        if len(self._checks) >= self._workers.batch:
             self._hand_over()
 
     def _hand_over(self) -> None:
@@ -134,6 +136,7 @@ class Workers:
     """Processes that check signatures. There are none until it is worth it, and none at all on a single core."""
 
     def __init__(self, cores: int) -> None:
+        self.batch = BATCH if cores > 1 else ALONE_BATCH  # how many signatures a `take` is best given
         self._cores = cores
         self._alone = 0
         self._number = 0
@@ -333,9 +336,6 @@ def walk(files: Source, see: Callable[[int, int, Frontier, bool], None]) -> Walk
     """
     genesis = files.signed.genesis()
     found = Walk(frontier=Frontier().append(leaf_hash(genesis.encode())))
-    encoder = (
-        msgspec.msgpack.Encoder()
-    )  # Within the profile it writes the same bytes as `swarm.codec`, many times faster.
     tip, view, last = files.signed.ledger_id, 0, None
     see(0, files.signed.charter.created_ms, found.frontier, True)
     for payload in _readable(files):
@@ -346,9 +346,9 @@ def walk(files: Source, see: Callable[[int, int, Frontier, bool], None]) -> Walk
             header, leaves = Header.decode(final.block.header), final.block.leaves
             if (header.parent_hash, header.parent_view, header.height) != (tip, view, height):
                 raise Reject("it does not extend the block before it")
-            if hashlib.sha256(encoder.encode(leaves)).digest() != header.entries_hash:
+            if entries_hash(leaves) != header.entries_hash:
                 raise Reject("its entries are not the ones it commits to")
-            if hashlib.sha256(encoder.encode(final.block.justify)).digest() != header.justify_hash:
+            if justify_hash(final.block.justify) != header.justify_hash:
                 raise Reject("its certificates are not the ones it commits to")
             frontier = found.frontier.extend([leaf_hash(leaf) for leaf in leaves])
             if (header.size, header.root) != (frontier.size, frontier.root()):

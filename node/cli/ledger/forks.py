@@ -48,10 +48,10 @@ def forks(folder: Path, *, as_json: bool) -> None:
 def _judged(path: Path, ours: list[FinalBlock], ledger_id: bytes, known: Mapping[int, Terms]) -> dict[str, object]:
     """Return what a proof shows, every signature in it checked. Raises `Failure` when it shows nothing."""
     headers = [Header.decode(final.block.header) for final in ours]
-    hashes = {header.height: header.hash for header in headers}
+    finals = {header.height: (header.hash, header.epoch) for header in headers}
     try:
         theirs = codec.decode(path.read_bytes(), tuple[FinalBlock, ...], limit=PROOF_BYTES_MAX)
-        fork = find_fork(theirs, hashes.get, ledger_id=ledger_id, terms_of=known.get)
+        fork = find_fork(theirs, finals.get, ledger_id=ledger_id, terms_of=known.get)
     except Reject as reason:
         raise Failure(
             f"couldn't use {path}: {reason.message}", code=INVALID, hint="ask another member for its copy"

@@ -1,4 +1,4 @@
-"""`swarm ledger status | stats`: how a ledger stands, and how much it holds."""
+"""`swarm ledger status`: how a ledger stands, and its node if one runs."""
 
 from __future__ import annotations
 
@@ -12,11 +12,9 @@ from node.cli.ledger.checking import HeadOnly, follow
 from node.cli.ledger.reading import (
     WHERE,
     date,
-    entries_of,
     judge,
     names_of,
     open_round,
-    read,
     size_words,
     torn_end,
     torn_lines,
@@ -24,7 +22,6 @@ from node.cli.ledger.reading import (
 from node.cli.ledger.sources import Files, Source, open_ledger
 from node.cli.ledger.trust import TRUST, Standing, Watch, memory_at
 from node.cli.output import UNAVAILABLE, Failure, emit
-from swarm.ledger import entry as e
 from swarm.ledger.audit import Audit
 from swarm.ledger.evidence import RULES
 from swarm.machine import NodeId
@@ -90,37 +87,6 @@ def status(folder: Path, trust_path: Path | None, *, node: bool, as_json: bool) 
     if watch.standing in (Standing.NEW, Standing.CONSISTENT) or not as_json:
         emit(data, as_json=as_json, text=text)
     watch.refuse()
-
-
-@click.command()
-@WHERE
-@JSON
-def stats(folder: Path, *, as_json: bool) -> None:
-    """Count what the ledger holds: entries by kind, bytes, the time it covers."""
-    files, result = read(folder)
-    kinds: dict[str, int] = {}
-    size, first, last = 0, 0, 0
-    for placed in entries_of(files):
-        name = e.KIND_NAMES[placed.entry.kind]
-        kinds[name] = kinds.get(name, 0) + 1
-        size += len(placed.leaf)
-        first, last = first or placed.entry.ts_ms, max(last, placed.entry.ts_ms)
-    on_disk = files.size_bytes()
-    lines = [
-        f"size       {size_words(result)}, {size} bytes of entries, {on_disk} bytes of files",
-        f"time       {date(first)} to {date(last)}",
-        *(f"  {name:<16} {number}" for name, number in sorted(kinds.items(), key=lambda pair: -pair[1])),
-    ]
-    data = {
-        "entries": result.entries,
-        "blocks": result.blocks,
-        "entry_bytes": size,
-        "file_bytes": on_disk,
-        "first_ms": first,
-        "last_ms": last,
-        "kinds": kinds,
-    }
-    emit(data, as_json=as_json, text="\n".join(lines))
 
 
 def _evidence_words(result: Audit, names: dict[NodeId, str]) -> str:

@@ -270,9 +270,10 @@ class _Proof:
                 _check_proposer(final, header, files.signed.ledger_id, terms.get(header.epoch))
                 offset += len(codec.encode(final))
             height, offset = None, 0
-            hashes = {at: Header.decode(_final(payload).block.header).hash for at, payload in files.kept.items()}
+            headers = {at: Header.decode(_final(payload).block.header) for at, payload in files.kept.items()}
+            finals = {at: (header.hash, header.epoch) for at, header in headers.items()}
             fork = find_fork(
-                self.blocks, hashes.get, ledger_id=files.signed.ledger_id, terms_of=lambda epoch: terms.get(epoch)
+                self.blocks, finals.get, ledger_id=files.signed.ledger_id, terms_of=lambda epoch: terms.get(epoch)
             )
         except Reject as reason:
             return self._broken(path, offset, height, reason.message)

@@ -13,6 +13,7 @@ from swarm.ledger import entry as e
 from swarm.ledger.motions import (
     LIFETIME_MS_MAX,
     OPEN_PER_AUTHOR_MAX,
+    SKEW_MS_MAX,
     Motion,
     carried,
     moved,
@@ -100,7 +101,7 @@ def test_one_member_cannot_fill_everybodys_state() -> None:
 
 @pytest.mark.parametrize(
     ("expires_ms", "opens"),
-    [(NOW, 0), (NOW + 1, 1), (NOW + LIFETIME_MS_MAX, 1), (NOW + LIFETIME_MS_MAX + 1, 0)],
+    [(NOW, 0), (NOW + 1, 1), (NOW + LIFETIME_MS_MAX + SKEW_MS_MAX, 1), (NOW + LIFETIME_MS_MAX + SKEW_MS_MAX + 1, 0)],
 )
 def test_what_lapsed_before_it_began_or_would_stay_for_ever_is_not_opened(expires_ms: int, opens: int) -> None:
     assert len(move((), proposal(expires_ms=expires_ms))) == opens
@@ -121,9 +122,10 @@ def test_an_invitation_counts_if_it_holds_and_a_bad_one_only_not() -> None:
         guest=digest("key"),
         expires_ms=NOW,
     )
-    assert move((), proposal(ticket=good.encode()))[0].invited
+    assert move((), proposal(ticket=good.encode()), author=1)[0].invited
+    assert not move((), proposal(ticket=good.encode()), author=2)[0].invited, "copied out of the ledger"
     for bad in (replace(good, name="site-5"), replace(good, expires_ms=NOW - 1)):
-        (motion,) = move((), proposal(ticket=bad.encode()))
+        (motion,) = move((), proposal(ticket=bad.encode()), author=1)
         assert not motion.invited
 
 

@@ -113,7 +113,7 @@ def test_the_hash_covers_every_field_also_one_that_is_added_tomorrow() -> None:
 def test_bodies_of_contributions_are_part_of_it() -> None:
     state = full()
     key, placed = next(iter(state.contributions.items()))
-    other = dataclasses.replace(placed, body=replace(placed.body, update_bytes=placed.body.update_bytes + 1))
+    other = replace(placed, body=replace(placed.body, update_bytes=placed.body.update_bytes + 1))
     assert replace(state, contributions={**state.contributions, key: other}).digest() != state.digest()
 
 

@@ -421,7 +421,7 @@ def test_a_commit_opens_the_next_round_and_keeps_what_was_contributed_to_it() ->
 
 def test_the_run_is_complete_after_the_charters_rounds_and_nothing_closes_any_more() -> None:
     state = contributed(Feeds(SWARM))
-    done = replace(state, committed=dataclasses.replace(state.committed, round=3))
+    done = replace(state, committed=replace(state.committed, round=3))
     assert done.complete
     with pytest.raises(Reject, match="couldn't accept the close of round 4"):
         check_close(done, e.RoundClose(4, 1, (), (), ()))
@@ -623,13 +623,13 @@ def test_the_digest_changes_with_everything_that_decides_what_may_follow() -> No
         replace(state, height=7),
         replace(state, frontier=state.frontier.append(NO_HASH)),
         replace(state, opened_ms=state.opened_ms + 1),
-        replace(state, committed=dataclasses.replace(state.committed, model=OTHER_MODEL)),
-        replace(state, committed=dataclasses.replace(state.committed, model_bytes=1)),
+        replace(state, committed=replace(state.committed, model=OTHER_MODEL)),
+        replace(state, committed=replace(state.committed, model_bytes=1)),
         replace(state, heads={**state.heads, node: Head(9, NO_HASH)}),
         replace(state, contributions={}),
         replace(state, late=(1,)),
         replace(state, close=None),
-        replace(state, close=dataclasses.replace(state.close, index=99)),
+        replace(state, close=replace(state.close, index=99)),
         replace(state, attests={}),
         replace(state, attests={node: (OTHER_MODEL, 128)}),
         replace(state, certified=1),
