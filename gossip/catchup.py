@@ -105,6 +105,9 @@ class CatchUp:
             ask = Ask(node, first, min(last, free[node]))
             found.append(ask)
             self._asked.append(_Asked(ask, now))
+        if self._got and not self._asked and now - self._moved[1] >= TIMEOUT_S:
+            # Nobody can be asked for what is missing below what is here: look again after as long.
+            self._moved = self._moved[0], now
         return found
 
     def arrived(self, node: NodeId, first: int, blocks: Sequence[bytes], now: float) -> bool:

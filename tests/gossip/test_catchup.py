@@ -235,3 +235,20 @@ def test_a_full_window_of_no_use_is_noticed_at_once() -> None:
 def test_the_same_seed_makes_the_same_plan() -> None:
     tips = dict.fromkeys((A, B, C, D), 5_000)
     assert plan(7).asks(0, tips, 0.0) == plan(7).asks(0, tips, 0.0)
+
+
+def test_blocks_above_a_gap_that_nobody_can_fill_do_not_make_it_look_again_and_again() -> None:
+    """A wake in the past is a node that never sleeps."""
+    one = plan()
+    first, *others = one.asks(0, {A: 4 * RANGE_BLOCKS, B: 4 * RANGE_BLOCKS}, 0.0)
+    for ask in (first, *others):
+        if ask.first > 1:
+            assert answer(one, ask)
+    now = 0.0
+    for _ in range(20):
+        wake = one.next_wake()
+        assert wake is not None
+        assert wake > now
+        now = wake
+        one.stuck(0, now)
+        one.asks(0, {}, now)
