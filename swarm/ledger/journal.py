@@ -478,8 +478,10 @@ def _read_log(
 
     Of sealed segments that only hold blocks below height `first` no more than the header is read.
     """
-    names = [name for name in disk.names(log) if name.endswith(".seg")]
-    segments = [_Segment(path=f"{log}/{name}", number=int(name[:8]), size=disk.size(f"{log}/{name}")) for name in names]
+    names = [name for name in disk.names(log) if name.endswith(".seg") and name[:-4].isdecimal()]
+    segments = [
+        _Segment(path=f"{log}/{name}", number=int(name[:-4]), size=disk.size(f"{log}/{name}")) for name in names
+    ]
     if segments and (fresh := _unbegun(disk, segments[-1], log, ledger_id)) is not None:
         # The one before it may not have been sealed yet, so is judged as the last one.
         yield segments.pop(), None, fresh if fresh.text else None

@@ -810,3 +810,14 @@ def test_joined_records_come_apart_again_and_nothing_else_does() -> None:
     for bad in (data[:-1], data + b"\0", b"\0\0\0", b"\xff\xff\xff\xff"):
         with pytest.raises(Reject, match="joined records"):
             parted(bad)
+
+
+def test_a_file_with_a_strange_name_among_the_segments_is_left_alone() -> None:
+    disk = SimulatedDisk()
+    journal = Journal(disk, ledger_id=bytes(32))
+    journal.open()
+    journal.append([Record(RECORD_BLOCK, 1, b"one")])
+    disk.create("blocks/copy-of.seg", 4096)
+    again = Journal(disk, ledger_id=bytes(32)).open()
+    assert [record.payload for record in again.records] == [b"one"]
+    assert not again.findings
