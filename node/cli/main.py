@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
 import signal
 import sys
 import traceback
 from importlib.metadata import PackageNotFoundError, version
 
 import click
-from typing_extensions import override
 
-from node.cli.output import EXIT_CODES, INTERRUPTED, Failure, fail
+from node.cli.lazy import LazyGroup
+from node.cli.output import INTERRUPTED, Failure, fail
 from swarm.errors import SwarmError, UsageError
 
 COMMANDS = {
@@ -34,30 +33,6 @@ COMMANDS = {
 }
 
 
-class Lazy(click.Group):
-    """A group that imports a command only when it is asked for."""
-
-    @override
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
-
-    @override
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
-            return None
-        module, _, name = COMMANDS[cmd_name][0].partition(":")
-        command = getattr(importlib.import_module(module), name)
-        assert isinstance(command, click.Command), "the table names commands"
-        return command
-
-    @override
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
-        with formatter.section("Exit codes"):
-            formatter.write_dl([(str(code), text) for code, text in EXIT_CODES.items()])
-
-
 def _version() -> str:
     try:
         return version("swarm-node")
@@ -65,7 +40,7 @@ def _version() -> str:
         return "unknown (not installed)"
 
 
-@click.group(cls=Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=LazyGroup, table=COMMANDS, exit_codes=True, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("-v", "--verbose", is_flag=True, help="Show the whole trace of an error.")
 @click.version_option(_version(), prog_name="swarm")
 @click.pass_context

@@ -5,11 +5,9 @@ Each command is imported when it is used: an auditor's `swarm ledger status` doe
 
 from __future__ import annotations
 
-import importlib
-
 import click
-from typing_extensions import override
 
+from node.cli.lazy import LazyGroup
 from node.cli.ledger.reading import REPAIR, verify_quietly
 
 __all__ = ["REPAIR", "ledger", "verify_quietly"]
@@ -46,28 +44,6 @@ COMMANDS = {
 }
 
 
-class Lazy(click.Group):
-    """A group that imports a command only when it is asked for."""
-
-    @override
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
-
-    @override
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
-            return None
-        module, _, name = COMMANDS[cmd_name][0].partition(":")
-        command = getattr(importlib.import_module(f"node.cli.ledger.{module}"), name)
-        assert isinstance(command, click.Command), "the table names commands"
-        return command
-
-    @override
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
-
-
-@click.group(cls=Lazy)
+@click.group(cls=LazyGroup, table={name: (f"{__name__}.{where}", text) for name, (where, text) in COMMANDS.items()})
 def ledger() -> None:
     """Inspect and verify a ledger: in a site's folder, whether its node runs or not, or in a bundle."""
