@@ -181,19 +181,6 @@ class Charter(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
         # Of a member that is in there twice, which `check` refuses, the first counts.
         return {card.node: i for i, card in reversed(list(enumerate(self.members)))}
 
-    def neighbours(self, index: int) -> tuple[int, ...]:
-        """Return the indices a member has links to, ascending."""
-        if not self.edges:
-            return tuple(i for i in range(len(self.members)) if i != index)
-        return tuple(sorted({a + b - index for a, b in self.edges if index in (a, b)}))
-
-    def dials(self, index: int, other: int) -> bool:
-        """Whether `index` opens the connection to `other`: whoever cannot be reached dials, else the higher index."""
-        mine, theirs = self.members[index].endpoint, self.members[other].endpoint
-        if bool(mine) != bool(theirs):
-            return not mine
-        return index > other
-
     def check(self) -> None:
         """Raise `UsageError` for the first term that cannot stand."""
         _check_members(self)

@@ -11,6 +11,7 @@ from gossip import wire
 from gossip.engine import FEED_SYNC_S, PROTOCOL, SEEN_MAX, Engine
 from gossip.peers import HEARTBEAT_S, Peers
 from swarm.machine import Effect, NodeId, Report, Send
+from swarm.terms import founding
 from tests.builders import CODE, LAYOUT, Swarm, make_swarm
 
 RING = ((0, 1), (0, 4), (1, 2), (2, 3), (3, 4))
@@ -27,8 +28,9 @@ def hello(swarm: Swarm, index: int, **fields: object) -> m.Hello:
 def engine(swarm: Swarm, index: int, *, linked: bool = True) -> tuple[Engine, Peers]:
     """Return an engine, with all its neighbours linked and welcome unless told otherwise."""
     me = swarm.identities[index].node
-    peers = Peers(swarm.charter, me, 0.0)
-    made = Engine(swarm.charter, me, hello(swarm, index), peers, random.Random(index))
+    terms = founding(swarm.charter)
+    peers = Peers(terms, me, 0.0)
+    made = Engine(terms, me, hello(swarm, index), peers, random.Random(index))
     for node in made.neighbours if linked else ():
         peers.members[node].linked = peers.members[node].welcome = True
     return made, peers

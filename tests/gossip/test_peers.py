@@ -11,6 +11,7 @@ import pytest
 from gossip.messages import Heartbeat, Progress
 from gossip.peers import FAULT_WINDOW_S, FAULTS_MAX, HEARTBEAT_S, Peers
 from swarm.machine import NodeId
+from swarm.terms import founding
 from tests.builders import make_swarm
 
 SWARM = make_swarm(4)
@@ -19,7 +20,7 @@ STRANGER = NodeId(b"\x07" * 32)
 
 
 def peers(now: float = 0.0) -> Peers:
-    return Peers(SWARM.charter, ME, now)
+    return Peers(founding(SWARM.charter), ME, now)
 
 
 def beat(*rows: Progress, now_ms: int = 0, height: int = 0, disk: int = 0) -> Heartbeat:
@@ -77,7 +78,7 @@ def stuck_for(table: Peers, second: int) -> bool:
 )
 def test_absence_is_a_quarter_of_patience_within_bounds(patience_ms: int, absence_s: float) -> None:
     swarm = make_swarm(4, patience_ms=patience_ms)
-    table = Peers(swarm.charter, ME, 0.0)
+    table = Peers(founding(swarm.charter), ME, 0.0)
     assert not table.absent(A, absence_s)
     assert table.absent(A, absence_s + 0.001)
 
@@ -139,7 +140,7 @@ def test_a_lie_about_a_dead_member_needs_the_liar_to_go_on() -> None:
 def test_what_two_members_tell_each_other_of_a_dead_third_dies_out() -> None:
     # Each hop makes news younger by the time it travelled; at 50 ms that must not keep the dead alive.
     delay_s = 0.05
-    here, there = Peers(SWARM.charter, A, 0.0), Peers(SWARM.charter, B, 0.0)
+    here, there = Peers(founding(SWARM.charter), A, 0.0), Peers(founding(SWARM.charter), B, 0.0)
     absent_at = 0.0
     for second in itertools.count():
         now = float(second)
@@ -201,7 +202,7 @@ def test_the_next_silence_is_the_earliest_that_is_still_to_come() -> None:
 
 def test_a_swarm_of_one_waits_for_nobody() -> None:
     swarm = make_swarm(1)
-    assert Peers(swarm.charter, swarm.identities[0].node, 0.0).next_silence(0.0) is None
+    assert Peers(founding(swarm.charter), swarm.identities[0].node, 0.0).next_silence(0.0) is None
 
 
 def test_a_peer_is_ignored_after_too_many_faults_until_the_window_ends() -> None:
