@@ -70,11 +70,9 @@ from swarm.machine import (
 )
 from tests.benchmarks.ledgers import make_ledger
 from tests.builders import CODE, LAYOUT, digest, make_swarm
-from topologies.families import complete
+from tests.sites import calm_world
 from topologies.world import world as simulated
 from topologies.world.clock import EPOCH_S
-from topologies.world.learner import QuadraticTask
-from topologies.world.world import World
 
 MEMBERS = 7
 ENTRIES_PER_BLOCK = 16
@@ -361,15 +359,7 @@ def syncs(members: int = 4, rounds: int = 30) -> None:
     """Count what real nodes sync while they agree, with segments as large as on a real disk."""
     simulated.SEGMENT_BYTES = SEGMENT_BYTES[WAL]
     swarm = make_swarm(members, rounds=rounds)
-    world = World(
-        seed=1,
-        make=lambda member, incarnation: swarm.node(member, now=EPOCH_S + world.now, seed=incarnation),
-        topology=complete(members),
-        learner=QuadraticTask(seed=1, samples=(100,) * members, bound=100.0),
-        ids=[who.node for who in swarm.identities],
-        blobs=[swarm.initial],
-        ledger_id=swarm.signed.ledger_id,
-    )
+    world = calm_world(swarm)
     counted: dict[str, int] = {}
     for place in world.places:
         bare = place.disk.sync

@@ -30,10 +30,9 @@ class Left:
     checkpoints: tuple[bytes, ...]
 
 
-@functools.cache
-def calm_run(*, members: int = 4, rounds: int = 3) -> Left:
-    """Let real nodes learn in a calm world until the end of their log is cosigned by all."""
-    swarm = make_swarm(members, rounds=rounds)
+def calm_world(swarm: Swarm) -> World:
+    """Return a world in which nothing goes wrong and all sites have as much data."""
+    members = len(swarm.identities)
     world = World(
         seed=1,
         make=lambda member, incarnation: swarm.node(member, now=EPOCH_S + world.now, seed=incarnation),
@@ -43,6 +42,14 @@ def calm_run(*, members: int = 4, rounds: int = 3) -> Left:
         blobs=[swarm.initial],
         ledger_id=swarm.signed.ledger_id,
     )
+    return world
+
+
+@functools.cache
+def calm_run(*, members: int = 4, rounds: int = 3) -> Left:
+    """Let real nodes learn in a calm world until the end of their log is cosigned by all."""
+    swarm = make_swarm(members, rounds=rounds)
+    world = calm_world(swarm)
     place = world.place(0)
     seen: list[bytes] = []
 

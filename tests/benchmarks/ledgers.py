@@ -8,24 +8,13 @@ from swarm.ledger import entry as e
 from swarm.ledger.block import FinalBlock
 from swarm.machine import RECORD_BLOCK
 from tests.builders import make_swarm
-from topologies.families import complete
-from topologies.world.clock import EPOCH_S
-from topologies.world.learner import QuadraticTask
-from topologies.world.world import World
+from tests.sites import calm_world
 
 
 def make_ledger(*, members: int, rounds: int) -> tuple[SignedCharter, list[bytes], int]:
     """Return (charter, block records, signatures in it) of a calm run."""
     swarm = make_swarm(members, rounds=rounds)
-    world = World(
-        seed=1,
-        make=lambda member, incarnation: swarm.node(member, now=EPOCH_S + world.now, seed=incarnation),
-        topology=complete(members),
-        learner=QuadraticTask(seed=1, samples=(100,) * members, bound=100.0),
-        ids=[who.node for who in swarm.identities],
-        blobs=[swarm.initial],
-        ledger_id=swarm.signed.ledger_id,
-    )
+    world = calm_world(swarm)
     assert world.run(lambda w: all(place.finished for place in w.places))
     journal = world.place(0).journal
     assert journal is not None

@@ -96,6 +96,7 @@ class Toy:
     """Orders integers. `known` is the work this member has heard of; a block with other work must wait for it."""
 
     def __init__(self) -> None:
+        self.epoch = 0
         self.last_of_epoch: set[bytes] = set()
         self.states = {LEDGER: Sum(0, 0, bytes(32), frozenset())}
         self.head = LEDGER
@@ -109,14 +110,18 @@ class Toy:
         state = self.states.get(parent)
         return state is not None and bool(self.known - state.items)
 
+    def due(self, parent: bytes) -> frozenset[int]:
+        """The work for a block on top of `parent`."""
+        return frozenset(self.known - self.states[parent].items)
+
     def build(
         self, parent: bytes, parent_view: int, view: int, justify: tuple[Certificate, ...], now: float
     ) -> tuple[Header, tuple[bytes, ...]] | None:
         before = self.states[parent]
-        leaves = tuple(item.to_bytes(4, "big") for item in sorted(self.known - before.items))
+        leaves = tuple(item.to_bytes(4, "big") for item in sorted(self.due(parent)))
         after = extend(before, leaves, int(now * 1000))
         header = Header(
-            epoch=0,
+            epoch=self.epoch,
             view=view,
             height=after.height,
             parent_hash=parent,

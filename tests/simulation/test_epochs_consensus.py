@@ -48,7 +48,6 @@ class EpochToy(Toy):
 
     def __init__(self) -> None:
         super().__init__()
-        self.epoch = 0
         self.root = Root(LEDGER, 0, 0)
         self.stuffs = False  # a liar: its blocks on top of an epoch's last one are not empty
 
@@ -57,29 +56,8 @@ class EpochToy(Toy):
         return parent not in self.last_of_epoch - {self.root.hash} and super().wants_block(parent, now)
 
     @override
-    def build(
-        self, parent: bytes, parent_view: int, view: int, justify: tuple[Certificate, ...], now: float
-    ) -> tuple[Header, tuple[bytes, ...]] | None:
-        before, over = self.states[parent], self._over(parent)
-        new = () if over and not self.stuffs else sorted(self.known - before.items)
-        leaves = tuple(item.to_bytes(4, "big") for item in new)
-        after = extend(before, leaves, int(now * 1000))
-        header = Header(
-            epoch=self.epoch,
-            view=view,
-            height=after.height,
-            parent_hash=parent,
-            parent_view=parent_view,
-            time_ms=after.time_ms,
-            first_index=len(before.items),
-            count=len(leaves),
-            size=len(after.items),
-            root=bytes(32),
-            entries_hash=entries_hash(leaves),
-            state_hash=after.digest,
-            justify_hash=justify_hash(justify),
-        )
-        return header, leaves
+    def due(self, parent: bytes) -> frozenset[int]:
+        return frozenset() if self._over(parent) and not self.stuffs else super().due(parent)
 
     @override
     def observe(self, block: Block, header: Header) -> None:
