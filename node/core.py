@@ -32,7 +32,7 @@ from swarm.ledger import snapshot
 from swarm.ledger.block import BLOCK_BYTES_MAX, Block, Certificate, FinalBlock, Header, Vote, faults
 from swarm.ledger.consensus import Consensus, Durable, Note, Output, Status, Timing, ToAll, ToOne
 from swarm.ledger.cosign import Cosigners
-from swarm.ledger.evidence import describe, from_contradiction, from_entries, judge
+from swarm.ledger.evidence import describe, from_contradiction, from_entries, judge, signed_by_any
 from swarm.ledger.forks import Fork, find_fork
 from swarm.ledger.journal import parted
 from swarm.ledger.replica import PENDING_PER_AUTHOR_MAX, Replica
@@ -119,13 +119,11 @@ PACE_ROUNDS = 5
 CLOSED_SHOWN = 8
 """Closed rounds a status remembers: rounds may pass faster than people ask."""
 
-_AGREEING = (m.Propose, m.CastVote, m.Certify, m.Standing, m.Blocks, m.BlockRange)
+_AGREEMENT = (m.Propose, m.CastVote, m.Certify, m.Standing)
+_AGREEING = (*_AGREEMENT, m.Blocks, m.BlockRange)
 
 CATCH_UP_AFTER_S = 1.0
 """A ledger that grew within this time is not behind, whatever a heartbeat says."""
-
-
-_AGREEMENT = (m.Propose, m.CastVote, m.Certify, m.Standing)
 
 
 class Node:
@@ -673,22 +671,13 @@ class Node:
             entry = e.decode_entry(message.last)
             if entry.author != self._me:
                 raise Reject("couldn't accept a reminder: it holds an entry of somebody else")
-            end = entry.seq + 1 if self._signed_by_me(entry) else 0
+            known = (self._terms, *self.replica.head.past)
+            end = entry.seq + 1 if signed_by_any(entry, self._me, known, self._ledger_id) else 0
         # Nothing is believed of a reminder that is wrong anywhere, nor forgotten of what its votes have brought about.
         effects = self._obey(self.consensus.on_reminder(message.votes, message.certificates, now))
         self._feed_end = max(self._feed_end, end)
         self._reminded[sender] = message.seq
         return effects
-
-    def _signed_by_me(self, entry: e.Entry) -> bool:
-        """Whether a key that the members know, or lately knew, as this site's has signed an entry."""
-        for terms in (self._terms, *self.replica.head.past):
-            index = terms.index(self._me)
-            if index is not None:
-                with contextlib.suppress(Reject):
-                    e.verify_entry(entry, terms.members[index].id_key, self._ledger_id)
-                    return True
-        return False
 
     def _speak_up(self, now: float) -> list[Effect]:
         """Begin to speak once a quorum, this site included, has said what it remembers and all of that is here."""
@@ -924,10 +913,14 @@ class Node:
         said = [*(body for _, body in self.replica.bodies(e.Evidence)), *(say.body for say in self._unsaid)]
         pending = [(body.culprit, body.rule) for body in said if isinstance(body, e.Evidence)]
         for charge, (due, body) in sorted(self._charges.items()):
-            if charge in head.accused or not _provable(body, head):
+            if charge in head.accused:
                 del self._charges[charge]
             elif now >= due and charge not in pending:
-                effects += self._say(Say(e.EVIDENCE, body), now)
+                # Judged when it is to be said, not with every event until then: it costs two signatures.
+                if _provable(body, head):
+                    effects += self._say(Say(e.EVIDENCE, body), now)
+                else:
+                    del self._charges[charge]
         return effects
 
     def _advance(self, now: float) -> list[Effect]:

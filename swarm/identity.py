@@ -130,6 +130,12 @@ def verify(public_key: bytes, message: bytes, signature: bytes) -> bool:
     return True
 
 
+def believe(public_key: bytes, message: bytes, signature: bytes) -> bool:
+    """Take a signature for good: in place of `verify`, for looking rather than checking, or for checking it later."""
+    del public_key, message, signature
+    return True
+
+
 def require(public_key: bytes, message: bytes, signature: bytes, what: str) -> None:
     """Raise `Reject` naming `what` unless the signature holds."""
     if not verify(public_key, message, signature):

@@ -167,10 +167,9 @@ def _proposals_hold(body: e.Evidence, ledger_id: bytes, known: Sequence[Terms]) 
 
 def _entries_hold(body: e.Evidence, ledger_id: bytes, known: Sequence[Terms]) -> bool:
     culprit = NodeId(body.culprit)
-    keys = {t.members[index].id_key for t in known if (index := t.index(culprit)) is not None}
     first, second = (e.decode_entry(leaf) for leaf in (body.first, body.second))
     for entry in (first, second):
-        if entry.author != culprit or not _signed_by_any(entry, keys, ledger_id):
+        if entry.author != culprit or not signed_by_any(entry, culprit, known, ledger_id):
             return False
     if first.id == second.id:
         return False  # Two signatures of one message: an author can make as many as it likes.
@@ -182,7 +181,9 @@ def _entries_hold(body: e.Evidence, ledger_id: bytes, known: Sequence[Terms]) ->
     return (claims[0].round, claims[0].attempt) == (claims[1].round, claims[1].attempt)
 
 
-def _signed_by_any(entry: e.Entry, keys: set[bytes], ledger_id: bytes) -> bool:
+def signed_by_any(entry: e.Entry, author: NodeId, known: Sequence[Terms], ledger_id: bytes) -> bool:
+    """Whether an entry is signed by a key that a member has under any of these terms."""
+    keys = {t.members[index].id_key for t in known if (index := t.index(author)) is not None}
     for key in keys:
         with contextlib.suppress(Reject):
             e.verify_entry(entry, key, ledger_id)
