@@ -59,7 +59,7 @@ bench: $(STAMP) ## Measure, as ratios, what the README claims (quiet machine, ab
 	@$(BIN)/python -m tests.benchmarks
 
 coverage: $(STAMP) ## Test coverage of the pure packages
-	@$(BIN)/coverage run -m pytest -q -m "not real" && $(BIN)/coverage report --include 'swarm/*,gossip/*,node/core.py,topologies/*'
+	@$(BIN)/coverage run -m pytest -q -m "not real" && $(BIN)/coverage report --include 'swarm/*,gossip/*,node/core/*,topologies/*'
 
 clean: ## Remove what was built
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

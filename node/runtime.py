@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Protocol
 
 from gossip.zeromq import Incident, PeerAddress, Readable, Transport
+from node.auditor import Auditor
 from node.bulk import BulkWorker
 from node.clock import Clock
 from node.core import Node
@@ -34,6 +35,7 @@ from swarm.ledger.journal import Journal, joined
 from swarm.machine import (
     Answer,
     Asked,
+    Audit,
     Check,
     Effect,
     Evaluate,
@@ -106,6 +108,7 @@ class Ports:
     bulk: BulkWorker
     clock: Clock
     snapshots: SnapshotFile
+    auditor: Auditor
 
 
 class Runtime:
@@ -137,7 +140,7 @@ class Runtime:
         self._doubted = False
         self._transport, self._journal, self._store = ports.transport, ports.journal, ports.store
         self._trainer, self._bulk, self._clock = ports.trainer, ports.bulk, ports.clock
-        self._snapshots = ports.snapshots
+        self._snapshots, self._auditor = ports.snapshots, ports.auditor
         self._control_path = control
         self._report = report
         self._snapshot = snapshot
@@ -185,6 +188,7 @@ class Runtime:
         finally:
             self._control.close()
             self._trainer.close()
+            self._auditor.close()
             self._bulk.close()
             self._transport.close()
         if self._fatal is not None:
@@ -259,6 +263,11 @@ class Runtime:
         for event in self._trainer.poll(now):
             self._from_trainer(event, now)
         self._events.extend(self._bulk.take())
+        audited = self._auditor.poll()
+        if isinstance(audited, Report):
+            self._report(audited, now)
+        elif audited is not None:
+            self._events.append(audited)
         if self._control is not None:
             self._events.extend(self._control.questions())
 
@@ -291,6 +300,10 @@ class Runtime:
                 self._keep_snapshot(effect)
             case Publish():
                 self._publish(effect)
+            case Audit(later=True):
+                self._auditor.announce()
+            case Audit():
+                self._auditor.start()
             case Inspect():
                 self._bulk.submit_inspect(effect)
             case Mix():

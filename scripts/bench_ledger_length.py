@@ -37,7 +37,8 @@ from typing_extensions import override
 from gossip import messages as m
 from gossip import wire
 from gossip.catchup import FAST, FULL, RANGE_BLOCKS
-from node.core import BLOCKS_REPLY_BYTES_MAX, SOFTWARE
+from node.core import SOFTWARE
+from node.core.pursuit import BLOCKS_REPLY_BYTES_MAX
 from node.recovery import recover
 from node.storage import RealDisk, SnapshotFile
 from swarm import codec

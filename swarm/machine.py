@@ -55,13 +55,14 @@ class Started:
     before it.
 
     `blobs` lists the complete blobs in the store; `partial` maps the digests of interrupted transfers, whose content
-    is unverified, to their full sizes in bytes.
+    is unverified, to their full sizes in bytes. `unaudited` is whether an `Audit` was announced and has not ended well.
     """
 
     records: Sequence[Record] = ()
     blobs: Sequence[Stored] = ()
     partial: Mapping[Digest, int] = field(default_factory=dict)
     snapshot: bytes = b""
+    unaudited: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +172,13 @@ class Asked:
     question: str
 
 
+@dataclass(frozen=True, slots=True)
+class Audited:
+    """The whole ledger on the disk has been checked. `problem` is empty if it holds."""
+
+    problem: str
+
+
 Event: TypeAlias = (
     Started
     | Received
@@ -183,6 +191,7 @@ Event: TypeAlias = (
     | Checked
     | Stored
     | StoreFailed
+    | Audited
     | Woke
     | Asked
 )
@@ -320,6 +329,16 @@ class Publish:
 
 
 @dataclass(frozen=True, slots=True)
+class Audit:
+    """Check the whole ledger on the disk, every signature, while the node goes on; answered by `Audited`.
+
+    With `later` only remember, across starts, that this is to be done: blocks follow that are believed until then.
+    """
+
+    later: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Inspect:
     """Read an update through: size, finite values, norm within the charter's bound. Answered by `Inspected`."""
 
@@ -401,6 +420,7 @@ Effect: TypeAlias = (
     | Prune
     | Snapshot
     | Publish
+    | Audit
     | Inspect
     | Train
     | Evaluate

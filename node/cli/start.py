@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from gossip.zeromq import Transport
+from node.auditor import Auditor
 from node.bulk import BulkWorker
 from node.cli.init import FOLDER
 from node.cli.ledger import REPAIR
@@ -106,10 +107,11 @@ def run_site(site: Site, settings: Settings, signed: SignedCharter) -> Finished 
             invites=site.load_invites(clock.now()),
             successor=site.load_successor(),
         )
+        auditor = Auditor(site.folder, marker=site.ledger / "unaudited", run=site.run)
         layout_path = site.run / "layout"
         runtime = Runtime(
             node,
-            Ports(transport, journal, store, trainer, bulk, clock, snapshots),
+            Ports(transport, journal, store, trainer, bulk, clock, snapshots, auditor),
             control=site.control,
             report=console.report,
             snapshot=console.snapshot,
@@ -124,7 +126,7 @@ def run_site(site: Site, settings: Settings, signed: SignedCharter) -> Finished 
         signal.signal(signal.SIGTERM, lambda *_: runtime.stop())
         signal.signal(signal.SIGINT, lambda *_: runtime.stop())
         blobs, partial = store.listing()
-        return runtime.run(Started(opened.records, blobs, partial, recovered.snapshot))
+        return runtime.run(Started(opened.records, blobs, partial, recovered.snapshot, unaudited=auditor.due))
     finally:
         trainer.close()
         console.close()

@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from gossip.zeromq import Transport
+from node.auditor import Auditor
 from node.bulk import BulkWorker
 from node.clock import Clock
 from node.core import Node
@@ -159,7 +160,16 @@ def main() -> int:
 
     runtime = Runtime(
         node,
-        Ports(transport, journal, store, trainer, bulk, clock, SnapshotFile(site.ledger / "snapshot")),  # type: ignore[arg-type]
+        Ports(
+            transport,
+            journal,
+            store,
+            trainer,
+            bulk,
+            clock,
+            SnapshotFile(site.ledger / "snapshot"),
+            Auditor(site.folder, marker=site.ledger / "unaudited", run=site.run),
+        ),  # type: ignore[arg-type]
         control=site.control,
         report=report,
         snapshot=snapshot,

@@ -17,7 +17,8 @@ from gossip import wire
 from gossip.catchup import TIMEOUT_S
 from gossip.peers import FAULT_WINDOW_S, FAULTS_MAX
 from node.cli.status import render
-from node.core import CATCH_UP_AFTER_S, SOFTWARE, Node
+from node.core import SOFTWARE, Node
+from node.core.pursuit import CATCH_UP_AFTER_S
 from swarm import codec
 from swarm.charter import SignedCharter
 from swarm.ledger import entry as e

@@ -19,6 +19,7 @@ import pytest
 from gossip import messages as m
 from gossip import wire
 from gossip.zeromq import Incident, Item, PeerAddress, Transport
+from node.auditor import Auditor
 from node.bulk import BulkWorker
 from node.clock import Clock
 from node.core import SOFTWARE
@@ -243,6 +244,7 @@ class Site:
             bulk=self.bulk,
             clock=self.clock,
             snapshots=SnapshotFile(self.folder / "snapshot"),
+            auditor=Auditor(self.folder, marker=self.folder / "unaudited", run=self.folder / "run"),
         )
         self.started = Started(ports.journal.open().records, *self.store.listing())
         return Runtime(

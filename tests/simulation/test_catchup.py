@@ -12,7 +12,7 @@ from typing_extensions import override
 from gossip import catchup, wire
 from gossip import messages as m
 from gossip.catchup import FAST, FULL
-from node.core import Node
+from node.core import Node, pursuit
 from swarm import codec
 from swarm.ledger.block import FinalBlock
 from swarm.ledger.journal import joined
@@ -34,7 +34,7 @@ from tests.builders import CODE, LAYOUT, Swarm, make_swarm
 from topologies.families import complete
 from topologies.world.checkers import Checker, PersistBeforeSend
 from topologies.world.clock import EPOCH_S
-from topologies.world.faults import Crash, FaultPlan
+from topologies.world.faults import Crash, Fault, FaultPlan
 from topologies.world.learner import QuadraticTask
 from topologies.world.truths import Agreement, HonestOnTheWire
 from topologies.world.world import World
@@ -133,16 +133,26 @@ def make(swarm: Swarm, kind: type[Node], member: int, now: float, seed: int, mod
 
 
 def away(
-    seed: int = 1, *, lie: str = "", slow: bool = False, dying: bool = False, mode: str = FULL
+    seed: int = 1,
+    *,
+    lie: str = "",
+    slow: bool = False,
+    dying: bool = False,
+    mode: str = FULL,
+    problem: str = "",
+    more: Sequence[Fault] = (),
 ) -> tuple[World, Arrivals]:
-    """Return a world in which member 4 was away for the whole run, which is over, and comes back."""
+    """Return a world in which member 4 was away for the whole run, which is over, and comes back.
+
+    An audit of its disk finds `problem`.
+    """
     swarm = make_swarm(MEMBERS, rounds=ROUNDS, patience_ms=4_000)
     kinds: dict[int, type[Node]] = {}
     if lie:
         kinds[LIAR] = type("Liar", (Liar,), {"lie": lie})
     if slow:
         kinds[SLOW] = Slow
-    faults = [Crash(at_s=1.0, slot=AWAY, down_s=BACK_S - 1.0)]
+    faults: list[Fault] = [Crash(at_s=1.0, slot=AWAY, down_s=BACK_S - 1.0), *more]
     if dying:
         faults.append(Crash(at_s=BACK_S + 1.6, slot=DYING, down_s=1_000.0))
     arrivals = Arrivals()
@@ -157,6 +167,7 @@ def away(
         ids=[who.node for who in swarm.identities],
         blobs=[swarm.initial],
         checkers=[Agreement(), HonestOnTheWire(), PersistBeforeSend(), arrivals],
+        audit=lambda _: problem,
         ledger_id=swarm.signed.ledger_id,
     )
     assert world.run(lambda w: all(place.finished for place in w.places if place.member != AWAY), end_s=BACK_S)
@@ -181,6 +192,7 @@ def short_ranges(monkeypatch: pytest.MonkeyPatch) -> None:
     """A ledger of some dozens of blocks then takes some dozens of answers, and several windows."""
     monkeypatch.setattr(catchup, "RANGE_BLOCKS", 3)
     monkeypatch.setattr(catchup, "WINDOW_BLOCKS", 16)
+    monkeypatch.setattr(pursuit, "FAST_CHECKED_BLOCKS", 4)
 
 
 def ledger_bytes(world: World, member: int) -> int:
@@ -221,3 +233,39 @@ def test_one_lies_one_is_slow_and_one_dies(seed: int) -> None:
     assert world.run(caught_up, end_s=BACK_S + 120)
     assert head(world, AWAY).replica.head.digest() == head(world, 3).replica.head.digest()
     assert world.run(lambda w: w.place(AWAY).finished is not None, end_s=BACK_S + 300), "and it takes part again"
+
+
+def reports(world: World, event: str) -> list[str]:
+    return [report.text for _, report in world.place(AWAY).reports if report.event == event]
+
+
+def test_what_was_believed_is_checked_once_there_is_time() -> None:
+    world, _ = away(mode=FAST)
+    assert world.run(lambda _: bool(reports(world, "audited")), end_s=BACK_S + 60)
+    assert caught_up(world), "not before it has caught up"
+    assert not world.place(AWAY).unaudited
+    world.run(lambda _: False, end_s=world.now + 30)
+    assert len(reports(world, "audited")) == 1, "once"
+
+
+def test_nothing_is_believed_and_so_nothing_checked_again_in_full_mode() -> None:
+    world, _ = away(mode=FULL)
+    world.run(lambda _: False, end_s=BACK_S + 60)
+    assert caught_up(world)
+    assert reports(world, "audited") == []
+
+
+def test_a_ledger_that_does_not_hold_sounds_the_alarm() -> None:
+    world, _ = away(mode=FAST, problem="entry 17 is not signed by its author")
+    assert world.run(lambda _: bool(reports(world, "fork")), end_s=BACK_S + 60)
+    assert reports(world, "fork")[0].startswith("entry 17 is not signed by its author")
+    assert head(world, AWAY).status(world.now)["halted"]
+    assert world.place(AWAY).unaudited, "the next start says so again"
+
+
+def test_a_check_that_a_crash_ended_is_made_by_the_next_process() -> None:
+    again = Crash(at_s=BACK_S + 8.0, slot=AWAY, down_s=2.0)
+    world, _ = away(mode=FAST, more=[again])
+    believed = world.run(lambda w: w.place(AWAY).unaudited, end_s=BACK_S + 8.0)
+    assert believed, "it has begun to believe before the crash"
+    assert world.run(lambda _: bool(reports(world, "audited")), end_s=BACK_S + 60)

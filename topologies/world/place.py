@@ -63,6 +63,9 @@ class Place:
     snapshot: tuple[int, bytes] | None = None
     """The height and the state that the machine last had kept. A power failure may take it."""
 
+    unaudited: bool = False
+    """Whether the machine believes blocks that it has not had checked."""
+
     links: dict[NodeId, Connections] = field(default_factory=dict)
     """Per neighbour, the connections this process believes in."""
 

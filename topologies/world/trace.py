@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from swarm.machine import (
     Answer,
     Asked,
+    Audit,
+    Audited,
     Buffer,
     Check,
     Checked,
@@ -133,6 +135,8 @@ class Words:
                 return f"stored {_short(digest)} {size}"
             case StoreFailed(digest=digest, why=why):
                 return f"store-failed {_short(digest)}{_because(why)}"
+            case Audited(problem=problem):
+                return f"audited{_because(problem)}"
             case Asked(ticket=ticket, question=question):
                 return f"asked {ticket} {question}"
 
@@ -169,6 +173,8 @@ class Words:
                 return f"snapshot {height}:{checksum(state)}"
             case Publish(name=name, data=data):
                 return f"publish {name} {checksum(data)}"
+            case Audit(later=later):
+                return "audit later" if later else "audit"
             case Inspect(digest=digest):
                 return f"inspect {_short(digest)}"
             case Train(round=number, model=model):

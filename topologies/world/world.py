@@ -26,6 +26,8 @@ from swarm.machine import (
     RECORD_BLOCK,
     Answer,
     Asked,
+    Audit,
+    Audited,
     Buffer,
     Check,
     Effect,
@@ -96,6 +98,10 @@ Factory = Callable[[int, int], Machine]
 """(member, incarnation) -> machine. Incarnations count up from 0 with every start of the member, twins included."""
 
 
+AUDIT_S = 1.0
+"""How long the check of a whole ledger takes in the background."""
+
+
 class World:
     """N members, their links, their disks and their misfortunes.
 
@@ -105,6 +111,7 @@ class World:
         topology: Members and links; a frame to anybody but a neighbour goes nowhere.
         plan: What goes wrong, and when.
         network: What the links are like.
+        audit: Checks the records of a whole ledger and returns what is wrong with it, empty if nothing is.
         learner: Answers Train, Evaluate and Inspect; without one training fails with a sentence.
         ids: Identity of each member, default `member_id`.
         twins: Members run as two processes with one identity and two disks: the liar of Bano et al., "Twins: BFT
@@ -126,6 +133,7 @@ class World:
         plan: FaultPlan | None = None,
         network: NetworkProfile | None = None,
         learner: Learner | None = None,
+        audit: Callable[[Sequence[bytes]], str] = lambda _: "",
         ids: Sequence[NodeId] | None = None,
         twins: Collection[int] = (),
         twin_split: bool = True,
@@ -136,7 +144,7 @@ class World:
         record_trace: bool = False,
     ) -> None:
         self.seed, self.topology, self.plan = seed, topology, plan or FaultPlan()
-        self.learner = learner
+        self.learner, self._audit = learner, audit
         self.stats = Stats()
         self.trace = Trace(record=record_trace)
         self._make, self._sync_s, self._ledger_id = make, sync_s, ledger_id
@@ -420,6 +428,10 @@ class World:
                 place.snapshot = height, state
             case Publish():
                 place.published[effect.name] = effect.data
+            case Audit(later=True):
+                place.unaudited = True
+            case Audit():
+                self._later(place, AUDIT_S, functools.partial(self._audited, place))
             case Inspect():
                 assert self.learner is not None, "a machine that inspects updates needs a learner"
                 self._later(place, BLOB_S, place.blobs.inspect(effect, self.learner))
@@ -437,6 +449,12 @@ class World:
                 place.finished = effect
             case Send() | Persist() | Keep():
                 raise AssertionError("obeyed by _perform")
+
+    def _audited(self, place: Place) -> tuple[Event, ...]:
+        found = [part for part in scan(place.disk, BLOCKS, self._ledger_id) if isinstance(part, Placed)]
+        problem = self._audit([part.record.payload for part in found])
+        place.unaudited = bool(problem)
+        return (Audited(problem),)
 
     # Links.
 
@@ -542,7 +560,7 @@ class World:
             hook(self, place.member, place.twin, opened.records if kept is None else self._durable(place, opened))
         blobs, partial = place.blobs.listing()
         state = b"" if kept is None else kept[1]
-        self._give(place, place.incarnation, Started(opened.records, blobs, partial, state))
+        self._give(place, place.incarnation, Started(opened.records, blobs, partial, state, place.unaudited))
         for peer in place.peers:
             for other in place.peers[peer]:
                 self._links.notice_pair(place, other)

@@ -451,7 +451,7 @@ def test_whoever_sends_a_forged_cosignature_pays_for_it_and_a_contradiction_is_t
 def test_a_ledger_that_has_stopped_cosigns_nothing_and_does_not_wake_for_it() -> None:
     node, _ = linked_node()
     node.cosigners.final(7, bytes(32), time_ms=0, commits=False, now=EPOCH_S)
-    node._halted = "it contradicts itself"
+    node._voice.halted = "it contradicts itself"
     effects = node.handle(Woke(), EPOCH_S + 60)
     assert not [e for e in effects if isinstance(e, Send) and wire.kind(e.frame) is Cosign]
     assert [e.time > EPOCH_S + 60 for e in effects if isinstance(e, WakeAt)] == [True]

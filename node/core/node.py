@@ -1,0 +1,617 @@
+"""The node: gossip, ledger and round joined into one pure machine.
+
+This is the whole logic of a peer. The runtime feeds it from sockets, disk and trainer; the simulator from a seeded
+world; both run exactly this. It routes events to their owner, turns what owners want into effects in the right order
+(durable first), and asks everyone again what should happen next. It holds no policy of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from collections.abc import Callable, Sequence
+
+from gossip import messages as m
+from gossip import wire
+from gossip.catchup import FULL
+from gossip.engine import Engine
+from gossip.peers import Peers
+from gossip.transfer import Transfer
+from node import governance
+from node.core.agreement import AGREEMENT, Agreement
+from node.core.charges import Charges
+from node.core.forkwatch import ForkWatch
+from node.core.myself import Myself
+from node.core.pursuit import Pursuit
+from node.core.reception import Reception
+from node.core.telling import Telling, blame
+from node.core.updates import Updates
+from node.core.voice import Voice
+from node.core.vouching import Vouching
+from swarm import codec
+from swarm.charter import SignedCharter
+from swarm.errors import LedgerError, Reject
+from swarm.identity import Identity
+from swarm.invite import INVITE_BYTES_MAX, Invite
+from swarm.ledger import entry as e
+from swarm.ledger import snapshot
+from swarm.ledger.block import BLOCK_BYTES_MAX, Block, FinalBlock, Header
+from swarm.ledger.consensus import Consensus, Timing
+from swarm.ledger.cosign import Cosigners
+from swarm.ledger.replica import Replica
+from swarm.ledger.state import State, decode_body
+from swarm.ledger.tlog import origin
+from swarm.machine import (
+    RECORD_BLOCK,
+    RECORD_ENTRY,
+    Answer,
+    Asked,
+    Audited,
+    Buffer,
+    Checked,
+    Contact,
+    Digest,
+    Effect,
+    Evaluated,
+    Event,
+    Finished,
+    Inspected,
+    LinkChanged,
+    Mixed,
+    NodeId,
+    Prune,
+    Received,
+    Report,
+    Send,
+    Snapshot,
+    Started,
+    Stepped,
+    Stored,
+    StoreFailed,
+    Trained,
+    WakeAt,
+    Woke,
+)
+from swarm.round import Action, Fetch, Phase, Round, Say
+from swarm.terms import Change
+
+SOFTWARE = "swarm-node/0.1"
+
+SNAPSHOT_BLOCKS = 256
+"""Between snapshots: so many blocks a start after a crash reads again, in a tenth of a second."""
+
+
+class Node:
+    """One peer's machine. `disk_free` tells the free bytes, for heartbeats.
+
+    A site that is not a member yet, or not any more, follows the ledger and says nothing; `sponsors` are whom it hears
+    it from besides the members of the charter. `successor` are the keys this site has asked the members to accept in
+    place of `identity`; from the epoch on in which they stand, it signs with them.
+    """
+
+    def __init__(
+        self,
+        *,
+        signed: SignedCharter,
+        identity: Identity,
+        rng: random.Random,
+        now: float,
+        code_digest: bytes,
+        layout_digest: bytes,
+        data_digest: bytes = bytes(32),
+        disk_free: Callable[[], int] = lambda: 0,
+        me: NodeId | None = None,
+        approve: str = governance.ASK,
+        sponsors: Sequence[Contact] = (),
+        invites: Sequence[Invite] = (),
+        successor: Identity | None = None,
+        snapshot_blocks: int = SNAPSHOT_BLOCKS,
+        catch_up: str = FULL,
+    ) -> None:
+        charter, ledger_id = signed.charter, signed.ledger_id
+        self._signed, self._charter, self._ledger_id = signed, charter, ledger_id
+        self._approve = approve
+        self._disk_free = disk_free
+        me = identity.node if me is None else me
+        hello = m.Hello(
+            protocol=(1, 0),
+            software=SOFTWARE,
+            capabilities=("exact", "spread"),
+            node=me,
+            charter=ledger_id,
+            task=code_digest,
+            layout=layout_digest,
+            answer=True,
+        )
+        self.replica = replica = Replica(signed, self)
+        terms = replica.head.terms
+        self.peers = peers = Peers(terms, me, now, sponsors)
+        self.engine = engine = Engine(terms, me, hello, peers, rng, sponsors)
+        self.transfer = Transfer(me=me, rng=rng)
+        self.round = Round(charter, me, code_digest=code_digest, data_digest=data_digest)
+        self.cosigners = Cosigners(log=origin(charter.name, ledger_id), key=identity.cosign_key)
+        self._who = who = Myself(me, identity, successor, replica)
+        timing = Timing(t0_s=charter.ledger.t0_ms / 1000)
+        self._agreement = Agreement(who, replica, engine, peers, rng, ledger_id=ledger_id, timing=timing)
+        self._voice = Voice(who, replica, engine, peers, self._agreement, ledger_id)
+        self._watch = ForkWatch(replica, self._agreement, ledger_id)
+        self._charges = Charges(who, replica, self._agreement)
+        self._reception = Reception(who, replica, engine, invites)
+        self._pursuit = Pursuit(
+            replica, engine, peers, rng, mode=catch_up, now=now, adopt=self._adopt, resigned=lambda: self._resigned
+        )
+        self._updates = Updates(replica, engine, peers, self.transfer, model_bytes=charter.model_bytes)
+        self._vouching = Vouching(who, engine, self.cosigners, rng)
+        self._telling = Telling(who, replica, peers, self.transfer)
+        self._snapshot_blocks, self._snapshot_height = snapshot_blocks, 0
+        self._step = (0, 0)
+        self._started = False
+
+    @property
+    def consensus(self) -> Consensus:
+        """The consensus of the epoch at hand."""
+        return self._agreement.consensus
+
+    @property
+    def _resigned(self) -> str:
+        """Why this node agrees to nothing more, if so."""
+        return self._voice.halted or self._watch.alarm
+
+    # --- the seam -----------------------------------------------------------------------------------------------
+
+    def handle(self, event: Event, now: float) -> Sequence[Effect]:
+        """Advance by one event. What a peer sent can cost that peer; it never raises here."""
+        if not self._started and not isinstance(event, Started):
+            return []
+        effects: list[Effect] = []
+        match event:
+            case Started():
+                effects += self._start(event, now)
+            case Received():
+                effects += self._receive(event, now)
+            case LinkChanged():
+                effects += self._link(event, now)
+            case Stepped():
+                self._step = (event.step, event.steps)
+            case Trained():
+                if event.update is not None:
+                    self._updates.trust(event.update)
+                effects += self._do(self.round.trained(event, self.replica.head, self._voice.mine(), now), now)
+            case Evaluated():
+                effects += self._do(self.round.evaluated(event), now)
+            case Mixed():
+                effects += self._do(self.round.mixed(event, self.replica.head, now), now)
+            case Inspected():
+                effects += self._updates.inspected(event)
+            case Checked():
+                effects += self.transfer.on_checked(event, now)
+            case Stored():
+                effects += self.transfer.stored(event)
+            case StoreFailed():
+                text = f"couldn't store a blob: {event.why}"
+                effects.append(Report("store_failed", text, {"digest": event.digest.hex()}, level="error"))
+            case Audited():
+                effects += self._pursuit.audited(event)
+                effects += self._watch.sound(event.problem) if event.problem else ()
+            case Woke():
+                pass
+            case Asked(question="status"):
+                return [Answer(event.ticket, self.status(now))]
+            case Asked():
+                effects += self._asked(event, now)
+        # A chunk that completes nothing changes no decision, and there may be tens of thousands of them.
+        if not (isinstance(event, Received) and wire.kind(event.frame) is m.ChunkHeader and self.transfer.quiet()):
+            effects += self._settle(now)
+        return effects
+
+    def snapshot(self) -> Snapshot:
+        """Return the state as it is now, for the shell to start the next process from."""
+        settled = self.replica.settled
+        self._snapshot_height = settled.height
+        return Snapshot(settled.height, settled.encode())
+
+    def everyone_has_finished(self) -> bool:
+        """Whether, as far as this node has heard, every member is done: nobody needs it any more."""
+        return all(member.phase == Phase.DONE for member in self.peers.members.values())
+
+    def status(self, now: float) -> dict[str, object]:
+        """Return what people ask: where the ledger, the round and each member stand."""
+        head = self.replica.head
+        return {
+            "swarm": self._charter.name,
+            "me": self._telling.name(self._who.node),
+            "ledger_id": self._ledger_id.hex(),
+            "height": head.height,
+            "entries": head.size,
+            "root": head.frontier.root().hex(),
+            "epoch": head.terms.epoch,
+            "member": self._who.index is not None,
+            "rounds": head.terms.round.rounds,
+            "round": head.round,
+            "committed": head.committed.round,
+            "model": head.committed.model.hex(),
+            "eta_s": self._telling.eta_s(),
+            "motions": governance.motions(head),
+            "policy": {name: getattr(head.terms.round, name) for name in head.terms.round.__struct_fields__},
+            "closed": self._telling.closed(),
+            "phase": self.round.phase.name.lower(),
+            "paused": self._telling.paused(now),
+            "halted": self._resigned,
+            "quorum": head.terms.quorum,
+            "tolerance": head.terms.fault_tolerance(),
+            "members": [self._telling.member(node, now) for node in self.peers.members],
+        }
+
+    # --- what the replica asks (swarm.ledger.replica.Witness) --------------------------------------------------
+
+    def usable(self, digest: Digest) -> bool | None:
+        """Whether an update is held and fit to be averaged; None while it is not known."""
+        return self._updates.usable(digest)
+
+    def moving(self, digest: Digest, now: float) -> bool:
+        """Whether bytes of an update are arriving, or it has arrived and is being read through."""
+        return self._updates.moving(digest, now)
+
+    def absent(self, node: NodeId, now: float) -> bool:
+        """Whether nobody has heard of a member lately."""
+        return self.peers.absent(node, now)
+
+    def silent(self, node: NodeId, now: float) -> bool:
+        """Whether a member is gone or stuck."""
+        return self.peers.silent(node, now)
+
+    # --- starting -----------------------------------------------------------------------------------------------
+
+    def _start(self, event: Started, now: float) -> list[Effect]:
+        """Rebuild everything from what was durable. A peer killed anywhere continues from here."""
+        self._started = True
+        view = self._restore_blocks(event)
+        for header, block in self.replica.take_final():
+            self._note_final(header, block, now)
+        self._agreement.convene()
+        self._voice.begin_epoch()
+        self._follow_terms(now)
+        effects: list[Effect] = [self._reception.open(now)]
+        for record in event.records:
+            if record.kind == RECORD_ENTRY:
+                effects += self._voice.readmit(record.payload, now)
+        self.transfer.restore(event.blobs, event.partial)
+        self._pursuit.unaudited = event.unaudited
+        # What was said before the last final block need not even be decoded.
+        live = [
+            record for record in event.records if record.kind in (RECORD_BLOCK, RECORD_ENTRY) or record.height >= view
+        ]
+        effects += self._agreement.obey(self.consensus.restore(live))
+        head = self.replica.head
+        rounds = head.terms.round.rounds
+        where = f"all {rounds} rounds committed" if head.complete else f"round {head.round} of {rounds}"
+        text = f"ledger at block {head.height}, {where}"
+        effects.append(Report("started", text, {"height": head.height, "round": head.round}))
+        return effects
+
+    def _restore_blocks(self, event: Started) -> int:
+        """Follow the durable blocks from the snapshot on, or from the first. Return the view of the last."""
+        payloads = [record.payload for record in event.records if record.kind == RECORD_BLOCK]
+        finals = [codec.decode(payload, FinalBlock, limit=2 * BLOCK_BYTES_MAX) for payload in payloads]
+        blocks = [(final, Header.decode(final.block.header)) for final in finals]
+        if event.snapshot:
+            state = snapshot.decode(event.snapshot, State, self._signed)
+            self._snapshot_height = state.height
+            for _, header in blocks:
+                if header.height == state.height:
+                    self.replica.resume(state, header)
+        for final, header in blocks:
+            if header.height <= self.replica.head.height:
+                self.replica.recall(final, header)
+            else:
+                self.replica.restore(final, header)
+        return blocks[-1][1].view if blocks else 0
+
+    # --- epochs -------------------------------------------------------------------------------------------------
+
+    def _follow_terms(self, now: float) -> None:
+        """Let everybody who asks who the members are know the terms of the epoch at hand."""
+        self._telling.learn_names()
+        self.peers.update(self._who.terms, now)
+        self.engine.update(self._who.terms)
+        self._vouching.follow_terms()
+
+    def _turn_epochs(self, now: float) -> list[Effect]:
+        """Follow the ledger into the epoch it has reached. Nothing may be said before: it would be in the old keys."""
+        effects: list[Effect] = []
+        while self.consensus.ended:
+            effects += self._turn_epoch(now)
+            effects += self._agreement.obey(self.consensus.step(now))
+        return effects
+
+    def _turn_epoch(self, now: float) -> list[Effect]:
+        """The terms have changed for good: agree with the new members, talk to the new neighbours."""
+        self._charges.notice(now)
+        before = {contact.node: contact for contact in self.engine.contacts}
+        self._agreement.convene()
+        self._voice.begin_epoch()
+        self._charges.begin_epoch()
+        self._follow_terms(now)
+        changed, back = self._reception.see_off(before, now)
+        effects: list[Effect] = [self._reception.reach()]
+        for node in back:
+            effects += self.engine.link(node, True, "")  # It never went down.
+        neighbours = {contact.node for contact in self.engine.contacts}
+        for contact in changed:
+            if contact.node not in neighbours:
+                # Whoever is let go has to hear of it over the link that it has.
+                effects += self.transfer.link(contact.node, False, now)
+                effects.append(Send(contact.node, wire.encode(self._heartbeat(now))))
+        effects += self._voice.readmit_orphans(now)
+        terms = self._who.terms
+        names = ", ".join(seat.name for seat in terms.members)
+        values: dict[str, str | int | float | bool] = {"epoch": terms.epoch, "members": len(terms.members)}
+        effects.append(Report("epoch", f"epoch {terms.epoch} began: {names}", values))
+        return effects + self._reception.leave()
+
+    def _adopt(self, blocks: Sequence[FinalBlock], linked: bool, now: float) -> list[Effect]:
+        """Follow consecutive blocks that somebody sent, across the ends of epochs. Raises `Reject`, `LedgerError`."""
+        effects = self._watch.examine(blocks)
+        if self._watch.alarm:
+            return effects
+        effects += self._agreement.obey(self.consensus.adopt_final(blocks, now, linked=linked))
+        while self.consensus.ended:
+            effects += self._turn_epoch(now)
+            # What has become final so far is to be written whatever comes after it.
+            with contextlib.suppress(Reject):
+                effects += self._agreement.obey(self.consensus.adopt_final(blocks, now, linked=linked))
+        return effects
+
+    # --- events -------------------------------------------------------------------------------------------------
+
+    def _link(self, event: LinkChanged, now: float) -> list[Effect]:
+        if event.peer not in self.engine.neighbours:
+            return []
+        effects = self.engine.link(event.peer, event.up, event.why)
+        if not event.up:
+            effects += self.transfer.link(event.peer, False, now)
+            self._pursuit.plan.lost(event.peer)
+        return effects
+
+    def _receive(self, event: Received, now: float) -> list[Effect]:
+        """Decode, dispatch, and charge the sender for whatever is wrong with it."""
+        sender = event.sender
+        if self._reception.is_guest(sender):
+            effects, say = self._reception.on_guest(sender, event.frame, self._voice.mine(), now)
+            return effects if say is None else [*effects, *self._voice.say(say, now)]
+        if self._reception.is_former(sender):
+            return self._reception.on_former(
+                sender,
+                event.frame,
+                lambda node, asked: self._pursuit.serve(node, asked, now),
+                lambda height: self._heartbeat(now, height),
+            )
+        if sender not in self.engine.neighbours or self.peers.ignored(sender, now):
+            return []
+        try:
+            message = wire.decode(event.frame)
+            self.peers.heard(sender, now)
+            return self._dispatch(sender, message, event.frame, event.payload, now)
+        except Reject as reason:
+            return [blame(self.peers, sender, reason.message, now)]
+        except LedgerError as error:
+            asked = self._watch.inquire(sender, self.replica.head.height, now)
+            return [*asked, *self._watch.sound(error.message)]
+
+    def _dispatch(
+        self, sender: NodeId, message: m.Message, frame: bytes, payload: Buffer | None, now: float
+    ) -> list[Effect]:
+        if isinstance(message, m.Hello):
+            fresh, effects = self.engine.on_hello(sender, message)
+            return effects + (self._introduce(sender, now) if fresh else [])
+        if isinstance(message, m.Refuse):
+            return self.engine.on_refuse(sender, message)
+        if not self.peers.members[sender].welcome or self._idle_to(message):
+            return []
+        if isinstance(message, (*AGREEMENT, m.Remind, m.Reminder)) and self._who.terms.index(sender) is None:
+            return []  # A newcomer's sponsor may be a member of an epoch that is not reached here yet.
+        match message:
+            case m.Heartbeat():
+                self.peers.on_heartbeat(sender, message, now)
+                return self._watch.compare(sender, message, now) + self._pursuit.ask(now)
+            case m.EntryMessage():
+                return self._on_entry(sender, message, frame, now)
+            case m.FeedHeads():
+                return self._on_feed_heads(sender, message)
+            case m.Propose() | m.CastVote() | m.Certify() | m.Standing():
+                return self._agreement.hear(sender, message, frame, now)
+            case m.Remind():
+                return self._voice.remind(sender, message)
+            case m.Reminder():
+                return self._voice.on_reminder(sender, message, now)
+            case m.GetBlocks():
+                return self._pursuit.serve(sender, message, now)
+            case m.Blocks():
+                return self._pursuit.on_blocks(message.blocks, now)
+            case m.BlockRange():
+                return self._pursuit.on_range(sender, message, payload or b"", now)
+            case m.Cosign():
+                return self._vouching.hear(sender, message, frame)
+            case _:
+                return self.transfer.on_message(sender, message, payload, now)
+
+    def _idle_to(self, message: m.Message) -> bool:
+        """Whether a message could only make this node agree to something, and it agrees to nothing more."""
+        if isinstance(message, m.BlockRange) and not self._voice.halted:
+            return self._watch.proved  # Until then it may hold the proof.
+        return bool(self._resigned) and isinstance(message, (*AGREEMENT, m.Blocks, m.BlockRange))
+
+    def _introduce(self, sender: NodeId, now: float) -> list[Effect]:
+        """Compare notes with a peer that has just become welcome."""
+        said: list[m.Message] = [
+            *self._voice.question(),
+            self._heartbeat(now),
+            m.FeedHeads(self.replica.feed_heads()),
+            m.Standing(self.consensus.status()),
+            *(m.Cosign(held) for held in self.cosigners.held()),
+        ]
+        return [Send(sender, wire.encode(message)) for message in said] + self.transfer.link(sender, True, now)
+
+    def _on_entry(self, sender: NodeId, message: m.EntryMessage, frame: bytes, now: float) -> list[Effect]:
+        try:
+            pending = self.replica.admit(message.leaf, now)
+        except Reject:
+            if self.peers.members[sender].final_height > self.replica.head.height:
+                return []  # By a key, perhaps, or of a member that the sender's ledger knows and ours does not yet.
+            raise
+        if pending is None:
+            return []
+        author, body = NodeId(pending.entry.author), pending.body
+        self.peers.moved(author, now)
+        effects = self.engine.relay(frame, author, sender)
+        if isinstance(body, e.Contribution) and body.round >= self.replica.head.round:
+            effects += self._updates.fetch(Digest(body.update_digest), body.update_bytes, (author, sender), now)
+        return effects
+
+    def _on_feed_heads(self, sender: NodeId, message: m.FeedHeads) -> list[Effect]:
+        """Send the entries the other side lacks."""
+        effects: list[Effect] = []
+        for author, seq in message.heads:
+            leaves = self.replica.entries_from(NodeId(author), seq)
+            effects += [Send(sender, wire.encode(m.EntryMessage(leaf))) for leaf in leaves]
+        return effects
+
+    def _asked(self, event: Asked, now: float) -> list[Effect]:
+        """Answer a local question; some ask this site to say something to the others."""
+        word, *rest = event.question.split()
+        try:
+            match word, rest:
+                case "propose", [change, invite, days]:
+                    opened = codec.decode(bytes.fromhex(change), Change, limit=e.ENTRY_BYTES_MAX)
+                    invited = bytes.fromhex(invite.strip("-"))
+                    say = governance.propose(
+                        self.replica.head, self._who.node, opened, invited, int(days), int(now * 1000)
+                    )
+                case "invite", [data]:
+                    found = codec.decode(bytes.fromhex(data), Invite, limit=INVITE_BYTES_MAX)
+                    return [self._reception.expect(found), Answer(event.ticket, {"said": "invite"})]
+                case "vote", [prefix, answer]:
+                    say = governance.vote(self.replica.head, prefix, answer == "yes")
+                case _:
+                    return [Answer(event.ticket, {"error": f"couldn't answer {event.question[:40]!r}: unknown"})]
+        except (Reject, ValueError) as error:
+            return [Answer(event.ticket, {"error": str(error)})]
+        if not self._voice.able:
+            return [Answer(event.ticket, {"error": f"couldn't say that to the others: {self._voice.why_not}"})]
+        return [*self._voice.say(say, now), Answer(event.ticket, {"said": say.body.__class__.__name__})]
+
+    # --- settling: after every event, ask everyone what should happen next ---------------------------------------
+
+    def _settle(self, now: float) -> list[Effect]:
+        effects = self._turn_epochs(now)
+        effects += self._voice.speak_up(now)
+        effects += self._voice.ask_again(now)
+        effects += self._reception.close(now)
+        effects += self._updates.step(now)
+        effects += self._keep_up(now)
+        effects += self._pursuit.audit(now)
+        if not self._voice.halted:
+            effects += self._advance(now)
+            effects += self._govern(now)
+            for say in self._charges.press(self._voice.mine(), now):
+                effects += self._voice.say(say, now)
+        if not self._resigned:
+            try:
+                effects += self._agreement.obey(self.consensus.step(now))
+                effects += self._turn_epochs(now)
+            except LedgerError as error:
+                effects += self._watch.sound(error.message)
+        effects += self._absorb(now)
+        if not self._resigned:
+            effects += self._vouching.step(now)
+        effects += self._beat(now)
+        effects.append(WakeAt(self._next_wake(now)))
+        return effects
+
+    def _keep_up(self, now: float) -> list[Effect]:
+        try:
+            return self._pursuit.keep_up(now)
+        except LedgerError as error:
+            return self._watch.sound(error.message)
+
+    def _advance(self, now: float) -> list[Effect]:
+        if not self._voice.able:
+            return []
+        return self._do(self.round.advance(self.replica.head, self._voice.mine(), self.transfer.has, now), now)
+
+    def _govern(self, now: float) -> list[Effect]:
+        """Say to open changes of terms what this site's standing rule says."""
+        head = self.replica.head
+        if not head.motions or not self._who.speaks:
+            return []
+        return self._do(governance.standing_votes(head, self._who.node, self._voice.mine(), self._approve), now)
+
+    def _absorb(self, now: float) -> list[Effect]:
+        """Follow what has become final: tell people, drop what nobody will ask for again."""
+        effects: list[Effect] = []
+        for header, block in self.replica.take_final():
+            entries = self._note_final(header, block, now)
+            effects += self._telling.tell(header, entries, now)
+        if effects:
+            self._pursuit.grew(now)
+            effects += self._advance(now)
+            effects += self._updates.tidy(self.round)
+            head, me = self.replica.head, self._who.node
+            effects.append(Prune(self.consensus.final_view, head.heads[me].seq if me in head.heads else 0))
+            if head.height >= self._snapshot_height + self._snapshot_blocks:
+                effects.append(self.snapshot())
+        return effects
+
+    def _note_final(self, header: Header, block: Block, now: float) -> list[e.Entry]:
+        """Let those who follow final blocks know of one; return its entries. What is written after it is durable."""
+        entries = [e.decode_entry(leaf) for leaf in block.leaves]
+        self._watch.note(header)
+        for entry in entries:
+            if entry.author == self._who.node:
+                self.round.said(decode_body(entry))
+        commits = any(entry.kind == e.ROUND_COMMIT for entry in entries)
+        self.cosigners.final(header.size, header.root, time_ms=header.time_ms, commits=commits, now=now)
+        return entries
+
+    def _heartbeat(self, now: float, height: int | None = None) -> m.Heartbeat:
+        final = self.replica.head.height if height is None else height
+        known = self._watch.hash_at(final)
+        return self.peers.heartbeat(now, final_height=final, final_hash=known, disk_free=self._disk_free())
+
+    def _beat(self, now: float) -> list[Effect]:
+        step, steps = self._step
+        self.peers.note_self(round_=self.round.round, phase=self.round.phase, step=step, steps=steps, now=now)
+        if not self.engine.beat_due(now):
+            return []
+        return self.engine.tick(now, self._heartbeat(now), m.FeedHeads(self.replica.feed_heads()))
+
+    def _next_wake(self, now: float) -> float:
+        wakes = [
+            self.engine.next_wake(),
+            self._voice.next_wake(now),
+            self._charges.next_wake(now),
+            self._reception.next_wake(),
+            self.transfer.next_wake(now),
+            self.replica.next_wake(now),
+            self.round.next_wake(now),
+            self.peers.next_silence(now),
+        ]
+        if not self._resigned:
+            wakes += [self.cosigners.next_wake(), self.consensus.next_wake(now), self._pursuit.plan.next_wake()]
+        return max(now, min(wake for wake in wakes if wake is not None))
+
+    def _do(self, actions: Sequence[Action], now: float) -> list[Effect]:
+        """Turn what the round and the site's rules want into effects."""
+        effects: list[Effect] = []
+        for action in actions:
+            match action:
+                case Say():
+                    effects += self._voice.say(action, now)
+                case Fetch():
+                    effects += self._updates.fetch(action.digest, action.size, action.hints, now)
+                case _:
+                    if isinstance(action, Finished):
+                        # Whoever waits for this node to be done, to leave itself, should not wait for the next beat.
+                        self.engine.hurry()
+                    effects.append(action)
+        return effects

@@ -1,0 +1,136 @@
+"""What a node tells people: final blocks in words, and where everybody stands."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+
+from gossip.peers import Peers
+from gossip.transfer import Transfer
+from node.core.myself import Myself
+from swarm import codec
+from swarm.ledger import entry as e
+from swarm.ledger.block import Header
+from swarm.ledger.evidence import describe
+from swarm.ledger.replica import Replica
+from swarm.machine import Digest, Effect, NodeId, Report
+from swarm.round import phase_name
+
+PACE_ROUNDS = 5
+"""Rounds whose pace says how long the rest will take."""
+
+CLOSED_SHOWN = 8
+"""Closed rounds a status remembers: rounds may pass faster than people ask."""
+
+
+class Telling:
+    """Words and figures; it decides nothing."""
+
+    def __init__(self, who: Myself, replica: Replica, peers: Peers, transfer: Transfer) -> None:
+        self._who, self._replica, self._peers, self._transfer = who, replica, peers, transfer
+        self._names: dict[NodeId, str] = {}
+        self._closed: dict[int, list[str]] = {}
+        self._committed_at: deque[float] = deque(maxlen=PACE_ROUNDS + 1)
+        self.learn_names()
+
+    def learn_names(self) -> None:
+        """Remember what the members are called; who has left keeps its name."""
+        self._names |= {seat.node: seat.name for seat in self._who.terms.members}
+
+    def name(self, node: NodeId) -> str:
+        """Return what people call a site."""
+        return self._names.get(node) or ("this site" if node == self._who.node else node.hex()[:8])
+
+    def tell(self, header: Header, entries: Sequence[e.Entry], now: float) -> list[Effect]:
+        """Put what a new final block means into words."""
+        effects: list[Effect] = []
+        for entry in entries:
+            if entry.kind == e.ROUND_CLOSE:
+                close = codec.decode(entry.body, e.RoundClose, limit=e.ENTRY_BYTES_MAX)
+                missing = [self.name(NodeId(node)) for node in close.missing]
+                kept = {round_: self._closed[round_] for round_ in list(self._closed)[1 - CLOSED_SHOWN :]}
+                self._closed = kept | {close.round: missing}
+                without = f", without {', '.join(missing)}" if missing else ""
+                text = f"round {close.round} closed with {_sites(len(close.included))}{without}"
+                effects.append(Report("round_closed", text, {"round": close.round, "missing": ",".join(missing)}))
+            elif entry.kind == e.EVIDENCE:
+                evidence = codec.decode(entry.body, e.Evidence, limit=e.ENTRY_BYTES_MAX)
+                text = f"on record, with proof: {describe(evidence, self.name)}"
+                effects.append(Report("evidence", text, {"culprit": evidence.culprit.hex()}, level="error"))
+            elif entry.kind == e.ROUND_COMMIT:
+                commit = codec.decode(entry.body, e.RoundCommit, limit=e.ENTRY_BYTES_MAX)
+                text = f"round {commit.round} committed: {_sites(commit.attests)} with {commit.model_digest.hex()[:12]}"
+                values: dict[str, str | int | float | bool] = {
+                    "round": commit.round,
+                    "model": commit.model_digest.hex(),
+                    "height": header.height,
+                }
+                effects.append(Report("round_committed", text, values))
+                self._committed_at.append(now)
+        final = Report("block_final", f"block {header.height} is final", {"height": header.height}, level="debug")
+        return [final, *effects]
+
+    def closed(self) -> list[dict[str, object]]:
+        """Return the rounds that were closed last, and without whom."""
+        return [{"round": round_, "without": missing} for round_, missing in self._closed.items()]
+
+    def paused(self, now: float) -> str:
+        """Say why nothing can become final, if so."""
+        terms = self._who.terms
+        present = sum(not self._peers.absent(seat.node, now) for seat in terms.members)
+        if present >= terms.quorum:
+            return ""
+        return f"{present} of {len(terms.members)} sites present, {terms.quorum} needed"
+
+    def eta_s(self) -> float | None:
+        """Return the seconds that the remaining rounds will take at the pace of the last ones, if there is one."""
+        head = self._replica.head
+        if len(self._committed_at) < 2 or head.complete:
+            return None
+        pace = (self._committed_at[-1] - self._committed_at[0]) / (len(self._committed_at) - 1)
+        return round(pace * (head.terms.round.rounds - head.committed.round), 1)
+
+    def member(self, node: NodeId, now: float) -> dict[str, object]:
+        """Return where one member, or sponsor, stands."""
+        member, head = self._peers.members[node], self._replica.head
+        placed = head.contributions.get((head.round, node))
+        received, sent = self._transfer.traffic(node)
+        index = head.terms.index(node)
+        return {
+            "member": index is not None,
+            "endpoint": "" if index is None else head.terms.members[index].endpoint,
+            "name": member.name,
+            "node": node.hex(),
+            "me": node == self._who.node,
+            "linked": member.welcome or node == self._who.node,
+            "absent": self._peers.absent(node, now),
+            "refused": member.refused or member.refuses,
+            "round": member.round,
+            "phase": phase_name(member.phase),
+            "step": member.step,
+            "steps": member.steps,
+            "contributed": placed is not None,
+            "update": None if placed is None else self._update_progress(placed.body),
+            "received_bytes": received,
+            "sent_bytes": sent,
+            "moved_s": round(now - member.moved_at, 1),
+            "clock_offset_ms": member.clock_offset_ms,
+        }
+
+    def _update_progress(self, body: e.Contribution) -> tuple[int, int]:
+        """Return (bytes held, size) of an update."""
+        digest = Digest(body.update_digest)
+        if self._transfer.has(digest):
+            return body.update_bytes, body.update_bytes
+        return self._transfer.progress(digest) or (0, body.update_bytes)
+
+
+def blame(peers: Peers, sender: NodeId, text: str, now: float) -> Report:
+    """Charge a peer for what it sent, and say so."""
+    peers.fault(sender, now)
+    name = peers.members[sender].name
+    return Report("peer_fault", f"{name} sent something unacceptable: {text}", {"peer": name}, level="warning")
+
+
+def _sites(count: int) -> str:
+    return f"{count} site{'' if count == 1 else 's'}"

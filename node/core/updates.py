@@ -1,0 +1,86 @@
+"""Which updates and models are held, which of them may be averaged, and which nobody will ask for again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from gossip.engine import Engine
+from gossip.peers import Peers
+from gossip.transfer import Transfer
+from node.core.telling import blame
+from swarm.ledger import entry as e
+from swarm.ledger.replica import Replica
+from swarm.machine import Digest, Effect, Inspect, Inspected, NodeId, Report
+from swarm.round import Round
+
+
+class Updates:
+    """What this site knows of blobs: every update is read through once before it counts as available."""
+
+    def __init__(self, replica: Replica, engine: Engine, peers: Peers, transfer: Transfer, *, model_bytes: int) -> None:
+        self._replica, self._engine, self._peers, self._transfer = replica, engine, peers, transfer
+        self._model_bytes = model_bytes
+        self._problems: dict[Digest, str] = {}
+        self._inspecting: set[Digest] = set()
+
+    def usable(self, digest: Digest) -> bool | None:
+        """Whether an update is held and fit to be averaged; None while it is not known."""
+        problem = self._problems.get(digest)
+        return None if problem is None else not problem
+
+    def moving(self, digest: Digest, now: float) -> bool:
+        """Whether bytes of an update are arriving, or it has arrived and is being read through."""
+        return self._transfer.has(digest) or self._transfer.moving(digest, now)
+
+    def trust(self, digest: Digest) -> None:
+        """Take an update for good: the shell has clipped it, so it need not be read through again."""
+        self._problems[digest] = ""
+
+    def fetch(self, digest: Digest, size: int, hints: Sequence[NodeId], now: float) -> list[Effect]:
+        """Get a blob. Only what the charter's model can be is ever fetched: a lie about the size costs nothing."""
+        if size != self._model_bytes or self._transfer.has(digest):
+            return []
+        return self._transfer.want(digest, size, now, [node for node in hints if node in self._engine.neighbours])
+
+    def inspected(self, event: Inspected) -> list[Effect]:
+        """Remember whether an update may be averaged."""
+        self._inspecting.discard(event.digest)
+        self._problems[event.digest] = event.problem
+        if not event.problem:
+            return []
+        text = f"an update may not be averaged: {event.problem}"
+        return [Report("update_unusable", text, {"digest": event.digest.hex()}, level="warning")]
+
+    def step(self, now: float) -> list[Effect]:
+        """Move transfers on, and have every update that is now complete read through."""
+        effects = self._transfer.step(now)
+        effects += [blame(self._peers, sender, fault, now) for sender, fault in self._transfer.take_faults()]
+        self._transfer.take_completed()
+        for digest in self._wanted():
+            if self._transfer.has(digest) and digest not in self._problems and digest not in self._inspecting:
+                self._inspecting.add(digest)
+                effects.append(Inspect(digest, self._model_bytes))
+        return effects
+
+    def _wanted(self) -> Iterator[Digest]:
+        """Yield the updates of the open round and later ones, ordered ones first."""
+        head = self._replica.head
+        for (round_, _), placed in sorted(head.contributions.items()):
+            if round_ >= head.round:
+                yield Digest(placed.body.update_digest)
+        for body in self._pending():
+            if body.round >= head.round:
+                yield Digest(body.update_digest)
+
+    def _pending(self) -> Iterator[e.Contribution]:
+        for _, body in self._replica.bodies(e.Contribution):
+            assert isinstance(body, e.Contribution)
+            yield body
+
+    def tidy(self, round_: Round) -> list[Effect]:
+        """Forget blobs that belong to no round anybody may still need."""
+        keep = round_.keep(self._replica.head)
+        keep.update(Digest(body.update_digest) for body in self._pending())
+        gone = [digest for digest in self._transfer.known() if digest not in keep]
+        self._problems = {digest: problem for digest, problem in self._problems.items() if digest not in gone}
+        return self._transfer.forget(gone) if gone else []
