@@ -1,0 +1,1 @@
+"""Fewer bytes for a vector, and the memory that makes up for what they leave out."""
