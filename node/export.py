@@ -19,12 +19,15 @@ def export_model(vector: Path, layout: Layout, target: Path, origin: Mapping[str
     One, because the library writes several metadata entries in random order, and every peer's file should be the same.
 
     Raises:
-        StoreError: the disk refused.
+        StoreError: the disk refused, in reading or in writing.
     """
     from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
-    tensors = unflatten(np.fromfile(vector, "<f4"), layout)
+    try:
+        tensors = unflatten(np.fromfile(vector, "<f4"), layout)
+    except OSError as error:
+        raise store_error(f"read the model in {vector}", error) from error
     beside = target.with_name(f".{target.name}.part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -85,7 +85,7 @@ class RealDisk:
         try:
             _reserve(descriptor, size)
         except OSError as error:
-            os.close(descriptor)
+            _let_go(descriptor)
             target.unlink(missing_ok=True)
             raise store_error(f"reserve {size} bytes for {path}", error) from error
         self._take(path, descriptor)
@@ -118,7 +118,7 @@ class RealDisk:
         """See `Disk.remove`."""
         descriptor = self._files.pop(path, None)
         if descriptor is not None:
-            os.close(descriptor)
+            _let_go(descriptor)
         try:
             (self._folder / path).unlink()
         except OSError as error:
@@ -131,7 +131,7 @@ class RealDisk:
     def close(self) -> None:
         """Close what is open."""
         for descriptor in self._files.values():
-            os.close(descriptor)
+            _let_go(descriptor)
         self._files.clear()
 
     def _open(self, path: str) -> int:
@@ -153,7 +153,7 @@ class RealDisk:
         """Keep a file open. What is written is synced before another file is touched, so an old one may be closed."""
         self._files[path] = descriptor
         if len(self._files) > SEGMENTS_OPEN_MAX:
-            os.close(self._files.popitem(last=False)[1])
+            _let_go(self._files.popitem(last=False)[1])
 
 
 class SnapshotFile:
@@ -198,19 +198,19 @@ class DirectoryLock:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             holder = self._holder()
-            os.close(self._descriptor)
+            self.close()
             raise UsageError(
                 f"couldn't start in {site}: a node is running there (process {holder or 'unknown'})",
                 hint="stop it first, or use another folder",
             ) from None
         except OSError as error:
-            os.close(self._descriptor)
+            self.close()
             raise store_error(f"lock {site}", error) from error
         try:
             os.ftruncate(self._descriptor, 0)
             os.pwrite(self._descriptor, str(os.getpid()).encode(), 0)
         except OSError as error:
-            os.close(self._descriptor)
+            self.close()
             raise store_error(f"lock {site}", error) from error
 
     def _holder(self) -> str:
@@ -221,7 +221,7 @@ class DirectoryLock:
 
     def close(self) -> None:
         """Let go."""
-        os.close(self._descriptor)
+        _let_go(self._descriptor)
 
 
 class BlobStore:
@@ -373,14 +373,15 @@ class BlobStore:
         """Remove blobs, complete and unfinished."""
         for digest in digests:
             for path in (self.path(digest), self._part(digest)):
-                self._forget_descriptor(path)
+                with contextlib.suppress(OSError):  # What was written there matters to nobody any more.
+                    self._forget_descriptor(path)
                 path.unlink(missing_ok=True)
             self._sidecar(digest).unlink(missing_ok=True)
 
     def close(self) -> None:
         """Close what is open."""
         for descriptor in self._open.values():
-            os.close(descriptor)
+            _let_go(descriptor)
         self._open.clear()
 
     def _complete(self, path: Path, digest: Digest, size: int, leaves: Sequence[bytes]) -> None:
@@ -436,6 +437,16 @@ def write_file_durably(path: Path, data: bytes, mode: int = 0o600) -> None:
     except OSError as error:
         beside.unlink(missing_ok=True)
         raise store_error(f"write {path}", error) from error
+
+
+def _let_go(descriptor: int) -> None:
+    """Close a file that was synced when it had to be, or that no longer matters.
+
+    Linux frees a descriptor whatever `close` answers (close(2)), so an error leaves nothing to do, and what it could
+    tell of bytes that were not written, a sync has told before.
+    """
+    with contextlib.suppress(OSError):
+        os.close(descriptor)
 
 
 def sync_folder(folder: Path) -> None:

@@ -14,7 +14,7 @@ import tempfile
 import time
 
 import node.examples
-from node.cli.ledger import verify_quietly
+from node.cli.ledger.reading import verify_quietly
 from node.data import write_heart_disease
 from node.local import fork_server, found, stop_all
 from swarm.ledger.entry import METRIC_SCALE

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 import node.examples
-from node.cli.ledger import verify_quietly
+from node.cli.ledger.reading import verify_quietly
 from node.data import write_mnist
 from node.local import fork_server, found, stop_all
 from node.task import RunInfo, SiteInfo

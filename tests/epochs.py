@@ -25,9 +25,10 @@ ROUNDS = 10
 
 
 @functools.cache
-def changing_ledger() -> tuple[SignedCharter, tuple[bytes, ...]]:
-    """Return the charter and the block records of site-0."""
-    world = changing(4, newcomers=1, rounds=ROUNDS, approve=governance.ASK, successors={2: identity(FRESH)})
+def changing_ledger(edges: tuple[tuple[int, int], ...] = ()) -> tuple[SignedCharter, tuple[bytes, ...]]:
+    """Return the charter and the block records of site-0. The founders are linked by `edges`, or everyone is."""
+    fresh = {2: identity(FRESH)}
+    world = changing(4, newcomers=1, rounds=ROUNDS, approve=governance.ASK, successors=fresh, edges=edges)
     assert world.run(lambda w: committed(w, 0, 1), end_s=100)
     for who, change, yes, no in (
         (0, t.add(card(4)), (1, 3), (2,)),
@@ -48,7 +49,7 @@ def changing_ledger() -> tuple[SignedCharter, tuple[bytes, ...]]:
     journal = world.place(0).journal
     assert journal is not None
     payloads = tuple(record.payload for record in journal.open().records if record.kind == RECORD_BLOCK)
-    return make_swarm(4, rounds=ROUNDS).signed, payloads
+    return make_swarm(4, rounds=ROUNDS, edges=edges).signed, payloads
 
 
 def opened(payload: bytes) -> FinalBlock:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import signal
 import sys
 import traceback
-from importlib.metadata import PackageNotFoundError, version
 
 import click
 
 from node.cli.lazy import LazyGroup
-from node.cli.output import INTERRUPTED, Failure, fail
+from node.cli.output import INTERRUPTED, Failure, fail, wants_json
 from swarm.errors import SwarmError, UsageError
 
 COMMANDS = {
@@ -33,16 +32,25 @@ COMMANDS = {
 }
 
 
-def _version() -> str:
+def _tell_version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
+    """Say which version this is. What finds it out takes as long to import as all else here: only who asks waits."""
+    if not wanted or context.resilient_parsing:
+        return
+    from importlib.metadata import PackageNotFoundError, version
+
     try:
-        return version("swarm-node")
+        found = version("swarm-node")
     except PackageNotFoundError:
-        return "unknown (not installed)"
+        found = "unknown (not installed)"
+    click.echo(f"swarm, version {found}")
+    context.exit()
 
 
 @click.group(cls=LazyGroup, table=COMMANDS, exit_codes=True, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("-v", "--verbose", is_flag=True, help="Show the whole trace of an error.")
-@click.version_option(_version(), prog_name="swarm")
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_tell_version, help="Show the version."
+)
 @click.pass_context
 def cli(ctx: click.Context, *, verbose: bool) -> None:
     """Hospitals, banks and labs learn one model together, with nobody in the middle.
@@ -55,7 +63,7 @@ def cli(ctx: click.Context, *, verbose: bool) -> None:
 def main() -> None:
     """Run the command line: the one place where errors become words and exit codes."""
     arguments = sys.argv[1:]
-    as_json, verbose = "--json" in arguments, "-v" in arguments or "--verbose" in arguments
+    as_json, verbose = wants_json(arguments), "-v" in arguments or "--verbose" in arguments
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     try:
         cli.main(args=arguments, prog_name="swarm", standalone_mode=False)

@@ -1,15 +1,20 @@
 """What every command prints, and how it ends.
 
 Data goes to stdout, words about it to stderr. With `--json`, stdout is one object
-`{"schema": "swarm/cli/v1", "status": "ok" | "error", ...}`, whatever happens. An error is a sentence that says what was
-attempted and what is wrong, and a hint that says what to do; the exit code says which kind it is.
+`{"schema": "swarm/cli/v1", "status": "ok" | "error", ...}`, whatever happens. With `--format jsonl` it is one such
+object for each thing in a list, as soon as it is read; an error, if one comes, is the last of them. An error is a
+sentence that says what was attempted and what is wrong, and a hint that says what to do; the exit code says which kind
+it is.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from enum import Enum
 from pathlib import Path
 from typing import NoReturn
 
@@ -44,6 +49,15 @@ EXIT_CODES = {
 }
 
 
+class Form(Enum):
+    """How a command prints what it found: for people, as one object, as one object a line, or as bare bytes."""
+
+    TABLE = "table"
+    JSON = "json"
+    JSONL = "jsonl"
+    RAW = "raw"
+
+
 class Failure(SwarmError):
     """An error with an exit code of its own."""
 
@@ -54,10 +68,69 @@ class Failure(SwarmError):
 
 def emit(data: Mapping[str, object], *, as_json: bool, text: str) -> None:
     """Print a command's result: the envelope, or its text."""
-    if as_json:
-        click.echo(json.dumps({"schema": SCHEMA, "status": "ok", "data": data}))
+    click.echo(_envelope(data) if as_json else text)
+
+
+def emit_rows(
+    name: str,
+    rows: Iterable[tuple[Mapping[str, object], str]],
+    *,
+    form: Form,
+    head: Sequence[str] = (),
+    none: str = "",
+    foot: Sequence[str] = (),
+    rest: Mapping[str, object] | None = None,
+) -> int:
+    """Print a list, and return how long it was. As lines of JSON, each row is printed before the next is asked for.
+
+    Args:
+        name: the key of the list in the one object.
+        rows: each for programs, and in words.
+        form: not `RAW`.
+        head: lines for people before the list.
+        none: the line for people when there is nothing in it, in place of head and list.
+        foot: lines for people after it; what they say concerns who reads lines of JSON too, and goes to stderr there.
+        rest: what the one object holds beside the list.
+    """
+    number = 0
+    if form is Form.JSONL:
+        for plain, _ in rows:
+            click.echo(_envelope(plain))
+            number += 1
+        for line in foot:
+            click.echo(line, err=True)
+        return number
+    listed = list(rows)
+    if form is Form.JSON:
+        click.echo(_envelope({name: [plain for plain, _ in listed], **(rest or {})}))
     else:
-        click.echo(text)
+        lines = [*head, *(line for _, line in listed)] if listed or not none else [none]
+        click.echo("\n".join((*lines, *foot)))
+    return len(listed)
+
+
+def emit_bytes(parts: Iterable[bytes]) -> None:
+    """Print bytes as they are. Raises `UsageError` where they would go to a terminal, which takes them for commands."""
+    if sys.stdout.isatty():
+        raise UsageError("couldn't print raw bytes on a terminal", hint="send them to a file (`> FILE`) or a pipe")
+    for part in parts:
+        click.echo(part, nl=False)
+
+
+def wants_json(arguments: Sequence[str]) -> bool:
+    """Whether what was typed asks for JSON, so that an error is told in JSON too, even one in what was typed."""
+    values = (Form.JSON.value, Form.JSONL.value)
+    apart = any(pair[0] == "--format" and pair[1] in values for pair in itertools.pairwise(arguments))
+    return "--json" in arguments or apart or any(f"--format={value}" in arguments for value in values)
+
+
+def wants_color(environment: Mapping[str, str]) -> bool:
+    """Whether a terminal may be written to in colour (https://no-color.org); where there is no terminal, nothing is."""
+    return not environment.get("NO_COLOR") and environment.get("TERM") != "dumb"
+
+
+def _envelope(data: Mapping[str, object]) -> str:
+    return json.dumps({"schema": SCHEMA, "status": "ok", "data": data})
 
 
 def count(n: int, noun: str) -> str:
@@ -105,9 +178,10 @@ def fail(error: SwarmError, *, as_json: bool) -> NoReturn:
     if as_json:
         body = {"message": error.message, "hint": error.hint, "code": code}
         click.echo(json.dumps({"schema": SCHEMA, "status": "error", "error": body}))
-    click.secho("error: ", nl=False, err=True, fg="red", bold=True)
+    color = None if wants_color(os.environ) else False
+    click.secho("error: ", nl=False, err=True, fg="red", bold=True, color=color)
     click.echo(error.message, err=True)
     if error.hint:
-        click.secho("hint: ", nl=False, err=True, fg="cyan")
+        click.secho("hint: ", nl=False, err=True, fg="cyan", color=color)
         click.echo(error.hint, err=True)
     raise SystemExit(code)

@@ -11,7 +11,7 @@ from gossip.zeromq import Transport
 from node.auditor import Auditor
 from node.bulk import BulkWorker
 from node.cli.init import FOLDER
-from node.cli.ledger import REPAIR
+from node.cli.ledger.sources import REPAIR
 from node.cli.output import FAILED, UNAVAILABLE, Failure, check_task
 from node.clock import Clock
 from node.config import Settings
@@ -21,7 +21,7 @@ from node.export import export_model
 from node.recovery import recover
 from node.runtime import Ports, Runtime, free_bytes, seeded
 from node.site import Site
-from node.storage import BlobStore, DirectoryLock, RealDisk, SnapshotFile
+from node.storage import BlobStore, DirectoryLock, RealDisk, SnapshotFile, store_error
 from node.task import task_digest
 from node.trainer import Trainer, TrainerSettings
 from swarm.charter import SignedCharter
@@ -169,7 +169,10 @@ def _export(
         "model": head.committed.model.hex(),
     }
     target = site.models / f"round-{head.committed.round:04d}.safetensors"
-    layout = Layout.decode(layout_path.read_bytes())
+    try:
+        layout = Layout.decode(layout_path.read_bytes())
+    except OSError as error:
+        raise store_error(f"read {layout_path}", error) from error
     export_model(store.path(Digest(head.committed.model)), layout, target, origin)
     console.report(Report("exported", f"the model is in {target}", {"path": str(target)}), now)
 

@@ -427,6 +427,16 @@ EPOCHS = (
         (Edit(motions.carried, "if len(motion.said(terms, True)) >= terms.quorum:", "if motion.votes:"),),
         membership.test_nothing_changes_without_a_quorum_and_a_no_is_on_record,
     ),
+    Bug(
+        "an auditor judges a certificate on record by the keys of today",
+        (Edit(audit._Chain.check_recorded, "state.terms_of(certificate.epoch)", "state.terms"),),
+        claims.test_a_certificate_on_record_is_judged_by_the_keys_of_its_own_epoch,
+    ),
+    Bug(
+        "a member judges a certificate on record by the keys of today",
+        (Edit(replica.Replica._check_recorded, "before.terms_of(certificate.epoch)", "before.terms"),),
+        claims.test_a_certificate_on_record_is_judged_by_the_keys_of_its_own_epoch,
+    ),
 )
 
 EVIDENCE = (

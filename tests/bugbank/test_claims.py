@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import itertools
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,27 +17,46 @@ from swarm import codec
 from swarm.errors import Reject, StoreError
 from swarm.identity import DOMAIN_ENTRY, derive
 from swarm.ledger import evidence as ev
-from swarm.ledger.block import FINALIZE, NOTARIZE, SKIP, Block, FinalBlock, Header, Vote, propose_message, vote_message
+from swarm.ledger.audit import audit
+from swarm.ledger.block import (
+    FINALIZE,
+    NOTARIZE,
+    SKIP,
+    Block,
+    Certificate,
+    FinalBlock,
+    Header,
+    Vote,
+    propose_message,
+    vote_message,
+)
+from swarm.ledger.consensus import Valid
 from swarm.ledger.disk import DiskFull
 from swarm.ledger.entry import (
+    BLOCK_CERT,
     CONTRIBUTION,
     EPOCH,
     MEMBER_PROPOSAL,
     MEMBER_VOTE,
+    BlockCert,
     Evidence,
     MemberProposal,
     MemberVote,
+    decode_entry,
     sign_entry,
     verify_entry,
 )
 from swarm.ledger.journal import BLOCKS, Finding, Journal, Placed, scan
 from swarm.ledger.merkle import leaf_hash
+from swarm.ledger.replica import Replica
 from swarm.ledger.state import State, apply_derived, derived_leaf, due_epoch
 from swarm.machine import RECORD_BLOCK, RECORD_ENTRY, RECORD_VOTE, Record
 from swarm.terms import Terms, founding, remove
 from tests.builders import Feeds, certify, contribution, digest, identity, make_swarm
 from tests.conformance import curve
+from tests.epochs import FRESH, changing_ledger, opened
 from tests.swarm.ledger import test_state as states
+from tests.swarm.ledger.test_replica import NOW, Knowledge
 from topologies.world.disk import SimulatedDisk
 
 SWARM = make_swarm(4)
@@ -207,6 +227,42 @@ def test_behind_the_last_block_of_an_epoch_only_empty_ones_of_it_follow() -> Non
     leaf = Feeds(SWARM).write(3, contribution(SWARM, 3))
     with pytest.raises(Reject, match="must be empty"):
         states.accept(ended, states.said(ended, leaf), [leaf], time_ms)
+
+
+def around_the_end_of_epoch_2() -> tuple[list[bytes], int, BlockCert]:
+    """Return the blocks of a swarm that changed, the place of epoch 3's first, and the certificate that it records.
+
+    The certificate is the only witness that what it names is final: the block itself carries that of other signers. In
+    epoch 3 site-1 is gone, and everybody after it has another index.
+    """
+    payloads = list(changing_ledger()[1])
+    first = next(i for i, payload in enumerate(payloads) if opened(payload).block.opened().epoch == 3)
+    entry = decode_entry(opened(payloads[first]).block.leaves[0])
+    assert entry.kind == BLOCK_CERT
+    recorded = codec.decode(entry.body, BlockCert, limit=1 << 16)
+    assert recorded.proof.epoch == 2
+    last = opened(payloads[first - 1])
+    members = [identity(number) for number in (0, 1, FRESH, 3, 4)]
+    signers = next(four for four in itertools.combinations(range(5), 4) if four != recorded.proof.signers)
+    view, name = recorded.proof.view, recorded.proof.block
+    message = vote_message(changing_ledger()[0].ledger_id, 2, view, FINALIZE, name)
+    other = Certificate(2, view, FINALIZE, name, signers, tuple(members[i].vote_key.sign(message) for i in signers))
+    payloads[first - 1] = codec.encode(FinalBlock(last.block, (other,), last.cover))
+    return payloads, first, recorded
+
+
+def test_a_certificate_on_record_is_judged_by_the_keys_of_its_own_epoch() -> None:
+    signed, (payloads, first, recorded) = changing_ledger()[0], around_the_end_of_epoch_2()
+    *_, found = audit(payloads, signed)
+    assert (found.failure, found.blocks) == (None, len(payloads)), "by an auditor"
+    member = Replica(signed, Knowledge())
+    for payload in payloads[:first]:
+        final = opened(payload)
+        member.finalized(final, final.block.opened(), NOW)
+    block = opened(payloads[first]).block
+    assert member.judge(block, block.opened(), NOW) == Valid(), "and by a member that is asked for its vote"
+    with pytest.raises(Reject):
+        recorded.proof.check(signed.ledger_id, found.epochs[3].terms.vote_keys, found.epochs[3].terms.quorum)
 
 
 # --- the disk -----------------------------------------------------------------------------------------------------

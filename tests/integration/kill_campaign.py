@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 import node.examples
-from node.cli.ledger import verify_quietly
+from node.cli.ledger.reading import verify_quietly
 from node.data import write_breast_cancer
 from node.local import LocalPeer, fork_server, found, stop_all
 

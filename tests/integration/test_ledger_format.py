@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import struct
 import zlib
 from collections.abc import Callable, Sequence
@@ -99,14 +100,22 @@ class Terms:
     def digest(self) -> bytes:
         return sha(b"swarm-ledger/terms/v1\0", pack(self.array))
 
-    def changed(self, change: list) -> Terms:
-        """The next epoch's terms, where everyone is linked with everyone."""
-        kind, node, cards, _, policies = change
+    def changed(self, change: list, proposer: bytes) -> Terms:
+        """The next epoch's terms."""
+        kind, node, cards, named, policies = change
         epoch, members, links, policy = self.array
-        assert links == []
+        places = [id_ for id_, _ in members]
         if kind == 1:
+            if links:
+                links = [*links, *([places.index(id_), len(members)] for id_ in named or [proposer])]
             members = [*members, [node_id(cards[0][1]), cards[0]]]
         elif kind == 2:
+            gone = places.index(node)
+            if links:
+                row = sorted(a + b - gone for a, b in links if gone in (a, b))
+                links = [link for link in links if gone not in link]
+                links += [link for link in map(list, itertools.pairwise(row)) if link not in links]
+                links = [[a - (a > gone), b - (b > gone)] for a, b in links]
             members = [member for member in members if member[0] != node]
         elif kind == 3:
             members = [[id_, cards[0] if id_ == node else card] for id_, card in members]
@@ -115,7 +124,19 @@ class Terms:
         for card in cards:
             for key, proof in zip(card[1:4], card[7], strict=True):
                 check_signature(key, b"swarm-ledger/card/v1\0" + pack(card[:-1]), proof)
-        return Terms([epoch + 1, members, links, policy])
+        after = Terms([epoch + 1, members, sorted(links), policy])
+        assert after.linked(), "or the change would have had no effect"
+        return after
+
+    def linked(self) -> bool:
+        """Whether every member is reached from the first, over links one end of which can be dialled."""
+        members = self.array[1]
+        links = self.array[2] or [[a, b] for b in range(len(members)) for a in range(b)]
+        usable = [{a, b} for a, b in links if members[a][1][5] or members[b][1][5]]
+        reached = {0}
+        while any(len(link & reached) == 1 for link in usable):
+            reached |= next(link for link in usable if len(link & reached) == 1)
+        return len(reached) == len(members)
 
 
 class Votes:
@@ -135,10 +156,10 @@ class Votes:
 
     def carried(self, terms: Terms) -> tuple[bytes, list, Terms] | None:
         """The entry id, the body that the epoch entry must have, the new terms."""
-        for id_, (index, _, change, _, said) in self.open.items():
+        for id_, (index, author, change, _, said) in self.open.items():
             yes, no = ([node for node, _ in terms.array[1] if said.get(node) is word] for word in (True, False))
             if len(yes) >= terms.quorum:
-                after = terms.changed(change)
+                after = terms.changed(change, author)
                 return id_, [after.epoch, index, yes, no, after.digest], after
         return None
 
@@ -255,7 +276,7 @@ def check_snapshot(
         root = sha(b"\x01", hashes.pop(), root)
     assert root == last[9]
     assert state[5] == sorted([author, list(end)] for author, end in feeds.items())
-    assert state[13] == past[-1].array
+    assert state[13] == past[-1].array, "the links in it too"
     assert state[17] == []
     assert state[18] == [terms.array for terms in past[-2:-6:-1]]
 
@@ -284,6 +305,20 @@ def lossy() -> tuple[SignedCharter, Sequence[bytes]]:
     return covered_ledger()
 
 
+def ring() -> tuple[SignedCharter, Sequence[bytes]]:
+    """A ledger of four epochs in a ring of four: the newcomer is linked to whoever proposed it."""
+    from tests.epochs import changing_ledger
+
+    return changing_ledger(((0, 1), (0, 3), (1, 2), (2, 3)))
+
+
+def star() -> tuple[SignedCharter, Sequence[bytes]]:
+    """The same in a star whose hub is the one that is voted out: those it leaves behind are linked in a row."""
+    from tests.epochs import changing_ledger
+
+    return changing_ledger(((0, 1), (1, 2), (1, 3)))
+
+
 Made: TypeAlias = "Callable[[], tuple[SignedCharter, Sequence[bytes]]]"
 
 
@@ -307,7 +342,7 @@ def made(folder: Path, make: Made = calm, *, segment_bytes: int = 1 << 14) -> tu
     return folder / "blocks", signed.genesis().encode(), signed.ledger_id, result.entries, root
 
 
-@pytest.mark.parametrize("make", [calm, changing, lossy])
+@pytest.mark.parametrize("make", [calm, changing, lossy, ring, star])
 def test_the_documented_format_is_enough_to_verify_a_ledger(tmp_path: Path, make: Made) -> None:
     folder, genesis, ledger_id, entries, root = made(tmp_path, make)
     assert len(list(folder.glob("*.seg"))) > 1, "sealed segments are read too"

@@ -580,7 +580,7 @@ def test_the_demo_has_its_scores_from_the_ledger_and_from_training_alone(site: S
         (["init", "a"], "couldn't run swarm init: missing option '--name'"),
         (["charter", "new"], "missing option"),
         (["charter", "merge", "a.toml"], "missing option"),
-        (["ledger", "round", "first"], "'first' is not a valid integer"),
+        (["ledger", "round", "first"], "couldn't read 'first' as a round"),
         (["solo", "nowhere.py", "--data", "."], "couldn't find the task file nowhere.py"),
         (["demo", "--rounds", "3"], "3 is not in the range x>=4"),
         (["charter", "new", "--topology", "moebius"], "'moebius' is not one of"),

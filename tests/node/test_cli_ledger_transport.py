@@ -74,7 +74,7 @@ def test_a_bundle_is_verified_as_a_folder_is(site: Path, packed: Path) -> None:
     for changing in ("seconds", "trust"):
         del ours[changing], theirs[changing]
     assert ours == theirs
-    assert data("ledger", "diff", site, packed)["relation"] == "same"
+    assert data("ledger", "diff", site, packed)["relation"] == "equal"
 
 
 def test_a_damaged_ledger_is_repaired_from_a_bundle(site: Path, packed: Path) -> None:
@@ -251,3 +251,9 @@ def test_a_tile_that_was_changed_is_noticed_before_anything_is_printed(tiled: Pa
     refused("ledger", "log", tiled, code=3)
     (tiled / "checkpoint").write_bytes(b"nonsense")
     refused("ledger", "log", tiled, code=3)
+
+
+def test_a_bundle_is_not_waited_on(packed: Path) -> None:
+    message, hint = refused("ledger", "log", packed, "--follow", code=2)
+    assert message == f"couldn't follow {packed}: nothing is ever added to a bundle or to tiles"
+    assert "--follow" in hint

@@ -129,7 +129,8 @@ def test_two_ledgers_of_one_name_are_kept_apart_and_the_second_is_remarked_on(si
     )
     assert standing("verify", site) == standing("verify", other) == "consistent"
     message, hint = refused("ledger", "trust", "reset", signed.charter.name, code=7)
-    assert message == f"couldn't forget {signed.charter.name!r}: 2 ledgers are remembered as that"
+    assert message.startswith(f"{signed.charter.name!r} could be ")
+    assert f"{signed.ledger_id.hex()[:12]} ({signed.charter.name})" in message
     assert "digits" in hint
     assert data("ledger", "trust", "reset", signed.ledger_id.hex()[:8])["forgotten"] == [signed.ledger_id.hex()]
     assert (standing("verify", site), standing("verify", other)) == ("consistent", "new")

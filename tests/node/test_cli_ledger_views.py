@@ -139,10 +139,10 @@ def test_evidence_names_who_did_what_and_ends_with_4(caught: Path) -> None:
     found = json.loads(swarm("ledger", "evidence", caught, "--json").stdout)["data"]["evidence"]
     assert {row["culprit"] for row in found} == {"site-3"}
     assert all(row["verdict"].startswith("proved") for row in found)
-    one = swarm("ledger", "evidence", caught, "--entry", found[0]["index"])
+    one = swarm("ledger", "evidence", caught, "--id", found[0]["index"])
     assert found[0]["first"] in one.stdout
     assert found[0]["second"] in one.stdout
-    refused("ledger", "evidence", caught, "--entry", 1, code=7)
+    refused("ledger", "evidence", caught, "--id", 1, code=7)
 
 
 def test_a_ledger_with_evidence_is_valid_and_says_so_of_both(caught: Path) -> None:
@@ -192,14 +192,18 @@ def test_a_blocks_certificates_name_their_signers(site: Path) -> None:
 
 
 def test_a_ledger_is_compared_with_itself_and_with_one_that_is_behind(site: Path, tmp_path: Path) -> None:
-    assert data("ledger", "diff", site, site)["relation"] == "same"
+    assert data("ledger", "diff", site, site)["relation"] == "equal"
+    assert said("ledger", "diff", site, site) == f"equal: {len(calm()[1])} blocks\n"
     behind = written(tmp_path / "behind", calm()[1][:-2])
     assert data("ledger", "diff", site, behind) == {
         "relation": "lag",
         "common_height": len(calm()[1]) - 2,
         "heights": [len(calm()[1]), len(calm()[1]) - 2],
+        "behind": str(behind),
     }
-    assert said("ledger", "diff", behind, site) == f"{behind} is 2 blocks behind, otherwise the same\n"
+    has = len(calm()[1]) - 2
+    text = said("ledger", "diff", behind, site)
+    assert text == f"lag: {behind} is 2 blocks behind; the {has} it has are the same\n"
 
 
 def test_two_final_histories_are_a_fork_and_end_with_4(site: Path, tmp_path: Path) -> None:
@@ -216,11 +220,15 @@ def test_two_final_histories_are_a_fork_and_end_with_4(site: Path, tmp_path: Pat
     assert found["signed_both"] == [NAMES[i] for c in final.certificate for i in c.signers]
 
 
-def test_ledgers_of_different_swarms_are_not_compared(site: Path, tmp_path: Path) -> None:
+def test_ledgers_of_different_swarms_are_unrelated_and_end_with_3(site: Path, tmp_path: Path) -> None:
     signed, payloads, _ = make_ledger(members=4, rounds=1)
     other = written(tmp_path / "other", payloads, signed=signed)
-    message, _ = refused("ledger", "diff", site, other, code=3)
-    assert "different swarms" in message
+    plain, machine = swarm("ledger", "diff", site, other), swarm("ledger", "diff", site, other, "--json")
+    assert (plain.exit_code, machine.exit_code, plain.stderr) == (3, 3, "")
+    ids = [calm()[0].ledger_id.hex(), signed.ledger_id.hex()]
+    assert json.loads(machine.stdout)["data"] == {"relation": "unrelated", "ledger_ids": ids}
+    assert plain.stdout.startswith("unrelated: ledgers of different swarms")
+    assert all(id_ in plain.stdout for id_ in ids)
 
 
 def test_entries_of_every_kind_have_fields_to_show() -> None:
@@ -275,17 +283,57 @@ def test_blocks_and_rounds_are_shown_by_their_numbers(site: Path) -> None:
 
 
 def test_what_could_be_two_things_is_said_to_be(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With prefixes of two digits, there are entries that share one."""
-    import re
+    """With prefixes of one digit, there are entries that share one, and with blocks and ledgers too."""
+    from node.cli.ledger import naming
 
-    from node.cli.ledger import entries
-
-    monkeypatch.setattr(entries, "_DIGITS", re.compile(r"(?:id:)?([0-9a-f]{1,64})"))
     ids = [str(data("ledger", "show", f"entry:{i}", site)["id"]) for i in range(20)]
-    first = next(digit for digit in "abcdef" if sum(id_.startswith(digit) for id_ in ids) > 1)
-    message, hint = refused("ledger", "show", first, site, code=7)
-    assert message.startswith(f"{first!r} could be entry:")
-    assert hint == "say one of these, or give more digits"
+    first = next(digit for digit in "acdef" if sum(id_.startswith(digit) for id_ in ids) > 1)
+    place = next(i for i, id_ in enumerate(ids) if id_.startswith(first))
+    label = f"entry:{place} (id {ids[place][:12]})"
+    for command in ("show", "prove"):
+        message, hint = refused("ledger", command, first, site, code=7)
+        assert message.startswith(f"{first!r} is too short for an id: it could be entry:")
+        assert label in message
+        assert hint == "give 6 digits or more, or say one of these"
+    monkeypatch.setattr(naming, "DIGITS_MIN", 1)
+    for command in ("show", "prove"):
+        message, hint = refused("ledger", command, first, site, code=7)
+        assert message.startswith(f"{first!r} could be entry:")
+        assert label in message
+        assert hint == "say one of these, or give more digits"
+
+
+def test_a_block_is_named_by_its_height_and_by_its_hash(site: Path) -> None:
+    found = data("ledger", "block", "2", site)
+    digits = str(found["hash"])[:8]
+    if digits.isdecimal():
+        digits = str(found["hash"])[:20]
+    for which in ("b2", "block:2", digits, digits.upper(), f"hash:{digits}", str(found["hash"])):
+        assert data("ledger", "block", which, site) == found
+    assert data("ledger", "show", digits, site) == found
+    assert data("ledger", "certs", f"hash:{digits}", site) == data("ledger", "certs", "2", site)
+    message, _ = refused("ledger", "block", f"hash:{digits[:3]}", site, code=7)
+    assert f"block:2 (hash {str(found['hash'])[:12]})" in message
+    refused("ledger", "block", "hash:0000000000", site, code=7)
+
+
+def test_a_member_is_named_by_its_name_and_by_its_id(site: Path) -> None:
+    node = str(data("ledger", "members", site)["members"][1]["node"])  # type: ignore[index]
+    for which in (node, node[:8], f"id:{node[:8].upper()}"):
+        assert data("ledger", "peer", which, site) == data("ledger", "peer", NAMES[1], site)
+        assert data("ledger", "log", site, "--peer", which) == data("ledger", "log", site, "--peer", NAMES[1])
+    message, hint = refused("ledger", "peer", f"id:{node[:4]}", site, code=7)
+    assert f"{NAMES[1]} (id {node[:12]})" in message
+    assert hint == "give 6 digits or more, or say one of these"
+
+
+def test_evidence_is_named_by_its_place_and_by_its_id(caught: Path) -> None:
+    every = json.loads(swarm("ledger", "evidence", caught, "--json").stdout)["data"]["evidence"]
+    place = every[0]["index"]
+    id_ = str(data("ledger", "show", f"entry:{place}", caught)["id"])
+    for which in (str(place), f"entry:{place}", f"id:{id_[:8]}"):
+        result = swarm("ledger", "evidence", caught, "--id", which, "--json")
+        assert (result.exit_code, json.loads(result.stdout)["data"]["evidence"]) == (4, [every[0]])
 
 
 def test_the_log_can_be_narrowed_to_rounds_and_kinds(site: Path) -> None:
@@ -293,15 +341,16 @@ def test_the_log_can_be_narrowed_to_rounds_and_kinds(site: Path) -> None:
     assert isinstance(rows, list)
     assert len(rows) == 2 * len(NAMES)
     assert {row["kind"] for row in rows} == {"contribution"}
+    assert data("ledger", "log", site, "--kind", "contribution", "--round", "r1..r2")["entries"] == rows
     refused("ledger", "log", site, "--round", "2..1", code=2)
     refused("ledger", "log", site, "--round", "x", code=2)
     refused("ledger", "log", site, "--kind", "nonsense", code=2)
     refused("ledger", "log", site, "--round", "1..9", code=7)
 
 
-@pytest.mark.parametrize("as_json", [False, True])
+@pytest.mark.parametrize("form", [[], ["--json"], ["--format", "jsonl"]], ids=["table", "json", "jsonl"])
 def test_a_log_that_is_followed_prints_what_is_added_and_ends_when_interrupted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, as_json: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: list[str]
 ) -> None:
     """Each look finds one more block; when all are there, somebody interrupts."""
     from node.cli.ledger import checking
@@ -320,11 +369,11 @@ def test_a_log_that_is_followed_prints_what_is_added_and_ends_when_interrupted(
         journal.append([Record(RECORD_BLOCK, height, payload)])
 
     monkeypatch.setattr(checking, "sleep", wait)
-    result = swarm("ledger", "log", site, "--follow", *(["--json"] if as_json else []))
+    result = swarm("ledger", "log", site, "--follow", *form)
     disk.close()
     assert (result.exit_code, result.stderr) == (0, "")
     whole = written(tmp_path / "whole", payloads)
-    if as_json:
+    if form:
         rows = [json.loads(line)["data"] for line in result.stdout.splitlines()]
         assert rows == data("ledger", "log", whole)["entries"]
     else:

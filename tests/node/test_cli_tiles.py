@@ -68,6 +68,7 @@ def test_tiles_count_what_the_folder_counts(site: Path, tiled: Path) -> None:
     ours, theirs = data("stats", site), data("stats", tiled)
     assert (theirs.pop("blocks"), ours.pop("blocks")) == (None, len(left().payloads))
     assert ours.pop("file_bytes") != theirs.pop("file_bytes")
+    assert min(ours.pop("read_per_s"), theirs.pop("read_per_s")) > 0
     assert ours == theirs
 
 
@@ -222,3 +223,45 @@ def test_a_proof_reads_the_ledger_once(site: Path, monkeypatch: pytest.MonkeyPat
         reads.clear()
         said(*words, site)
         assert reads == ["blocks"], words
+
+
+def test_tiles_and_blocks_are_compared_entry_by_entry(site: Path, tiled: Path, tmp_path: Path) -> None:
+    size = data("stats", tiled)["entries"]
+    assert data("diff", tiled, tiled) == {"relation": "equal", "common_size": size, "sizes": [size, size]}
+    newer = data("stats", site)["entries"]
+    found = data("diff", site, tiled)
+    assert (found["common_size"], found["sizes"]) == (size, [newer, size])
+    assert found["relation"] == ("equal" if newer == size else "lag")
+    signed, payloads = changing_ledger()
+    other = write_blocks(tmp_path / "other", payloads, signed=signed, segment_bytes=1 << 22)
+    result = run("diff", tiled, other)
+    assert (result.exit_code, result.stdout.partition(":")[0]) == (3, "unrelated")
+
+
+def test_the_raw_entry_is_what_a_proof_is_about(site: Path, tiled: Path, tmp_path: Path) -> None:
+    said("prove", "5", site, "--entry", tmp_path / "aside", "-o", tmp_path / "proof")
+    (tmp_path / "policy").write_text(said("policy", site))
+    for where in (site, tiled):
+        raw = run("show", "5", where, "--format", "raw").stdout_bytes
+        assert raw == (tmp_path / "aside").read_bytes()
+        (tmp_path / "raw").write_bytes(raw)
+        assert said("check-proof", tmp_path / "proof", "--policy", tmp_path / "policy", "--entry", tmp_path / "raw")
+
+
+def test_tiles_end_where_the_members_cosigned_and_are_not_called_rolled_back_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SWARM_TRUST", str(tmp_path / "trust.json"))
+    older, newer = left().checkpoints[0], left().checkpoints[-1]
+    before = write_site(tmp_path / "before", left(), checkpoint=older)
+    after = write_site(tmp_path / "after", left(), checkpoint=newer)
+    said("export", before, "--tiles", tmp_path / "tiles")
+    assert "seen here for the first time" in said("verify", before)
+    assert "ends where the members cosigned, " in said("verify", tmp_path / "tiles")
+    found = data("trust", "show")["ledgers"]
+    said("verify", tmp_path / "tiles")
+    assert data("trust", "show")["ledgers"] == found, "what was seen never shrinks"
+    said("verify", after)
+    assert "rolled back" in failed(5, "verify", tmp_path / "tiles").message, "a newer end was seen since"
+    said("verify", before)
+    failed(5, "verify", tmp_path / "tiles")

@@ -96,3 +96,9 @@ def test_a_target_that_cannot_be_written_is_refused_in_words(vector: Path, tmp_p
 def test_a_folder_that_cannot_be_made_is_refused_in_words(vector: Path, tmp_path: Path, target: str) -> None:
     with pytest.raises(StoreError, match="couldn't write "):
         exported(vector, tmp_path / target)
+
+
+def test_a_model_that_cannot_be_read_is_refused_in_words(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=r"couldn't read the model in .*nowhere: No such file"):
+        exported(tmp_path / "nowhere", tmp_path / "model.safetensors")
+    assert not (tmp_path / "model.safetensors").exists()

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from node.cli.ledger import verify_quietly
+from node.cli.ledger.reading import verify_quietly
 from node.cli.main import cli
 from node.clock import Clock, sleep
 from node.data import SiteData

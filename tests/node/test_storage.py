@@ -393,3 +393,34 @@ def test_a_file_that_cannot_be_replaced_stays_as_it_was(
             write_file_durably(path, b"second")
     assert path.read_bytes() == b"first"
     assert [left.name for left in tmp_path.iterdir()] == ["key"], "nothing half written is left beside it"
+
+
+def test_a_close_that_fails_after_everything_was_synced_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel frees the descriptor whatever it answers: whoever stops has lost nothing and has nothing to do."""
+    closing = os.close
+
+    def fails(descriptor: int) -> None:
+        closing(descriptor)
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    (tmp_path / "ledger").mkdir()
+    disk, lock = RealDisk(tmp_path / "ledger"), DirectoryLock(tmp_path / "site" / "run" / "lock")
+    blobs = BlobStore(tmp_path / "blobs")
+    for name in ("a", "b"):
+        disk.create(name, 8)
+        disk.write(name, 0, b"durable!")
+        disk.sync(name)
+    blobs.keep(Keep(Digest(bytes(32)), 4, 0, memoryview(b"part")))
+    blobs.keep(Keep(Digest(bytes([1] * 32)), 4, 0, memoryview(b"part")))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "close", fails)
+        disk.remove("b")
+        disk.close()
+        blobs.forget([Digest(bytes(32))])
+        blobs.close()
+        lock.close()
+    assert (tmp_path / "ledger" / "a").read_bytes() == b"durable!"
+    assert not (tmp_path / "ledger" / "b").exists()
+    DirectoryLock(tmp_path / "site" / "run" / "lock").close()

@@ -40,10 +40,11 @@ def changing(
     network: NetworkProfile | None = None,
     successors: dict[int, Identity] | None = None,
     min_contributions: int = 1,
+    edges: tuple[tuple[int, int], ...] = (),
     checkers: Sequence[Checker] = (),
 ) -> World:
     """Return a world in which some sites are not members yet: they know the charter and follow the ledger."""
-    swarm = make_swarm(founders, rounds=rounds, min_contributions=min_contributions)
+    swarm = make_swarm(founders, rounds=rounds, min_contributions=min_contributions, edges=edges)
     everybody = founders + newcomers
     later = successors or {}
 

@@ -8,9 +8,6 @@ from __future__ import annotations
 import click
 
 from node.cli.lazy import LazyGroup
-from node.cli.ledger.reading import REPAIR, verify_quietly
-
-__all__ = ["REPAIR", "ledger", "verify_quietly"]
 
 COMMANDS = {
     "status": ("overview:status", "How the ledger stands, and its node if one runs."),
@@ -29,7 +26,7 @@ COMMANDS = {
     "blocks": ("chain:blocks", "List the blocks: when, by whom, certified by whom."),
     "block": ("chain:block", "Show a block: header, signers, entries."),
     "certs": ("chain:certs", "Show the certificates that a block rests on."),
-    "diff": ("chain:diff", "Compare two ledgers: the same, behind, or a fork."),
+    "diff": ("chain:diff", "Compare two ledgers: equal, lag, fork or unrelated."),
     "stats": ("counting:stats", "Count what the ledger holds."),
     "report": ("reporting:report", "Write the whole audit as one page for a browser."),
     "export": ("transport:export", "Take the ledger elsewhere: file, lines or tiles."),
@@ -44,6 +41,12 @@ COMMANDS = {
 }
 
 
-@click.group(cls=LazyGroup, table={name: (f"{__name__}.{where}", text) for name, (where, text) in COMMANDS.items()})
+@click.group(
+    cls=LazyGroup,
+    table={name: (f"{__name__}.{where}", text) for name, (where, text) in COMMANDS.items()},
+    exit_codes=True,
+    epilog="Example: swarm ledger verify oncology.bundle",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 def ledger() -> None:
-    """Inspect and verify a ledger: in a site's folder, whether its node runs or not, or in a bundle."""
+    """Inspect and verify a ledger: in a site's folder, whether its node runs or not, in a bundle, or in tiles."""

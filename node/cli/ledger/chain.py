@@ -2,73 +2,105 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
-from node.cli.init import JSON
+from node.cli.ledger.forms import listed, shown, told
+from node.cli.ledger.naming import BLOCK, Height, Search, block_label
 from node.cli.ledger.reading import (
     WHERE,
     Placement,
     blocks_of,
     date,
+    entries_of,
     names_of,
     read,
     row_of,
     words_of,
 )
-from node.cli.ledger.sources import Source, open_ledger
-from node.cli.output import CONTRADICTION, INVALID, NOT_FOUND, Failure, count, emit
+from node.cli.ledger.sources import Source, TilesFolder, open_ledger
+from node.cli.output import CONTRADICTION, INVALID, NOT_FOUND, Failure, Form, count, emit, emit_bytes, emit_rows
+from swarm.errors import UsageError
 from swarm.ledger import entry as e
 from swarm.ledger.audit import Audit, audit
 from swarm.ledger.block import SKIP, VOTE_NAMES, FinalBlock, Header
+from swarm.ledger.merkle import leaf_hash
 from swarm.machine import NodeId
 
 
-@click.command()
+@click.command(epilog="Example: swarm ledger blocks --from 100 --to 120")
 @WHERE
-@JSON
-@click.option("--from", "first", type=click.IntRange(1), default=1, show_default=True, help="First height.")
-@click.option("--to", "last", type=click.IntRange(1), help="Last height. [default: the end]")
-def blocks(folder: Path, first: int, last: int | None, *, as_json: bool) -> None:
-    """List the blocks: when, proposed by whom, in which view, how many entries, certified by whom."""
+@listed(raw=True)
+@click.option("--from", "first", type=Height(), default=1, show_default=True, help="First height.")
+@click.option("--to", "last", type=Height(), help="Last height. [default: the end]")
+def blocks(folder: Path, first: int, last: int | None, *, form: Form) -> None:
+    """List the blocks: when, proposed by whom, in which view, how many entries, certified by whom.
+
+    Raw, their records follow each other, each a canonical MessagePack array that says itself where it ends.
+    """
+    if last is not None and last < first:
+        raise UsageError(f"couldn't list blocks {first} to {last}: the first comes after the last", hint="swap them")
     files, result = read(folder)
-    rows, lines = [], [f"{'block':>6}  {'time':<23}  {'view':>6}  {'entries':>7}  {'proposer':<16}  finalized by"]
+    if first > max(result.blocks, 1):
+        raise _no_block(str(first), result.blocks)
+    if form is Form.RAW:
+        emit_bytes(payload for height, payload in enumerate(files.payloads(), 1) if first <= height <= (last or height))
+        return
+    head = f"{'block':>6}  {'time':<23}  {'view':>6}  {'entries':>7}  {'proposer':<16}  finalized by"
+    rows = _rows(files, result, first, last)
+    emit_rows("blocks", rows, form=form, head=[head], none="none yet: nothing but the charter is final")
+
+
+def _rows(files: Source, result: Audit, first: int, last: int | None) -> Iterator[tuple[dict[str, object], str]]:
     for header, final in _opened(files):
         if not first <= header.height <= (last or header.height):
             continue
         members = _names_at(result, header.epoch)
         signers = [members[i] for certificate in final.certificate for i in certificate.signers]
         proposer = members[final.block.proposer]
-        rows.append(
-            {
-                "height": header.height,
-                "time_ms": header.time_ms,
-                "view": header.view,
-                "entries": header.count,
-                "proposer": proposer,
-                "hash": header.hash.hex(),
-                "root": header.root.hex(),
-                "signers": signers,
-            }
-        )
-        by = ", ".join(signers) or "a later block's certificate"
-        lines.append(
-            f"{header.height:>6}  {date(header.time_ms):<23}  {header.view:>6}  {header.count:>7}  {proposer:<16}  {by}"
-        )
-    emit({"blocks": rows}, as_json=as_json, text="\n".join(lines))
+        plain: dict[str, object] = {
+            "height": header.height,
+            "time_ms": header.time_ms,
+            "view": header.view,
+            "entries": header.count,
+            "proposer": proposer,
+            "hash": header.hash.hex(),
+            "root": header.root.hex(),
+            "signers": signers,
+        }
+        line = f"{header.height:>6}  {date(header.time_ms):<23}  {header.view:>6}  {header.count:>7}  {proposer:<16}  "
+        yield plain, line + (", ".join(signers) or "a later block's certificate")
 
 
-@click.command()
-@click.argument("height", type=click.IntRange(1))
+@click.command(epilog="Example: swarm ledger block 12")
+@click.argument("height", metavar="BLOCK")
 @WHERE
-@JSON
-def block(height: int, folder: Path, *, as_json: bool) -> None:
-    """Show block HEIGHT: its header, who signed it, which views were skipped before it, its entries."""
+@told(raw=True)
+def block(height: str, folder: Path, *, form: Form) -> None:
+    """Show a block: its header, who signed it, which views were skipped before it, its entries.
+
+    BLOCK is its height, as 12 or b12, or six or more hexadecimal digits of its hash. Raw, it is the block's record.
+    """
     files, result = read(folder)
+    show_block(files, result, _height(files, result, height), form)
+
+
+def show_block(files: Source, result: Audit, height: int, form: Form) -> None:
+    """Print a block that is there."""
+    if form is Form.RAW:
+        emit_bytes(payload for at, payload in enumerate(files.payloads(), 1) if at == height)
+        return
     data, text = block_view(files, result, height)
-    emit(data, as_json=as_json, text=text)
+    emit(data, as_json=form is Form.JSON, text=text)
+
+
+def hashes_of(files: Source) -> Iterator[tuple[int, str]]:
+    """Yield the height of each block and its hash, in hexadecimal digits."""
+    for header, _ in _opened(files):
+        yield header.height, header.hash.hex()
 
 
 def block_view(files: Source, result: Audit, height: int) -> tuple[dict[str, object], str]:
@@ -120,84 +152,140 @@ def _names_at(result: Audit, epoch: int) -> list[str]:
     return [seat.name for seat in terms.members]
 
 
+def _height(files: Source, result: Audit, which: str) -> int:
+    """Return the height of the block that is meant. Raises `Failure` when there is none, or more than one."""
+    search = Search[int](which)
+    for height, hash_ in hashes_of(files):
+        search.offer(BLOCK, height, hash_, block_label(height, hash_), height)
+    absent = _no_block(which, result.blocks)
+    return search.found(absent.message, absent.hint)
+
+
+def _no_block(which: str, blocks: int) -> Failure:
+    return Failure(f"there is no block {which} in this ledger", code=NOT_FOUND, hint=f"it has {count(blocks, 'block')}")
+
+
 def _block_at(files: Source, height: int) -> tuple[Header, FinalBlock]:
-    blocks_seen = 0
-    for header, final in _opened(files):
-        blocks_seen += 1
-        if header.height == height:
-            return header, final
-    hint = f"it has {count(blocks_seen, 'block')}"
-    raise Failure(f"there is no block {height} in this ledger", code=NOT_FOUND, hint=hint)
+    return next((header, final) for header, final in _opened(files) if header.height == height)
 
 
-@click.command()
-@click.argument("height", type=click.IntRange(1))
+@click.command(epilog="Example: swarm ledger certs 12")
+@click.argument("which", metavar="BLOCK")
 @WHERE
-@JSON
-def certs(height: int, folder: Path, *, as_json: bool) -> None:
-    """Show the certificates that block HEIGHT rests on, and who signed them."""
+@listed()
+def certs(which: str, folder: Path, *, form: Form) -> None:
+    """Show the certificates that a block rests on, and who signed them. BLOCK is named as for `block`."""
     files, result = read(folder)
+    height = _height(files, result, which)
     header, final = _block_at(files, height)
-    rows, lines = [], [f"block {height}  {header.hash.hex()}  view {header.view}"]
+    rows: list[tuple[dict[str, object], str]] = []
     for certificate in (*final.block.justify, *final.certificate):
         what = "finality" if certificate in final.certificate else "right to extend"
         members = _names_at(result, certificate.epoch)
         kind, signers = VOTE_NAMES[certificate.kind], [members[i] for i in certificate.signers]
-        rows.append(
-            {
-                "what": what,
-                "kind": kind,
-                "view": certificate.view,
-                "block": certificate.block.hex(),
-                "signers": signers,
-            }
-        )
-        lines.append(f"  {what:<16} {kind:<9} view {certificate.view:<6} by {', '.join(signers)}")
-    emit({"height": height, "hash": header.hash.hex(), "certificates": rows}, as_json=as_json, text="\n".join(lines))
+        plain: dict[str, object] = {
+            "what": what,
+            "kind": kind,
+            "view": certificate.view,
+            "block": certificate.block.hex(),
+            "signers": signers,
+        }
+        by = f"{len(signers)} of {len(members)}: {', '.join(signers)}"
+        rows.append((plain, f"  {what:<16} {kind:<9} view {certificate.view:<6} by {by}"))
+    head = [f"block {height}  {header.hash.hex()}  view {header.view}"]
+    foot = [] if final.certificate else ["  finality         through a later block's certificate"]
+    emit_rows(
+        "certificates",
+        rows,
+        form=form,
+        head=head,
+        none="\n".join(head),
+        foot=foot,
+        rest={"height": height, "hash": header.hash.hex()},
+    )
 
 
-@click.command()
+@click.command(epilog="Example: swarm ledger diff ours their.bundle")
 @click.argument("one", type=click.Path(path_type=Path))
 @click.argument("other", type=click.Path(path_type=Path))
-@JSON
+@shown
 def diff(one: Path, other: Path, *, as_json: bool) -> None:
-    """Compare the ledgers of two folders. Exit 0 when one continues the other, 4 when they are a fork."""
+    """Compare two ledgers: equal, one lagging behind the other, a fork, or unrelated.
+
+    Exit 0 when one continues the other, 4 when they are a fork, 3 when they are of different swarms. Tiles have no
+    blocks: with a directory of them, entries are compared.
+    """
     sides = [open_ledger(folder) for folder in (one, other)]
     if sides[0].signed.ledger_id != sides[1].signed.ledger_id:
-        names = [side.signed.charter.name for side in sides]
-        raise Failure(
-            f"{one} and {other} are ledgers of different swarms ({names[0]!r} and {names[1]!r})",
-            code=INVALID,
-            hint="compare folders whose charters are the same",
-        )
-    chains = [[(header.hash, _signers(header, final)) for header, final in _opened(side)] for side in sides]
-    common = 0
-    for (ours, _), (theirs, _) in zip(*chains, strict=False):
-        if ours != theirs:
-            break
-        common += 1
-    heights = [len(chain) for chain in chains]
-    relation = "same" if heights[0] == heights[1] == common else "fork" if common < min(heights) else "lag"
-    data: dict[str, object] = {"relation": relation, "common_height": common, "heights": heights}
-    if relation == "same":
-        text = f"the same: {count(common, 'block')}"
-    elif relation == "lag":
-        behind = one if heights[0] < heights[1] else other
-        text = f"{behind} is {count(abs(heights[0] - heights[1]), 'block')} behind, otherwise the same"
+        found = _unrelated(sides)
+    elif any(isinstance(side, TilesFolder) for side in sides):
+        found = _compared([[leaf_hash(placed.leaf) for placed in entries_of(side)] for side in sides], "entry", sides)
     else:
-        branches = [
-            _nodes(side, {signer for _, signers in chain[common:] for signer in signers})
-            for side, chain in zip(sides, chains, strict=True)
-        ]
-        both = [name for node, name in branches[0].items() if node in branches[1]]
-        data["signed_both"] = both
-        text = (
-            f"FORK after block {common}: two different blocks {common + 1} are final. More members have lied than the "
-            f"swarm tolerates.\nin the certificates of both branches: {', '.join(both) or 'nobody'}"
-        )
-    emit(data, as_json=as_json, text=text)
-    if relation == "fork":
-        raise SystemExit(CONTRADICTION)
+        chains = [[(header.hash, _signers(header, final)) for header, final in _opened(side)] for side in sides]
+        found = _compared([[name for name, _ in chain] for chain in chains], "block", sides)
+        if found.relation == "fork":
+            found = _with_signers(found, sides, chains)
+    data = {"relation": found.relation, **found.data}
+    emit(data, as_json=as_json, text=found.text)
+    if found.relation in _DIFF_CODES:
+        raise SystemExit(_DIFF_CODES[found.relation])
+
+
+_DIFF_CODES = {"fork": CONTRADICTION, "unrelated": INVALID}
+
+
+@dataclass(frozen=True, slots=True)
+class Relation:
+    """How two ledgers stand to each other: in a word, for programs, and in words."""
+
+    relation: str
+    data: dict[str, object]
+    text: str
+
+
+def _unrelated(sides: Sequence[Source]) -> Relation:
+    ids = [side.signed.ledger_id.hex() for side in sides]
+    lines = [
+        f"  {side.where}: {side.signed.charter.name!r}, ledger {id_}" for side, id_ in zip(sides, ids, strict=True)
+    ]
+    head = "unrelated: ledgers of different swarms, each founded by a charter of its own"
+    return Relation("unrelated", {"ledger_ids": ids}, "\n".join((head, *lines)))
+
+
+def _compared(chains: Sequence[Sequence[bytes]], unit: str, sides: Sequence[Source]) -> Relation:
+    """Compare what two ledgers consist of, by hashes, the first to the last."""
+    sizes = [len(chain) for chain in chains]
+    pairs = zip(*chains, strict=False)
+    common = next((place for place, (ours, theirs) in enumerate(pairs) if ours != theirs), min(sizes))
+    data: dict[str, object]
+    data = {"common_height": common, "heights": sizes} if unit == "block" else {"common_size": common, "sizes": sizes}
+    if common == sizes[0] == sizes[1]:
+        return Relation("equal", data, f"equal: {count(common, unit)}")
+    if common == min(sizes):
+        behind = sides[0 if sizes[0] < sizes[1] else 1].where
+        missing = abs(sizes[0] - sizes[1])
+        text = f"lag: {behind} is {count(missing, unit)} behind; the {common} it has are the same"
+        return Relation("lag", {**data, "behind": str(behind)}, text)
+    place = f"two different blocks {common + 1} are final" if unit == "block" else f"entry {common} differs"
+    after = f"block {common}" if unit == "block" else count(common, unit)
+    liars = (
+        "More members have lied than the swarm tolerates." if unit == "block" else "Compare bundles to see who signed."
+    )
+    return Relation("fork", data, f"FORK after {after}: {place}. {liars}")
+
+
+def _with_signers(
+    found: Relation, sides: Sequence[Source], chains: Sequence[Sequence[tuple[bytes, tuple[tuple[int, int], ...]]]]
+) -> Relation:
+    """Add who signed in both branches of a fork: nobody honest does."""
+    common = int(str(found.data["common_height"]))
+    branches = [
+        _nodes(side, {signer for _, signers in chain[common:] for signer in signers})
+        for side, chain in zip(sides, chains, strict=True)
+    ]
+    both = [name for node, name in branches[0].items() if node in branches[1]]
+    text = f"{found.text}\nin the certificates of both branches: {', '.join(both) or 'nobody'}"
+    return Relation(found.relation, {**found.data, "signed_both": both}, text)
 
 
 def _opened(files: Source) -> Iterator[tuple[Header, FinalBlock]]:

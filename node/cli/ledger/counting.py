@@ -9,12 +9,13 @@ from pathlib import Path
 
 import click
 
-from node.cli.init import JSON
 from node.cli.ledger.checking import follow_leaves
+from node.cli.ledger.forms import shown
 from node.cli.ledger.reading import WHERE, date, judge
 from node.cli.ledger.sources import TilesFolder, open_ledger
 from node.cli.ledger.tiled import follow_tiles
 from node.cli.output import count, emit
+from node.clock import Clock
 from swarm.ledger import entry as e
 from swarm.ledger.audit import Audit
 
@@ -36,12 +37,17 @@ class Count:
         self.first_ms, self.last_ms = self.first_ms or entry.ts_ms, max(self.last_ms, entry.ts_ms)
 
 
-@click.command()
+_INSTANT_S = 1e-6
+"""No reading counts as faster, whatever the clock says."""
+
+
+@click.command(epilog="Example: swarm ledger stats")
 @WHERE
-@JSON
+@shown
 def stats(folder: Path, *, as_json: bool) -> None:
     """Count what the ledger holds: entries by kind, bytes, the time it covers."""
-    files, counted = open_ledger(folder), Count()
+    files, counted, clock = open_ledger(folder), Count(), Clock()
+    begun = clock.now()
 
     def take_block(result: Audit, leaves: Sequence[bytes]) -> None:
         del result
@@ -55,12 +61,16 @@ def stats(folder: Path, *, as_json: bool) -> None:
         result = follow_leaves(files, take_block)
         judge(files, result)
         blocks = result.blocks
+    spent_s = max(clock.now() - begun, _INSTANT_S)
+    span_s = (counted.last_ms - counted.first_ms) / 1000
     entries, on_disk = counted.kinds.total(), files.size_bytes()
     within = "" if blocks is None else f" in {count(blocks, 'block')}"
     room = f"{counted.size_bytes} bytes of entries, {on_disk} bytes of files"
     lines = [
         f"size       {count(entries, 'entry')}{within}, {room}",
         f"time       {date(counted.first_ms)} to {date(counted.last_ms)}",
+        f"rate       {_rate(entries, span_s)}, {counted.size_bytes // max(entries, 1)} bytes an entry",
+        f"reading    {entries / spent_s:,.0f} entries a second here, signatures believed",
         *(f"  {name:<16} {number}" for name, number in counted.kinds.most_common()),
     ]
     data = {
@@ -70,6 +80,18 @@ def stats(folder: Path, *, as_json: bool) -> None:
         "file_bytes": on_disk,
         "first_ms": counted.first_ms,
         "last_ms": counted.last_ms,
+        "entries_per_s": round(entries / span_s, 6) if span_s else None,
+        "read_per_s": round(entries / spent_s, 1),
         "kinds": dict(sorted(counted.kinds.items())),
     }
     emit(data, as_json=as_json, text="\n".join(lines))
+
+
+def _rate(entries: int, span_s: float) -> str:
+    """Return how fast a ledger grew, in the unit that gives a number to remember."""
+    if span_s <= 0:
+        return "all at once"
+    for unit, seconds in (("second", 1), ("minute", 60), ("hour", 3600)):
+        if entries * seconds >= span_s:
+            return f"{entries * seconds / span_s:,.1f} entries a {unit}"
+    return f"{entries * 86_400 / span_s:,.1f} entries a day"

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import click
 
-from node.cli.init import JSON
-from node.cli.ledger.chain import block_view
+from node.cli.ledger.chain import hashes_of, show_block
 from node.cli.ledger.checking import follow_along
+from node.cli.ledger.forms import listed, told
+from node.cli.ledger.naming import ENTRY, MARKED_BLOCK, MARKED_ROUND, Search, block_label, entry_label
 from node.cli.ledger.reading import (
     UNKNOWN,
     WHERE,
@@ -32,25 +34,16 @@ from node.cli.ledger.reading import (
     words_of,
 )
 from node.cli.ledger.rounds import show_round
-from node.cli.ledger.sources import Source, TilesFolder, open_ledger
-from node.cli.output import NOT_FOUND, SCHEMA, Failure, count, emit
+from node.cli.ledger.sources import Files, Source, TilesFolder, open_ledger
+from node.cli.output import SCHEMA, Form, count, emit, emit_bytes, emit_rows
 from swarm.errors import UsageError
 from swarm.ledger import entry as e
 from swarm.ledger.audit import Audit
-
-PREFIX_DIGITS_MIN = 6
-"""Fewest hexadecimal digits that name an entry."""
-
-MATCHES_LISTED_MAX = 5
-"""Entries named when what was asked for is ambiguous."""
+from swarm.machine import NodeId
 
 VALUE_CHARACTERS_MAX = 400
 """Characters of a field shown to people: evidence holds whole messages."""
 
-_PLACE = re.compile(r"(?:entry:)?([0-9]{1,18})")
-_BLOCK = re.compile(r"(?:block:|b)([0-9]{1,18})")
-_ROUND = re.compile(r"(?:round:|r)([0-9]{1,18})")
-_DIGITS = re.compile(r"(?:id:)?([0-9a-fA-F]{6,64})")
 _SHOWN = ("index", "time_ms", "author", "kind", "text")
 
 
@@ -69,22 +62,24 @@ class Wanted:
             return False
         return self.peer in (None, row.author) and self.kind in (None, row.kind)
 
+    def by_one_of(self, names: Mapping[NodeId, str]) -> Wanted:
+        """Return the same, its author by the name that its entries carry. Raises `Failure` when there is none such."""
+        return self if self.peer is None else replace(self, peer=names[member_named(names, self.peer)])
 
-@click.command()
+
+@click.command(epilog="Example: swarm ledger log --round 3..7 --peer charite")
 @WHERE
 @click.option("--round", "numbers", metavar="A[..B]", help="Only entries of this round, or of these.")
 @click.option("--peer", help="Only entries of this member.")
 @click.option("--kind", type=click.Choice(sorted(e.KIND_NAMES.values())), help="Only entries of this kind.")
 @click.option("--follow", "following", is_flag=True, help="Go on, and print what is added, until interrupted.")
-@JSON
-def log(
-    folder: Path, numbers: str | None, peer: str | None, kind: str | None, *, following: bool, as_json: bool
-) -> None:
+@listed()
+def log(folder: Path, numbers: str | None, peer: str | None, kind: str | None, *, following: bool, form: Form) -> None:
     """List the entries, one a line. Times are by their authors' clocks."""
     first, last = _range(numbers)
     wanted = Wanted(first, last, peer, kind)
     if following:
-        _follow(open_ledger(folder), wanted, as_json=as_json)
+        _follow(open_ledger(folder), wanted, as_json=form is not Form.TABLE)
         return
     files = open_ledger(folder)
     result = None if isinstance(files, TilesFolder) else followed(files)
@@ -92,77 +87,97 @@ def log(
         for number in {first, last or first}:
             round_view(result, number)
     if peer is not None:
-        member_named(words_of(files, result).names, peer)
-    rows = [row for row in rows_of(files, result) if wanted.wants(row)]
+        wanted = wanted.by_one_of(words_of(files, result).names)
     blocks = 0 if result is None else result.blocks
-    data = {"entries": [_plain(row) for row in rows], "torn": torn_end(files, blocks)}
-    lines = [_line(row) for row in rows] or ["no entry is of all that was asked for"]
-    emit(data, as_json=as_json, text="\n".join((*lines, *torn_lines(files, blocks))))
+    emit_rows(
+        "entries",
+        ((_plain(row), _line(row)) for row in rows_of(files, result) if wanted.wants(row)),
+        form=form,
+        none="no entry is of all that was asked for",
+        foot=torn_lines(files, blocks),
+        rest={"torn": torn_end(files, blocks)},
+    )
 
 
 def _follow(files: Source, wanted: Wanted, *, as_json: bool) -> None:
     """Print entries as their blocks become final here, each checked against what is before it."""
+    if not isinstance(files, Files):
+        text = f"couldn't follow {files.where}: nothing is ever added to a bundle or to tiles"
+        raise UsageError(text, hint="leave --follow out, or name a site's folder")
     words = words_of(files, None)
     if wanted.peer is not None:
-        member_named(words.names, wanted.peer)
+        wanted = wanted.by_one_of(words.names)
 
-    def told(placed: Placement) -> None:
+    def tell(placed: Placement) -> None:
         row = row_of(placed, files, words)
         if wanted.wants(row):
             click.echo(json.dumps({"schema": SCHEMA, "status": "ok", "data": _plain(row)}) if as_json else _line(row))
 
     genesis = files.signed.genesis()
-    told(Placement(0, 0, genesis.encode(), genesis))
+    tell(Placement(0, 0, genesis.encode(), genesis))
     index = 1
     try:
         for result, leaves in follow_along(files):
             judge(files, result)
             for leaf in leaves:
-                told(Placement(index, result.blocks, leaf, e.decode_entry(leaf)))
+                tell(Placement(index, result.blocks, leaf, e.decode_entry(leaf)))
                 index += 1
     except KeyboardInterrupt:  # The way to end it.
         return
 
 
-@click.command()
+@click.command(epilog="Example: swarm ledger show 8f3a12")
 @click.argument("which")
 @WHERE
-@JSON
-def show(which: str, folder: Path, *, as_json: bool) -> None:
+@told(raw=True)
+def show(which: str, folder: Path, *, form: Form) -> None:
     """Show one thing whole: an entry, a block, or a round.
 
-    WHICH is an entry's place in the log (`17`), the first six or more hexadecimal digits of its id, a block (`b12`) or
-    a round (`r3`). Where that could be two things, `entry:`, `id:`, `block:` and `round:` before it say which.
+    WHICH is an entry's place in the log (`17`), the first six or more hexadecimal digits of its id or of a block's
+    hash, a block (`b12`) or a round (`r3`). Where that could be two things, `entry:`, `id:`, `block:`, `hash:` and
+    `round:` before it say which. Raw, an entry is its signed bytes, and a block its record.
     """
     files = open_ledger(folder)
-    if isinstance(files, TilesFolder) and not (_ROUND.fullmatch(which) or _BLOCK.fullmatch(which)):
-        entries = _entries(files, which)
-        if len(entries) == 1:
-            data, text = _entry_view(files, entries[0], words_of(files, None))
-            emit(data, as_json=as_json, text=text)
-            return
+    round_ = MARKED_ROUND.number(which)
+    if isinstance(files, TilesFolder) and round_ is None and MARKED_BLOCK.number(which) is None:
+        _show_entry(files, _found(files, None, which), words_of(files, None), form)
+        return
     result = followed(files)
-    if found := _ROUND.fullmatch(which):
-        data, text = show_round(result, round_view(result, int(found[1])))
-        emit(data, as_json=as_json, text=text)
+    if round_ is not None:
+        if form is Form.RAW:
+            text = f"couldn't print round {round_} as raw: it has no bytes of its own"
+            raise UsageError(text, hint="print its entries: `swarm ledger log --round` lists them")
+        data, text = show_round(files, result, round_view(result, round_))
+        emit(data, as_json=form is Form.JSON, text=text)
         return
-    entries = _entries(files, which)
-    height = _BLOCK.fullmatch(which)
-    there = height is not None and 1 <= int(height[1]) <= result.blocks
-    if len(entries) + there > 1:
-        names = [*([f"block:{height[1]}"] if height is not None and there else []), *map(_name, entries)]
-        listed = ", ".join(names[:MATCHES_LISTED_MAX]) + (", ..." if len(names) > MATCHES_LISTED_MAX else "")
-        raise Failure(f"{which!r} could be {listed}", code=NOT_FOUND, hint="say one of these, or give more digits")
-    if there and height is not None:
-        data, text = block_view(files, result, int(height[1]))
-        emit(data, as_json=as_json, text=text)
+    found = _found(files, result, which)
+    if isinstance(found, int):
+        show_block(files, result, found, form)
+    else:
+        _show_entry(files, found, words_of(files, result), form)
+
+
+def _found(files: Source, result: Audit | None, which: str) -> Placement | int:
+    """Return the entry that is meant, or the height of the block. Raises `Failure` when it is not one thing."""
+    search = Search[Placement | int](which)
+    for placed in entries_of(files):
+        id_ = placed.entry.id.hex()
+        search.offer(ENTRY, placed.index, id_, entry_label(placed.index, id_), placed)
+    if result is not None:
+        for height, hash_ in hashes_of(files):
+            search.offer(MARKED_BLOCK, height, hash_, block_label(height, hash_), height)
+    what = "entry" if MARKED_BLOCK.number(which) is None else "block"
+    extent = "" if result is None else f"it has {_extent(result)}; "
+    return search.found(f"there is no {what} {which!r} in this ledger", f"{extent}`swarm ledger log` lists the entries")
+
+
+def _show_entry(files: Source, placed: Placement | int, words: Words, form: Form) -> None:
+    assert isinstance(placed, Placement), "a block is shown by `show_block`"
+    if form is Form.RAW:
+        emit_bytes([placed.leaf])
         return
-    if not entries:
-        what = "block" if height is not None else "entry"
-        hint = f"it has {_extent(result)}; `swarm ledger log` lists the entries"
-        raise Failure(f"there is no {what} {which!r} in this ledger", code=NOT_FOUND, hint=hint)
-    data, text = _entry_view(files, entries[0], words_of(files, result))
-    emit(data, as_json=as_json, text=text)
+    data, text = _entry_view(files, placed, words)
+    emit(data, as_json=form is Form.JSON, text=text)
 
 
 def _entry_view(files: Source, placed: Placement, words: Words) -> tuple[dict[str, object], str]:
@@ -192,27 +207,11 @@ def _entry_view(files: Source, placed: Placement, words: Words) -> tuple[dict[st
     return data, "\n".join(lines)
 
 
-def _entries(files: Source, which: str) -> list[Placement]:
-    """Return the entries that could be meant: by place, and by the beginning of their id."""
-    place, digits = _PLACE.fullmatch(which), _DIGITS.fullmatch(which)
-    prefix = digits[1].lower() if digits is not None else None
-    found = []
-    for placed in entries_of(files):
-        by_place = place is not None and placed.index == int(place[1])
-        if by_place or (prefix is not None and placed.entry.id.hex().startswith(prefix)):
-            found.append(placed)
-    return found
-
-
-def _name(placed: Placement) -> str:
-    return f"entry:{placed.index} (id {placed.entry.id.hex()[:12]})"
-
-
 def _range(numbers: str | None) -> tuple[int | None, int | None]:
     """Return the first and last round of `A` or `A..B`."""
     if numbers is None:
         return None, None
-    found = re.fullmatch(r"([0-9]{1,9})(?:\.\.([0-9]{1,9}))?", numbers)
+    found = re.fullmatch(r"r?([0-9]{1,9})(?:\.\.r?([0-9]{1,9}))?", numbers)
     if found is None:
         raise UsageError(f"couldn't read {numbers!r} as rounds", hint="say one number, or two as in 3..7")
     first, last = int(found[1]), int(found[2] or found[1])

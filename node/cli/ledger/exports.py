@@ -8,7 +8,6 @@ commands say so.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,13 +15,14 @@ from pathlib import Path
 
 import click
 
-from node.cli.init import JSON
 from node.cli.ledger.checking import follow_leaves
+from node.cli.ledger.forms import listed, shown
+from node.cli.ledger.naming import ENTRY, Search, entry_label
 from node.cli.ledger.published import Head, Uncosigned, compare, contents, judged, keys_of, members_policy, open_head
 from node.cli.ledger.reading import WHERE, entries_of, followed, judge
 from node.cli.ledger.sources import Source, TilesFolder, open_ledger
 from node.cli.ledger.tiled import follow_tiles
-from node.cli.output import CONTRADICTION, INCOMPLETE, INVALID, NOT_FOUND, Failure, check_target, count, emit
+from node.cli.output import CONTRADICTION, INCOMPLETE, INVALID, Failure, Form, check_target, count, emit, emit_rows
 from node.storage import write_file_durably
 from swarm.errors import UsageError
 from swarm.ledger import note as n
@@ -31,9 +31,6 @@ from swarm.ledger.audit import Audit
 from swarm.ledger.entry import decode_entry
 from swarm.ledger.merkle import Tree, leaf_hash, verify_consistency
 from swarm.terms import Terms
-
-_PLACE = re.compile(r"(?:entry:)?(\d{1,18})")
-_DIGITS = re.compile(r"(?:id:)?([0-9a-fA-F]{6,64})")
 
 LINES_ALWAYS_READ = 16
 """Signature lines that every verifier of notes must accept."""
@@ -54,9 +51,9 @@ class Log:
         return members_policy(self.name, self.terms[0])
 
 
-@click.command()
+@click.command(epilog="Example: swarm ledger policy > oncology.policy")
 @WHERE
-@JSON
+@shown
 def policy(folder: Path, *, as_json: bool) -> None:
     """Write the trust policy by which anybody can check this ledger's checkpoints and proofs (c2sp.org/tlog-policy)."""
     name, terms = _terms(folder)
@@ -67,24 +64,27 @@ def policy(folder: Path, *, as_json: bool) -> None:
     emit(data, as_json=as_json, text=text.removesuffix("\n"))
 
 
-@click.command()
+@click.command(epilog="Example: swarm ledger vkeys")
 @WHERE
-@JSON
-def vkeys(folder: Path, *, as_json: bool) -> None:
+@listed()
+def vkeys(folder: Path, *, form: Form) -> None:
     """List the members' verifier keys: those that sign for the log, then those that cosign (c2sp.org/signed-note)."""
     name, terms = _terms(folder)
     logs = [tlog.log_key(name, seat.cosign_key).encode() for seat in terms[0].members]
     cosigners = [tlog.cosigner_key(name, seat.name, seat.cosign_key).encode() for seat in terms[0].members]
-    rows = [
-        {"member": seat.name, "log": log, "cosigner": cosigner}
+    if form is Form.TABLE:
+        click.echo("\n".join((*logs, *cosigners)))
+        return
+    rows = (
+        ({"member": seat.name, "log": log, "cosigner": cosigner}, "")
         for seat, log, cosigner in zip(terms[0].members, logs, cosigners, strict=True)
-    ]
-    emit({"origin": name, "vkeys": rows}, as_json=as_json, text="\n".join((*logs, *cosigners)))
+    )
+    emit_rows("vkeys", rows, form=form, rest={"origin": name})
 
 
-@click.command()
+@click.command(epilog="Example: swarm ledger checkpoint")
 @WHERE
-@JSON
+@shown
 @click.option("--lines", type=click.IntRange(2, n.SIGNATURES_MAX), help="Write at most so many signature lines.")
 def checkpoint(folder: Path, lines: int | None, *, as_json: bool) -> None:
     """Write the newest checkpoint that a quorum has cosigned (c2sp.org/tlog-checkpoint). 6 when there is none."""
@@ -110,10 +110,10 @@ def checkpoint(folder: Path, lines: int | None, *, as_json: bool) -> None:
     emit(data, as_json=as_json, text=text.removesuffix("\n"))
 
 
-@click.command()
+@click.command(epilog="Example: swarm ledger prove 41860 -o entry.tlog-proof")
 @click.argument("which")
 @WHERE
-@JSON
+@shown
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write it there. [default: stdout]"
 )
@@ -140,9 +140,15 @@ def prove(
     for target in (output, aside):
         if target is not None:
             check_target(target)
-    wanted = _Wanted(which)
-    log = _log(folder, wanted.see)
-    index, leaf = wanted.found()
+    search = Search[tuple[int, bytes]](which)
+
+    def see(index: int, leaf: bytes) -> None:
+        id_ = decode_entry(leaf).id.hex()
+        search.offer(ENTRY, index, id_, entry_label(index, id_), (index, leaf))
+
+    log = _log(folder, see)
+    hint = "`swarm ledger log` lists the entries"
+    index, leaf = search.found(f"there is no entry {which!r} in this ledger", hint)
     head = _published(log, given)
     if index >= head.checkpoint.size:
         raise Failure(
@@ -172,9 +178,9 @@ def prove(
     emit(data, as_json=as_json, text=text.decode().removesuffix("\n") if output is None else words)
 
 
-@click.command("check-proof")
+@click.command("check-proof", epilog="Example: swarm ledger check-proof entry.tlog-proof --policy oncology.policy")
 @click.argument("file", type=click.Path(path_type=Path))
-@JSON
+@shown
 @click.option("--policy", "policy_", type=click.Path(path_type=Path), required=True, help="Whose word is needed.")
 @click.option("--entry", "aside", type=click.Path(path_type=Path), help="The entry, where the proof does not hold it.")
 @click.option("-v", "--verbose", is_flag=True, help="Show every hash on the way to the root.")
@@ -214,11 +220,11 @@ def check_proof(file: Path, policy_: Path, aside: Path | None, *, verbose: bool,
     emit(data, as_json=as_json, text="\n".join(lines))
 
 
-@click.command()
+@click.command(epilog="Example: swarm ledger consistency old.checkpoint 41872")
 @click.argument("old")
 @click.argument("new")
 @WHERE
-@JSON
+@shown
 @click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write the proof as text there.")
 def consistency(old: str, new: str, folder: Path, output: Path | None, *, as_json: bool) -> None:
     """Prove that the log of size OLD is the beginning of that of size NEW. Either may be a file with a checkpoint.
@@ -389,32 +395,6 @@ def _policy(name: str, terms: Terms) -> tlog.Policy:
             hint="verify the ledger itself with `swarm ledger verify`",
         )
     return members_policy(name, terms)
-
-
-class _Wanted:
-    """Finds an entry by its place or by the beginning of its id, while the log is read."""
-
-    def __init__(self, which: str) -> None:
-        place, digits = _PLACE.fullmatch(which), _DIGITS.fullmatch(which)
-        self._which = which
-        self._place = None if place is None else int(place[1])
-        self._prefix = None if digits is None else digits[1].lower()
-        self._matches: list[tuple[int, bytes]] = []
-
-    def see(self, index: int, leaf: bytes) -> None:
-        """Look at an entry."""
-        named = self._prefix is not None and decode_entry(leaf).id.hex().startswith(self._prefix)
-        if named or index == self._place:
-            self._matches.append((index, leaf))
-
-    def found(self) -> tuple[int, bytes]:
-        """Return the place and the bytes of the entry. Raises `Failure` unless exactly one is meant."""
-        if len(self._matches) == 1:
-            return self._matches[0]
-        which, several = self._which, len(self._matches)
-        problem = f"{several} entries could be {which!r}" if several else f"there is no entry {which!r}"
-        hint = "say entry: or id: before it, or give more digits" if several else "`swarm ledger log` lists the entries"
-        raise Failure(f"{problem} in this ledger", code=NOT_FOUND, hint=hint)
 
 
 def _side(log: Log, text: str) -> tuple[int, bytes | None]:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import click
 
-from node.cli.init import JSON
+from node.cli.ledger.forms import listed
 from node.cli.ledger.reading import WHERE, Files, followed, open_ledger
-from node.cli.output import CONTRADICTION, INVALID, Failure, emit
+from node.cli.output import CONTRADICTION, INVALID, Failure, Form, count, emit_rows
 from swarm import codec
 from swarm.errors import Reject
 from swarm.ledger.block import BLOCK_BYTES_MAX, FinalBlock, Header, faults
@@ -22,10 +22,10 @@ from swarm.terms import Terms
 PROOF_BYTES_MAX = 256 << 20
 
 
-@click.command()
+@click.command(epilog="Example: swarm ledger forks hospital")
 @WHERE
-@JSON
-def forks(folder: Path, *, as_json: bool) -> None:
+@listed()
+def forks(folder: Path, *, form: Form) -> None:
     """Show the forks this site has proof of, checked again here, and who signed both histories.
 
     A node that meets a certified history which contradicts its own stops voting and keeps that history beside its
@@ -39,9 +39,8 @@ def forks(folder: Path, *, as_json: bool) -> None:
         [codec.decode(payload, FinalBlock, limit=2 * BLOCK_BYTES_MAX) for payload in files.payloads()] if proofs else []
     )
     found = [_judged(path, ours, files.signed.ledger_id, known) for path in proofs]
-    lines = [line for fork in found for line in _words(fork)]
-    emit({"forks": found}, as_json=as_json, text="\n".join(lines) or "none: this site knows one history only")
-    if found:
+    rows = ((fork, "\n".join(_words(fork))) for fork in found)
+    if emit_rows("forks", rows, form=form, none="none: this site knows one history only"):
         raise SystemExit(CONTRADICTION)
 
 
@@ -90,7 +89,7 @@ def _words(fork: Mapping[str, object]) -> list[str]:
         f"✘ fork at block {fork['height']}: two histories, each with the signatures of a quorum",
         f"    ours     {str(fork['ours'])[:16]}   {_when(fork['ours_ms'])}",
         f"    theirs   {str(fork['theirs'])[:16]}   {_when(fork['theirs_ms'])}",
-        f"    proof    {fork['proof']}, {fork['theirs_blocks']} blocks",
+        f"    proof    {fork['proof']}, {count(int(str(fork['theirs_blocks'])), 'block')}",
         f"    signed both histories ({fork['tolerated']} tolerated, at least {fork['liars_at_least']} must have):",
     ]
     lines += [f"      {name}: {'; '.join(rules)}" for name, rules in sorted(liars.items())]

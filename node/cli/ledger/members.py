@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import click
 
-from node.cli.init import JSON, fingerprint
+from node.cli.init import fingerprint
+from node.cli.ledger.forms import listed, shown
+from node.cli.ledger.naming import ENTRY, Height, Search, entry_label
 from node.cli.ledger.reading import (
     WHERE,
+    Placement,
     Source,
     date,
     entries_of,
@@ -20,7 +24,7 @@ from node.cli.ledger.reading import (
     sites_in,
     terms_at,
 )
-from node.cli.output import CONTRADICTION, NOT_FOUND, Failure, count, emit
+from node.cli.output import CONTRADICTION, NOT_FOUND, Failure, Form, count, emit, emit_rows
 from swarm import codec
 from swarm.errors import Reject
 from swarm.ledger import entry as e
@@ -45,98 +49,95 @@ class Record:
     member: bool = True
 
 
-@click.command()
+@click.command(epilog="Example: swarm ledger members --at 40")
 @WHERE
-@JSON
-@click.option(
-    "--at", "height", type=click.IntRange(0), help="Those who were members for this block. [default: the last]"
-)
-def members(folder: Path, height: int | None, *, as_json: bool) -> None:
+@listed()
+@click.option("--at", "height", type=Height(0), help="Those who were members for this block. [default: the last]")
+def members(folder: Path, height: int | None, *, form: Form) -> None:
     """List the members with their keys and addresses."""
     _, result = read(folder)
     if height is not None and height > result.blocks:
         hint = f"it has {count(result.blocks, 'block')}"
         raise Failure(f"there is no block {height} in this ledger", code=NOT_FOUND, hint=hint)
     terms = result.state.terms if height is None else terms_at(result, height)
-    rows, lines = [], []
+    rows: list[tuple[dict[str, object], str]] = []
     for seat in terms.members:
         card = seat.card
-        rows.append(
-            {
-                "name": card.name,
-                "node": seat.node.hex(),
-                "id_key": card.id_key.hex(),
-                "vote_key": card.vote_key.hex(),
-                "cosign_key": card.cosign_key.hex(),
-                "endpoint": card.endpoint,
-                "roles": list(card.roles),
-            }
-        )
-        lines.append(f"  {card.name:<16} {fingerprint(card)}  {card.endpoint or 'dials out only'}")
+        plain: dict[str, object] = {
+            "name": card.name,
+            "node": seat.node.hex(),
+            "id_key": card.id_key.hex(),
+            "vote_key": card.vote_key.hex(),
+            "cosign_key": card.cosign_key.hex(),
+            "endpoint": card.endpoint,
+            "roles": list(card.roles),
+        }
+        rows.append((plain, f"  {card.name:<16} {fingerprint(card)}  {card.endpoint or 'dials out only'}"))
     since = next(view for view in result.epochs if view.terms.epoch == terms.epoch)
     whence = "all are founders" if since.change is None else f"since block {since.height}, {date(since.time_ms)}"
     head = f"epoch {terms.epoch}, {whence}; {terms.fault_tolerance()}"
-    data = {"epoch": terms.epoch, "quorum": terms.quorum, "members": rows}
-    emit(data, as_json=as_json, text="\n".join((head, *lines)))
+    emit_rows("members", rows, form=form, head=[head], rest={"epoch": terms.epoch, "quorum": terms.quorum})
 
 
-@click.command()
+@click.command(epilog="Example: swarm ledger epochs")
 @WHERE
-@JSON
-def epochs(folder: Path, *, as_json: bool) -> None:
+@listed()
+def epochs(folder: Path, *, form: Form) -> None:
     """List the epochs: what the members have changed by vote, who said yes and no, and who was a member then."""
     _, result = read(folder)
     names = names_of(result)
-    rows, lines = [], []
+    rows: list[tuple[dict[str, object], str]] = []
     for i, view in enumerate(result.epochs):
         terms, entry, change = view.terms, view.entry, view.change
         yes, no = ([names[NodeId(n)] for n in said] for said in ((entry.yes, entry.no) if entry else ((), ())))
         what = "the charter" if change is None else describe(change, result.epochs[i - 1].terms)
-        rows.append(
-            {
-                "epoch": terms.epoch,
-                "height": view.height,
-                "time_ms": view.time_ms,
-                "change": what,
-                "yes": yes,
-                "no": no,
-                "members": [seat.name for seat in terms.members],
-                "quorum": terms.quorum,
-            }
-        )
+        plain: dict[str, object] = {
+            "epoch": terms.epoch,
+            "height": view.height,
+            "time_ms": view.time_ms,
+            "change": what,
+            "yes": yes,
+            "no": no,
+            "members": [seat.name for seat in terms.members],
+            "quorum": terms.quorum,
+        }
         against = f", no: {', '.join(no)}" if no else ""
         votes = f"; yes: {', '.join(yes)}{against}" if entry else ", signed by every founder"
         size = f"{count(len(terms.members), 'member')}, quorum {terms.quorum}"
-        lines.append(f"{terms.epoch:>5}  {date(view.time_ms)}  {view.height:>6}  {size:<22}  {what}{votes}")
+        line = f"{terms.epoch:>5}  {date(view.time_ms)}  {view.height:>6}  {size:<22}  {what}{votes}"
+        rows.append((plain, line))
     head = f"{'epoch':>5}  {'agreed':<23}  {'block':>6}  {'from then on':<22}  what changed, and who voted"
-    emit({"epochs": rows}, as_json=as_json, text="\n".join((head, *lines)))
+    emit_rows("epochs", rows, form=form, head=[head])
 
 
-@click.command()
+@click.command(epilog="Example: swarm ledger peers oncology.bundle")
 @WHERE
-@JSON
-def peers(folder: Path, *, as_json: bool) -> None:
+@listed()
+def peers(folder: Path, *, form: Form) -> None:
     """List how each member took part."""
     files, result = read(folder)
     records = _records(files, result).values()
     head = f"  {'peer':<16} {'in':>5} {'missed':>7} {'rejected':>9} {'samples':>10}  {'last entry':<23}  evidence"
-    lines = [
-        f"  {r.name:<16} {r.rounds_in:>5} {r.rounds_missed:>7} {r.rejected:>9} {r.samples:>10}  "
-        f"{date(r.last_ms) if r.last_ms else 'none':<23}  {r.evidence or '-'}"
-        f"{'' if r.member else '   not a member any more'}"
-        for r in records
-    ]
-    emit({"peers": [asdict(record) for record in records]}, as_json=as_json, text="\n".join((head, *lines)))
+    rows = ((asdict(record), _peer_line(record)) for record in records)
+    emit_rows("peers", rows, form=form, head=[head])
 
 
-@click.command()
+def _peer_line(r: Record) -> str:
+    last = date(r.last_ms) if r.last_ms else "none"
+    gone = "" if r.member else "   not a member any more"
+    counts = f"{r.rounds_in:>5} {r.rounds_missed:>7} {r.rejected:>9} {r.samples:>10}"
+    return f"  {r.name:<16} {counts}  {last:<23}  {r.evidence or '-'}{gone}"
+
+
+@click.command(epilog="Example: swarm ledger peer charite")
 @click.argument("name")
 @WHERE
-@JSON
+@shown
 def peer(name: str, folder: Path, *, as_json: bool) -> None:
-    """Show how the member NAME took part, round by round."""
+    """Show how the member NAME took part, round by round. Six or more digits of its fingerprint name it too."""
     files, result = read(folder)
     node = member_named(names_of(result), name)
+    name = names_of(result)[node]
     card, record = seats_of(result)[node].card, _records(files, result)[node]
     rows, lines = [], []
     for view in result.rounds.values():
@@ -157,20 +158,49 @@ def peer(name: str, folder: Path, *, as_json: bool) -> None:
     emit({**asdict(record), "rounds": rows}, as_json=as_json, text="\n".join((*head, *lines)))
 
 
-@click.command()
+@click.command(epilog="Example: swarm ledger evidence --id 1204")
 @WHERE
-@JSON
-@click.option("--entry", "which", type=click.IntRange(1), help="Only this entry, by its place, and its messages.")
-def evidence(folder: Path, *, which: int | None, as_json: bool) -> None:
+@listed()
+@click.option(
+    "--id",
+    "which",
+    metavar="ENTRY",
+    help="Only this entry, by its place or six or more digits of its id; its messages too.",
+)
+def evidence(folder: Path, *, which: str | None, form: Form) -> None:
     """List the evidence on record, each judged again from the charter alone.
 
     Exit 4 when there is any.
     """
     files, result = read(folder)
-    names = names_of(result)
-    rows, lines = [], []
+    wanted = None if which is None else _evidence_at(files, which)
+    number = emit_rows(
+        "evidence",
+        _charges(files, result, wanted),
+        form=form,
+        none="none: no member is known to have contradicted itself",
+    )
+    if number:
+        raise SystemExit(CONTRADICTION)
+
+
+def _evidence_at(files: Source, which: str) -> int:
+    """Return the place of the evidence that is meant."""
+    search = Search[Placement](which)
     for placed in entries_of(files):
-        if placed.entry.kind != e.EVIDENCE or which not in (None, placed.index):
+        id_ = placed.entry.id.hex()
+        search.offer(ENTRY, placed.index, id_, entry_label(placed.index, id_), placed)
+    hint = "`swarm ledger evidence` lists them"
+    found = search.found(f"there is no entry {which!r} in this ledger", hint)
+    if found.entry.kind != e.EVIDENCE:
+        raise Failure(f"entry {found.index} of this ledger is no evidence", code=NOT_FOUND, hint=hint)
+    return found.index
+
+
+def _charges(files: Source, result: Audit, wanted: int | None) -> Iterator[tuple[dict[str, object], str]]:
+    names = names_of(result)
+    for placed in entries_of(files):
+        if placed.entry.kind != e.EVIDENCE or wanted not in (None, placed.index):
             continue
         body = codec.decode(placed.entry.body, e.Evidence, limit=e.ENTRY_BYTES_MAX)
         try:
@@ -180,30 +210,20 @@ def evidence(folder: Path, *, which: int | None, as_json: bool) -> None:
         else:
             verdict = "proved: both messages carry its signature"
         culprit = names.get(NodeId(body.culprit), body.culprit.hex())
-        rows.append(
-            {
-                "index": placed.index,
-                "culprit": culprit,
-                "rule": RULES.get(body.rule, str(body.rule)),
-                "noticed_by": names[NodeId(placed.entry.author)],
-                "verdict": verdict,
-                "first": body.first.hex(),
-                "second": body.second.hex(),
-            }
-        )
-        lines.append(f"  entry {placed.index:<6} {culprit} {rows[-1]['rule']}; noticed by {rows[-1]['noticed_by']}")
+        plain: dict[str, object] = {
+            "index": placed.index,
+            "culprit": culprit,
+            "rule": RULES.get(body.rule, str(body.rule)),
+            "noticed_by": names[NodeId(placed.entry.author)],
+            "verdict": verdict,
+            "first": body.first.hex(),
+            "second": body.second.hex(),
+        }
+        lines = [f"  entry {placed.index:<6} {culprit} {plain['rule']}; noticed by {plain['noticed_by']}"]
         lines.append(f"                {verdict}")
-        if which is not None:
+        if wanted is not None:
             lines += [f"  first   {body.first.hex()}", f"  second  {body.second.hex()}"]
-    if which is not None and not rows:
-        raise Failure(f"entry {which} of this ledger is no evidence", code=NOT_FOUND, hint="`swarm ledger evidence`")
-    emit(
-        {"evidence": rows},
-        as_json=as_json,
-        text="\n".join(lines) or "none: no member is known to have contradicted itself",
-    )
-    if rows:
-        raise SystemExit(CONTRADICTION)
+        yield plain, "\n".join(lines)
 
 
 def _records(files: Source, result: Audit) -> dict[NodeId, Record]:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
-from node.cli.init import JSON
 from node.cli.ledger.checking import HeadOnly, follow
+from node.cli.ledger.forms import shown
 from node.cli.ledger.reading import (
     WHERE,
     date,
@@ -27,11 +27,11 @@ from swarm.ledger.evidence import RULES
 from swarm.machine import NodeId
 
 
-@click.command()
+@click.command(epilog="Example: swarm ledger status --node hospital")
 @WHERE
 @click.option("--node", is_flag=True, help="Fail, with 8, unless the site's node runs and answers.")
 @TRUST
-@JSON
+@shown
 def status(folder: Path, trust_path: Path | None, *, node: bool, as_json: bool) -> None:
     """Show what the ledger holds, and what its node says if one runs there.
 

@@ -11,6 +11,7 @@ from typing import Protocol
 import click
 import msgspec
 
+from node.cli.ledger.naming import MEMBER, Search
 from node.cli.ledger.sources import REPAIR as REPAIR
 from node.cli.ledger.sources import Files as Files
 from node.cli.ledger.sources import Source as Source
@@ -23,7 +24,7 @@ from swarm.errors import Reject
 from swarm.ledger import entry as e
 from swarm.ledger.audit import Audit, RoundView, accounted, audit, member_names
 from swarm.ledger.audit import Failure as AuditFailure
-from swarm.ledger.block import BLOCK_BYTES_MAX, FinalBlock, Header
+from swarm.ledger.block import BLOCK_BYTES_MAX, NO_HASH, FinalBlock, Header
 from swarm.ledger.evidence import describe as describe_evidence
 from swarm.ledger.motions import open_change
 from swarm.ledger.state import Signatures, State, genesis, open_authored
@@ -33,6 +34,7 @@ from swarm.terms import ADD, POLICY, REMOVE, Change, Seat, Terms, founding
 BODIES: dict[int, type[msgspec.Struct]] = {
     e.CONTRIBUTION: e.Contribution,
     e.ATTEST: e.Attest,
+    e.RECEIPT: e.Receipt,
     e.EVALUATION: e.Evaluation,
     e.ROUND_CLOSE: e.RoundClose,
     e.ROUND_COMMIT: e.RoundCommit,
@@ -240,12 +242,17 @@ def _first_words(files: Source) -> Words:
 
 
 def member_named(names: Mapping[NodeId, str], name: str) -> NodeId:
-    """Return the id of a member, present or former. Raises `Failure` when there is none of that name."""
-    found = next((node for node, known in names.items() if known == name), None)
-    if found is None:
-        known = ", ".join(names.values())
-        raise Failure(f"there is no member {name!r} in this swarm", code=NOT_FOUND, hint=f"it has {known}")
-    return found
+    """Return the id of a member, present or former, from its name or six or more digits of its id.
+
+    A name counts before any id that begins like it. Raises `Failure` when there is no such member, or more than one.
+    """
+    named = next((node for node, known in names.items() if known == name), None)
+    if named is not None:
+        return named
+    search = Search[NodeId](name)
+    for node, known in names.items():
+        search.offer(MEMBER, None, node.hex(), f"{known} (id {node.hex()[:12]})", node)
+    return search.found(f"there is no member {name!r} in this swarm", f"it has {', '.join(names.values())}")
 
 
 def seats_of(result: Audit) -> dict[NodeId, Seat]:
@@ -346,6 +353,9 @@ def describe(entry: e.Entry, known: Words) -> tuple[int | None, str]:
         case e.ATTEST:
             a = codec.decode(entry.body, e.Attest, limit=limit)
             return a.round, f"round {a.round}, holds model {a.model_digest.hex()[:12]}"
+        case e.RECEIPT:
+            r = codec.decode(entry.body, e.Receipt, limit=limit)
+            return r.round, f"round {r.round}, holds {count(len(r.held), 'update')} it may average"
         case e.EVALUATION:
             v = codec.decode(entry.body, e.Evaluation, limit=limit)
             return v.round, f"round {v.round}, scored on {v.samples} held-out samples"
@@ -355,10 +365,7 @@ def describe(entry: e.Entry, known: Words) -> tuple[int | None, str]:
             return close.round, f"round {close.round}, {count(len(close.included), 'site')} in{without}"
         case e.ROUND_COMMIT:
             commit = codec.decode(entry.body, e.RoundCommit, limit=limit)
-            return (
-                commit.round,
-                f"round {commit.round}, {commit.model_digest.hex()[:12]} held by {count(commit.attests, 'site')}",
-            )
+            return commit.round, f"round {commit.round}, {committed_words(commit)}"
         case e.BLOCK_CERT:
             cert = codec.decode(entry.body, e.BlockCert, limit=limit)
             return None, f"block {Header.decode(cert.header).height} is final"
@@ -380,6 +387,14 @@ def describe(entry: e.Entry, known: Words) -> tuple[int | None, str]:
             return None, f"epoch {epoch.epoch} follows: {what}; yes: {known.named(epoch.yes)}{no}"
         case _:
             return None, ""
+
+
+def committed_words(commit: e.RoundCommit) -> str:
+    """Return what a round ended in: one model, or, in gossip, models that differ by so much of their norm."""
+    if commit.model_digest != NO_HASH:
+        return f"{commit.model_digest.hex()[:12]} held by {count(commit.attests, 'site')}"
+    most, mean = (f"{ppm / 1_000_000:.2e}" for ppm in (commit.distance_max_ppm, commit.distance_mean_ppm))
+    return f"{count(commit.attests, 'model')}, apart by {most} of their norm at most, {mean} on average"
 
 
 def body_of(entry: e.Entry) -> dict[str, object]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from node.cli.init import JSON
+from node.cli.ledger.forms import shown
 from node.cli.ledger.reading import Files, Source, judge, open_folder, open_ledger
 from node.cli.output import CONTRADICTION, INCOMPLETE, INVALID, UNAVAILABLE, Failure, count, emit
 from node.storage import DirectoryLock, RealDisk, sync_folder
@@ -22,7 +22,7 @@ from swarm.machine import RECORD_BLOCK, Record
 WHERE = click.argument("folder", type=click.Path(path_type=Path), default=Path())
 
 
-@click.command()
+@click.command(epilog="Example: swarm ledger repair --from their.bundle")
 @WHERE
 @click.option(
     "--from",
@@ -31,7 +31,7 @@ WHERE = click.argument("folder", type=click.Path(path_type=Path), default=Path()
     required=True,
     help="Folder or bundle of a member whose ledger is whole.",
 )
-@JSON
+@shown
 def repair(folder: Path, source: Path, *, as_json: bool) -> None:
     """Replace this site's blocks by another member's, once those are verified. The node must be stopped.
 

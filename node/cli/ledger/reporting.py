@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from node.cli.init import JSON
+from node.cli.ledger.forms import shown
 from node.cli.ledger.reading import WHERE, Source, judge, open_ledger, torn_lines
 from node.cli.output import INVALID, Failure, emit
 from node.clock import Clock
@@ -16,7 +16,7 @@ from node.storage import write_file_durably
 from swarm.ledger.audit import Audit, audit
 
 
-@click.command()
+@click.command(epilog="Example: swarm ledger report -o audit.html")
 @WHERE
 @click.option(
     "-o",
@@ -26,7 +26,7 @@ from swarm.ledger.audit import Audit, audit
     show_default=True,
     help="Where to write the page.",
 )
-@JSON
+@shown
 def report(folder: Path, output: Path, *, as_json: bool) -> None:
     """Verify the ledger and write what it says as one page: open it in any browser, mail it, print it.
 

@@ -2,62 +2,82 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
 
-from node.cli.init import JSON
-from node.cli.ledger.reading import WHERE, date, names_of, read, round_view, sites_in
-from node.cli.output import count, emit
+from node.cli.ledger.forms import listed, shown
+from node.cli.ledger.naming import ROUND
+from node.cli.ledger.reading import (
+    WHERE,
+    Source,
+    committed_words,
+    date,
+    entries_of,
+    names_of,
+    read,
+    round_view,
+    sites_in,
+)
+from node.cli.output import Form, count, emit, emit_rows
+from swarm import codec
+from swarm.errors import UsageError
 from swarm.ledger import entry as e
 from swarm.ledger.audit import Audit, RoundView, weights
+from swarm.ledger.block import NO_HASH
+from swarm.machine import NodeId
 
 
-@click.command()
+@click.command(epilog="Example: swarm ledger rounds --format jsonl")
 @WHERE
-@JSON
-def rounds(folder: Path, *, as_json: bool) -> None:
+@listed()
+def rounds(folder: Path, *, form: Form) -> None:
     """List the rounds: who was missing, how many samples, which model."""
     _, result = read(folder)
+    head = f"{'round':>5}  {'committed':<23}  {'sites':>7}  {'samples':>9}  {'model':<12}  without"
+    emit_rows("rounds", _rows(result), form=form, head=[head], none="none yet: no site has contributed to any")
+
+
+def _rows(result: Audit) -> Iterator[tuple[dict[str, object], str]]:
     names = names_of(result)
-    rows, lines = [], [f"{'round':>5}  {'committed':<23}  {'sites':>7}  {'samples':>9}  {'model':<12}  without"]
     for view in result.rounds.values():
         shares = weights(view)
         members = sites_in(result, view)
         missing = [names[node] for node in members if node not in shares] if view.closed else []
         samples = sum(placed.body.samples for placed in view.closed.terms) if view.closed else 0
-        model = view.commit.model_digest.hex() if view.commit else ""
+        model = _model(view.commit)
+        shown_model = model[:12] if model else "several" if view.commit else ""
         when = date(view.committed_ms) if view.commit else "closed" if view.closed else "open"
-        rows.append(
-            {
-                "round": view.number,
-                "committed_ms": view.committed_ms if view.commit else None,
-                "sites": len(shares),
-                "samples": samples,
-                "model": model or None,
-                "without": missing,
-            }
-        )
-        lines.append(
-            f"{view.number:>5}  {when:<23}  {len(shares):>3} of {len(members):<2} {samples:>9}  {model[:12]:<12}  "
-            f"{', '.join(missing) or '-'}"
-        )
-    emit({"rounds": rows}, as_json=as_json, text="\n".join(line.rstrip() for line in lines))
+        plain: dict[str, object] = {
+            "round": view.number,
+            "committed_ms": view.committed_ms if view.commit else None,
+            "sites": len(shares),
+            "samples": samples,
+            "model": model,
+            "without": missing,
+        }
+        line = f"{view.number:>5}  {when:<23}  {len(shares):>3} of {len(members):<2} {samples:>9}  {shown_model:<12}  "
+        yield plain, line + (", ".join(missing) or "-")
 
 
-@click.command("round")
-@click.argument("number", type=int)
+@click.command("round", epilog="Example: swarm ledger round 12")
+@click.argument("number", metavar="ROUND")
 @WHERE
-@JSON
-def round_(number: int, folder: Path, *, as_json: bool) -> None:
-    """Show who took part in round NUMBER, with what weight and what result."""
-    _, result = read(folder)
-    data, text = show_round(result, round_view(result, number))
+@shown
+def round_(number: str, folder: Path, *, as_json: bool) -> None:
+    """Show who took part in a round, with what weight and what result. ROUND is its number, as 3 or r3."""
+    wanted = ROUND.number(number)
+    if wanted is None:
+        raise UsageError(f"couldn't read {number!r} as a round", hint="say its number, as 3 or r3")
+    files, result = read(folder)
+    data, text = show_round(files, result, round_view(result, wanted))
     emit(data, as_json=as_json, text=text)
 
 
-def show_round(result: Audit, view: RoundView) -> tuple[dict[str, object], str]:
+def show_round(files: Source, result: Audit, view: RoundView) -> tuple[dict[str, object], str]:
     """Return a round for programs, and in words."""
+    came_late = _late(files, view)
     names, metric_names = names_of(result), result.state.signed.charter.metrics
     sites = sites_in(result, view)
     gone = [node for node in names if node in view.contributions and node not in sites]
@@ -70,6 +90,7 @@ def show_round(result: Audit, view: RoundView) -> tuple[dict[str, object], str]:
         metrics = {metric_names[i]: v / e.METRIC_SCALE for i, v in told if i < len(metric_names)}
         if placed is None:
             state = "MISSING" if view.closed else "not yet"
+            state += f" (late: entry {came_late[node]})" if node in came_late else ""
         elif node in gone:
             state = "LEFT before it closed"
         elif placed.index in rejected:
@@ -87,11 +108,13 @@ def show_round(result: Audit, view: RoundView) -> tuple[dict[str, object], str]:
                 "update": update,
                 "held_out": scored.samples if scored else 0,
                 "metrics": metrics,
+                "late": came_late.get(node),
             }
         )
         words = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
         weight = f"{shares[node]:7.2%}" if node in shares else "      -"
-        lines.append(f"  {names[node]:<16} {samples or '-':>8} {weight}  {update or '-':<12}  {state:<10} {words}")
+        line = f"  {names[node]:<16} {samples or '-':>8} {weight}  {update or '-':<12}  {state:<10} {words}"
+        lines.append(line.rstrip())
     commit = view.commit
     head = f"round {view.number}  " + (
         f"COMMITTED {date(view.committed_ms)} in block {view.height}"
@@ -100,12 +123,35 @@ def show_round(result: Audit, view: RoundView) -> tuple[dict[str, object], str]:
         if not view.closed
         else "CLOSED"
     )
-    model = f"model {commit.model_digest.hex()}, held by {count(commit.attests, 'site')}" if commit else "no model yet"
+    model = "no model yet"
+    if commit is not None:
+        agreed = f"model {commit.model_digest.hex()}, held by {count(commit.attests, 'site')}"
+        model = agreed if commit.model_digest != NO_HASH else committed_words(commit)
     table = f"  {'peer':<16} {'samples':>8}  weight  {'update':<12}  {'state':<10} on its held-out data"
     data: dict[str, object] = {
         "round": view.number,
         "committed": commit is not None,
-        "model": commit.model_digest.hex() if commit else None,
+        "model": _model(commit),
+        "distance_max_ppm": commit.distance_max_ppm if commit and not _model(commit) else None,
+        "distance_mean_ppm": commit.distance_mean_ppm if commit and not _model(commit) else None,
         "peers": rows,
     }
     return data, "\n".join((head, model, table, *lines))
+
+
+def _model(commit: e.RoundCommit | None) -> str | None:
+    """Return the digest of the one model of a round; in gossip, as long as models differ, there is none."""
+    return None if commit is None or commit.model_digest == NO_HASH else commit.model_digest.hex()
+
+
+def _late(files: Source, view: RoundView) -> dict[NodeId, int]:
+    """Return by author the place of the first contribution that came when the round had closed: on record, not in."""
+    if view.closed is None:
+        return {}
+    found: dict[NodeId, int] = {}
+    for placed in entries_of(files):
+        if placed.entry.kind == e.CONTRIBUTION and placed.index > view.closed.index:
+            body = codec.decode(placed.entry.body, e.Contribution, limit=e.ENTRY_BYTES_MAX)
+            if body.round == view.number:
+                found.setdefault(NodeId(placed.entry.author), placed.index)
+    return found

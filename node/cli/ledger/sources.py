@@ -252,7 +252,9 @@ def open_folder(folder: Path) -> Files:
     """Return the ledger in a site's folder, not yet read. Raises `UsageError` when there is none."""
     site = Site(folder)
     if not site.ledger.is_dir():
-        raise UsageError(f"couldn't find a ledger in {folder}", hint="name the folder of a site that has been started")
+        why = "" if folder.exists() else ": there is no such file or folder"
+        hint = "name the folder of a site that has been started, a bundle, or a directory of tiles"
+        raise UsageError(f"couldn't find a ledger in {folder}{why}", hint=hint)
     settings = site.load_settings() if site.settings_path.exists() else None
     path = folder / ("charter.toml" if settings is None else settings.site.charter)
     signed = _charter(path) if path.is_file() else site.load_charter(settings)

@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from node import bundle
-from node.cli.init import JSON
+from node.cli.ledger.forms import shown
 from node.cli.ledger.published import claimed_size, compare, open_head
 from node.cli.ledger.reading import (
     UNKNOWN,
@@ -47,12 +47,12 @@ BATCH_BYTES = 1 << 20
 """Records of an import written with one sync; well below a segment, which a batch never spans."""
 
 
-@click.command()
+@click.command(epilog="Example: swarm ledger export --bundle oncology.bundle")
 @WHERE
 @click.option("--bundle", "bundle_", type=click.Path(path_type=Path, dir_okay=False), help="Write one file: all of it.")
 @click.option("--jsonl", is_flag=True, help="Print every block and entry as a line of JSON.")
 @click.option("--tiles", type=click.Path(path_type=Path, file_okay=False), help="Write a tlog-tiles directory.")
-@JSON
+@shown
 def export(folder: Path, bundle_: Path | None, tiles: Path | None, *, jsonl: bool, as_json: bool) -> None:
     """Take the ledger elsewhere: as one file, as lines of JSON, or as tiles for tools of transparency logs."""
     if (bundle_ is not None) + (tiles is not None) + jsonl != 1:
@@ -183,11 +183,11 @@ class _Followed:
             compare(head, state.frontier.size, root)
 
 
-@click.command("import")
+@click.command("import", epilog="Example: swarm ledger import oncology.bundle --check")
 @click.argument("source", metavar="BUNDLE", type=click.Path(path_type=Path, dir_okay=False))
 @click.argument("target", metavar="[FOLDER]", type=click.Path(path_type=Path), required=False)
 @click.option("--check", is_flag=True, help="Only check the bundle; write nothing.")
-@JSON
+@shown
 def import_(source: Path, target: Path | None, *, check: bool, as_json: bool) -> None:
     """Bring a bundle in: check all of it, signatures included, and make a folder of it that every command reads.
 

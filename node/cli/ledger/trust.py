@@ -3,8 +3,9 @@
 A ledger that holds may still be an old copy of itself, or one branch of a fork. Whoever looks twice can tell: the tree
 it showed the last time must be the beginning of the tree it shows now (trust on first use, as SSH does with hosts, and
 `rekor-cli` with logs). What is remembered, by ledger id, is the last size whose block a certificate covers, and the
-root of the tree there. It lies in one small file outside every ledger: `$SWARM_TRUST`, or `swarm/trust.json` in
-`$XDG_STATE_HOME`. It only ever grows, until `swarm ledger trust reset`.
+root of the tree there; and the last size that a quorum has cosigned, because a directory of tiles ends there, earlier
+than the ledger it is made from. It lies in one small file outside every ledger: `$SWARM_TRUST`, or `swarm/trust.json`
+in `$XDG_STATE_HOME`. It only ever grows, until `swarm ledger trust reset`.
 """
 
 from __future__ import annotations
@@ -14,15 +15,16 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import Enum
 from pathlib import Path
 
 import click
 
-from node.cli.init import JSON
+from node.cli.ledger.forms import listed, shown
+from node.cli.ledger.naming import LEDGER, Search
 from node.cli.ledger.reading import date
-from node.cli.output import NOT_FOUND, ROLLED_BACK, Failure, count, emit
+from node.cli.output import ROLLED_BACK, Failure, Form, count, emit, emit_rows
 from node.clock import Clock
 from node.storage import write_file_durably
 from swarm.charter import SignedCharter
@@ -34,8 +36,6 @@ SCHEMA = "swarm-ledger/trust/v1"
 
 FILE_BYTES_MAX = 16 << 20
 """Largest trust file that is read: about fifty thousand ledgers."""
-
-PREFIX_DIGITS_MIN = 6
 
 TRUST = click.option(
     "--trust",
@@ -50,7 +50,10 @@ _RESET = "if it was replaced on purpose, `swarm ledger trust reset`"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
-    """A ledger as it was seen: `time_ms` is that of its last covered block, `seen_ms` when it was looked at."""
+    """A ledger as it was seen: `time_ms` is that of its last covered block, `seen_ms` when it was looked at.
+
+    `cosigned_size` is 0 where no checkpoint that holds was seen with it.
+    """
 
     name: str
     height: int
@@ -58,6 +61,8 @@ class Seen:
     root: str
     time_ms: int
     seen_ms: int
+    cosigned_size: int = 0
+    cosigned_root: str = ""
 
 
 class Standing(Enum):
@@ -72,7 +77,11 @@ class Standing(Enum):
 class Watch:
     """Compares a ledger, while it is followed from its beginning, with what was seen of it before."""
 
-    def __init__(self, signed: SignedCharter, memory: Memory) -> None:
+    def __init__(self, signed: SignedCharter, memory: Memory, *, published: bool = False) -> None:
+        """`published`: it is a directory of tiles, and ends where the members have cosigned."""
+        self._published = published
+        self._cosigned = (0, "")
+        self._reaches_cosigned = False
         self._id, self._name, self._memory = signed.ledger_id.hex(), signed.charter.name, memory
         known = memory.load()
         self.before = known.get(self._id)
@@ -86,8 +95,14 @@ class Watch:
         self._size = frontier.size
         if self.before is not None and frontier.size == self.before.size:
             self._equal = frontier.root().hex() == self.before.root
+        if self.before is not None and frontier.size == self.before.cosigned_size:
+            self._reaches_cosigned = frontier.root().hex() == self.before.cosigned_root
         if covered:
             self._latest = height, time_ms, frontier
+
+    def vouch(self, size: int, root: bytes) -> None:
+        """Take in that a quorum has cosigned the tree of this size, which is the ledger's."""
+        self._cosigned = size, root.hex()
 
     def see_audit(self, audit: Audit) -> None:
         """Take in an audit as it is after a block."""
@@ -106,7 +121,8 @@ class Watch:
         if self.before is None:
             return Standing.NEW
         if self._size < self.before.size:
-            return Standing.SHRUNK
+            ends_as_published = self._published and self._reaches_cosigned
+            return Standing.CONSISTENT if ends_as_published else Standing.SHRUNK
         # A size that falls between two blocks is one that this history never had.
         return Standing.CONSISTENT if self._equal else Standing.REWRITTEN
 
@@ -116,7 +132,16 @@ class Watch:
             return
         height, time_ms, frontier = self._latest
         root, now_ms = frontier.root().hex(), int(Clock().now() * 1000)
-        seen = Seen(name=self._name, height=height, size=frontier.size, root=root, time_ms=time_ms, seen_ms=now_ms)
+        seen = Seen(
+            name=self._name,
+            height=height,
+            size=frontier.size,
+            root=root,
+            time_ms=time_ms,
+            seen_ms=now_ms,
+            cosigned_size=self._cosigned[0],
+            cosigned_root=self._cosigned[1],
+        )
         try:
             self._memory.remember(self._id, seen)
         except StoreError as error:
@@ -143,6 +168,9 @@ class Watch:
             others = f"; but {count(len(self.namesakes), 'other ledger')} of this name seen" if self.namesakes else ""
             return f"seen here for the first time{others}"
         match self.standing:
+            case Standing.CONSISTENT if self._size < before.size:
+                ahead = count(before.size - self._size, "entry")
+                return f"ends where the members cosigned, {ahead} before what was seen here on {date(before.seen_ms)}"
             case Standing.CONSISTENT:
                 return f"continues the {count(before.size, 'entry')} seen here on {date(before.seen_ms)}"
             case Standing.SHRUNK:
@@ -184,7 +212,11 @@ class Memory:
                 before.size > seen.size or (before.size == seen.size and before.root != seen.root)
             ):
                 return False
-            known[ledger_id] = seen
+            if before is not None and before.cosigned_size > seen.cosigned_size:
+                cosigned = before.cosigned_size, before.cosigned_root
+                known[ledger_id] = replace(seen, cosigned_size=cosigned[0], cosigned_root=cosigned[1])
+            else:
+                known[ledger_id] = seen
             return True
 
         self._change(grow)
@@ -243,9 +275,11 @@ class Memory:
 
 def _seen(row: Mapping[str, object]) -> Seen:
     numbers = {name: row[name] for name in ("height", "size", "time_ms", "seen_ms")}
+    numbers["cosigned_size"] = row.get("cosigned_size", 0)  # Files written before there was one are still true.
     if not all(isinstance(value, int) and 0 <= value < 2**53 for value in numbers.values()):
         raise ValueError("a number is out of range")
-    return Seen(name=str(row["name"]), root=str(row["root"]), **{name: int(str(v)) for name, v in numbers.items()})
+    words = {"name": str(row["name"]), "root": str(row["root"]), "cosigned_root": str(row.get("cosigned_root", ""))}
+    return Seen(**words, **{name: int(str(v)) for name, v in numbers.items()})  # type: ignore[arg-type]  # by name
 
 
 def memory_at(path: Path | None, environment: Mapping[str, str] | None = None) -> Memory:
@@ -271,43 +305,54 @@ def trust() -> None:
     """Show, or forget, what was seen of ledgers before: `status` and `verify` compare with it."""
 
 
-@trust.command("show")
+@trust.command("show", epilog="Example: swarm ledger trust show")
 @TRUST
-@JSON
-def show_(trust_path: Path | None, *, as_json: bool) -> None:
+@listed()
+def show_(trust_path: Path | None, *, form: Form) -> None:
     """List the ledgers that were seen, and how far each went."""
     memory = memory_at(trust_path)
     known = memory.load()
-    lines = [
-        f"  {id_[:16]}  {seen.name:<20} {count(seen.size, 'entry'):>14}, block {seen.height:<6} {date(seen.seen_ms)}"
-        for id_, seen in known.items()
-    ]
-    head = f"remembered in {memory.path}" if lines else "nothing is remembered: no ledger was verified here yet"
-    data = {"path": None if memory.path is None else str(memory.path)}
-    rows = [{"ledger_id": id_, **asdict(seen)} for id_, seen in known.items()]
-    emit({**data, "ledgers": rows}, as_json=as_json, text="\n".join((head, *lines)))
+    rows = (({"ledger_id": id_, **asdict(seen)}, _line(id_, seen)) for id_, seen in known.items())
+    emit_rows(
+        "ledgers",
+        rows,
+        form=form,
+        head=[f"remembered in {memory.path}"],
+        none="nothing is remembered: no ledger was verified here yet",
+        rest={"path": None if memory.path is None else str(memory.path)},
+    )
 
 
-@trust.command()
+def _line(id_: str, seen: Seen) -> str:
+    size = count(seen.size, "entry")
+    return f"  {id_[:16]}  {seen.name:<20} {size:>14}, block {seen.height:<6} {date(seen.seen_ms)}"
+
+
+@trust.command(epilog="Example: swarm ledger trust reset oncology-net")
 @click.argument("which", required=False)
 @click.option("--all", "everything", is_flag=True, help="Forget every ledger.")
 @TRUST
-@JSON
+@shown
 def reset(which: str | None, trust_path: Path | None, *, everything: bool, as_json: bool) -> None:
     """Forget a ledger: WHICH is its name, or six or more hexadecimal digits of its id."""
     if (which is None) != everything:
         raise UsageError("couldn't reset: name one ledger, or say --all", hint="`swarm ledger trust show` lists them")
     memory = memory_at(trust_path)
     known = memory.load()
-    found = [id_ for id_, seen in known.items() if which is None or _is(id_, seen, which)]
-    if which is not None and len(found) != 1:
-        problem = f"{len(found)} ledgers are" if found else "no ledger is"
-        hint = "`swarm ledger trust show` lists them" + (": give the digits of one" if found else "")
-        raise Failure(f"couldn't forget {which!r}: {problem} remembered as that", code=NOT_FOUND, hint=hint)
+    found = [*known] if which is None else [_meant(known, which)]
     memory.forget(found)
     text = f"forgot {count(len(found), 'ledger')}: next time each counts as new"
     emit({"forgotten": found}, as_json=as_json, text=text)
 
 
-def _is(ledger_id: str, seen: Seen, which: str) -> bool:
-    return seen.name == which or (len(which) >= PREFIX_DIGITS_MIN and ledger_id.startswith(which.lower()))
+def _meant(known: Mapping[str, Seen], which: str) -> str:
+    """Return the id of the ledger that is meant, by its name or its id. Two ledgers may have one name."""
+    search = Search[str](which)
+    for id_, seen in known.items():
+        label = f"{id_[:12]} ({seen.name})"
+        if seen.name == which:
+            search.matches.append((label, id_))
+        else:
+            search.offer(LEDGER, None, id_, label, id_)
+    missing = f"couldn't forget {which!r}: no ledger is remembered as that"
+    return search.found(missing, "`swarm ledger trust show` lists them")

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import click
 
-from node.cli.init import JSON
 from node.cli.ledger.checking import Deferred, HeadOnly, Walk, follow, walk, workers
+from node.cli.ledger.forms import shown
+from node.cli.ledger.naming import Height
 from node.cli.ledger.published import Uncosigned, compare, first_bad, open_head
 from node.cli.ledger.reading import WHERE, judge, torn_end, torn_lines
 from node.cli.ledger.sources import Source, TilesFolder, open_ledger
@@ -30,13 +31,13 @@ PROGRESS_S = 0.2
 """Between redraws of the progress of a long verification."""
 
 
-@click.command()
+@click.command(epilog="Example: swarm ledger verify hospital")
 @WHERE
 @click.option("--full", is_flag=True, help="Check everything, every signature included. The default.")
 @click.option("--fast", is_flag=True, help="Check hashes, trees and the last certificate only: many times as fast.")
-@click.option("--from", "first", type=click.IntRange(1), help="Check signatures only from this height on.")
+@click.option("--from", "first", type=Height(), help="Check signatures only from this height on.")
 @TRUST
-@JSON
+@shown
 def verify(folder: Path, first: int | None, trust_path: Path | None, *, full: bool, fast: bool, as_json: bool) -> None:
     """Check everything: signatures, certificates, derived entries, trees, and every other file of the ledger.
 
@@ -48,7 +49,7 @@ def verify(folder: Path, first: int | None, trust_path: Path | None, *, full: bo
     if full + fast + (first is not None) > 1:
         raise UsageError("couldn't verify: say one of --full, --fast and --from", hint="see `--help`")
     files = open_ledger(folder)
-    watch = Watch(files.signed, memory_at(trust_path))
+    watch = Watch(files.signed, memory_at(trust_path), published=isinstance(files, TilesFolder))
     progress = Progress()
     if isinstance(files, TilesFolder):
         if first is not None:
@@ -58,6 +59,8 @@ def verify(folder: Path, first: int | None, trust_path: Path | None, *, full: bo
         beside = Beside(files)
         found = _fast(files, watch, beside, progress) if fast else _full(files, watch, beside, progress, first or 1)
         found = replace(found, remarks=tuple(beside.remarks(found.epochs, watch.size)))
+        if beside.cosigned is not None:
+            watch.vouch(beside.cosigned.size, beside.cosigned.root)
     progress.clear()
     sound = watch.standing in (Standing.NEW, Standing.CONSISTENT)
     if sound:

@@ -105,6 +105,7 @@ class Beside:
         self._files = files
         self._ledger = files.site.ledger if isinstance(files, Files) else None
         self._checkpoint = files.checkpoint()
+        self.cosigned: tlog.Checkpoint | None = None  # what a quorum has cosigned, once it was found to be the ledger's
         self._size = claimed_size(self._checkpoint)
         self._root: bytes | None = None
         self._snapshot = _bytes_of(None if self._ledger is None else self._ledger / SNAPSHOT)
@@ -161,6 +162,7 @@ class Beside:
             return Remark(mark, "checkpoint", failure.message, path, code=code, hint=failure.hint)
         if bad is not None:
             return _derived("checkpoint", path, bad, "this signature is no member's", again=inside)
+        self.cosigned = head.checkpoint
         of = f"{len(head.cosigners)} of {len(epochs[0].members)}"
         return Remark("✔", "checkpoint", f"of {count(head.checkpoint.size, 'entry')}, cosigned by {of} members")
 
