@@ -1,22 +1,19 @@
 """Families of topologies: the shapes a consortium chooses from, each by one function and with its source.
 
 The choice trades links per site (what firewalls and uplinks must carry) against the spectral gap (how fast gossip
-agrees, see `topologies.weights`). Nothing here knows weights, rounds or addresses. A shape that does not exist for the
-requested number of members is refused with a sentence, never rounded to one that does.
+agrees, see `topologies.spectrum`). Nothing here knows weights, rounds or addresses. A shape that does not exist for the
+requested number of members is refused with a sentence that names the nearest sizes that do, never rounded to one.
 """
 
 from __future__ import annotations
 
-import random
+import math
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from swarm.errors import UsageError
-from topologies.graph import Edge, Topology
-
-ATTEMPTS_MAX = 10_000
-"""Tries at a random regular graph. Degree 3 and more succeed within a few; degree 2 (one Hamiltonian cycle by luck)
-needs about sqrt(n) of them, so this suffices up to `NODES_MAX` with room to spare."""
+from topologies.graph import Topology, nearest_sizes
+from topologies.random_graphs import at_least, erdos_renyi, random_regular, watts_strogatz
 
 
 def path(n: int) -> Topology:
@@ -30,7 +27,7 @@ def ring(n: int) -> Topology:
     Raises:
         UsageError: If n < 3, where a cycle would need a loop or a double edge.
     """
-    _at_least(n, 3, "ring", "Use path for two members.")
+    at_least(n, 3, "ring", "Use path for two members.")
     return Topology.from_edges(n, ((i, (i + 1) % n) for i in range(n)))
 
 
@@ -42,7 +39,7 @@ def star(n: int) -> Topology:
     Raises:
         UsageError: If n < 2.
     """
-    _at_least(n, 2, "star", "Add a member.")
+    at_least(n, 2, "star", "Add a member.")
     return Topology.from_edges(n, ((0, i) for i in range(1, n)))
 
 
@@ -60,100 +57,167 @@ def exponential(n: int) -> Topology:
     Raises:
         UsageError: If n < 2.
     """
-    _at_least(n, 2, "exponential", "Add a member.")
+    at_least(n, 2, "exponential", "Add a member.")
     hops = [1 << k for k in range((n - 1).bit_length())]
     return Topology.from_edges(n, ((i, (i + hop) % n) for i in range(n) for hop in hops if hop < n))
 
 
-def random_regular(n: int, degree: int, seed: int) -> Topology:
-    """A random connected graph in which every member has `degree` links; the same seed gives the same graph.
-
-    Steger & Wormald, "Generating random regular graphs quickly" (1999): pair up free link ends at random, refusing
-    loops and double edges, and begin again when only refused pairs are left. Nearly every such graph of degree 3 or
-    more is an expander (Friedman, 2008): a gap that does not shrink with n for a constant number of links.
+def grid(n: int) -> Topology:
+    """Rows and columns as nearly square as n divides, linked to the next in each: gap of order 1/n (Boyd et al., 2006).
 
     Raises:
-        UsageError: If no such graph exists: n * degree odd, degree outside 1..n-1, or degree 1 with n > 2.
+        UsageError: If n < 4 or n is prime, where only a single line would do.
     """
-    _at_least(n, 2, "random regular graph", "Add a member.")
-    if not 1 <= degree <= n - 1:
+    rows, columns = _sides(n)
+    if rows < 2:
         raise UsageError(
-            f"couldn't make a random regular graph: degree {degree} is impossible with {n} members",
-            hint=f"Choose a degree from 1 to {n - 1}.",
+            f"couldn't make a grid of {n} members: they fill no rectangle of at least 2 by 2",
+            hint=f"Use {nearest_sizes(n, lambda m: _sides(m)[0] >= 2)} members, or path.",
         )
-    if n * degree % 2:
+    down = [(i, i + columns) for i in range(n - columns)]
+    return Topology.from_edges(n, down + [(i, i + 1) for i in range(n) if (i + 1) % columns])
+
+
+def torus(n: int) -> Topology:
+    """A grid whose opposite sides are joined: four links a member, gap of order 1/n (Boyd et al., 2006).
+
+    Raises:
+        UsageError: If n is not a product of two sides of at least 3, where links would coincide.
+    """
+    rows, columns = _sides(n)
+    if rows < 3:
         raise UsageError(
-            f"couldn't make a random regular graph: {n} members with {degree} links each leave one link end over",
-            hint="Choose an even degree or an even number of members.",
+            f"couldn't make a torus of {n} members: they fill no rectangle of at least 3 by 3",
+            hint=f"Use {nearest_sizes(n, lambda m: _sides(m)[0] >= 3)} members, or ring.",
         )
-    if degree == 1 and n > 2:
+    down = [(i, (i + columns) % n) for i in range(n)]
+    return Topology.from_edges(n, down + [(i, i + 1 if (i + 1) % columns else i + 1 - columns) for i in range(n)])
+
+
+def hypercube(n: int) -> Topology:
+    """Members whose indices differ in one bit are linked: log2 n links, gap 2 / (1 + log2 n) under Metropolis weights.
+
+    Saad & Schultz, "Topological properties of hypercubes" (IEEE Transactions on Computers 37(7), 1988).
+
+    Raises:
+        UsageError: If n is not a power of two.
+    """
+    if n < 2 or n & (n - 1):
         raise UsageError(
-            f"couldn't make a random regular graph: with 1 link each, {n} members fall into separate pairs",
-            hint="Choose degree 2 or more.",
+            f"couldn't make a hypercube of {n} members: it needs a power of two",
+            hint=f"Use {nearest_sizes(n, lambda m: m >= 2 and m & (m - 1) == 0)} members, or exponential.",
         )
-    rng = random.Random(f"random-regular/{n}/{degree}/{seed}")  # noqa: S311 - a draw to be repeated, not a secret
-    for _ in range(ATTEMPTS_MAX):
-        edges = _pairing(n, degree, rng)
-        if edges is None:
-            continue
-        try:
-            return Topology.from_edges(n, edges)
-        except UsageError:  # regular but in several pieces: draw again
-            continue
-    raise UsageError(
-        f"couldn't find a connected graph of {n} members with {degree} links each in {ATTEMPTS_MAX} tries",
-        hint="Choose a larger degree.",
-    )
+    return Topology.from_edges(n, ((i, i ^ (1 << bit)) for i in range(n) for bit in range(n.bit_length() - 1)))
 
 
-def _pairing(n: int, degree: int, rng: random.Random) -> list[Edge] | None:
-    """One try of Steger & Wormald: the edges, or None when the free ends that are left fit nowhere."""
-    taken: set[Edge] = set()  # asked for membership only; the list keeps the order
-    edges: list[Edge] = []
-    ends = [node for node in range(n) for _ in range(degree)]
-    while ends:
-        rng.shuffle(ends)
-        left: list[int] = []
-        for a, b in zip(ends[::2], ends[1::2], strict=True):
-            edge = (min(a, b), max(a, b))
-            if a == b or edge in taken:
-                left += (a, b)
-            else:
-                taken.add(edge)
-                edges.append(edge)
-        if len(left) == len(ends) and not _fits(sorted(set(left)), taken):
-            return None
-        ends = left
-    return edges
+def tree(n: int, branching: int = 2) -> Topology:
+    """A balanced tree: member i hangs below (i - 1) // branching, so levels fill up from the left; n - 1 links.
+
+    The fewest links that connect everybody and no redundancy: every inner member is a single point of failure.
+
+    Raises:
+        UsageError: If n < 2 or branching < 1.
+    """
+    at_least(n, 2, "tree", "Add a member.")
+    if branching < 1:
+        raise UsageError(f"couldn't make a tree with {branching} branches", hint="Choose 1 or more; 2 is usual.")
+    return Topology.from_edges(n, (((i - 1) // branching, i) for i in range(1, n)))
 
 
-def _fits(nodes: list[int], taken: set[Edge]) -> bool:
-    """Whether any two different members with free ends are not linked yet."""
-    return any((a, b) not in taken for i, a in enumerate(nodes) for b in nodes[i + 1 :])
+def clusters(n: int, regions: int | None = None, gateways: int = 1) -> Topology:
+    """Two levels: regions in which everybody is linked, joined by gateways.
+
+    Members are dealt out in order to regions of nearly equal size; the first `gateways` of each region are linked to
+    their counterparts in every other region. With one gateway a region depends on it; with two it survives a loss.
+    The hierarchy of Hier-Local-QSGD (Liu et al., "Client-Edge-Cloud Hierarchical Federated Learning", ICC 2020) without
+    the cloud. By default about sqrt(n) regions, which balances links inside against links between.
+
+    Raises:
+        UsageError: If there are fewer than two regions, or the smallest has fewer members than gateways.
+    """
+    at_least(n, 2, "swarm of clusters", "Add a member.")
+    count = max(2, math.isqrt(n)) if regions is None else regions
+    if not 2 <= count <= n:
+        raise UsageError(
+            f"couldn't make {count} clusters of {n} members: there must be at least 2 and at most one a member",
+            hint=f"Choose 2 to {n} regions.",
+        )
+    if not 1 <= gateways <= n // count:
+        raise UsageError(
+            f"couldn't make {count} clusters of {n} members: {gateways} gateways each is impossible, "
+            f"as the smallest has {n // count} members",
+            hint=f"Choose 1 to {n // count} gateways, or fewer regions.",
+        )
+    starts = [r * (n // count) + min(r, n % count) for r in range(count + 1)]
+    inside = [
+        (i, j) for r in range(count) for i in range(starts[r], starts[r + 1]) for j in range(i + 1, starts[r + 1])
+    ]
+    between = [
+        (starts[r] + g, starts[s] + g) for g in range(gateways) for r in range(count) for s in range(r + 1, count)
+    ]
+    return Topology.from_edges(n, inside + between)
 
 
-def _at_least(n: int, least: int, what: str, hint: str) -> None:
-    if n < least:
-        raise UsageError(f"couldn't make a {what} of {n} members: it needs at least {least}", hint=hint)
+def barbell(n: int) -> Topology:
+    """Two complete halves joined by one link: a stress test, gap of order 1/n^2 for all its many links.
+
+    Boyd, Diaconis & Xiao, "Fastest Mixing Markov Chain on a Graph" (SIAM Review 46(4), 2004), where local weights
+    do worst.
+
+    Raises:
+        UsageError: If n < 4, where the halves are no more than points.
+    """
+    at_least(n, 4, "barbell", "Use path.")
+    half = n // 2
+    left = [(i, j) for i in range(half) for j in range(i + 1, half)]
+    right = [(i, j) for i in range(half, n) for j in range(i + 1, n)]
+    return Topology.from_edges(n, [*left, *right, (half - 1, half)])
+
+
+def _sides(n: int) -> tuple[int, int]:
+    """The most nearly square rows x columns with n places; (1, n) for a prime."""
+    rows = next((side for side in range(math.isqrt(max(n, 0)), 0, -1) if n % side == 0), 0)
+    return rows, n // rows if rows else 0
 
 
 Family = Callable[[int], Topology]
 
 FAMILIES: Mapping[str, Family] = MappingProxyType(
-    {"ring": ring, "path": path, "star": star, "complete": complete, "exponential": exponential}
+    {
+        "ring": ring,
+        "path": path,
+        "star": star,
+        "complete": complete,
+        "exponential": exponential,
+        "grid": grid,
+        "torus": torus,
+        "hypercube": hypercube,
+        "tree": tree,
+        "clusters": clusters,
+        "barbell": barbell,
+    }
 )
-"""The families that need nothing but the number of members; `random_regular` also takes a degree and a seed."""
+"""The families that need nothing but the number of members."""
+
+SEEDED: Mapping[str, Callable[[int, int, int], Topology]] = MappingProxyType(
+    {
+        "random_regular": random_regular,
+        "erdos_renyi": lambda n, _degree, seed: erdos_renyi(n, seed=seed),
+        "watts_strogatz": lambda n, degree, seed: watts_strogatz(n, degree + degree % 2, seed=seed),
+    }
+)
+"""The families that are drawn: (n, degree, seed) -> topology. A small world takes the next even degree."""
 
 
 def build(name: str, n: int, *, degree: int = 3, seed: int = 0) -> Topology:
-    """Make the topology that a charter or a command line names; `degree` and `seed` matter to random_regular only.
+    """Make the topology that a charter or a command line names; `degree` and `seed` matter to the `SEEDED` ones only.
 
     Raises:
         UsageError: If there is no such family, or it has no member of that size.
     """
-    if name == "random_regular":
-        return random_regular(n, degree, seed)
+    if name in SEEDED:
+        return SEEDED[name](n, degree, seed)
     if name not in FAMILIES:
-        names = ", ".join(sorted([*FAMILIES, "random_regular"]))
+        names = ", ".join(sorted([*FAMILIES, *SEEDED]))
         raise UsageError(f"couldn't make the topology: there is no family named {name!r}", hint=f"Use one of {names}.")
     return FAMILIES[name](n)

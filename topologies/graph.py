@@ -7,7 +7,7 @@ links that fail for a while to the network, because a broken cable does not chan
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -53,6 +53,7 @@ class Topology:
         Raises:
             UsageError: If the result is not a connected simple graph.
         """
+        _check_size(n)  # before the edges are drawn from their iterator: too many members may mean far too many of them
         return cls(n=n, edges=tuple(sorted({(min(a, b), max(a, b)) for a, b in edges})))
 
     @classmethod
@@ -118,6 +119,16 @@ def _check_edges(n: int, edges: tuple[Edge, ...]) -> None:
 
 
 def _check_connected(adjacent: tuple[tuple[int, ...], ...]) -> None:
+    seen = reached(adjacent)
+    if not all(seen):
+        raise UsageError(
+            f"couldn't make the topology: member {seen.index(False)} cannot be reached from member 0",
+            hint="Add an edge that joins the separate parts.",
+        )
+
+
+def reached(adjacent: Sequence[Sequence[int]]) -> list[bool]:
+    """Which members a walk from member 0 can come to; `adjacent` says where it can go from each. One at least."""
     seen = [False] * len(adjacent)
     seen[0] = True
     frontier = [0]
@@ -126,8 +137,11 @@ def _check_connected(adjacent: tuple[tuple[int, ...], ...]) -> None:
             if not seen[neighbour]:
                 seen[neighbour] = True
                 frontier.append(neighbour)
-    if not all(seen):
-        raise UsageError(
-            f"couldn't make the topology: member {seen.index(False)} cannot be reached from member 0",
-            hint="Add an edge that joins the separate parts.",
-        )
+    return seen
+
+
+def nearest_sizes(n: int, fits: Callable[[int], bool]) -> str:
+    """The sizes nearest to n, below and above, of which a shape exists, for a hint: "8 or 16"."""
+    below = next((m for m in range(min(n, NODES_MAX + 1) - 1, 0, -1) if fits(m)), None)
+    above = next((m for m in range(max(n, 0) + 1, NODES_MAX + 1) if fits(m)), None)
+    return " or ".join(str(size) for size in (below, above) if size is not None)
