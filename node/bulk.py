@@ -17,11 +17,13 @@ import numpy as np
 
 from node.storage import BlobStore
 from swarm.errors import SwarmError, UsageError
-from swarm.machine import Buffer, Check, Checked, Digest, Event, Inspect, Inspected, Mix, Mixed, Stored, Trained
+from swarm.machine import Blend, Buffer, Check, Checked, Digest, Event, Inspect, Inspected, Mix, Mixed, Stored, Trained
 from swarm.mixing.average import weighted_mean_into
+from swarm.mixing.gossip import mix_into, step_into
 from swarm.mixing.outer import OUTER_STEPS
+from swarm.mixing.sketch import sketch
 from swarm.privacy.clipping import clip_in_place, inspect
-from swarm.vector import blob_digest, leaf_hashes
+from swarm.vector import Vector, blob_digest, leaf_hashes
 
 MIX_BLOCK_ELEMENTS = 1 << 20
 """Elements averaged at a time, whole leaves: 4 MiB of each input, of which the page cache holds all but the mean."""
@@ -69,9 +71,16 @@ class BulkWorker:
         """Average a round."""
         self._submit(self._mix, effect)
 
-    def submit_update(self, trained: Trained, path: Path) -> None:
-        """Clip what the trainer wrote, move it into the store, and only then say that training is done."""
-        self._submit(self._update, trained, path)
+    def submit_blend(self, effect: Blend) -> None:
+        """Make one step of gossip."""
+        self._submit(self._blend, effect)
+
+    def submit_update(self, trained: Trained, path: Path, base: Digest | None = None) -> None:
+        """Clip what the trainer wrote, move it into the store, and only then say that training is done.
+
+        With `base` the model that the update makes of it goes there instead.
+        """
+        self._submit(self._update, trained, path, base)
 
     def take(self) -> list[Event]:
         """Return the finished results, in order, new blobs adopted. For the loop's thread.
@@ -118,7 +127,7 @@ class BulkWorker:
             update = self._store.open_vector(effect.digest)
         except SwarmError as error:
             return [Inspected(effect.digest, error.message)]
-        problem, norm = inspect(update, elements=self._elements, bound=self._bound)
+        problem, norm = inspect(update, elements=self._elements, bound=0.0 if effect.whole else self._bound)
         return [Inspected(effect.digest, problem, norm)]
 
     def _check(self, effect: Check) -> Sequence[Event]:
@@ -128,12 +137,14 @@ class BulkWorker:
             good = ()  # What cannot be read is fetched again.
         return [Checked(effect.digest, good)]
 
-    def _update(self, trained: Trained, path: Path) -> Sequence[Event | _Made]:
+    def _update(self, trained: Trained, path: Path, base: Digest | None) -> Sequence[Event | _Made]:
         try:
             update = np.memmap(path, dtype="<f4", mode="r+")
             if update.size != self._elements:
                 raise UsageError(f"it has {update.size} elements, the charter's model has {self._elements}")
             clip_in_place(update, self._bound)
+            if base is not None:
+                self._add(update, base)
             leaves = leaf_hashes(update.data)
             stored = Stored(blob_digest(update.nbytes, leaves), update.nbytes, leaves)
         except (SwarmError, OSError, ValueError) as error:
@@ -141,6 +152,31 @@ class BulkWorker:
             return [_failed(trained, str(error))]
         done = Trained(trained.round, stored.digest, stored.size, trained.samples, trained.metrics)
         return [_Made(path, stored, done)]
+
+    def _add(self, update: Vector, base: Digest) -> None:
+        """Set update = base + update."""
+        for start in range(0, self._elements, MIX_BLOCK_ELEMENTS):
+            part = update[start : start + MIX_BLOCK_ELEMENTS]
+            step_into(part, self._slice(base, start, part.size))
+
+    def _blend(self, effect: Blend) -> Sequence[Event | _Made]:
+        path = self._store.new_file()
+        try:
+            stored = self._store.write_file(path, 4 * self._elements, self._blended(effect))
+            made: Vector = np.memmap(path, dtype="<f4", mode="r")
+            told = sketch(made, effect.seed)
+        except (SwarmError, OSError, ValueError) as error:
+            path.unlink(missing_ok=True)
+            return [Mixed(effect.round, None, error=str(error))]
+        return [_Made(path, stored, Mixed(effect.round, stored.digest, stored.size, sketch=told))]
+
+    def _blended(self, effect: Blend) -> Iterator[Buffer]:
+        weights = [weight for _, weight in effect.terms]
+        mean = np.empty(min(MIX_BLOCK_ELEMENTS, self._elements), dtype="<f4")
+        for start in range(0, self._elements, MIX_BLOCK_ELEMENTS):
+            count = min(MIX_BLOCK_ELEMENTS, self._elements - start)
+            mix_into(mean[:count], [self._slice(digest, start, count) for digest, _ in effect.terms], weights)
+            yield mean[:count].data
 
     def _mix(self, effect: Mix) -> Sequence[Event | _Made]:
         path = self._store.new_file()
@@ -154,9 +190,10 @@ class BulkWorker:
     def _average(self, effect: Mix) -> Iterator[Buffer]:
         weights = [weight for _, weight in effect.terms]
         mean = np.empty(min(MIX_BLOCK_ELEMENTS, self._elements), dtype="<f4")
+        zeros = np.zeros_like(mean)
         for start in range(0, self._elements, MIX_BLOCK_ELEMENTS):
             count = min(MIX_BLOCK_ELEMENTS, self._elements - start)
-            base = self._slice(effect.model, start, count)
+            base = zeros[:count] if effect.model is None else self._slice(effect.model, start, count)
             updates = [self._slice(digest, start, count) for digest, _ in effect.terms]
             weighted_mean_into(mean[:count], base, updates, weights, step=self._step)
             yield mean[:count].data

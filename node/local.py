@@ -123,10 +123,11 @@ def found(
     deadline_s: float = 60.0,
     min_contributions: int | None = None,
     forkserver: Path | None = None,
+    gossip: str = "",
 ) -> list[LocalPeer]:
     """Make a site for each part of the data, a charter for all of them, and every signature.
 
-    With the socket of a fork server their trainers are forked from it.
+    With the socket of a fork server their trainers are forked from it, with a `gossip` schedule they mix by gossip.
     """
     peers, cards = [], []
     for part, port in zip(data, free_ports(len(data)), strict=True):
@@ -143,7 +144,7 @@ def found(
         task=describe_task(task, seed, forkserver),
         round=terms.RoundPolicy(
             rounds=rounds,
-            mixing="exact",
+            mixing="gossip" if gossip else "exact",
             outer="none",
             min_contributions=len(data) // 2 + 1 if min_contributions is None else min_contributions,
             deadline_ms=round(deadline_s * 1000),
@@ -155,7 +156,7 @@ def found(
         metrics=metrics,
         edges=(),
         predecessor=(),
-        options=(),
+        options=((terms.SCHEDULE, gossip),) if gossip else (),
     )
     signed = terms.SignedCharter(draft, {})
     for peer in peers:

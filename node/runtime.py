@@ -36,7 +36,9 @@ from swarm.machine import (
     Answer,
     Asked,
     Audit,
+    Blend,
     Check,
+    Digest,
     Effect,
     Evaluate,
     Evaluated,
@@ -154,7 +156,7 @@ class Runtime:
         self._finished: Finished | None = None
         self._finished_at = 0.0
         self._snapshot_at = 0.0
-        self._updates: dict[int, Path] = {}
+        self._updates: dict[int, tuple[Path, Digest | None]] = {}
         self._models: dict[int, Evaluate] = {}
         self._control: ControlSocket | None = None
         self._layout_digest, self._layout_path, self._public = layout_digest, layout_path, public
@@ -308,8 +310,11 @@ class Runtime:
                 self._bulk.submit_inspect(effect)
             case Mix():
                 self._bulk.submit_mix(effect)
+            case Blend():
+                self._bulk.submit_blend(effect)
             case Train():
-                path = self._updates[effect.round] = self._store.new_file()
+                path = self._store.new_file()
+                self._updates[effect.round] = path, effect.model if effect.whole else None
                 self._trainer.train(effect.round, self._store.path(effect.model), path)
             case Evaluate():
                 self._models[effect.round] = effect
@@ -404,7 +409,7 @@ class Runtime:
                 self._events.append(Stepped(event.round, event.step, event.steps))
             case TrainDone():
                 trained = Trained(event.round, None, samples=event.samples, metrics=event.metrics)
-                self._bulk.submit_update(trained, self._updates.pop(event.round))
+                self._bulk.submit_update(trained, *self._updates.pop(event.round))
             case EvaluateDone():
                 asked = self._models.pop(event.round)
                 self._events.append(Evaluated(event.round, asked.model, event.samples, event.metrics))
@@ -414,7 +419,7 @@ class Runtime:
                 self._fatal = UsageError(f"couldn't build the task's model: {event.text}", hint="mend the task file")
                 self._stopping = True
             case Failed(kind="train"):
-                self._updates.pop(event.round).unlink(missing_ok=True)
+                self._updates.pop(event.round)[0].unlink(missing_ok=True)
                 self._events.append(Trained(event.round, None, error=event.text))
             case Failed():
                 asked = self._models.pop(event.round)

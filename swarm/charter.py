@@ -8,6 +8,7 @@ the keys. This module reads no file and trusts no field: `check` is called on ev
 
 from __future__ import annotations
 
+import re
 import tomllib
 import unicodedata
 from collections.abc import Mapping, Sequence
@@ -33,9 +34,15 @@ ROUNDS_MAX = 1_000_000
 CLIP_NORM_MILLI_MAX = 1_024_000
 """Largest clipping norm, 1,024: the fixed-point sum holds values up to 2**10 (`swarm.mixing.average`)."""
 
-MIXINGS = ("exact",)
+MIXINGS = ("exact", "gossip")
 OUTER_OPTIMIZERS = tuple(OUTER_STEPS)
 PARAMETERS_MAX = 2**33
+
+SCHEDULE = "schedule"
+"""The option that says who exchanges with whom in gossip mixing: a name that `topologies.schedules.build` knows, and
+after a colon the degree of those that have one: "base2", "ring", "random_regular:4"."""
+
+_SCHEDULE_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}(:[1-9][0-9]{0,3})?")
 
 _SIGN_AGAIN = (
     "the text was changed after it was signed: ask for the signed original, or remove every [[signature]] from the new"
@@ -166,6 +173,11 @@ class Charter(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
     def clip_norm(self) -> float:
         """Largest L2 norm of an update."""
         return self.round.clip_norm_milli / 1000
+
+    @property
+    def schedule(self) -> str:
+        """Who exchanges with whom in gossip mixing, by name; empty in exact mixing."""
+        return dict(self.options).get(SCHEDULE, "")
 
     @property
     def quorum(self) -> int:
@@ -401,9 +413,23 @@ def _check_terms(charter: Charter) -> None:
         if len(charter.predecessor) > 1 or len(ledger_id) != 32 or len(root) != 32 or not 0 < size < 2**62:
             message = "couldn't accept the charter: its predecessor is not one ledger id, size and root"
             raise UsageError(message, hint=_REDRAFT)
-    if charter.options:
-        message = f"couldn't accept the charter: unknown option {charter.options[0][0]!r}"
-        raise UsageError(message, hint="a newer version of this software may have made it")
+    _check_options(charter)
+
+
+def _check_options(charter: Charter) -> None:
+    for name, _ in charter.options:
+        if name != SCHEDULE:
+            message = f"couldn't accept the charter: unknown option {name!r}"
+            raise UsageError(message, hint="a newer version of this software may have made it")
+    gossips, schedules = charter.round.mixing == "gossip", [text for _, text in charter.options]
+    if len(schedules) != gossips or not all(_SCHEDULE_NAME.fullmatch(text) for text in schedules):
+        what = "one schedule, such as base2" if gossips else f"no schedule with {charter.round.mixing} mixing"
+        raise UsageError(f"couldn't accept the charter: there must be {what}", hint=_REDRAFT)
+    if gossips and charter.round.outer != "none":
+        raise UsageError(
+            f"couldn't accept the charter: gossip has no common step that outer = {charter.round.outer!r} could take",
+            hint=_REDRAFT,
+        )
 
 
 def _check_ranges(*ranges: tuple[str, int, int, int]) -> None:

@@ -126,12 +126,13 @@ class Inspected:
 
 @dataclass(frozen=True, slots=True)
 class Mixed:
-    """The mean of a round is in the store as a blob, or `error` says why it could not be made (disk full)."""
+    """The outcome of a round is in the store as a blob, or `error` says why it could not be made (disk full)."""
 
     round: int
     model: Digest | None
     size: int = 0
     error: str = ""
+    sketch: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -340,18 +341,26 @@ class Audit:
 
 @dataclass(frozen=True, slots=True)
 class Inspect:
-    """Read an update through: size, finite values, norm within the charter's bound. Answered by `Inspected`."""
+    """Read an update through: size, finite values, norm within the charter's bound. Answered by `Inspected`.
+
+    A `whole` model has no bound on its norm.
+    """
 
     digest: Digest
     size: int
+    whole: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Train:
-    """Train from `model` for one round; answered by `Stepped`* and one `Trained`."""
+    """Train from `model` for one round; answered by `Stepped`* and one `Trained`.
+
+    That names the clipped update, or with `whole` the model that it makes of `model`.
+    """
 
     round: int
     model: Digest
+    whole: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -366,12 +375,21 @@ class Evaluate:
 class Mix:
     """Average: `model` + weighted mean of the updates, in member order, in fixed point. Answered by `Mixed`.
 
-    `terms` holds (update digest, integer weight).
+    `terms` holds (update digest, integer weight). Without `model` they are whole models, averaged into one.
     """
 
     round: int
-    model: Digest
+    model: Digest | None
     terms: tuple[tuple[Digest, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Blend:
+    """One step of gossip: the sum of models by these weights, in this order. Answered by `Mixed` with a sketch."""
+
+    round: int
+    terms: tuple[tuple[Digest, float], ...]
+    seed: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -425,6 +443,7 @@ Effect: TypeAlias = (
     | Train
     | Evaluate
     | Mix
+    | Blend
     | WakeAt
     | Report
     | Answer

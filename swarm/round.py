@@ -84,7 +84,7 @@ Action: TypeAlias = Effect | Say | Fetch
 
 
 @dataclass(frozen=True, slots=True)
-class _Model:
+class Model:
     """The outcome of a round, as a blob."""
 
     digest: Digest
@@ -101,8 +101,8 @@ class Round:
         self._me = me
         self._code_digest = code_digest
         self._data_digest = data_digest
-        self._mixed: dict[int, _Model] = {}
-        self._training: tuple[int, _Model] | None = None
+        self._mixed: dict[int, Model] = {}
+        self._training: tuple[int, Model] | None = None
         self._mixing: int | None = None
         self._failures: dict[int, int] = {}
         self._retry_at = self._mix_at = 0.0
@@ -117,7 +117,7 @@ class Round:
         self, state: State, mine: Sequence[msgspec.Struct], holds: Callable[[Digest], bool], now: float
     ) -> list[Action]:
         """Return what to start. `state` is final; `mine` are my entries that are not; `holds` tells complete blobs."""
-        self._learn_models(state)
+        self._learn_models(state, mine)
         actions: list[Action] = []
         actions += self._gather(state, holds)
         actions += self._mix(state, mine, holds) if now >= self._mix_at else ()
@@ -149,6 +149,11 @@ class Round:
         if isinstance(body, e.Contribution):
             # The log forgets it when this site leaves: back in the same round, the same attempt would contradict it.
             self._attempts[body.round] = max(body.attempt, self._attempts.get(body.round, 0))
+
+    def wants(self, author: NodeId, round_: int, state: State) -> bool:
+        """Whether this peer needs what a member contributed to a round."""
+        del author
+        return round_ >= state.round
 
     # --- what happened ------------------------------------------------------------------------------------------
 
@@ -188,7 +193,7 @@ class Round:
         if event.model is None:
             self._mix_at = now + RETRY_S
             return [Report("mix_failed", f"couldn't average round {event.round}: {event.error}", level="error")]
-        self._mixed[event.round] = _Model(event.model, event.size)
+        self._mixed[event.round] = Model(event.model, event.size)
         if state.close is None or state.close.body.round != event.round:
             return []
         values: dict[str, str | int | float | bool] = {"round": event.round, "model": event.model.hex()}
@@ -208,10 +213,15 @@ class Round:
 
     # --- parts --------------------------------------------------------------------------------------------------
 
-    def _learn_models(self, state: State) -> None:
+    def _learn_models(self, state: State, mine: Sequence[msgspec.Struct]) -> None:
         """The ledger's word on a model replaces this peer's own."""
+        del mine
         done = state.committed
-        self._mixed[done.round] = _Model(Digest(done.model), done.model_bytes)
+        self._mixed[done.round] = Model(Digest(done.model), done.model_bytes)
+        self._forget_before(state)
+
+    def _forget_before(self, state: State) -> None:
+        done = state.committed
         for old in [r for r in self._mixed if r < done.round - 1]:
             del self._mixed[old]
         for old in [r for r in self._failures if r <= done.round]:
@@ -219,7 +229,7 @@ class Round:
         for old in [r for r in self._attempts if r <= done.round]:
             del self._attempts[old]
 
-    def _model_of(self, round_: int) -> _Model | None:
+    def _model_of(self, round_: int) -> Model | None:
         return self._mixed.get(round_)
 
     def _gather(self, state: State, holds: Callable[[Digest], bool]) -> Iterator[Action]:
@@ -261,7 +271,7 @@ class Round:
             if isinstance(body, e.Attest) and body.round == round_:
                 said = (body.model_digest, body.model_bytes)
         if said is not None:
-            self._mixed[round_] = _Model(Digest(said[0]), said[1])
+            self._mixed[round_] = Model(Digest(said[0]), said[1])
 
     def _train(
         self, state: State, mine: Sequence[msgspec.Struct], holds: Callable[[Digest], bool], now: float

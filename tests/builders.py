@@ -73,8 +73,12 @@ def make_swarm(
     t0_ms: int = 1_000,
     metrics: Sequence[str] = ("loss",),
     first: int = 0,
+    schedule: str = "",
 ) -> Swarm:
-    """Return a swarm of `n` members whose model starts at zero. `first` picks other identities."""
+    """Return a swarm of `n` members whose model starts at zero. `first` picks other identities.
+
+    With a `schedule` they mix by gossip.
+    """
     identities = tuple(identity(first + i) for i in range(n))
     cards = tuple(
         c.make_card(who, name=f"site-{i}", endpoint=f"tcp://127.0.0.1:{17000 + i}") for i, who in enumerate(identities)
@@ -87,13 +91,13 @@ def make_swarm(
         members=cards,
         task=c.Task("toy", CODE, LAYOUT, elements, blob_digest(len(initial), leaf_hashes(initial)), 7),
         round=c.RoundPolicy(
-            rounds, "exact", "none", min_contributions, deadline_ms, patience_ms, clip_norm_milli, 1_000_000
+            rounds, "gossip" if schedule else "exact", "none", min_contributions, deadline_ms, patience_ms, clip_norm_milli, 1_000_000
         ),
         ledger=c.LedgerPolicy(600_000, t0_ms, False, "record"),
         metrics=tuple(metrics),
         edges=edges,
         predecessor=(),
-        options=(),
+        options=(("schedule", schedule),) if schedule else (),
     )
     signed = c.SignedCharter(charter, {})
     for who in identities:
@@ -145,6 +149,7 @@ class Feeds:
             e.Contribution: e.CONTRIBUTION,
             e.Attest: e.ATTEST,
             e.Evaluation: e.EVALUATION,
+            e.Receipt: e.RECEIPT,
         }
         who = self._swarm.identities[author]
         seq, prev = self.ends[author]

@@ -22,6 +22,7 @@ from swarm import charter as terms
 from swarm.errors import UsageError
 from swarm.ledger.state import State
 from topologies.families import FAMILIES, build
+from topologies.plan import open_schedule
 
 PATH = click.argument("path", type=click.Path(path_type=Path))
 
@@ -58,6 +59,13 @@ def charter() -> None:
     show_default=True,
     help="Who is linked to whom.",
 )
+@click.option(
+    "--gossip",
+    metavar="SCHEDULE",
+    default="",
+    help="Let sites exchange models with a few others a round, as in base2, ring, random_matching or random_regular:4,"
+    " instead of averaging all of them. The last round averages all.",
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the initial model.")
 @click.option(
     "--after", type=click.Path(path_type=Path, exists=True), help="A site of a swarm that cannot go on, to continue it."
@@ -86,6 +94,7 @@ def new(
     weight_cap: float,
     metrics: str,
     topology: str,
+    gossip: str,
     seed: int,
     after: Path | None,
     require_byzantine: bool,
@@ -113,7 +122,7 @@ def new(
         task=terms.Task(task.stem, task_digest(task), bytes(32), 1, bytes(32), seed),
         round=terms.RoundPolicy(
             rounds=rounds,
-            mixing="exact",
+            mixing="gossip" if gossip else "exact",
             outer="none",
             min_contributions=majority if min_contributions is None else min_contributions,
             deadline_ms=_whole("--deadline", deadline, 1000),
@@ -123,9 +132,9 @@ def new(
         ),
         ledger=terms.LedgerPolicy(600_000, 3_000, require_byzantine, "record"),
         metrics=tuple(part for part in metrics.split(",") if part),
-        edges=_edges(topology, len(members)),
+        edges=_edges(topology, gossip, len(members)),
         predecessor=() if before is None else ((before.ledger_id, before.size, before.frontier.root()),),
-        options=(),
+        options=((terms.SCHEDULE, gossip),) if gossip else (),
     )
     # First with a model of one parameter: building the real one takes seconds.
     draft.check()
@@ -261,15 +270,24 @@ def _whole(option: str, value: float, scale: int) -> int:
     return round(value * scale)
 
 
-def _edges(topology: str, members: int) -> tuple[tuple[int, int], ...]:
+def _edges(topology: str, gossip: str, members: int) -> tuple[tuple[int, int], ...]:
+    """Return the links of a topology, none for all; they must carry what the schedule sends."""
+    used = open_schedule(gossip, members, seed=0).links.edges if gossip else ()
     if topology == "complete":
         return ()
     try:
-        return build(topology, members).edges
+        edges = build(topology, members).edges
     except UsageError as error:
         raise UsageError(
             error.message, hint="choose another --topology; complete suits any number of members"
         ) from None
+    if lacking := sorted({*used} - {*edges}):
+        low, high = lacking[0]
+        raise UsageError(
+            f"couldn't draft the charter: gossip over {gossip} needs a link {low}-{high}, which {topology} has not",
+            hint="leave --topology out: a link that is not used costs next to nothing",
+        )
+    return edges
 
 
 def _summary(signed: terms.SignedCharter) -> str:
@@ -280,6 +298,7 @@ def _summary(signed: terms.SignedCharter) -> str:
         f"ledger        {'not founded yet' if missing or void else signed.ledger_id.hex()}",
         f"tolerance     {c.fault_tolerance()}",
         f"task          {c.task.name}, {c.task.parameters:,} parameters, file {c.task.digest.hex()[:16]}",
+        f"mixing        {_mixing(c)}",
         f"rounds        {c.round.rounds}, each with at least {count(c.round.min_contributions, 'site')}",
         f"waiting       {c.round.patience_ms / 1000:g} s for a stuck site, {c.round.deadline_ms / 1000:g} s in all",
         f"bounds        update norm {c.clip_norm:g}, one site's weight at most {c.round.weight_cap_ppm / 10_000:g} %",
@@ -290,6 +309,12 @@ def _summary(signed: terms.SignedCharter) -> str:
         sign = "NOT signed" if card.name in missing else "SIGNATURE INVALID" if card.name in void else "signed"
         lines.append(f"  {card.name:<16} {fingerprint(card)}  {where:<28} {sign}")
     return "\n".join(lines)
+
+
+def _mixing(c: terms.Charter) -> str:
+    if c.schedule:
+        return f"gossip over {c.schedule}; the last round averages all models into one"
+    return "exact: every site ends every round with the same model"
 
 
 def _read(path: Path) -> str:

@@ -19,7 +19,7 @@ import click
 
 import node.examples
 from node.cli.init import JSON
-from node.cli.ledger import verify_quietly
+from node.cli.ledger.reading import verify_quietly
 from node.cli.output import FAILED, Failure, emit
 from node.clock import Clock, sleep
 from node.console import bar, member_state
@@ -52,8 +52,9 @@ class Score(TypedDict):
 @click.option("--folder", type=click.Path(path_type=Path), default=Path("swarm-demo"), show_default=True, help="Where.")
 @click.option("--rounds", type=click.IntRange(4), default=ROUNDS, show_default=True, help="How many rounds.")
 @click.option("--heart-disease", type=click.Path(path_type=Path), help="Use the four real hospitals in this folder.")
+@click.option("--gossip", metavar="SCHEDULE", default="", help="Mix by gossip, as in base2, instead of exactly.")
 @JSON
-def demo(folder: Path, rounds: int, heart_disease: Path | None, *, as_json: bool) -> None:
+def demo(folder: Path, rounds: int, heart_disease: Path | None, gossip: str, *, as_json: bool) -> None:
     """Five hospitals learn together on this machine."""
     say = Say(err=as_json)
     begun = say.clock.now()
@@ -62,20 +63,30 @@ def demo(folder: Path, rounds: int, heart_disease: Path | None, *, as_json: bool
             write_heart_disease(heart_disease, Path(trial))
     folder = _fresh(folder)
     with fork_server() as forkserver:
-        results = _run(folder, rounds, heart_disease, forkserver, say)
+        results = _run(folder, rounds, heart_disease, gossip, forkserver, say)
     spent = say.clock.now() - begun
     text = f"Everything took {spent:.0f} s."
     emit({"folder": str(folder), **results, "seconds": round(spent, 3)}, as_json=as_json, text=text)
 
 
-def _run(folder: Path, rounds: int, heart_disease: Path | None, forkserver: Path, say: Say) -> Mapping[str, object]:
+def _run(
+    folder: Path, rounds: int, heart_disease: Path | None, gossip: str, forkserver: Path, say: Say
+) -> Mapping[str, object]:
     """Run the demo, saying how it goes; return its results for programs."""
     data, task, metrics = _data(folder, heart_disease)
     say(f"{len(data)} hospitals, one model, nobody in the middle. Everything is in {folder}")
     for part in data:
         say(f"  {part.name:<16} {part.rows:>4} patients, {part.positives / part.rows:4.0%} of them positive")
     peers = found(
-        folder, data, task, rounds=rounds, metrics=metrics, seed=SEED, patience_s=PATIENCE_S, forkserver=forkserver
+        folder,
+        data,
+        task,
+        rounds=rounds,
+        metrics=metrics,
+        seed=SEED,
+        patience_s=PATIENCE_S,
+        forkserver=forkserver,
+        gossip=gossip,
     )
     charter = peers[0].site.load_charter().charter
     say(f"A charter signed by all of them. {charter.fault_tolerance()}.")

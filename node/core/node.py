@@ -31,6 +31,7 @@ from node.core.vouching import Vouching
 from swarm import codec
 from swarm.charter import SignedCharter
 from swarm.errors import LedgerError, Reject
+from swarm.gossip_round import GossipRound
 from swarm.identity import Identity
 from swarm.invite import INVITE_BYTES_MAX, Invite
 from swarm.ledger import entry as e
@@ -74,6 +75,7 @@ from swarm.machine import (
 )
 from swarm.round import Action, Fetch, Phase, Round, Say
 from swarm.terms import Change
+from topologies.plan import SchedulePlan
 
 SOFTWARE = "swarm-node/0.1"
 
@@ -116,7 +118,7 @@ class Node:
         hello = m.Hello(
             protocol=(1, 0),
             software=SOFTWARE,
-            capabilities=("exact", "spread"),
+            capabilities=("exact", "gossip", "spread"),
             node=me,
             charter=ledger_id,
             task=code_digest,
@@ -128,7 +130,13 @@ class Node:
         self.peers = peers = Peers(terms, me, now, sponsors)
         self.engine = engine = Engine(terms, me, hello, peers, rng, sponsors)
         self.transfer = Transfer(me=me, rng=rng)
-        self.round = Round(charter, me, code_digest=code_digest, data_digest=data_digest)
+        if charter.round.mixing == "gossip":
+            plan = SchedulePlan(charter.schedule, ledger_id)
+            self.round: Round = GossipRound(
+                charter, me, code_digest=code_digest, data_digest=data_digest, plan=plan, witness=self
+            )
+        else:
+            self.round = Round(charter, me, code_digest=code_digest, data_digest=data_digest)
         self.cosigners = Cosigners(log=origin(charter.name, ledger_id), key=identity.cosign_key)
         self._who = who = Myself(me, identity, successor, replica)
         timing = Timing(t0_s=charter.ledger.t0_ms / 1000)
@@ -464,7 +472,7 @@ class Node:
         author, body = NodeId(pending.entry.author), pending.body
         self.peers.moved(author, now)
         effects = self.engine.relay(frame, author, sender)
-        if isinstance(body, e.Contribution) and body.round >= self.replica.head.round:
+        if isinstance(body, e.Contribution) and self.round.wants(author, body.round, self.replica.head):
             effects += self._updates.fetch(Digest(body.update_digest), body.update_bytes, (author, sender), now)
         return effects
 

@@ -59,7 +59,10 @@ class Telling:
                 effects.append(Report("evidence", text, {"culprit": evidence.culprit.hex()}, level="error"))
             elif entry.kind == e.ROUND_COMMIT:
                 commit = codec.decode(entry.body, e.RoundCommit, limit=e.ENTRY_BYTES_MAX)
-                text = f"round {commit.round} committed: {_sites(commit.attests)} with {commit.model_digest.hex()[:12]}"
+                ended = f"with {commit.model_digest.hex()[:12]}"
+                if not commit.model_bytes:
+                    ended = f"with models at most {commit.distance_max_ppm / 10_000:.2g} % apart"
+                text = f"round {commit.round} committed: {_sites(commit.attests)} {ended}"
                 values: dict[str, str | int | float | bool] = {
                     "round": commit.round,
                     "model": commit.model_digest.hex(),

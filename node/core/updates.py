@@ -59,7 +59,7 @@ class Updates:
         for digest in self._wanted():
             if self._transfer.has(digest) and digest not in self._problems and digest not in self._inspecting:
                 self._inspecting.add(digest)
-                effects.append(Inspect(digest, self._model_bytes))
+                effects.append(Inspect(digest, self._model_bytes, whole=self._replica.head.exchange is not None))
         return effects
 
     def _wanted(self) -> Iterator[Digest]:

@@ -19,6 +19,7 @@ from swarm.charter import SignedCharter
 from swarm.errors import Reject
 from swarm.ledger import entry as e
 from swarm.ledger.block import BLOCK_BYTES_MAX, Certificate, FinalBlock, Header
+from swarm.ledger.exchange import Own
 from swarm.ledger.motions import Motion, open_change
 from swarm.ledger.state import Closed, Noted, Placed, Signatures, State, apply_block, genesis
 from swarm.machine import NodeId
@@ -38,7 +39,11 @@ class Failure:
 
 @dataclass(slots=True)
 class RoundView:
-    """One round as the log tells it."""
+    """One round as the log tells it.
+
+    `terms` are those by which it was closed. In a round of gossip, `receipts` has by author the leaf indices of the
+    contributions it said to hold, as of the close, and `models` the digest of the model that each says it ended with.
+    """
 
     number: int
     contributions: dict[NodeId, Placed] = field(default_factory=dict)
@@ -48,6 +53,9 @@ class RoundView:
     committed_ms: int = 0
     height: int = 0
     evaluations: dict[NodeId, e.Evaluation] = field(default_factory=dict)
+    terms: Terms | None = None
+    receipts: Mapping[NodeId, tuple[int, ...]] = field(default_factory=dict)
+    models: dict[NodeId, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +222,13 @@ def _note(result: Audit, header: Header, noted: Sequence[Noted]) -> None:
             case e.RoundClose():
                 view = _round(result, body.round)
                 # A close is the last entry of its block, so this is the one.
-                view.closed, view.closed_ms = state.close, header.time_ms
+                view.closed, view.closed_ms, view.terms = state.close, header.time_ms, state.terms
+                if state.exchanging and state.exchange is not None:
+                    view.receipts = state.exchange.receipts
+            case e.Attest():
+                own = None if state.exchange is None else state.exchange.models.get(author)
+                if own == Own(body.round, body.model_digest, body.model_bytes) and body.round in result.rounds:
+                    result.rounds[body.round].models[author] = body.model_digest
             case e.RoundCommit():
                 view = _round(result, body.round)
                 view.commit, view.committed_ms, view.height = body, header.time_ms, header.height

@@ -34,7 +34,7 @@ METRICS_MAX = 32
 METRIC_SCALE = 1_000_000
 """Metrics are integers in millionths, so that no float is ever signed."""
 
-# Kinds are in the ledger for ever: add, never renumber (`ledger.md` 1.1; 12 and 13 are ours, see docs/decisions/0005).
+# Kinds are in the ledger for ever: add, never renumber (`ledger.md` 1.1; from 12 on ours, see docs/decisions/0005).
 CHARTER = 0
 CONTRIBUTION = 1
 ATTEST = 2
@@ -49,6 +49,7 @@ ANNOTATION = 10
 ANCHOR = 11
 ROUND_CLOSE = 12
 EVALUATION = 13
+RECEIPT = 14
 
 KIND_NAMES = {
     CHARTER: "charter",
@@ -65,6 +66,7 @@ KIND_NAMES = {
     ANCHOR: "anchor",
     ROUND_CLOSE: "round_close",
     EVALUATION: "evaluation",
+    RECEIPT: "receipt",
 }
 
 NO_AUTHOR = NodeId(bytes(32))
@@ -131,7 +133,10 @@ class Contribution(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_
 
 
 class Attest(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """What a peer averaged and where it ended. In exact mixing the close says it: `used` and `sketch` are empty."""
+    """Where a peer ended. What it averaged follows from the log, so `used` is empty.
+
+    In a round of gossip `sketch` tells how far its model is from the others' (`swarm.mixing.sketch`); else it is empty.
+    """
 
     round: int
     close_index: int
@@ -139,6 +144,16 @@ class Attest(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
     model_bytes: int
     used: tuple[tuple[bytes, bytes, int], ...]
     sketch: bytes
+
+
+class Receipt(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """Which contributions to a round of gossip the author holds and may average, by leaf index, ascending.
+
+    The last word of a member before the close counts; see `swarm.ledger.exchange`.
+    """
+
+    round: int
+    held: tuple[int, ...]
 
 
 class RoundClose(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -156,7 +171,10 @@ class RoundClose(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fi
 
 
 class RoundCommit(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """The end of a round: the digest a quorum attested, or gossip distances in millionths of the model's norm."""
+    """The end of a round: the digest a quorum attested, or, in gossip, 32 zero bytes and the models' distances.
+
+    Distances are between two members' models, in millionths of the largest model's norm.
+    """
 
     round: int
     close_index: int

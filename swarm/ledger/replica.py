@@ -482,6 +482,8 @@ class Replica:
             placed = state.contributions.get((state.round, card.node))
             verdict = None if placed is None else self._weigh(state, placed)
             if placed is not None and verdict == 0:
+                if self._expects_receipt(state, card.node, time_ms, now):
+                    return None
                 included.append(placed)
             elif placed is not None and verdict is not None:
                 rejected[placed.index] = verdict
@@ -495,12 +497,21 @@ class Replica:
 
     def _weigh(self, state: State, placed: Placed) -> int | None:
         """Return 0 to include a contribution, a reason to reject it, None while its bytes are not known."""
-        if placed.body.base_digest != state.committed.model:
+        if not state.starts_well(placed.author, placed.body.base_digest):
             return e.OTHER_BASE
         if placed.body.update_bytes != self._charter.model_bytes:
             return e.UNUSABLE
+        if state.exchanging:
+            return 0  # Whoever holds it says so in a receipt, and nobody else needs it.
         usable = self._witness.usable(Digest(placed.body.update_digest))
         return None if usable is None else (0 if usable else e.UNUSABLE)
+
+    def _expects_receipt(self, state: State, node: NodeId, time_ms: int, now: float) -> bool:
+        """Whether a round of gossip waits for a member to say what it holds. All that run say so in bounded time."""
+        if not state.exchanging or state.exchange is None or node in state.exchange.receipts:
+            return False
+        late = time_ms >= state.opened_ms + state.terms.round.deadline_ms
+        return not late and not self._witness.absent(node, now)
 
     def _given_up(self, state: State, node: NodeId, placed: Placed | None, now: float, time_ms: int) -> bool:
         """Whether a round may close without this member."""
@@ -526,6 +537,10 @@ class Replica:
                     return Wait(f"the update of {card.name} has not arrived", progressing=moving)
                 if verdict:
                     return Invalid(f"the update of {card.name} is {e.REASONS[verdict]}")
+                if self._expects_receipt(opened, card.node, state.time_ms, now):
+                    if any(isinstance(p.body, e.Receipt) for p in self._pool[card.node].values()):
+                        return Overtaken(f"what {card.name} holds is known after all")
+                    return Wait(f"{card.name} has not said what it holds", progressing=False)
             elif placed is not None and reason == e.UNUSABLE:
                 verdict = self._weigh(opened, placed)
                 if verdict == 0:
@@ -547,8 +562,9 @@ class Replica:
         bodies = [p.body for p in self._pool[node].values()] if placed is None else [placed.body]
         return any(
             isinstance(body, e.Contribution)
-            and (body.round, body.base_digest) == (state.round, state.committed.model)
-            and self._witness.usable(Digest(body.update_digest)) is True
+            and body.round == state.round
+            and state.starts_well(node, body.base_digest)
+            and (state.exchanging or self._witness.usable(Digest(body.update_digest)) is True)
             for body in bodies
         )
 

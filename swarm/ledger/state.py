@@ -25,12 +25,14 @@ from swarm.charter import SignedCharter
 from swarm.errors import Reject
 from swarm.ledger import entry as e
 from swarm.ledger import snapshot
-from swarm.ledger.block import FINALIZE, Header, Root
+from swarm.ledger.block import FINALIZE, MEMBERS_MAX, NO_HASH, Header, Root
 from swarm.ledger.evidence import judge
+from swarm.ledger.exchange import Exchange, Own, distances_ppm
 from swarm.ledger.merkle import Frontier, leaf_hash
 from swarm.ledger.motions import Motion, carried, moved, open_at, open_change, voted
 from swarm.machine import NodeId
 from swarm.mixing.average import integer_weights
+from swarm.mixing.sketch import SKETCH_BYTES
 from swarm.terms import Terms, founding
 
 ROUNDS_AHEAD = 1
@@ -75,11 +77,12 @@ class Placed(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Closed(msgspec.Struct, frozen=True, array_like=True):
-    """The close of the open round and where it stands."""
+    """The close of the open round, where it stands, what it names, and whether the round is one of gossip."""
 
     index: int
     body: e.RoundClose
     terms: tuple[Placed, ...]
+    exchange: bool
 
 
 class Committed(msgspec.Struct, frozen=True, array_like=True):
@@ -97,7 +100,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     finalize certificate is itself in the log. `accused` has, by culprit and rule, the first entry that proves it.
     `terms` are those of the epoch at hand; `coming` those of the next, once its entry is in the log; `past` the last
     few before; `root` is the block on which the epoch at hand began. `heads` keeps the feeds of former members, who may
-    come back.
+    come back. `exchange` is there in gossip mixing only.
     """
 
     signed: SignedCharter
@@ -119,6 +122,25 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     motions: tuple[Motion, ...] = ()
     coming: Terms | None = None
     past: tuple[Terms, ...] = ()
+    exchange: Exchange | None = None
+
+    @property
+    def exchanging(self) -> bool:
+        """Whether the open round is one of gossip. Its last round averages all models into one instead."""
+        if self.close is not None:
+            return self.close.exchange  # A vote may have changed the number of rounds since.
+        return self.exchange is not None and self.round < self.terms.round.rounds
+
+    def starts_well(self, author: NodeId, base: bytes) -> bool:
+        """Whether a contribution to the open round may start from this model.
+
+        In exact mixing, from the model of the round before. In gossip from the author's own; one that has none yet
+        takes any other's, which may have another by the time this is on record.
+        """
+        if self.exchange is None:
+            return base == self.committed.model
+        own = self.exchange.models.get(author)
+        return own is None or base == own.model
 
     @property
     def round(self) -> int:
@@ -202,6 +224,7 @@ def genesis(signed: SignedCharter) -> State:
         close=None,
         attests={},
         certified=0,
+        exchange=Exchange() if charter.round.mixing == "gossip" else None,
     )
 
 
@@ -214,9 +237,16 @@ def decode_body(entry: e.Entry) -> msgspec.Struct:
             return contribution
         case e.ATTEST:
             attest = codec.decode(entry.body, e.Attest, limit=e.ENTRY_BYTES_MAX)
-            if attest.round < 1 or len(attest.model_digest) != 32 or attest.used or attest.sketch:
-                raise Reject("couldn't accept an attest: a field is out of range for exact mixing")
+            if attest.round < 1 or len(attest.model_digest) != 32 or attest.used:
+                raise Reject("couldn't accept an attest: a field is out of range")
+            if len(attest.sketch) not in (0, SKETCH_BYTES):
+                raise Reject("couldn't accept an attest: its sketch has another size than sketches have")
             return attest
+        case e.RECEIPT:
+            receipt = codec.decode(entry.body, e.Receipt, limit=e.ENTRY_BYTES_MAX)
+            if receipt.round < 1 or len(receipt.held) > MEMBERS_MAX or sorted({*receipt.held}) != [*receipt.held]:
+                raise Reject("couldn't accept a receipt: a field is out of range or order")
+            return receipt
         case e.EVALUATION:
             evaluation = codec.decode(entry.body, e.Evaluation, limit=e.ENTRY_BYTES_MAX)
             if evaluation.round < 0 or len(evaluation.model_digest) != 32 or evaluation.samples < 0:
@@ -265,6 +295,8 @@ def apply_authored(state: State, authored: Authored) -> State:
             noted = _note_contribution(state, author, authored.body)
         case e.Attest():
             noted = _note_attest(state, author, authored.body)
+        case e.Receipt():
+            noted = _note_receipt(state, author, authored.body)
         case e.Evidence():
             noted = _note_evidence(state, authored.body)
         case e.MemberProposal():
@@ -291,6 +323,8 @@ def due_commit(state: State) -> e.RoundCommit | None:
     """Return the commit that the log now demands, if a quorum attested the same model."""
     if state.close is None:
         return None
+    if state.exchanging:
+        return _due_exchange(state, state.close)
     counts: dict[tuple[bytes, int], int] = {}
     for attest in state.attests.values():
         counts[attest] = counts.get(attest, 0) + 1
@@ -309,6 +343,27 @@ def due_commit(state: State) -> e.RoundCommit | None:
         late=state.late,
         distance_max_ppm=0,
         distance_mean_ppm=0,
+    )
+
+
+def _due_exchange(state: State, close: Closed) -> e.RoundCommit | None:
+    """Return the commit of a round of gossip once a quorum has attested, or all that were in it if those are fewer."""
+    assert state.exchange is not None, "somebody has looked"
+    attested = [placed.author for placed in close.terms if placed.author in state.attests]
+    if len(attested) < min(state.terms.quorum, len(close.terms)):
+        return None
+    largest, mean = distances_ppm({node: state.exchange.sketches[node] for node in attested})
+    return e.RoundCommit(
+        round=state.round,
+        close_index=close.index,
+        model_digest=NO_HASH,
+        model_bytes=0,
+        attests=len(state.attests),
+        samples=sum(placed.body.samples for placed in close.terms),
+        missing=close.body.missing,
+        late=state.late,
+        distance_max_ppm=largest,
+        distance_mean_ppm=mean,
     )
 
 
@@ -345,8 +400,8 @@ def check_close(state: State, close: e.RoundClose) -> tuple[Placed, ...]:
         raise Reject(f"{named}: it includes an update of another size than the model's")
     for index, placed in by_index.items():
         stray = dict(close.rejected).get(index) == e.OTHER_BASE
-        if stray != (placed.body.base_digest != state.committed.model):
-            raise Reject(f"{named}: it misjudges which contributions start from the model of the round before")
+        if stray == state.starts_well(placed.author, placed.body.base_digest):
+            raise Reject(f"{named}: it misjudges which contributions start from the model they should")
     if make_close(state, terms, dict(close.rejected)) != close:
         raise Reject(f"{named}: weights, order or missing members are not what follows from the log")
     return terms
@@ -392,6 +447,7 @@ def activate(state: State, root: Root) -> State:
         heads=heads,
         contributions={k: v for k, v in state.contributions.items() if k[1] not in gone},
         attests={k: v for k, v in state.attests.items() if k not in gone},
+        exchange=None if state.exchange is None else state.exchange.without(gone),
     )
 
 
@@ -413,9 +469,12 @@ def _append_derived(state: State, leaf: bytes, body: Derived, time_ms: int) -> S
                 late=(),
                 close=None,
                 attests={},
+                exchange=None if state.exchange is None else _after_commit(state, state.exchange, body),
             )
         case e.RoundClose():
-            return replace(state, frontier=frontier, close=Closed(index, body, check_close(state, body)))
+            return replace(
+                state, frontier=frontier, close=Closed(index, body, check_close(state, body), state.exchanging)
+            )
         case e.BlockCert():
             return replace(state, frontier=frontier, certified=body.certified.height)
         case e.Epoch():
@@ -423,6 +482,15 @@ def _append_derived(state: State, leaf: bytes, body: Derived, time_ms: int) -> S
             assert due is not None, "somebody has looked"
             rest = tuple(motion for motion in state.motions if motion.index != body.proposal)
             return replace(state, frontier=frontier, coming=due[1], motions=rest)
+
+
+def _after_commit(state: State, exchange: Exchange, commit: e.RoundCommit) -> Exchange:
+    """Return what is left of a round: once all models are averaged into one, that is everybody's."""
+    models = exchange.models
+    if commit.model_bytes:
+        common = Own(commit.round, commit.model_digest, commit.model_bytes)
+        models = {seat.node: common for seat in state.terms.members}
+    return Exchange(models=models)
 
 
 def derived_leaf(state: State, kind: int, body: msgspec.Struct, time_ms: int) -> bytes:
@@ -542,10 +610,30 @@ def _note_contribution(state: State, author: NodeId, body: e.Contribution) -> di
 
 
 def _note_attest(state: State, author: NodeId, body: e.Attest) -> dict[str, Any]:
-    """Only the first attest of a member for the close at hand counts."""
-    if state.close is None or body.close_index != state.close.index or author in state.attests:
+    """Only the first attest of a member for the close at hand counts. In gossip, a late one tells its model."""
+    noted: dict[str, Any] = {}
+    exchange = state.exchange
+    counted = state.close is not None and body.close_index == state.close.index
+    if exchange is not None and (counted or body.round == state.committed.round) and len(body.sketch) == SKETCH_BYTES:
+        own = exchange.models.get(author)
+        if own is None or own.round < body.round:
+            noted["exchange"] = exchange = replace(
+                exchange, models={**exchange.models, author: Own(body.round, body.model_digest, body.model_bytes)}
+            )
+    if not counted or author in state.attests:
+        return noted
+    if state.exchanging:
+        if exchange is None or len(body.sketch) != SKETCH_BYTES:
+            return noted
+        noted["exchange"] = replace(exchange, sketches={**exchange.sketches, author: body.sketch})
+    return noted | {"attests": {**state.attests, author: (body.model_digest, body.model_bytes)}}
+
+
+def _note_receipt(state: State, author: NodeId, body: e.Receipt) -> dict[str, Any]:
+    """The last word before the close counts."""
+    if state.exchange is None or not state.exchanging or state.close is not None or body.round != state.round:
         return {}
-    return {"attests": {**state.attests, author: (body.model_digest, body.model_bytes)}}
+    return {"exchange": replace(state.exchange, receipts={**state.exchange.receipts, author: body.held})}
 
 
 def _note_evidence(state: State, body: e.Evidence) -> dict[str, Any]:

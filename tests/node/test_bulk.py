@@ -13,8 +13,10 @@ import pytest
 
 from node.bulk import MIX_BLOCK_ELEMENTS, BulkWorker
 from node.storage import BlobStore
-from swarm.machine import Check, Checked, Digest, Event, Inspect, Inspected, Keep, Mix, Mixed, Stored, Trained
+from swarm.machine import Blend, Check, Checked, Digest, Event, Inspect, Inspected, Keep, Mix, Mixed, Stored, Trained
 from swarm.mixing.average import weighted_mean_into
+from swarm.mixing.gossip import mix_into
+from swarm.mixing.sketch import sketch
 from swarm.vector import LEAF_BYTES, Vector, blob_digest, leaf_hashes
 
 WAIT_S = 20.0
@@ -225,6 +227,64 @@ def test_the_same_mean_made_twice_is_one_blob(bench: Bench) -> None:
         made += bench.outcome()
     assert made[:2] == made[2:]
     assert len(bench.store.listing()[0]) == 3
+
+
+def test_without_a_base_whole_models_are_averaged(bench: Bench) -> None:
+    first, second = bench.blob([1.0, 2.0, 0.0, 4.0]), bench.blob([5.0, 2.0, 8.0, -4.0])
+    bench.worker.submit_mix(Mix(9, None, ((first, 3), (second, 1))))
+    (_, mixed) = bench.outcome()
+    assert isinstance(mixed, Mixed)
+    assert mixed.model is not None
+    assert bench.values(mixed.model) == [2.0, 2.0, 2.0, 2.0]
+
+
+@pytest.mark.parametrize("elements", [3, MIX_BLOCK_ELEMENTS + 5])
+def test_a_blend_in_blocks_is_bit_for_bit_that_of_whole_vectors(store: BlobStore, elements: int) -> None:
+    bench = Bench(store, elements=elements)
+    rng = np.random.default_rng(elements)
+    models = [rng.standard_normal(elements).astype(np.float32) for _ in range(3)]
+    shares = (0.5, 1 / 3, 1 / 6)
+    terms = tuple((bench.blob(model), share) for model, share in zip(models, shares, strict=True))
+    bench.worker.submit_blend(Blend(4, terms, seed=5))
+    (stored, mixed) = bench.outcome()
+    whole = np.empty(elements, np.float32)
+    mix_into(whole, models, shares)
+    assert isinstance(stored, Stored)
+    assert stored.digest == digest_of(whole)
+    assert mixed == Mixed(4, stored.digest, stored.size, sketch=sketch(whole, 5))
+    bench.worker.close()
+
+
+def test_a_blend_of_a_model_that_is_not_here_becomes_words_and_leaves_no_file(bench: Bench, tmp_path: Path) -> None:
+    bench.worker.submit_blend(Blend(4, ((NOWHERE, 1.0),), seed=5))
+    (mixed,) = bench.outcome()
+    assert isinstance(mixed, Mixed)
+    assert mixed.model is None
+    assert mixed.error
+    assert not [path for path in (tmp_path / "blobs").iterdir() if path.is_file()]
+
+
+def test_a_trained_model_is_its_base_plus_the_clipped_update(store: BlobStore) -> None:
+    bench = Bench(store, bound=5.0)
+    base = bench.blob([1.0, 1.0, 1023.5, -1.0])
+    bench.worker.submit_update(Trained(2, None, samples=7), bench.file([6.0, 8.0, 0.0, 0.0]), base)
+    (stored, trained) = bench.outcome()
+    assert isinstance(stored, Stored)
+    assert bench.values(stored.digest) == [4.0, 5.0, 1023.5, -1.0]
+    assert isinstance(trained, Trained)
+    assert trained.update == stored.digest
+    bench.worker.close()
+
+
+def test_a_whole_model_has_no_bound_on_its_norm(store: BlobStore) -> None:
+    bench = Bench(store, bound=1.0)
+    large = bench.blob([100.0, 0.0, 0.0, 0.0])
+    bench.worker.submit_inspect(Inspect(large, 16))
+    bench.worker.submit_inspect(Inspect(large, 16, whole=True))
+    problems = [event.problem for event in bench.outcome(2) if isinstance(event, Inspected)]
+    assert problems[0]
+    assert problems[1] == ""
+    bench.worker.close()
 
 
 def test_a_mean_of_an_update_that_is_not_here_becomes_words_and_leaves_no_file(bench: Bench, tmp_path: Path) -> None:

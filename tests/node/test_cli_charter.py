@@ -421,7 +421,7 @@ def test_check_ends_with_3_when_the_terms_are_not_those_that_were_signed(home: P
     ("old", "new", "words"),
     [
         ("rounds = 20", "rounds = 0", "rounds = 0, it must be 1 to 1000000"),
-        ('mixing = "exact"', 'mixing = "median"', "mixing = 'median', known are exact"),
+        ('mixing = "exact"', 'mixing = "median"', "mixing = 'median', known are exact, gossip"),
         ("seed = 7", "seed = -1", "seed = -1, it must be 0 to 4294967295"),
     ],
 )

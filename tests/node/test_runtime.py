@@ -42,6 +42,7 @@ from swarm.machine import (
     Asked,
     Buffer,
     Check,
+    Digest,
     Finished,
     Inspect,
     LinkChanged,
@@ -110,10 +111,10 @@ class CountingBulk(BulkWorker):
         self.submitted += 1
         super().submit_mix(effect)
 
-    def submit_update(self, trained: Trained, path: Path) -> None:
+    def submit_update(self, trained: Trained, path: Path, base: Digest | None = None) -> None:
         """See `BulkWorker`."""
         self.submitted += 1
-        super().submit_update(trained, path)
+        super().submit_update(trained, path, base)
 
 
 class FakeTransport:

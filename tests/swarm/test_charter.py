@@ -314,7 +314,7 @@ def at_top(**fields: object) -> Callable[[Swarm], c.Charter]:
         (in_round(clip_norm_milli=1_024_001), "clip_norm_milli = 1024001"),
         (in_round(weight_cap_ppm=0), "weight_cap_ppm = 0"),
         (in_round(weight_cap_ppm=1_000_001), "weight_cap_ppm = 1000001"),
-        (in_round(mixing="gossip"), "mixing = 'gossip', known are exact"),
+        (in_round(mixing="median"), "mixing = 'median', known are exact, gossip"),
         (in_round(outer="adam"), "outer = 'adam', known are none"),
         (in_task(parameters=0), "parameters = 0"),
         (in_task(parameters=2**33 + 1), "parameters = "),
@@ -573,3 +573,41 @@ def test_messages_name_no_secret() -> None:
     text = c.to_toml(swarm.signed) + repr(swarm.identities)
     secret = swarm.identities[0].curve_secret.hex()
     assert not re.search(secret, text)
+
+
+# --- gossip ---------------------------------------------------------------------------------------------------------
+
+
+def gossiping(**fields: object) -> c.Charter:
+    policy = msgspec.structs.replace(make_swarm(4).charter.round, mixing="gossip")
+    return changed(make_swarm(4), **{"round": policy, "options": (("schedule", "base2"),), **fields})
+
+
+def test_gossip_names_its_schedule() -> None:
+    charter = gossiping()
+    charter.check()
+    assert charter.schedule == "base2"
+    assert make_swarm(4).charter.schedule == ""
+
+
+@pytest.mark.parametrize("schedule", ["", "Base2", "base2:", "base2:0", "base 2", "../x", "a" * 40])
+def test_a_schedule_is_a_name_and_perhaps_a_degree(schedule: str) -> None:
+    with pytest.raises(UsageError, match="one schedule"):
+        gossiping(options=(("schedule", schedule),)).check()
+
+
+def test_gossip_without_a_schedule_is_refused_and_so_is_a_schedule_without_gossip() -> None:
+    with pytest.raises(UsageError, match="one schedule, such as base2"):
+        gossiping(options=()).check()
+    with pytest.raises(UsageError, match="no schedule with exact mixing"):
+        changed(make_swarm(4), options=(("schedule", "base2"),)).check()
+
+
+def test_two_schedules_are_refused() -> None:
+    with pytest.raises(UsageError, match="one schedule"):
+        gossiping(options=(("schedule", "base2"), ("schedule", "ring"))).check()
+
+
+def test_an_option_nobody_knows_is_named() -> None:
+    with pytest.raises(UsageError, match="unknown option 'colour'"):
+        gossiping(options=(("colour", "red"),)).check()

@@ -15,8 +15,10 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from swarm.errors import UsageError
 from swarm.ledger.disk import DiskFull
 from swarm.machine import (
+    Blend,
     Buffer,
     Check,
     Checked,
@@ -38,6 +40,8 @@ from swarm.machine import (
     Trained,
 )
 from swarm.mixing.average import weighted_mean_into
+from swarm.mixing.gossip import mix_into, step_into
+from swarm.mixing.sketch import sketch
 from swarm.privacy.clipping import inspect
 from swarm.vector import blob_digest, leaf_hashes
 from topologies.world.learner import Learner, Lesson, Vector
@@ -149,27 +153,48 @@ class BlobStore:
         def work() -> Sequence[Event]:
             if update is None:
                 return (Inspected(effect.digest, "it is not in the store or not a whole number of float32 values"),)
-            problem, norm = inspect(update, elements=learner.elements, bound=learner.bound)
+            bound = 0.0 if effect.whole else learner.bound
+            problem, norm = inspect(update, elements=learner.elements, bound=bound)
             return (Inspected(effect.digest, problem, norm),)
 
         return work
 
     def mix(self, effect: Mix) -> Work:
         """Average; the inputs are read now, so forgetting them in a later effect does no harm."""
-        base = self.vector(effect.model)
+        base = None if effect.model is None else self.vector(effect.model)
         updates = [self.vector(digest) for digest, _ in effect.terms]
 
         def work() -> Sequence[Event]:
             present = [update for update in updates if update is not None]
-            if base is None or len(present) < len(updates):
+            if (base is None and effect.model is not None) or len(present) < len(updates):
                 return (Mixed(effect.round, None, error="couldn't mix: a blob that it names is not in the store"),)
-            out = np.empty_like(base)
-            weighted_mean_into(out, base, present, [weight for _, weight in effect.terms])
+            out = np.empty_like(present[0])
+            before = np.zeros_like(out) if base is None else base
+            weighted_mean_into(out, before, present, [weight for _, weight in effect.terms])
             try:
                 stored = self.put(out.tobytes())
             except DiskFull as error:
                 return (Mixed(effect.round, None, error=error.message),)
             return (stored, Mixed(effect.round, stored.digest, stored.size))
+
+        return work
+
+    def blend(self, effect: Blend) -> Work:
+        """One step of gossip; the inputs are read now."""
+        models = [self.vector(digest) for digest, _ in effect.terms]
+
+        def work() -> Sequence[Event]:
+            present = [model for model in models if model is not None]
+            if len(present) < len(models):
+                return (Mixed(effect.round, None, error="couldn't blend: a blob that it names is not in the store"),)
+            out = np.empty_like(present[0])
+            mix_into(out, present, [weight for _, weight in effect.terms])
+            try:
+                told = sketch(out, effect.seed)
+                stored = self.put(out.tobytes())
+            except (DiskFull, UsageError) as error:
+                return (Mixed(effect.round, None, error=error.message),)
+            return (stored, Mixed(effect.round, stored.digest, stored.size, sketch=told))
 
         return work
 
@@ -187,14 +212,21 @@ class BlobStore:
             stepped = Stepped(effect.round, lesson.steps * part // STEPPED_MAX, lesson.steps)
             works.append((step_s * part, functools.partial(tuple, (stepped,))))
         if not hangs:
-            works.append((lesson.duration_s, functools.partial(self._hand_in, effect.round, lesson)))
+            works.append(
+                (
+                    lesson.duration_s,
+                    functools.partial(self._hand_in, effect.round, lesson, model if effect.whole else None),
+                )
+            )
         return works
 
-    def _hand_in(self, number: int, lesson: Lesson) -> Sequence[Event]:
-        """The end of a training: the update enters the store, then the machine hears of both."""
+    def _hand_in(self, number: int, lesson: Lesson, base: Vector | None) -> Sequence[Event]:
+        """The end of a training: the update, or what it makes of `base`, is stored, then the machine hears of it."""
         if lesson.update is None:
             return (Trained(number, None, metrics=lesson.metrics, error=lesson.error),)
         try:
+            if base is not None and base.size == lesson.update.size:
+                step_into(lesson.update, base)
             stored = self.put(lesson.update.tobytes())
         except DiskFull as error:
             return (Trained(number, None, error=error.message),)

@@ -16,6 +16,7 @@ from swarm.machine import (
     Asked,
     Audit,
     Audited,
+    Blend,
     Buffer,
     Check,
     Checked,
@@ -181,6 +182,8 @@ class Words:
                 return f"train {number} {_short(model)}"
             case Evaluate(round=number, model=model):
                 return f"evaluate {number} {_short(model)}"
+            case Blend(round=number, terms=terms):
+                return f"blend {number} " + ",".join([f"{_short(digest)}*{weight:.6f}" for digest, weight in terms])
             case Mix(round=number, terms=terms):
                 return f"mix {number} " + ",".join([f"{_short(digest)}*{weight}" for digest, weight in terms])
             case Report(event=event, text=text):

@@ -14,7 +14,7 @@ from __future__ import annotations
 import functools
 import math
 import random
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import NoReturn
 
@@ -28,6 +28,7 @@ from swarm.machine import (
     Asked,
     Audit,
     Audited,
+    Blend,
     Buffer,
     Check,
     Effect,
@@ -68,7 +69,7 @@ from topologies.world.faults import Crash, Fault, FaultPlan
 from topologies.world.learner import Learner
 from topologies.world.links import Links
 from topologies.world.misfortunes import Misfortunes
-from topologies.world.network import NetworkModel, NetworkProfile
+from topologies.world.network import Access, NetworkModel, NetworkProfile
 from topologies.world.place import Place, Stats, member_id
 from topologies.world.trace import Trace, Words
 
@@ -111,6 +112,9 @@ class World:
         topology: Members and links; a frame to anybody but a neighbour goes nowhere.
         plan: What goes wrong, and when.
         network: What the links are like.
+        access: What each member's own line adds to that; none adds nothing.
+        slow: Links (member, member), one entry for both ways, that are narrower or longer than the others: (bytes a
+            second, further delay in seconds).
         audit: Checks the records of a whole ledger and returns what is wrong with it, empty if nothing is.
         learner: Answers Train, Evaluate and Inspect; without one training fails with a sentence.
         ids: Identity of each member, default `member_id`.
@@ -132,6 +136,8 @@ class World:
         topology: Topology,
         plan: FaultPlan | None = None,
         network: NetworkProfile | None = None,
+        access: Sequence[Access] = (),
+        slow: Mapping[tuple[int, int], tuple[float, float]] | None = None,
         learner: Learner | None = None,
         audit: Callable[[Sequence[bytes]], str] = lambda _: "",
         ids: Sequence[NodeId] | None = None,
@@ -157,7 +163,19 @@ class World:
         self.ids = tuple(ids) if ids is not None else tuple(member_id(member) for member in range(topology.n))
         assert len(set(self.ids)) == topology.n, "as many different identities as members"
         self.places = self._populate(sorted(set(twins)), blobs)
-        self.network = NetworkModel(network or NetworkProfile(), len(self.places), _stream("network", seed))
+        self.network = NetworkModel(
+            network or NetworkProfile(),
+            len(self.places),
+            _stream("network", seed),
+            [access[place.member] for place in self.places] if access else (),
+            {
+                (a.slot, b.slot): how
+                for (one, other), how in (slow or {}).items()
+                for a in self.places
+                for b in self.places
+                if (a.member, b.member) in ((one, other), (other, one))
+            },
+        )
         self._words = Words({node: f"n{member}" for member, node in enumerate(self.ids)}, EPOCH_S)
         self._hook(checkers)
         self._links = Links(self.places, self.network, self._scheduler, self._rng, self._give)
@@ -437,6 +455,8 @@ class World:
                 self._later(place, BLOB_S, place.blobs.inspect(effect, self.learner))
             case Mix():
                 self._later(place, BLOB_S, place.blobs.mix(effect))
+            case Blend():
+                self._later(place, BLOB_S, place.blobs.blend(effect))
             case Train():
                 self._train(place, effect)
             case Evaluate():

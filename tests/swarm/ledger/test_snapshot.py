@@ -19,6 +19,7 @@ from swarm.errors import Reject
 from swarm.ledger import snapshot
 from swarm.ledger.audit import audit
 from swarm.ledger.block import FinalBlock, Header, Root
+from swarm.ledger.exchange import Exchange, Own
 from swarm.ledger.motions import Motion
 from swarm.ledger.state import Closed, Head, Placed, State
 from swarm.machine import NodeId
@@ -53,6 +54,7 @@ def full() -> State:
         motions=(Motion(3, digest("motion"), node, change, 99, True, {node: False}),),
         coming=founding(signed.charter),
         past=(founding(signed.charter),),
+        exchange=Exchange({node: (4, 5)}, {node: Own(1, digest("model"), 128)}, {node: b"sketch"}),
     )
 
 
@@ -195,4 +197,4 @@ def test_forms_follow_annotations() -> None:
     assert snapshot.encode(placed) == codec.encode((3, placed.author, body))
     assert snapshot.encode(Head(1, b"p")) == codec.encode((1, b"p"))
     hints = typing.get_type_hints(Closed)
-    assert set(hints) == {"index", "body", "terms"}
+    assert set(hints) == {"index", "body", "terms", "exchange"}

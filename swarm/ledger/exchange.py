@@ -1,0 +1,84 @@
+"""Rounds of gossip in the log: who exchanged models with whom, where everybody ended, and how far apart they are.
+
+In gossip mixing a contribution names the author's *model* after its local steps. Each member fetches those of its
+partners in the round's schedule and says in a `receipt` which it holds. When the round closes, a pair has exchanged
+exactly if both its members said so in the log before. So both sides of a pair, and everybody who reads the ledger
+later, know the same: the matrix of a round is symmetric whatever was lost on the way, and anybody can recompute it.
+
+Afterwards each member attests the model it ended with, with a *sketch* of it: a linear random projection
+(`swarm.mixing.sketch`) from which the distances between all models follow. A round commits when a quorum, or all that
+were in it if those are fewer, have attested. Its commit names no model, as there is no common one, but how far apart
+the models are. The last round of a run is not an exchange: all models are averaged into one, as in exact mixing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import combinations
+
+import msgspec
+
+from swarm.machine import NodeId
+from swarm.mixing.sketch import unpack
+
+PPM = 1_000_000
+
+
+class Own(msgspec.Struct, frozen=True, array_like=True):
+    """The model a member last attested: the outcome of `round` at that member."""
+
+    round: int
+    model: bytes
+    model_bytes: int
+
+
+class Exchange(msgspec.Struct, frozen=True):
+    """What gossip adds to the state. `receipts` and `sketches` are those of the open round."""
+
+    receipts: Mapping[NodeId, tuple[int, ...]] = {}
+    models: Mapping[NodeId, Own] = {}
+    sketches: Mapping[NodeId, bytes] = {}
+
+    def without(self, gone: Iterable[NodeId]) -> Exchange:
+        """Forget members that have left."""
+        left = {*gone}
+        return Exchange(
+            {node: held for node, held in self.receipts.items() if node not in left},
+            {node: own for node, own in self.models.items() if node not in left},
+            {node: sketch for node, sketch in self.sketches.items() if node not in left},
+        )
+
+
+def partners(node: NodeId, included: Mapping[NodeId, int], receipts: Mapping[NodeId, Sequence[int]]) -> set[NodeId]:
+    """Return with whom a member has exchanged: each of the two has said that it holds what the other contributed.
+
+    `included` has the leaf index of each contribution that the close names.
+    """
+    if node not in included:
+        return set()
+    return {
+        other
+        for other, index in included.items()
+        if other != node and index in receipts.get(node, ()) and included[node] in receipts.get(other, ())
+    }
+
+
+def distances_ppm(sketches: Mapping[NodeId, bytes]) -> tuple[int, int]:
+    """Return (largest, mean) distance between two members' models, in millionths of the largest model's norm.
+
+    Integers throughout, rounded down, so that everybody computes the same. 0 for fewer than two members.
+    """
+    vectors = [unpack(sketch) for _, sketch in sorted(sketches.items())]
+    largest = max((_squares(vector) for vector in vectors), default=0)
+    if len(vectors) < 2 or not largest:
+        return 0, 0
+    apart = [
+        math.isqrt(_squares([a - b for a, b in zip(one, other, strict=True)]) * PPM * PPM // largest)
+        for one, other in combinations(vectors, 2)
+    ]
+    return max(apart), sum(apart) // len(apart)
+
+
+def _squares(vector: Sequence[int]) -> int:
+    return sum(value * value for value in vector)

@@ -1,0 +1,268 @@
+"""Rounds of gossip in the log: receipts, pairs, attests, commits."""
+
+from __future__ import annotations
+
+import struct
+
+import msgspec
+import pytest
+from msgspec.structs import replace
+
+from swarm.errors import Reject
+from swarm.ledger import entry as e
+from swarm.ledger import snapshot
+from swarm.ledger.exchange import Exchange, Own, distances_ppm, partners
+from swarm.ledger.state import (
+    Closed,
+    Signatures,
+    State,
+    apply_authored,
+    apply_derived,
+    decode_body,
+    due_commit,
+    genesis,
+    make_close,
+    open_authored,
+)
+from swarm.machine import NodeId
+from swarm.mixing.sketch import BUCKETS, FRACTION_BITS, SKETCH_BYTES
+from tests.builders import Feeds, contribution, digest, make_swarm
+
+SWARM = make_swarm(4, rounds=3, schedule="ring")
+NODES = [who.node for who in SWARM.identities]
+
+
+def told(*values: float) -> bytes:
+    sums = [round(value * 2**FRACTION_BITS) for value in values] + [0] * (BUCKETS - len(values))
+    return struct.pack(f">{BUCKETS}q", *sums)
+
+
+class Log:
+    """A state to which members' entries are appended."""
+
+    def __init__(self) -> None:
+        self.feeds = Feeds(SWARM)
+        self.state: State = genesis(SWARM.signed)
+
+    def say(self, author: int, body: msgspec.Struct) -> None:
+        leaf = self.feeds.write(author, body)
+        entry = e.decode_entry(leaf)
+        self.state = apply_authored(self.state, open_authored(self.state, entry, leaf, Signatures()))
+
+    def contribute(self, *authors: int, number: int = 1, bases: dict[int, bytes] | None = None) -> None:
+        for author in authors:
+            base = (bases or {}).get(author, b"")
+            self.say(author, contribution(SWARM, author, number=number, base=base))
+
+    def index_of(self, author: int) -> int:
+        return self.state.contributions[self.state.round, NODES[author]].index
+
+    def receive(self, author: int, *others: int) -> None:
+        held = tuple(sorted(self.index_of(other) for other in others))
+        self.say(author, e.Receipt(self.state.round, held))
+
+    def close(self) -> None:
+        placed = [p for (r, _), p in self.state.contributions.items() if r == self.state.round]
+        close = make_close(self.state, placed, {})
+        self.state = apply_derived(self.state, e.ROUND_CLOSE, close, self.state.time_ms + 1)
+
+    def attest(self, author: int, sketch: bytes, *, model: str = "", round_: int = 0) -> None:
+        assert self.state.close is not None or round_
+        index = self.state.close.index if self.state.close else 0
+        name = model or f"model of {author}"
+        self.say(author, e.Attest(round_ or self.state.round, index, digest(name), 128, (), sketch))
+
+    def commit(self) -> e.RoundCommit:
+        body = due_commit(self.state)
+        assert body is not None
+        self.state = apply_derived(self.state, e.ROUND_COMMIT, body, self.state.time_ms + 1)
+        return body
+
+
+def exchanged(log: Log) -> list[set[int]]:
+    assert log.state.exchange is not None
+    indices = {NODES[i]: log.index_of(i) for i in range(4) if (log.state.round, NODES[i]) in log.state.contributions}
+    return [{NODES.index(o) for o in partners(node, indices, log.state.exchange.receipts)} for node in NODES]
+
+
+def test_a_pair_has_exchanged_if_both_say_so() -> None:
+    log = Log()
+    log.contribute(0, 1, 2, 3)
+    log.receive(0, 1, 3)
+    log.receive(1, 0, 2)
+    log.receive(2, 1)
+    assert exchanged(log) == [{1}, {0, 2}, {1}, set()]
+
+
+def test_the_last_word_before_the_close_counts_and_none_after() -> None:
+    log = Log()
+    log.contribute(0, 1, 2, 3)
+    log.receive(0)
+    log.receive(1, 0)
+    log.receive(0, 1)
+    assert exchanged(log)[0] == {1}
+    log.close()
+    log.receive(0)
+    assert exchanged(log)[0] == {1}, "what is agreed on stays"
+
+
+def test_a_receipt_of_another_round_says_nothing() -> None:
+    log = Log()
+    log.contribute(0, 1)
+    log.say(0, e.Receipt(2, (log.index_of(1),)))
+    log.receive(1, 0)
+    assert exchanged(log)[0] == set()
+
+
+def test_a_round_commits_with_a_quorum_and_says_how_far_apart() -> None:
+    log = Log()
+    log.contribute(0, 1, 2, 3)
+    log.close()
+    log.attest(0, told(3.0, 4.0))
+    log.attest(1, told(3.0, 0.0))
+    assert due_commit(log.state) is None
+    log.attest(2, told(0.0, 4.0))
+    body = log.commit()
+    assert (body.model_digest, body.model_bytes, body.attests) == (bytes(32), 0, 3)
+    # The largest norm is 5; distances are 4, 3 and 5.
+    assert body.distance_max_ppm == 1_000_000
+    assert body.distance_mean_ppm == (800_000 + 600_000 + 1_000_000) // 3
+    assert log.state.round == 2
+    assert log.state.exchange is not None
+    assert not log.state.exchange.receipts
+    assert not log.state.exchange.sketches
+
+
+def test_fewer_than_a_quorum_in_a_round_are_enough_to_end_it() -> None:
+    log = Log()
+    log.contribute(0, 1)
+    log.close()
+    log.attest(0, told(1.0))
+    assert due_commit(log.state) is None
+    log.attest(3, told(9.0))
+    assert due_commit(log.state) is None, "who was not in the round cannot end it"
+    log.attest(1, told(1.0))
+    assert log.commit().distance_max_ppm == 0
+
+
+def test_an_attest_without_a_sketch_does_not_count() -> None:
+    log = Log()
+    log.contribute(0, 1, 2)
+    log.close()
+    log.attest(0, b"")
+    assert log.state.attests == {}
+    assert log.state.exchange is not None
+    assert log.state.exchange.models == {}
+
+
+def test_members_go_on_from_their_own_models() -> None:
+    log = Log()
+    log.contribute(0, 1, 2, 3)
+    log.close()
+    for author in range(3):
+        log.attest(author, told(float(author)))
+    log.commit()
+    own = digest("model of 0")
+    assert log.state.starts_well(NODES[0], own)
+    assert not log.state.starts_well(NODES[0], digest("model of 1"))
+    assert log.state.starts_well(NODES[3], digest("anything")), "it has none yet"
+
+
+def test_a_late_attest_tells_the_model_and_ends_no_round() -> None:
+    log = Log()
+    log.contribute(0, 1, 2, 3)
+    log.close()
+    close = log.state.close
+    assert close is not None
+    for author in range(3):
+        log.attest(author, told(1.0))
+    log.commit()
+    log.say(3, e.Attest(1, close.index, digest("late"), 128, (), told(1.0)))
+    assert log.state.exchange is not None
+    assert log.state.exchange.models[NODES[3]] == Own(1, digest("late"), 128)
+    assert log.state.attests == {}
+    log.say(3, e.Attest(1, close.index, digest("later"), 128, (), told(1.0)))
+    assert log.state.exchange.models[NODES[3]].model == digest("late"), "its first word of a round stands"
+
+
+def test_nobody_attests_a_round_that_is_not_closed() -> None:
+    log = Log()
+    log.contribute(0, 1)
+    log.say(0, e.Attest(1, 17, digest("early"), 128, (), told(1.0)))
+    assert log.state.exchange is not None
+    assert log.state.exchange.models == {}
+
+
+def run_to_the_merge() -> Log:
+    log = Log()
+    for number in (1, 2):
+        models = {} if log.state.exchange is None else log.state.exchange.models
+        bases = {i: models[node].model for i, node in enumerate(NODES) if node in models}
+        log.contribute(0, 1, 2, 3, number=number, bases=bases)
+        log.close()
+        for author in range(4):
+            log.attest(author, told(1.0), model=f"{number}/{author}")
+        log.commit()
+    log.contribute(0, 1, 2, 3, number=3, bases={i: digest(f"2/{i}") for i in range(4)})
+    return log
+
+
+def test_the_last_round_is_exact() -> None:
+    log = run_to_the_merge()
+    assert not log.state.exchanging
+    log.close()
+    for author in range(3):
+        log.attest(author, b"", model="the merged one")
+    body = log.commit()
+    assert body.model_digest == digest("the merged one")
+    assert (body.distance_max_ppm, body.distance_mean_ppm) == (0, 0)
+    assert log.state.complete
+    assert all(log.state.starts_well(node, digest("the merged one")) for node in NODES), "should a vote add rounds"
+
+
+def test_a_vote_on_the_number_of_rounds_does_not_change_what_a_closed_round_is() -> None:
+    log = run_to_the_merge()
+    log.close()
+    policy = replace(log.state.terms.round, rounds=10)
+    log.state = replace(log.state, terms=replace(log.state.terms, round=policy))
+    assert not log.state.exchanging
+    for author in range(3):
+        log.attest(author, b"", model="the merged one")
+    assert log.commit().model_digest == digest("the merged one")
+
+
+def test_who_leaves_is_forgotten() -> None:
+    exchange = Exchange({NODES[0]: (1,), NODES[1]: (2,)}, {NODES[0]: Own(1, digest("m"), 4)}, {NODES[0]: b"s"})
+    assert exchange.without([NODES[0]]) == Exchange({NODES[1]: (2,)}, {}, {})
+
+
+def test_the_state_is_read_back_as_it_was() -> None:
+    log = Log()
+    log.contribute(0, 1, 2, 3)
+    log.receive(0, 1, 3)
+    log.close()
+    log.attest(0, told(1.0))
+    again = snapshot.decode(log.state.encode(), State, SWARM.signed)
+    assert again.encode() == log.state.encode()
+    assert again.exchange == log.state.exchange
+    assert isinstance(again.close, Closed)
+    assert again.close.exchange
+
+
+@pytest.mark.parametrize("held", [(2, 1), (1, 1), tuple(range(1001))])
+def test_a_receipt_out_of_order_or_bounds_is_refused(held: tuple[int, ...]) -> None:
+    leaf = Feeds(SWARM).write(0, e.Receipt(1, held))
+    with pytest.raises(Reject, match="receipt"):
+        decode_body(e.decode_entry(leaf))
+
+
+@pytest.mark.parametrize("size", [1, SKETCH_BYTES - 1, SKETCH_BYTES + 8])
+def test_a_sketch_of_another_size_is_refused(size: int) -> None:
+    leaf = Feeds(SWARM).write(0, e.Attest(1, 5, digest("m"), 128, (), bytes(size)))
+    with pytest.raises(Reject, match="sketch"):
+        decode_body(e.decode_entry(leaf))
+
+
+def test_distances_of_one_or_of_nothing_are_zero() -> None:
+    a, b = NodeId(bytes(32)), NodeId(bytes([1] * 32))
+    assert distances_ppm({}) == distances_ppm({a: told(5.0)}) == distances_ppm({a: told(), b: told()}) == (0, 0)

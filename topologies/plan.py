@@ -1,0 +1,96 @@
+"""What a charter's schedule means for a node: its partners in a round, and its row of the round's matrix.
+
+The schedule W is symmetric and doubly stochastic. Sites hold different numbers of samples n_i, and what gossip should
+keep is the mean weighted by them. So the round mixes by A_ij = W_ij min(1, n_j / n_i), the rest to oneself: the rule of
+Metropolis et al. 1953 (Hastings 1970) for the distribution proportional to n. As n_i A_ij = W_ij min(n_i, n_j) is
+symmetric, sum_i n_i x_i is what it was, exactly, after every round and whichever pairs were skipped; with equal n_i, A
+is W. Nobody needs to know anything but its neighbours' counts, and local steps move that mean as they do in FedAvg.
+
+What it costs: with unequal counts a finite-time schedule is not exact any more (with equal counts it is), and gossip
+between a large and a small site is slower.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+from functools import lru_cache
+
+from swarm.errors import UsageError
+from swarm.machine import NodeId
+from swarm.terms import Terms
+from topologies import schedules
+from topologies.graph import Topology
+from topologies.schedules import Schedule
+
+OF_A_DEGREE = ("random_regular", "watts_strogatz", "el_oracle", "el_local")
+"""Schedules in which one chooses how many others a member exchanges with."""
+
+DEGREE = 3
+"""How many, if it is not said."""
+
+
+def open_schedule(text: str, n: int, seed: int) -> Schedule:
+    """Return the schedule that a charter names for n members: "ring", "base3", "random_regular:4".
+
+    Raises:
+        UsageError: there is none of that name or size, or it is not symmetric, as pairs that skip together need it.
+    """
+    name, colon, degree = text.partition(":")
+    if colon and (name not in OF_A_DEGREE or not degree.isdecimal()):
+        raise UsageError(
+            f"couldn't use the schedule {text}: a number follows the name only of {', '.join(OF_A_DEGREE)}",
+            hint=f"say {name}, or for instance random_regular:4",
+        )
+    found = schedules.build(name, n, degree=int(degree) if colon else DEGREE, seed=seed)
+    if not found.symmetric:
+        raise UsageError(
+            f"couldn't use the schedule {text}: in it members send to others than they hear from",
+            hint="choose a symmetric one: base2, ring, torus, random_matching, ...",
+        )
+    return found
+
+
+class SchedulePlan:
+    """The schedule of a swarm in each of its epochs (`swarm.gossip_round.Plan`).
+
+    Members that join or leave change n. Where the family has no member of the new size (a hypercube of five), the links
+    of the charter with Metropolis-Hastings weights take its place, so that a vote can never stop the learning.
+    """
+
+    def __init__(self, text: str, ledger_id: bytes) -> None:
+        self._text, self._seed = text, int.from_bytes(ledger_id[:4], "big")
+        self._of = lru_cache(maxsize=4)(self._make)
+
+    def partners(self, terms: Terms, round_: int, node: NodeId) -> tuple[NodeId, ...]:
+        """Return whom a member exchanges with in a round, in member order."""
+        index = terms.index(node)
+        if index is None:
+            return ()
+        row = self._schedule(terms).row(round_ - 1, index)
+        return tuple(terms.members[source].node for source, weight in row if source != index and weight)
+
+    def shares(
+        self, terms: Terms, round_: int, node: NodeId, weights: Mapping[NodeId, int], exchanged: Collection[NodeId]
+    ) -> tuple[tuple[NodeId, float], ...]:
+        """Return a member's row of the round's matrix; what it did not exchange stays with itself."""
+        index = terms.index(node)
+        assert index is not None, "only members take part"
+        found: dict[int, float] = {}
+        for source, weight in self._schedule(terms).row(round_ - 1, index):
+            other = terms.members[source].node
+            if source != index and other in exchanged:
+                found[source] = weight * min(1.0, weights[other] / weights[node])
+        found[index] = 1.0 - math.fsum(found.values())
+        return tuple((terms.members[source].node, share) for source, share in sorted(found.items()))
+
+    def _schedule(self, terms: Terms) -> Schedule:
+        n = len(terms.members)
+        edges = tuple((i, j) for i in range(n) for j in terms.neighbours(i) if i < j)
+        return self._of(n, edges)
+
+    def _make(self, n: int, edges: tuple[tuple[int, int], ...]) -> Schedule:
+        try:
+            return open_schedule(self._text, n, self._seed)
+        except UsageError:
+            return schedules.static(Topology.from_edges(n, edges))
