@@ -7,6 +7,7 @@ they work. Results come back as the events the machine waits for.
 
 from __future__ import annotations
 
+import functools
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,10 +16,12 @@ from pathlib import Path
 
 import numpy as np
 
+from node.messages import Messages
 from node.storage import BlobStore
 from swarm.errors import SwarmError, UsageError
 from swarm.machine import Blend, Buffer, Check, Checked, Digest, Event, Inspect, Inspected, Mix, Mixed, Stored, Trained
 from swarm.mixing.average import weighted_mean_into
+from swarm.mixing.compress.forms import Spec
 from swarm.mixing.gossip import mix_into, step_into
 from swarm.mixing.outer import OUTER_STEPS
 from swarm.mixing.sketch import sketch
@@ -38,6 +41,10 @@ class _Made:
     event: Trained | Mixed
 
 
+def _stretch(vector: Vector, start: int, count: int) -> Vector:
+    return vector[start : start + count]
+
+
 def _failed(event: Trained | Mixed, why: str) -> Event:
     if isinstance(event, Mixed):
         return Mixed(event.round, None, error=why)
@@ -48,12 +55,20 @@ class BulkWorker:
     """One thread, first come first served. `wake` is called, from that thread, when there is a result to take."""
 
     def __init__(
-        self, store: BlobStore, *, elements: int, bound: float, wake: Callable[[], None], outer: str = "none"
+        self,
+        store: BlobStore,
+        *,
+        elements: int,
+        bound: float,
+        wake: Callable[[], None],
+        outer: str = "none",
+        codec: Spec | None = None,
     ) -> None:
         self._store = store
         self._elements = elements
         self._bound = bound
         self._step = OUTER_STEPS[outer]
+        self._messages = None if codec is None else Messages(store, codec, elements=elements, bound=bound)
         self._wake = wake
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="bulk")
         self._done: deque[Event | _Made] = deque()
@@ -124,9 +139,9 @@ class BulkWorker:
 
     def _inspect(self, effect: Inspect) -> Sequence[Event]:
         try:
-            update = self._store.open_vector(effect.digest)
-        except SwarmError as error:
-            return [Inspected(effect.digest, error.message)]
+            update = self._opened(effect.digest)
+        except (SwarmError, OSError, ValueError) as error:
+            return [Inspected(effect.digest, str(error))]
         problem, norm = inspect(update, elements=self._elements, bound=0.0 if effect.whole else self._bound)
         return [Inspected(effect.digest, problem, norm)]
 
@@ -145,13 +160,31 @@ class BulkWorker:
             clip_in_place(update, self._bound)
             if base is not None:
                 self._add(update, base)
-            leaves = leaf_hashes(update.data)
-            stored = Stored(blob_digest(update.nbytes, leaves), update.nbytes, leaves)
+            if self._messages is not None:
+                stored = self._compressed(self._messages, update, path, whole=base is not None)
+            else:
+                leaves = leaf_hashes(update.data)
+                stored = Stored(blob_digest(update.nbytes, leaves), update.nbytes, leaves)
         except (SwarmError, OSError, ValueError) as error:
             path.unlink(missing_ok=True)
             return [_failed(trained, str(error))]
         done = Trained(trained.round, stored.digest, stored.size, trained.samples, trained.metrics)
         return [_Made(path, stored, done)]
+
+    def _compressed(self, messages: Messages, update: Vector, path: Path, *, whole: bool) -> Stored:
+        """Put the message for an update, or for a whole model, in place of what the trainer wrote."""
+        beside = self._store.new_file()
+        write = messages.write_model if whole else messages.write_update
+        try:
+            stored = write(update, beside)
+            beside.replace(path)
+        finally:
+            beside.unlink(missing_ok=True)
+        return stored
+
+    def _opened(self, digest: Digest) -> Vector:
+        """Return the vector that a contribution is, compressed or not."""
+        return self._store.open_vector(digest) if self._messages is None else self._messages.opened(digest)
 
     def _add(self, update: Vector, base: Digest) -> None:
         """Set update = base + update."""
@@ -172,10 +205,17 @@ class BulkWorker:
 
     def _blended(self, effect: Blend) -> Iterator[Buffer]:
         weights = [weight for _, weight in effect.terms]
+        models = self._readers([digest for digest, _ in effect.terms])
+        for digest, _ in effect.terms:
+            own = None if self._messages is None else self._messages.own(digest)
+            if own is not None:
+                # What travelled is rounded, and rounded it is given away: what rounding took stays here, and the mean.
+                models += [functools.partial(_stretch, own), *self._readers([digest])]
+                weights += [1.0, -1.0]
         mean = np.empty(min(MIX_BLOCK_ELEMENTS, self._elements), dtype="<f4")
         for start in range(0, self._elements, MIX_BLOCK_ELEMENTS):
             count = min(MIX_BLOCK_ELEMENTS, self._elements - start)
-            mix_into(mean[:count], [self._slice(digest, start, count) for digest, _ in effect.terms], weights)
+            mix_into(mean[:count], [read(start, count) for read in models], weights)
             yield mean[:count].data
 
     def _mix(self, effect: Mix) -> Sequence[Event | _Made]:
@@ -189,14 +229,25 @@ class BulkWorker:
 
     def _average(self, effect: Mix) -> Iterator[Buffer]:
         weights = [weight for _, weight in effect.terms]
+        updates = self._readers([digest for digest, _ in effect.terms])
+        if self._messages is not None and effect.model is not None:
+            self._messages.counted(digest for digest, _ in effect.terms)
         mean = np.empty(min(MIX_BLOCK_ELEMENTS, self._elements), dtype="<f4")
         zeros = np.zeros_like(mean)
         for start in range(0, self._elements, MIX_BLOCK_ELEMENTS):
             count = min(MIX_BLOCK_ELEMENTS, self._elements - start)
             base = zeros[:count] if effect.model is None else self._slice(effect.model, start, count)
-            updates = [self._slice(digest, start, count) for digest, _ in effect.terms]
-            weighted_mean_into(mean[:count], base, updates, weights, step=self._step)
+            parts = [read(start, count) for read in updates]
+            weighted_mean_into(mean[:count], base, parts, weights, step=self._step)
             yield mean[:count].data
+
+    def _readers(self, digests: Sequence[Digest]) -> list[Callable[[int, int], Vector]]:
+        """Return, per contribution, what gives a stretch of it."""
+        messages = self._messages
+        if messages is None:
+            return [functools.partial(self._slice, digest) for digest in digests]
+        opened = [messages.opened(digest) for digest in digests]
+        return [functools.partial(_stretch, vector) for vector in opened]
 
     def _slice(self, digest: Digest, start: int, count: int) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
         return np.frombuffer(self._store.read(digest, 4 * start, 4 * count), dtype="<f4")

@@ -258,6 +258,12 @@ class BlobStore:
         """Return where a complete blob lies."""
         return self._folder / digest.hex()
 
+    def beside(self, name: str) -> Path:
+        """Return a folder in the store's for what belongs to blobs and is none."""
+        folder = self._folder / name
+        folder.mkdir(exist_ok=True, mode=0o700)
+        return folder
+
     def new_file(self) -> Path:
         """Return the name of a new file in the store's folder, for `add_file` to take in."""
         self._made += 1

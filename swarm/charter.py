@@ -22,6 +22,7 @@ from swarm.errors import LedgerError, Reject, UsageError
 from swarm.ledger.block import MEMBERS_MAX, NO_HASH, faults, quorum
 from swarm.ledger.entry import CHARTER, ENTRY_BYTES_MAX, ENTRY_VERSION, METRICS_MAX, NO_AUTHOR, Entry
 from swarm.machine import NodeId
+from swarm.mixing.compress.forms import Spec, encoded_bytes, parse
 from swarm.mixing.outer import OUTER_STEPS
 
 T = TypeVar("T")
@@ -41,6 +42,15 @@ PARAMETERS_MAX = 2**33
 SCHEDULE = "schedule"
 """The option that says who exchanges with whom in gossip mixing: a name that `topologies.schedules.build` knows, and
 after a colon the degree of those that have one: "base2", "ring", "random_regular:4"."""
+
+CODEC = "codec"
+"""The option that says how contributions are compressed (`swarm.mixing.compress.forms`); they are float32 without."""
+
+EXACT_CODECS = ("bf16", "int8", "int4", "sign", "topk")
+"""Those that need no key. What they leave out a site sends later (`swarm.mixing.compress.residual`)."""
+
+GOSSIP_CODECS = ("bf16",)
+"""Coarser ones need a memory at both ends of a link, and partners change from round to round."""
 
 _SCHEDULE_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}(:[1-9][0-9]{0,3})?")
 
@@ -178,6 +188,20 @@ class Charter(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
     def schedule(self) -> str:
         """Who exchanges with whom in gossip mixing, by name; empty in exact mixing."""
         return dict(self.options).get(SCHEDULE, "")
+
+    @property
+    def codec(self) -> Spec | None:
+        """How contributions are compressed; None if they are float32 vectors as they are."""
+        name = dict(self.options).get(CODEC, "")
+        return parse(name) if name else None
+
+    def carries(self, update_bytes: int) -> bool:
+        """Whether a contribution may be of this size. Its content tells the rest."""
+        spec = self.codec
+        if spec is None:
+            return update_bytes == self.model_bytes
+        largest = encoded_bytes(spec, self.task.parameters)
+        return 0 < update_bytes <= largest if spec.permille else update_bytes == largest
 
     @property
     def quorum(self) -> int:
@@ -417,17 +441,32 @@ def _check_terms(charter: Charter) -> None:
 
 
 def _check_options(charter: Charter) -> None:
-    for name, _ in charter.options:
-        if name != SCHEDULE:
+    names = [name for name, _ in charter.options]
+    for name in names:
+        if name not in (CODEC, SCHEDULE):
             message = f"couldn't accept the charter: unknown option {name!r}"
             raise UsageError(message, hint="a newer version of this software may have made it")
-    gossips, schedules = charter.round.mixing == "gossip", [text for _, text in charter.options]
-    if len(schedules) != gossips or not all(_SCHEDULE_NAME.fullmatch(text) for text in schedules):
+    if sorted({*names}) != names:
+        raise UsageError("couldn't accept the charter: its options are repeated or out of order", hint=_REDRAFT)
+    gossips = charter.round.mixing == "gossip"
+    if gossips != bool(_SCHEDULE_NAME.fullmatch(charter.schedule)) or (SCHEDULE in names and not gossips):
         what = "one schedule, such as base2" if gossips else f"no schedule with {charter.round.mixing} mixing"
         raise UsageError(f"couldn't accept the charter: there must be {what}", hint=_REDRAFT)
     if gossips and charter.round.outer != "none":
         raise UsageError(
             f"couldn't accept the charter: gossip has no common step that outer = {charter.round.outer!r} could take",
+            hint=_REDRAFT,
+        )
+    if CODEC in names:
+        _check_codec(charter, dict(charter.options)[CODEC])
+
+
+def _check_codec(charter: Charter, name: str) -> None:
+    kinds = GOSSIP_CODECS if charter.round.mixing == "gossip" else EXACT_CODECS
+    if parse(name).name not in kinds:
+        raise UsageError(
+            f"couldn't accept the charter: codec = {name!r} with {charter.round.mixing} mixing, known are "
+            f"{', '.join(kinds)}",
             hint=_REDRAFT,
         )
 

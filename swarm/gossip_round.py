@@ -3,8 +3,8 @@
 D-PSGD with local steps (Lian et al. 2017, algorithm 1; Koloskova et al. 2020): x_i <- sum over j of A_ij (x_j + u_j),
 with u_j what member j's local steps did to its model x_j and A the matrix of the round. Who has exchanged with whom is
 agreed in the ledger before anybody blends (`swarm.ledger.exchange`); A follows from that, from the schedule and from
-the sites' sample counts (`Plan`). In the last round everybody's models are averaged into one, as in exact mixing, so that a
-run ends with a common model.
+the sites' sample counts (`Plan`). In the last round everybody's models are averaged into one, as in exact mixing, so
+that a run ends with a common model.
 
 Like its parent it is level-triggered and remembers nothing that the ledger, the feed or the store do not.
 """

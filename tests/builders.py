@@ -74,10 +74,11 @@ def make_swarm(
     metrics: Sequence[str] = ("loss",),
     first: int = 0,
     schedule: str = "",
+    codec: str = "",
 ) -> Swarm:
     """Return a swarm of `n` members whose model starts at zero. `first` picks other identities.
 
-    With a `schedule` they mix by gossip.
+    With a `schedule` they mix by gossip, with a `codec` they compress what they contribute.
     """
     identities = tuple(identity(first + i) for i in range(n))
     cards = tuple(
@@ -91,13 +92,20 @@ def make_swarm(
         members=cards,
         task=c.Task("toy", CODE, LAYOUT, elements, blob_digest(len(initial), leaf_hashes(initial)), 7),
         round=c.RoundPolicy(
-            rounds, "gossip" if schedule else "exact", "none", min_contributions, deadline_ms, patience_ms, clip_norm_milli, 1_000_000
+            rounds,
+            "gossip" if schedule else "exact",
+            "none",
+            min_contributions,
+            deadline_ms,
+            patience_ms,
+            clip_norm_milli,
+            1_000_000,
         ),
         ledger=c.LedgerPolicy(600_000, t0_ms, False, "record"),
         metrics=tuple(metrics),
         edges=edges,
         predecessor=(),
-        options=(("schedule", schedule),) if schedule else (),
+        options=tuple((name, text) for name, text in (("codec", codec), ("schedule", schedule)) if text),
     )
     signed = c.SignedCharter(charter, {})
     for who in identities:

@@ -91,6 +91,7 @@ def run_site(site: Site, settings: Settings, signed: SignedCharter) -> Finished 
             bound=charter.clip_norm,
             wake=transport.wake,
             outer=charter.round.outer,
+            codec=charter.codec,
         )
         node = Node(
             signed=signed,

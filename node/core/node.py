@@ -148,7 +148,7 @@ class Node:
         self._pursuit = Pursuit(
             replica, engine, peers, rng, mode=catch_up, now=now, adopt=self._adopt, resigned=lambda: self._resigned
         )
-        self._updates = Updates(replica, engine, peers, self.transfer, model_bytes=charter.model_bytes)
+        self._updates = Updates(replica, engine, peers, self.transfer, charter)
         self._vouching = Vouching(who, engine, self.cosigners, rng)
         self._telling = Telling(who, replica, peers, self.transfer)
         self._snapshot_blocks, self._snapshot_height = snapshot_blocks, 0
@@ -225,6 +225,7 @@ class Node:
     def status(self, now: float) -> dict[str, object]:
         """Return what people ask: where the ledger, the round and each member stand."""
         head = self.replica.head
+        own = None if head.exchange is None else head.exchange.models.get(self._who.node)
         return {
             "swarm": self._charter.name,
             "me": self._telling.name(self._who.node),
@@ -237,7 +238,8 @@ class Node:
             "rounds": head.terms.round.rounds,
             "round": head.round,
             "committed": head.committed.round,
-            "model": head.committed.model.hex(),
+            "model": head.committed.model.hex() if head.committed.model_bytes else None,
+            "own_model": None if own is None else own.model.hex(),
             "eta_s": self._telling.eta_s(),
             "motions": governance.motions(head),
             "policy": {name: getattr(head.terms.round, name) for name in head.terms.round.__struct_fields__},

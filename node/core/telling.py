@@ -8,10 +8,12 @@ from collections.abc import Sequence
 from gossip.peers import Peers
 from gossip.transfer import Transfer
 from node.core.myself import Myself
+from node.exchanges import percent
 from swarm import codec
 from swarm.ledger import entry as e
 from swarm.ledger.block import Header
 from swarm.ledger.evidence import describe
+from swarm.ledger.exchange import partners
 from swarm.ledger.replica import Replica
 from swarm.machine import Digest, Effect, NodeId, Report
 from swarm.round import phase_name
@@ -52,7 +54,12 @@ class Telling:
                 self._closed = kept | {close.round: missing}
                 without = f", without {', '.join(missing)}" if missing else ""
                 text = f"round {close.round} closed with {_sites(len(close.included))}{without}"
-                effects.append(Report("round_closed", text, {"round": close.round, "missing": ",".join(missing)}))
+                told: dict[str, str | int | float | bool] = {"round": close.round, "missing": ",".join(missing)}
+                met = self._exchanged(close)
+                if met is not None:
+                    text += f"; this site exchanged with {', '.join(met) or 'nobody'}"
+                    told["exchanged"] = ",".join(met)
+                effects.append(Report("round_closed", text, told))
             elif entry.kind == e.EVIDENCE:
                 evidence = codec.decode(entry.body, e.Evidence, limit=e.ENTRY_BYTES_MAX)
                 text = f"on record, with proof: {describe(evidence, self.name)}"
@@ -60,18 +67,27 @@ class Telling:
             elif entry.kind == e.ROUND_COMMIT:
                 commit = codec.decode(entry.body, e.RoundCommit, limit=e.ENTRY_BYTES_MAX)
                 ended = f"with {commit.model_digest.hex()[:12]}"
-                if not commit.model_bytes:
-                    ended = f"with models at most {commit.distance_max_ppm / 10_000:.2g} % apart"
-                text = f"round {commit.round} committed: {_sites(commit.attests)} {ended}"
                 values: dict[str, str | int | float | bool] = {
                     "round": commit.round,
                     "model": commit.model_digest.hex(),
                     "height": header.height,
                 }
+                if not commit.model_bytes:
+                    ended = f"with models of their own, at most {percent(commit.distance_max_ppm)} apart"
+                    values |= {"model": "", "distance_max_ppm": commit.distance_max_ppm}
+                text = f"round {commit.round} committed: {_sites(commit.attests)} {ended}"
                 effects.append(Report("round_committed", text, values))
                 self._committed_at.append(now)
         final = Report("block_final", f"block {header.height} is final", {"height": header.height}, level="debug")
         return [final, *effects]
+
+    def _exchanged(self, close: e.RoundClose) -> list[str] | None:
+        """Return with whom this site has exchanged models in a round of gossip; None in any other."""
+        head = self._replica.head
+        if head.close is None or head.close.body != close or not head.exchanging or head.exchange is None:
+            return None
+        included = {placed.author: placed.index for placed in head.close.terms}
+        return sorted(self.name(node) for node in partners(self._who.node, included, head.exchange.receipts))
 
     def closed(self) -> list[dict[str, object]]:
         """Return the rounds that were closed last, and without whom."""
@@ -114,18 +130,30 @@ class Telling:
             "steps": member.steps,
             "contributed": placed is not None,
             "update": None if placed is None else self._update_progress(placed.body),
+            "holds": self._holds(node),
             "received_bytes": received,
             "sent_bytes": sent,
             "moved_s": round(now - member.moved_at, 1),
             "clock_offset_ms": member.clock_offset_ms,
         }
 
-    def _update_progress(self, body: e.Contribution) -> tuple[int, int]:
-        """Return (bytes held, size) of an update."""
+    def _holds(self, node: NodeId) -> list[str] | None:
+        """Return whose models a member says it holds in the open round of gossip; None while it has not said so."""
+        head = self._replica.head
+        receipt = None if head.exchange is None else head.exchange.receipts.get(node)
+        if receipt is None:
+            return None
+        placed = (*head.contributions.values(), *(head.close.terms if head.close is not None else ()))
+        authors = {one.index: self.name(one.author) for one in placed}
+        return [authors[index] for index in receipt if index in authors]
+
+    def _update_progress(self, body: e.Contribution) -> tuple[int, int] | None:
+        """Return (bytes held, size) of an update; None of one that need not come, as in gossip from most."""
         digest = Digest(body.update_digest)
         if self._transfer.has(digest):
             return body.update_bytes, body.update_bytes
-        return self._transfer.progress(digest) or (0, body.update_bytes)
+        waiting = None if self._replica.head.exchanging else (0, body.update_bytes)
+        return self._transfer.progress(digest) or waiting
 
 
 def blame(peers: Peers, sender: NodeId, text: str, now: float) -> Report:

@@ -8,6 +8,7 @@ from gossip.engine import Engine
 from gossip.peers import Peers
 from gossip.transfer import Transfer
 from node.core.telling import blame
+from swarm.charter import Charter
 from swarm.ledger import entry as e
 from swarm.ledger.replica import Replica
 from swarm.machine import Digest, Effect, Inspect, Inspected, NodeId, Report
@@ -17,9 +18,9 @@ from swarm.round import Round
 class Updates:
     """What this site knows of blobs: every update is read through once before it counts as available."""
 
-    def __init__(self, replica: Replica, engine: Engine, peers: Peers, transfer: Transfer, *, model_bytes: int) -> None:
+    def __init__(self, replica: Replica, engine: Engine, peers: Peers, transfer: Transfer, charter: Charter) -> None:
         self._replica, self._engine, self._peers, self._transfer = replica, engine, peers, transfer
-        self._model_bytes = model_bytes
+        self._charter = charter
         self._problems: dict[Digest, str] = {}
         self._inspecting: set[Digest] = set()
 
@@ -38,7 +39,8 @@ class Updates:
 
     def fetch(self, digest: Digest, size: int, hints: Sequence[NodeId], now: float) -> list[Effect]:
         """Get a blob. Only what the charter's model can be is ever fetched: a lie about the size costs nothing."""
-        if size != self._model_bytes or self._transfer.has(digest):
+        known = size == self._charter.model_bytes or self._charter.carries(size)
+        if not known or self._transfer.has(digest):
             return []
         return self._transfer.want(digest, size, now, [node for node in hints if node in self._engine.neighbours])
 
@@ -56,21 +58,21 @@ class Updates:
         effects = self._transfer.step(now)
         effects += [blame(self._peers, sender, fault, now) for sender, fault in self._transfer.take_faults()]
         self._transfer.take_completed()
-        for digest in self._wanted():
+        for digest, size in self._wanted():
             if self._transfer.has(digest) and digest not in self._problems and digest not in self._inspecting:
                 self._inspecting.add(digest)
-                effects.append(Inspect(digest, self._model_bytes, whole=self._replica.head.exchange is not None))
+                effects.append(Inspect(digest, size, whole=self._replica.head.exchange is not None))
         return effects
 
-    def _wanted(self) -> Iterator[Digest]:
-        """Yield the updates of the open round and later ones, ordered ones first."""
+    def _wanted(self) -> Iterator[tuple[Digest, int]]:
+        """Yield digest and size of the updates of the open round and later ones, ordered ones first."""
         head = self._replica.head
         for (round_, _), placed in sorted(head.contributions.items()):
             if round_ >= head.round:
-                yield Digest(placed.body.update_digest)
+                yield Digest(placed.body.update_digest), placed.body.update_bytes
         for body in self._pending():
             if body.round >= head.round:
-                yield Digest(body.update_digest)
+                yield Digest(body.update_digest), body.update_bytes
 
     def _pending(self) -> Iterator[e.Contribution]:
         for _, body in self._replica.bodies(e.Contribution):

@@ -499,7 +499,7 @@ class Replica:
         """Return 0 to include a contribution, a reason to reject it, None while its bytes are not known."""
         if not state.starts_well(placed.author, placed.body.base_digest):
             return e.OTHER_BASE
-        if placed.body.update_bytes != self._charter.model_bytes:
+        if not self._charter.carries(placed.body.update_bytes):
             return e.UNUSABLE
         if state.exchanging:
             return 0  # Whoever holds it says so in a receipt, and nobody else needs it.

@@ -396,8 +396,8 @@ def check_close(state: State, close: e.RoundClose) -> tuple[Placed, ...]:
     if len(indices) < fewest:
         raise Reject(f"{named}: {len(indices)} contributions, the charter asks for {fewest}")
     terms = tuple(by_index[index] for index in indices)
-    if any(placed.body.update_bytes != charter.model_bytes for placed in terms):
-        raise Reject(f"{named}: it includes an update of another size than the model's")
+    if any(not charter.carries(placed.body.update_bytes) for placed in terms):
+        raise Reject(f"{named}: it includes an update of a size that no update has")
     for index, placed in by_index.items():
         stray = dict(close.rejected).get(index) == e.OTHER_BASE
         if stray == state.starts_well(placed.author, placed.body.base_digest):

@@ -2,9 +2,9 @@
 
 Charikar, Chen & Farach-Colton, "Finding frequent items in data streams" (2002); as a random projection it is the
 sparse Johnson-Lindenstrauss transform with one entry a column (Dasgupta, Kumar & Sarlos 2010): s_b = sum over i = b
-(mod 128) of sign_i x_i, with signs from a generator that all members seed alike. It is linear, so the sketch of a difference
-is the difference of sketches, and E ||s||^2 = ||x||^2. For a model whose norm is spread over its elements the squared
-distance it tells has a relative standard deviation of about sqrt(2 / 128) = 12.5 %, the distance of half that.
+(mod 128) of sign_i x_i, with signs from a generator that all members seed alike. It is linear, so the sketch of a
+difference is the difference of sketches, and E ||s||^2 = ||x||^2. For a model whose norm is spread over its elements
+the squared distance it tells has a relative standard deviation of about sqrt(2 / 128) = 12.5 %, the distance of half.
 
 Sums are float64 in a fixed order over float32 values and are rounded once, to multiples of 2^-20.
 """

@@ -63,6 +63,7 @@ def gossiping(
         ids=[who.node for who in swarm.identities],
         blobs=[swarm.initial],
         checkers=[Agreement(), HonestOnTheWire(), PersistBeforeSend(), *checkers],
+        codec=swarm.charter.codec,
         ledger_id=swarm.signed.ledger_id,
     )
     return world

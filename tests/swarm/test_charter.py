@@ -604,10 +604,54 @@ def test_gossip_without_a_schedule_is_refused_and_so_is_a_schedule_without_gossi
 
 
 def test_two_schedules_are_refused() -> None:
-    with pytest.raises(UsageError, match="one schedule"):
+    with pytest.raises(UsageError, match="repeated"):
         gossiping(options=(("schedule", "base2"), ("schedule", "ring"))).check()
 
 
 def test_an_option_nobody_knows_is_named() -> None:
     with pytest.raises(UsageError, match="unknown option 'colour'"):
         gossiping(options=(("colour", "red"),)).check()
+
+
+# --- compression ----------------------------------------------------------------------------------------------------
+
+
+def compressed(codec: str, **fields: object) -> c.Charter:
+    return changed(make_swarm(4, elements=1000), **{"options": (("codec", codec),), **fields})
+
+
+@pytest.mark.parametrize(("codec", "size"), [("bf16", 2008), ("int8", 1012), ("int4", 540)])
+def test_a_codec_says_how_large_a_contribution_is(codec: str, size: int) -> None:
+    charter = compressed(codec)
+    charter.check()
+    assert str(charter.codec) == codec
+    assert charter.carries(size)
+    assert not charter.carries(size - 1)
+    assert not charter.carries(4000)
+
+
+def test_the_largest_elements_may_take_fewer_bytes() -> None:
+    charter = compressed("topk:50")
+    charter.check()
+    assert charter.carries(150)
+    assert not charter.carries(0)
+    assert not charter.carries(4000)
+
+
+def test_without_a_codec_a_contribution_is_as_large_as_the_model() -> None:
+    charter = make_swarm(4, elements=1000).charter
+    assert charter.codec is None
+    assert charter.carries(4000)
+    assert not charter.carries(2008)
+
+
+@pytest.mark.parametrize("codec", ["f32", "randk:50", "zip", "topk", "int8:3"])
+def test_a_codec_that_rounds_cannot_use_is_refused(codec: str) -> None:
+    with pytest.raises(UsageError):
+        compressed(codec).check()
+
+
+def test_gossip_takes_the_codec_that_needs_no_memory_at_the_other_end() -> None:
+    gossiping(options=(("codec", "bf16"), ("schedule", "base2"))).check()
+    with pytest.raises(UsageError, match="known are bf16"):
+        gossiping(options=(("codec", "int8"), ("schedule", "base2"))).check()

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from swarm.errors import UsageError
+from swarm.errors import Reject, UsageError
 from swarm.ledger.disk import DiskFull
 from swarm.machine import (
     Blend,
@@ -40,6 +40,8 @@ from swarm.machine import (
     Trained,
 )
 from swarm.mixing.average import weighted_mean_into
+from swarm.mixing.compress.forms import Spec, decode, encode
+from swarm.mixing.compress.residual import Residual, apply
 from swarm.mixing.gossip import mix_into, step_into
 from swarm.mixing.sketch import sketch
 from swarm.privacy.clipping import inspect
@@ -62,8 +64,13 @@ Work = Callable[[], Sequence[Event]]
 class BlobStore:
     """Complete blobs and interrupted transfers. While `full` is set nothing can be added."""
 
-    def __init__(self, blobs: Sequence[Buffer] = ()) -> None:
+    def __init__(
+        self, blobs: Sequence[Buffer] = (), *, codec: Spec | None = None, elements: int = 0, bound: float = 0.0
+    ) -> None:
         self.full = False
+        self._codec, self._elements, self._bound = codec, elements, bound
+        self._owed: Vector | None = None
+        self._rests: dict[Digest, Vector] = {}
         self._complete: dict[Digest, tuple[Stored, Buffer]] = {}
         self._partial: dict[Digest, bytearray] = {}
         for blob in blobs:
@@ -102,6 +109,16 @@ class BlobStore:
         """A complete blob as a flat float32 array (not to be written to), or None if it is not here."""
         found = self._complete.get(digest)
         return None if found is None or len(found[1]) % 4 else np.frombuffer(found[1], "<f4")
+
+    def contribution(self, digest: Digest) -> Vector | None:
+        """What a contribution says, compressed or not; None if it is not here or says nothing."""
+        if self._codec is None:
+            return self.vector(digest)
+        found = self._complete.get(digest)
+        try:
+            return None if found is None else decode(found[1], self._elements, spec=self._codec)
+        except Reject:
+            return None
 
     def keep(self, effect: Keep) -> StoreFailed | None:
         """Write a piece of a partial blob, making room for it first."""
@@ -148,11 +165,11 @@ class BlobStore:
 
     def inspect(self, effect: Inspect, learner: Learner) -> Work:
         """Read an update through against the learner's model length and norm bound."""
-        update = self.vector(effect.digest)
+        update = self.contribution(effect.digest)
 
         def work() -> Sequence[Event]:
             if update is None:
-                return (Inspected(effect.digest, "it is not in the store or not a whole number of float32 values"),)
+                return (Inspected(effect.digest, "it is not in the store, or is not what a contribution is"),)
             bound = 0.0 if effect.whole else learner.bound
             problem, norm = inspect(update, elements=learner.elements, bound=bound)
             return (Inspected(effect.digest, problem, norm),)
@@ -162,7 +179,10 @@ class BlobStore:
     def mix(self, effect: Mix) -> Work:
         """Average; the inputs are read now, so forgetting them in a later effect does no harm."""
         base = None if effect.model is None else self.vector(effect.model)
-        updates = [self.vector(digest) for digest, _ in effect.terms]
+        updates = [self.contribution(digest) for digest, _ in effect.terms]
+        if effect.model is not None:
+            counted = [self._rests[digest] for digest, _ in effect.terms if digest in self._rests]
+            self._owed, self._rests = (counted[0], {}) if counted else (self._owed, self._rests)
 
         def work() -> Sequence[Event]:
             present = [update for update in updates if update is not None]
@@ -181,14 +201,19 @@ class BlobStore:
 
     def blend(self, effect: Blend) -> Work:
         """One step of gossip; the inputs are read now."""
-        models = [self.vector(digest) for digest, _ in effect.terms]
+        models = [self.contribution(digest) for digest, _ in effect.terms]
+        weights = [weight for _, weight in effect.terms]
+        for digest, _ in effect.terms:
+            if digest in self._rests:
+                models += [self._rests[digest], self.contribution(digest)]
+                weights += [1.0, -1.0]
 
         def work() -> Sequence[Event]:
             present = [model for model in models if model is not None]
             if len(present) < len(models):
                 return (Mixed(effect.round, None, error="couldn't blend: a blob that it names is not in the store"),)
             out = np.empty_like(present[0])
-            mix_into(out, present, [weight for _, weight in effect.terms])
+            mix_into(out, present, weights)
             try:
                 told = sketch(out, effect.seed)
                 stored = self.put(out.tobytes())
@@ -227,10 +252,24 @@ class BlobStore:
         try:
             if base is not None and base.size == lesson.update.size:
                 step_into(lesson.update, base)
-            stored = self.put(lesson.update.tobytes())
+            stored = self._put_contribution(lesson.update, whole=base is not None)
         except DiskFull as error:
             return (Trained(number, None, error=error.message),)
         return (stored, Trained(number, stored.digest, stored.size, lesson.samples, lesson.metrics))
+
+    def _put_contribution(self, vector: Vector, *, whole: bool) -> Stored:
+        """Store an update, or a whole model, as it travels, and keep what its codec leaves out."""
+        if self._codec is None:
+            return self.put(vector.tobytes())
+        if whole:
+            stored = self.put(encode(vector, self._codec))
+            self._rests[stored.digest] = vector
+            return stored
+        owed = np.zeros_like(vector) if self._owed is None else self._owed
+        rest, sent = apply(Residual(owed), vector, self._codec, bound=self._bound)
+        stored = self.put(sent.message)
+        self._rests[stored.digest] = rest.error
+        return stored
 
     def evaluate(self, effect: Evaluate, learner: Learner | None, member: int) -> Work:
         """Evaluate a model at one member."""

@@ -60,6 +60,7 @@ from swarm.machine import (
     WakeAt,
     Woke,
 )
+from swarm.mixing.compress.forms import Spec
 from topologies.graph import Topology
 from topologies.world.blobs import BLOB_S, BlobStore, Work
 from topologies.world.checkers import Checker, Violation
@@ -116,6 +117,7 @@ class World:
         slow: Links (member, member), one entry for both ways, that are narrower or longer than the others: (bytes a
             second, further delay in seconds).
         audit: Checks the records of a whole ledger and returns what is wrong with it, empty if nothing is.
+        codec: How contributions are compressed, as the charter has it.
         learner: Answers Train, Evaluate and Inspect; without one training fails with a sentence.
         ids: Identity of each member, default `member_id`.
         twins: Members run as two processes with one identity and two disks: the liar of Bano et al., "Twins: BFT
@@ -140,6 +142,7 @@ class World:
         slow: Mapping[tuple[int, int], tuple[float, float]] | None = None,
         learner: Learner | None = None,
         audit: Callable[[Sequence[bytes]], str] = lambda _: "",
+        codec: Spec | None = None,
         ids: Sequence[NodeId] | None = None,
         twins: Collection[int] = (),
         twin_split: bool = True,
@@ -150,7 +153,7 @@ class World:
         record_trace: bool = False,
     ) -> None:
         self.seed, self.topology, self.plan = seed, topology, plan or FaultPlan()
-        self.learner, self._audit = learner, audit
+        self.learner, self._audit, self._codec = learner, audit, codec
         self.stats = Stats()
         self.trace = Trace(record=record_trace)
         self._make, self._sync_s, self._ledger_id = make, sync_s, ledger_id
@@ -201,7 +204,7 @@ class World:
                 id=self.ids[member],
                 name=f"n{member}" + "b" * twin,
                 disk=SimulatedDisk(),
-                blobs=BlobStore(blobs),
+                blobs=self._store(blobs),
             )
             for slot, (member, twin) in enumerate(who)
         )
@@ -211,6 +214,11 @@ class World:
                 place.peers[self.ids[neighbour]] = of_member[neighbour]
                 place.links[self.ids[neighbour]] = ()
         return places
+
+    def _store(self, blobs: Sequence[bytes]) -> BlobStore:
+        if self.learner is None:
+            return BlobStore(blobs)
+        return BlobStore(blobs, codec=self._codec, elements=self.learner.elements, bound=self.learner.bound)
 
     def _hook(self, checkers: Sequence[Checker]) -> None:
         """Remember only the hooks that are overridden: a run makes millions of calls."""

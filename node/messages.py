@@ -1,0 +1,95 @@
+"""SHELL. Contributions as they travel under a charter's codec, and what this site still owes the others.
+
+A message is made from an update, with what the codec left out of the last one that counted; the rest is kept in a file
+beside the blobs, under the message's digest. The one that counted is known when a round is averaged: its rest becomes
+what is owed, and all others are void. If the files are lost with the disk's cache, so is the rest of one update.
+
+In gossip a message is the site's whole model, rounded. The site itself goes on from the unrounded one, kept here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from node.storage import BlobStore
+from swarm.machine import Digest, Stored
+from swarm.mixing.compress.forms import Spec, decode, encode_into, encoded_bytes
+from swarm.mixing.compress.residual import Residual, apply
+from swarm.vector import Vector
+
+
+class Messages:
+    """The codec at work, in the folder of a blob store."""
+
+    def __init__(self, store: BlobStore, spec: Spec, *, elements: int, bound: float) -> None:
+        self._store, self._spec = store, spec
+        self._elements, self._bound = elements, bound
+        self._folder = store.beside("owed")
+        for left in self._folder.glob("scratch-*"):
+            left.unlink()
+        self._made = 0
+
+    def write_update(self, update: Vector, path: Path) -> Stored:
+        """Write the message for a clipped update to `path`, keep what it leaves out, and return its name."""
+        rest, sent = apply(Residual(self._owed()), update, self._spec, bound=self._bound)
+        path.write_bytes(sent.message)
+        stored = self._store.hash_file(path)
+        self._keep(rest.error, stored.digest)
+        return stored
+
+    def write_model(self, model: Vector, path: Path) -> Stored:
+        """Write the message for a whole model to `path`, keep the model itself, and return the message's name."""
+        message = np.empty(encoded_bytes(self._spec, model.size), np.uint8)
+        path.write_bytes(message[: encode_into(message, model, self._spec)].data)
+        stored = self._store.hash_file(path)
+        self._keep(model, stored.digest)
+        return stored
+
+    def opened(self, digest: Digest) -> Vector:
+        """Return what a message says, shape (elements,), in memory that the page cache backs. Raises `Reject`."""
+        self._made += 1
+        scratch = self._folder / f"scratch-{self._made}"
+        try:
+            out: Vector = np.memmap(scratch, dtype="<f4", mode="w+", shape=(self._elements,))
+        finally:
+            scratch.unlink(missing_ok=True)
+        data = self._store.read(digest, 0, self._store.path(digest).stat().st_size)
+        return decode(data, self._elements, spec=self._spec, out=out)
+
+    def own(self, digest: Digest) -> Vector | None:
+        """Return the model that a message of this site was made from, if it is here."""
+        path = self._folder / digest.hex()
+        if not path.is_file() or path.stat().st_size != 4 * self._elements:
+            return None
+        return np.memmap(path, dtype="<f4", mode="r")
+
+    def counted(self, digests: Iterable[Digest]) -> None:
+        """A round averages these: what was left out of this site's own message among them is what it owes now."""
+        for digest in digests:
+            path = self._folder / digest.hex()
+            if path.is_file():
+                path.replace(self._folder / "owed")
+                self._forget_but("owed")
+
+    def _owed(self) -> Vector:
+        path = self._folder / "owed"
+        if path.is_file() and path.stat().st_size == 4 * self._elements:
+            return np.fromfile(path, dtype="<f4")
+        return np.zeros(self._elements, np.float32)
+
+    def _keep(self, vector: Vector, digest: Digest) -> None:
+        """Two are kept: training runs ahead, and the round before may be averaged yet."""
+        kept = sorted((path for path in self._folder.iterdir() if path.name != "owed"), key=lambda p: p.stat().st_mtime)
+        for path in kept[:-1]:
+            path.unlink()
+        beside = self._folder / f"scratch-{digest.hex()}"
+        vector.tofile(beside)
+        beside.replace(self._folder / digest.hex())
+
+    def _forget_but(self, name: str) -> None:
+        for path in self._folder.iterdir():
+            if path.name != name:
+                path.unlink()
