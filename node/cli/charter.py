@@ -21,6 +21,7 @@ from node.trainer import TrainerSettings
 from swarm import charter as terms
 from swarm.errors import UsageError
 from swarm.ledger.state import State
+from swarm.mixing.compress.forms import FORMS
 from topologies.families import FAMILIES, build
 from topologies.plan import open_schedule
 
@@ -66,6 +67,12 @@ def charter() -> None:
     help="Let sites exchange models with a few others a round, as in base2, ring, random_matching or random_regular:4,"
     " instead of averaging all of them. The last round averages all.",
 )
+@click.option(
+    "--codec",
+    default="",
+    help="Send contributions in fewer bytes: bf16, int8, int4, sign or topk:50 (thousandths). What it leaves out comes"
+    " later. With --gossip bf16 only.",
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the initial model.")
 @click.option(
     "--after", type=click.Path(path_type=Path, exists=True), help="A site of a swarm that cannot go on, to continue it."
@@ -95,6 +102,7 @@ def new(
     metrics: str,
     topology: str,
     gossip: str,
+    codec: str,
     seed: int,
     after: Path | None,
     require_byzantine: bool,
@@ -134,7 +142,7 @@ def new(
         metrics=tuple(part for part in metrics.split(",") if part),
         edges=_edges(topology, gossip, len(members)),
         predecessor=() if before is None else ((before.ledger_id, before.size, before.frontier.root()),),
-        options=((terms.SCHEDULE, gossip),) if gossip else (),
+        options=tuple((key, text) for key, text in ((terms.CODEC, codec), (terms.SCHEDULE, gossip)) if text),
     )
     # First with a model of one parameter: building the real one takes seconds.
     draft.check()
@@ -272,7 +280,12 @@ def _whole(option: str, value: float, scale: int) -> int:
 
 def _edges(topology: str, gossip: str, members: int) -> tuple[tuple[int, int], ...]:
     """Return the links of a topology, none for all; they must carry what the schedule sends."""
-    used = open_schedule(gossip, members, seed=0).links.edges if gossip else ()
+    try:
+        used = open_schedule(gossip, members, seed=0).links.edges if gossip else ()
+    except UsageError as error:
+        raise UsageError(
+            error.message, hint="choose another schedule for --gossip; base2 suits any number of members"
+        ) from None
     if topology == "complete":
         return ()
     try:
@@ -299,6 +312,7 @@ def _summary(signed: terms.SignedCharter) -> str:
         f"tolerance     {c.fault_tolerance()}",
         f"task          {c.task.name}, {c.task.parameters:,} parameters, file {c.task.digest.hex()[:16]}",
         f"mixing        {_mixing(c)}",
+        *([f"compression   {c.codec}: {FORMS[c.codec.name].description}"] if c.codec else []),
         f"rounds        {c.round.rounds}, each with at least {count(c.round.min_contributions, 'site')}",
         f"waiting       {c.round.patience_ms / 1000:g} s for a stuck site, {c.round.deadline_ms / 1000:g} s in all",
         f"bounds        update norm {c.clip_norm:g}, one site's weight at most {c.round.weight_cap_ppm / 10_000:g} %",

@@ -608,6 +608,11 @@ def test_a_charter_that_is_there_is_not_replaced_by_a_draft(home: Path) -> None:
         (["--card", "a/card.toml"], "two members have the same name"),
         (["--require-byzantine"], "2 members cannot outvote a liar"),
         (["--topology", "ring"], "couldn't make a ring of 2 members"),
+        (["--gossip", "nonsense"], "there is none named 'nonsense'"),
+        (["--gossip", "ring"], "couldn't make a ring of 2 members"),
+        (["--gossip", "complete:3"], "a number follows the name only of"),
+        (["--codec", "zip"], "couldn't choose a compression: 'zip' is not one"),
+        (["--gossip", "complete", "--codec", "int8"], "codec = 'int8' with gossip mixing, known are bf16"),
         (["--deadline", "inf"], "couldn't use --deadline inf: it is not a finite number"),
         (["--clip-norm", "nan"], "couldn't use --clip-norm nan: it is not a finite number"),
         (["--weight-cap", "-inf"], "couldn't use --weight-cap -inf: it is not a finite number"),
@@ -632,6 +637,31 @@ def test_a_draft_that_cannot_stand_is_refused_before_the_model_is_built(
     assert hint
     assert hint[0].islower() or hint.startswith("-")
     assert contents(home) == before
+
+
+def test_a_charter_says_how_sites_mix_and_compress(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("node.cli.charter.describe_task", lambda *_: c.Task("t", CODE, LAYOUT, 1234, digest("m"), 7))
+    sites(home, 4)
+    (home / "task.py").write_text(TASK)
+    cards = [f"{name}/card.toml" for name in "abcd"]
+    text = said(*new(*cards), "--gossip", "base2", "--codec", "bf16")
+    assert "gossip over base2; the last round averages all models into one" in text
+    assert "bf16: half the bytes" in text
+    made = c.from_toml((home / "charter.toml").read_text()).charter
+    assert (made.round.mixing, made.schedule, str(made.codec)) == ("gossip", "base2", "bf16")
+    said(*new(*cards), "--force")
+    made = c.from_toml((home / "charter.toml").read_text()).charter
+    assert (made.round.mixing, made.options) == ("exact", ())
+
+
+def test_links_that_a_schedule_needs_must_be_there(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("node.cli.charter.describe_task", lambda *_: c.Task("t", CODE, LAYOUT, 1234, digest("m"), 7))
+    sites(home, 4)
+    (home / "task.py").write_text(TASK)
+    cards = [f"{name}/card.toml" for name in "abcd"]
+    message, hint = refused(*new(*cards), "--gossip", "complete", "--topology", "ring")
+    assert "gossip over complete needs a link 0-2, which ring has not" in message
+    assert "leave --topology out" in hint
 
 
 @pytest.mark.parametrize("target", ["a", "charter.toml/x", "x" * 300])
