@@ -176,14 +176,15 @@ class GossipRound(Round):
         return late or self._witness.silent(node, now)
 
     def _in_vain(self, state: State, placed: Placed, now: float) -> bool:
-        """Whether bytes that are announced have not moved for the charter's patience."""
+        """Whether bytes that are announced have not moved for the charter's patience, or who has them is gone."""
         digest = Digest(placed.body.update_digest)
         if self._witness.moving(digest, now):
             self._still_since[digest] = now
+        elif self._gone(state, placed.author, now):
+            return True
         until = self._still_since.setdefault(digest, now) + state.terms.round.patience_ms / 1000
-        late = now * 1000 >= state.opened_ms + state.terms.round.deadline_ms
         self._wait_until = until if self._wait_until is None else min(until, self._wait_until)
-        return now >= until or late
+        return now >= until
 
     @override
     def _mix(self, state: State, mine: Sequence[msgspec.Struct], holds: Callable[[Digest], bool]) -> Iterator[Action]:
@@ -198,13 +199,14 @@ class GossipRound(Round):
             self._recall(round_, state, mine)
             return
         placed = {term.author: term for term in close.terms}
-        if self._me not in placed or round_ in self._mixed:
+        terms_then = state.terms_of(close.epoch)  # An epoch may have begun since, and others have blended before.
+        if self._me not in placed or round_ in self._mixed or terms_then is None:
             return
         assert state.exchange is not None, "somebody has looked"
         weights = {term.author: weight for term, (_, weight) in zip(close.terms, close.body.included, strict=True)}
         indices = {author: term.index for author, term in placed.items()}
         exchanged = partners(self._me, indices, state.exchange.receipts)
-        shares = self._plan.shares(state.terms, round_, self._me, weights, exchanged)
+        shares = self._plan.shares(terms_then, round_, self._me, weights, exchanged)
         terms = tuple((Digest(placed[node].body.update_digest), share) for node, share in shares)
         missing = [(node, digest) for (node, _), (digest, _) in zip(shares, terms, strict=True) if not holds(digest)]
         for node, digest in missing:  # It was here, and a crash took it: the round waits for nobody else by now.

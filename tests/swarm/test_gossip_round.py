@@ -101,7 +101,7 @@ class Desk:
     def close(self, *authors: int) -> None:
         placed = [self.state.contributions[self.state.round, NODES[author]] for author in authors]
         body = make_close(self.state, placed, {})
-        self.state = replace(self.state, close=Closed(99, body, tuple(placed), self.state.exchanging))
+        self.state = replace(self.state, close=Closed(99, body, tuple(placed), self.state.exchanging, 0))
 
     def go(self, now: float = NOW) -> list[Action]:
         return self.round.advance(self.state, self.mine, self.held.__contains__, now)
@@ -177,6 +177,17 @@ def test_bytes_that_do_not_come_are_given_up_after_the_charters_patience() -> No
     desk.seen.arriving.clear()
     assert receipts_in(desk.go(NOW + PATIENCE_S)) == []
     assert receipts_in(desk.go(NOW + 2 * PATIENCE_S - 1)) == [(11,)]
+
+
+def test_bytes_of_a_partner_that_is_gone_are_given_up_at_once() -> None:
+    desk = Desk()
+    desk.place(0, 1, 3)
+    desk.arrive(0, 1)
+    desk.seen.gone.add(NODES[3])
+    desk.seen.arriving.add(desk.update(3))
+    assert receipts_in(desk.go()) == [], "unless they still come, from whoever else has them"
+    desk.seen.arriving.clear()
+    assert receipts_in(desk.go()) == [(11,)]
 
 
 def test_nothing_is_waited_for_beyond_the_deadline() -> None:
