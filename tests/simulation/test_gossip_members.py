@@ -1,0 +1,76 @@
+"""Swarms that mix by gossip while members come and go, with the real node in the simulated world."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from msgspec.structs import replace
+from numpy.typing import NDArray
+
+from swarm import terms as t
+from swarm.machine import Digest
+from tests.builders import identity
+from tests.simulation.test_membership import card, changing, committed, finished, head, in_epoch, propose
+from topologies.world.faults import Crash, FaultPlan
+from topologies.world.world import World
+
+END_S = 400.0
+
+
+def merged(world: World, member: int) -> NDArray[np.float32]:
+    model = world.place(member).blobs.vector(Digest(head(world, member).committed.model))
+    assert model is not None
+    return model
+
+
+def contributed(world: World, member: int) -> bool:
+    state = head(world, 0)
+    node = world.ids[member]
+    return state.exchange is not None and node in state.exchange.models
+
+
+@pytest.mark.parametrize("schedule", ["base2", "ring", "one_peer_hypercube"])
+def test_a_newcomer_takes_part_and_ends_with_the_same_model(schedule: str) -> None:
+    """A hypercube of five does not exist: the links take its place."""
+    world = changing(4, newcomers=1, rounds=12, schedule=schedule)
+    assert world.run(lambda w: committed(w, 0, 2), end_s=END_S)
+    propose(world, 0, t.add(card(4)))
+    assert world.run(in_epoch(1, 0, 1, 2, 3, 4), end_s=END_S)
+    assert world.run(lambda w: contributed(w, 4), end_s=END_S), "it has made a model of its own"
+    assert world.run(finished(0, 1, 2, 3, 4), end_s=END_S)
+    assert all(np.array_equal(merged(world, 0), merged(world, member)) for member in range(1, 5))
+
+
+def test_a_member_leaves_and_is_forgotten() -> None:
+    world = changing(5, rounds=12, schedule="base2")
+    assert world.run(lambda w: committed(w, 0, 2), end_s=END_S)
+    propose(world, 4, t.remove(identity(4).node))
+    assert world.run(in_epoch(1, 0, 1, 2, 3), end_s=END_S)
+    assert not contributed(world, 4)
+    assert world.run(finished(0, 1, 2, 3), end_s=END_S)
+    assert all(np.array_equal(merged(world, 0), merged(world, member)) for member in range(1, 4))
+
+
+def test_a_vote_for_fewer_rounds_merges_earlier_and_one_for_more_goes_on_from_the_merged_model() -> None:
+    world = changing(4, rounds=12, schedule="ring")
+    assert world.run(lambda w: committed(w, 0, 2), end_s=END_S)
+    policy = head(world, 0).terms.round
+    propose(world, 0, t.repolicy(replace(policy, rounds=6)))
+    assert world.run(finished(0, 1, 2, 3), end_s=END_S)
+    assert head(world, 0).committed.round == 6
+    assert all(np.array_equal(merged(world, 0), merged(world, member)) for member in range(1, 4))
+    first = merged(world, 0).copy()
+    propose(world, 0, t.repolicy(replace(policy, rounds=9)))
+    assert world.run(lambda w: committed(w, 0, 9), end_s=END_S)
+    assert not np.array_equal(first, merged(world, 0)), "three more rounds"
+    assert all(np.array_equal(merged(world, 0), merged(world, member)) for member in range(1, 4))
+
+
+@pytest.mark.parametrize("after", range(0, 12, 3))
+def test_a_crash_while_the_epoch_turns(after: int) -> None:
+    plan = FaultPlan(faults=(Crash(at_s=4.0, slot=1, after_effects=after, down_s=5.0),))
+    world = changing(4, newcomers=1, rounds=10, schedule="base2", plan=plan)
+    assert world.run(lambda w: committed(w, 0, 1), end_s=END_S)
+    propose(world, 0, t.add(card(4)))
+    assert world.run(finished(0, 1, 2, 3, 4), end_s=END_S)
+    assert all(np.array_equal(merged(world, 0), merged(world, member)) for member in range(1, 5))
