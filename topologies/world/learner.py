@@ -133,24 +133,12 @@ class QuadraticTask:
             x -= self.rate * curvature * (x - centre)
         update = (x - base).astype(np.float32)
         return Lesson(
-            update=self._handed_over(update, behaviour),
+            update=handed_over(update, behaviour, self.bound),
             samples=self.samples[member],
             steps=self.steps,
             duration_s={Behaviour.SLOW: SLOW_FACTOR * duration_s, Behaviour.HANG: math.inf}.get(behaviour, duration_s),
             metrics={"loss": self._loss(member, x)},
         )
-
-    def _handed_over(self, update: Vector, behaviour: Behaviour) -> Vector:
-        match behaviour:
-            case Behaviour.NAN:
-                update[0] = np.nan
-            case Behaviour.WRONG_SHAPE:
-                update = update[:-1].copy()
-            case Behaviour.OVERSIZE:
-                update.fill(OVERSIZE_FACTOR * (self.bound or 1.0) / math.sqrt(self.elements))
-            case _:
-                clip_in_place(update, self.bound)
-        return update
 
     def evaluate(self, member: int, model: Vector) -> tuple[int, Mapping[str, float]]:
         """One held-out sample in ten, and the member's own loss."""
@@ -160,3 +148,21 @@ class QuadraticTask:
         curvature, centre = self._problems[member]
         # fsum rounds once, whatever the order, so the metric is the same on every machine.
         return 0.5 * math.fsum((curvature * (x - centre) ** 2).tolist())
+
+
+def handed_over(update: Vector, behaviour: Behaviour, bound: float) -> Vector:
+    """What a member hands over in place of an honest update, which is clipped to `bound` (0: none), in place.
+
+    Raises:
+        UsageError: An honest update is not finite.
+    """
+    match behaviour:
+        case Behaviour.NAN:
+            update[0] = np.nan
+        case Behaviour.WRONG_SHAPE:
+            update = update[:-1].copy()
+        case Behaviour.OVERSIZE:
+            update.fill(OVERSIZE_FACTOR * (bound or 1.0) / math.sqrt(update.size))
+        case _:
+            clip_in_place(update, bound)
+    return update

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 QUEUE_BYTES_MAX = 16 << 20
@@ -49,24 +49,69 @@ class NetworkProfile:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Access:
+    """How one site is connected to all others: what its own line adds to the profile of every link.
+
+    Bandwidths are bytes a second, shared by everything the site sends or receives at a time; inf means no limit.
+    `delay_s` is one way between the site and the backbone, so a message pays the sender's and the receiver's. What has
+    come down a narrow line is counted in the order in which it was sent, as a fair queue would do on average.
+    """
+
+    uplink_bytes_s: float = math.inf
+    downlink_bytes_s: float = math.inf
+    delay_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        assert self.uplink_bytes_s > 0.0, "a site that can send nothing is cut off, not slow"
+        assert self.downlink_bytes_s > 0.0, "a site that can receive nothing is cut off, not slow"
+        assert self.delay_s >= 0.0, "nothing arrives before it is sent"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Slow:
     bandwidth_bytes_s: float
     delay_s: float
 
 
 class NetworkModel:
-    """The state of all directed links between `slots` processes."""
+    """The state of all directed links between `slots` processes.
 
-    def __init__(self, profile: NetworkProfile, slots: int, rng: random.Random) -> None:
+    Args:
+        profile: What all links have in common.
+        slots: How many processes.
+        rng: Where delays and losses come from.
+        access: What each slot's own line adds; none for lines that add nothing.
+        slow: Pairs (source, target) of slots whose link is narrower or longer from the beginning on, both ways given
+            one by one: (bytes a second, further delay in seconds).
+    """
+
+    def __init__(
+        self,
+        profile: NetworkProfile,
+        slots: int,
+        rng: random.Random,
+        access: Sequence[Access] = (),
+        slow: Mapping[tuple[int, int], tuple[float, float]] | None = None,
+    ) -> None:
+        assert len(access) in (0, slots), "one line for each process, or none at all"
         self.profile = profile
         self._slots = slots
+        self._access = tuple(access)
+        self._up_free_at = [0.0] * slots
+        self._down_free_at = [0.0] * slots
+        self._standing = {
+            source * slots + target: _Slow(bandwidth_bytes_s=bandwidth, delay_s=delay_s)
+            for (source, target), (bandwidth, delay_s) in (slow or {}).items()
+        }
         self._rng = rng
         self._blocked = [0] * (slots * slots)  # how many cuts in force forbid this direction
         self._cuts: dict[str, tuple[int, ...]] = {}
         self._free_at = [0.0] * (slots * slots)  # when the last byte queued so far leaves
         self._last = [0.0] * (slots * slots)  # fifo: nothing arrives before this
         self._epoch = [0] * (slots * slots)  # fifo: the number of the connection, equal in both directions
-        self._slow: dict[int, _Slow] = {}
+        self._slow: dict[int, _Slow] = dict(self._standing)
+        self.carried = [0] * (slots * slots)
+        """Bytes handed to each direction so far, at source * slots + target, whether or not they arrived."""
 
     def route(self, source: int, target: int, size: int, now: float) -> tuple[float, ...]:
         """The arrival times of one message of `size` bytes: none if it is lost, two if it is repeated.
@@ -76,6 +121,7 @@ class NetworkModel:
         link = source * self._slots + target
         if self._blocked[link]:
             return ()
+        self.carried[link] += size
         profile = self.profile
         if profile.loss and self._rng.random() < profile.loss:
             if profile.fifo:
@@ -90,12 +136,35 @@ class NetworkModel:
             if (begins - now) * bandwidth + size > profile.queue_bytes_max:
                 return ()
             leaves = self._free_at[link] = begins + size / bandwidth
+        if self._access:
+            passed = self._through(source, target, size, now, leaves)
+            if passed is None:
+                return ()
+            leaves = passed
         arrives = leaves + delay_s
         if profile.fifo:
             arrives = self._last[link] = max(arrives, self._last[link])
         elif profile.duplication and self._rng.random() < profile.duplication:
             return (arrives, leaves + self._delay_s())
         return (arrives,)
+
+    def _through(self, source: int, target: int, size: int, now: float, leaves: float) -> float | None:
+        """When a message is through the lines of both sites, without the delay in between; None if there is no room.
+
+        The two lines work at the same time, as a long message is at both ends at once, so the narrower one counts.
+        """
+        sender, receiver = self._access[source], self._access[target]
+        if sender.uplink_bytes_s != math.inf:
+            begins = max(now, self._up_free_at[source])
+            if (begins - now) * sender.uplink_bytes_s + size > self.profile.queue_bytes_max:
+                return None
+            self._up_free_at[source] = begins + size / sender.uplink_bytes_s
+            leaves = max(leaves, self._up_free_at[source])
+        if receiver.downlink_bytes_s != math.inf:
+            took = size / receiver.downlink_bytes_s
+            self._down_free_at[target] = max(now, self._down_free_at[target]) + took
+            leaves = max(leaves, self._down_free_at[target])
+        return leaves + sender.delay_s + receiver.delay_s
 
     def _delay_s(self) -> float:
         profile, uniform = self.profile, self._rng.random
@@ -126,6 +195,7 @@ class NetworkModel:
             if self.profile.fifo:
                 self.reset(slot, other)
             self._free_at[slot * self._slots + other] = 0.0
+        self._up_free_at[slot] = 0.0
 
     def cut(self, name: str, pairs: Iterable[tuple[int, int]]) -> None:
         """Forbid the directed `pairs` (source, target) until `mend(name)`; cuts of different names add up."""
@@ -152,9 +222,12 @@ class NetworkModel:
         self._slow[source * self._slots + target] = _Slow(bandwidth_bytes_s=bandwidth_bytes_s, delay_s=delay_s)
 
     def quicken(self, source: int, target: int) -> None:
-        """Undo `slow`."""
-        self._slow.pop(source * self._slots + target, None)
+        """Undo `slow`; a link that was narrow from the beginning is so again."""
+        link = source * self._slots + target
+        self._slow.pop(link, None)
+        if link in self._standing:
+            self._slow[link] = self._standing[link]
 
     def quicken_all(self) -> None:
-        """Undo `slow` everywhere."""
-        self._slow.clear()
+        """Undo `slow` everywhere, as `quicken` does."""
+        self._slow = dict(self._standing)
