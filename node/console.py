@@ -32,7 +32,7 @@ PHASES = {
     "training": "training",
     "offered": "has offered its update",
     "mixing": "averaging",
-    "attested": "has attested the mean",
+    "attested": "has attested its model",
     "done": "done",
     "paused": "paused",
 }

@@ -71,14 +71,22 @@ _CANNOT = (
     ),
     "That the model is good or safe for patients, or that the data were used lawfully.",
     (
-        "That the average was computed well from the updates. The ledger holds fingerprints of updates and models, not "
-        "the updates and models. It proves that enough sites came to exactly the same result independently."
-    ),
-    (
         "That this copy is complete. A copy can lack its latest entries and still hold. Compare the number of entries "
         "and the root, below, with another member."
     ),
     "The exact time of anything. Times come from the clocks of the sites; the ledger proves only their order.",
+)
+
+
+_AVERAGE = (
+    "That the average was computed well from the updates. The ledger holds fingerprints of updates and models, not "
+    "the updates and models. It proves that enough sites came to exactly the same result independently."
+)
+
+_BLEND = (
+    "That a site blended its model with others as the exchanges say. In a round of gossip the fingerprint of a site's "
+    "model, and how far it is from the others', are that site's own statements. Only in the last round do enough sites "
+    "come to exactly the same result independently, from the models that all of them offered."
 )
 
 
@@ -224,9 +232,20 @@ def _checked(told: Told) -> Html:
             f"The rounds: who is in, with what weight, and which model came out, recomputed for "
             f"{counted(told.finished, 'finished round')} and equal to what is recorded."
         ),
+        *([_exchanged(told)] if told.exchanges else []),
         "The root: one number computed over all entries, recomputed and equal.",
     )
     return h("ul", *(h("li", item) for item in items))
+
+
+def _exchanged(told: Told) -> str:
+    done = sum(len(met.pairs) for met in told.exchanges.values())
+    asked = counted(sum(met.scheduled for met in told.exchanges.values()), "pair")
+    rounds = counted(len(told.exchanges), "round")
+    return (
+        f"The exchanges: {done:,} of {asked} in {rounds} of gossip have both sites' word. What follows from it, who "
+        "took in how much of whose model, was recomputed."
+    )
 
 
 def _quorum_words(told: Told) -> str:
@@ -242,7 +261,7 @@ def _cannot(told: Told) -> tuple[str, ...]:
         f"That there is no second history, if {more} broke the rules on purpose. Comparing the root, below, with "
         "another member brings that to light."
     )
-    return (*_CANNOT, forged)
+    return (*_CANNOT, _BLEND if told.charter.schedule else _AVERAGE, forged)
 
 
 # --- the swarm --------------------------------------------------------------------------------------------------
@@ -291,18 +310,25 @@ def _terms(told: Told) -> list[tuple[str, str]]:
     policy, task, ledger = told.terms.round, charter.task, charter.ledger
     cap = policy.weight_cap_ppm
     outer = {"none": "becomes the new model as it is"}.get(policy.outer, f"goes through the step {policy.outer!r}")
+    trains = "the model on its own data and sends the change"
+    combined = f"mean, weighted by each site's number of samples; it {outer}"
+    limits = "limits what one site can do"
+    if charter.schedule:
+        limits = "each site keeps to it, and no other can check that"
+        trains = "its own model on its own data and exchanges it with a few others"
+        combined = f"gossip over {charter.schedule}; the last round averages all models into one, by samples"
     terms = [
         ("Agreed on", date(charter.created_ms)),
         ("Task", f"{task.name}, a model of {task.parameters:,} numbers (parameters)"),
-        ("Rounds", f"{policy.rounds:,}. In each, every site trains the model on its own data and sends the change"),
-        ("How updates are combined", f"mean, weighted by each site's number of samples; it {outer}"),
+        ("Rounds", f"{policy.rounds:,}. In each, every site trains {trains}"),
+        ("How they are combined" if charter.schedule else "How updates are combined", combined),
         ("Largest share of one site", f"{cap / 10_000:g} %" if cap < 1_000_000 else "no limit"),
         ("Sites a round needs", f"at least {policy.min_contributions} of {len(told.terms.members)}"),
         (
             "Waiting for a site",
             f"up to {span_words(policy.patience_ms)} without progress, {span_words(policy.deadline_ms)} in all",
         ),
-        ("Largest update", f"{charter.clip_norm:g} (length of the change as a vector; limits what one site can do)"),
+        ("Largest update", f"{charter.clip_norm:g} (length of the change as a vector; {limits})"),
         ("Scores on record", ", ".join(charter.metrics) or "none"),
         ("Must outvote a liar", "yes, agreed in the charter" if ledger.require_byzantine else "not required"),
         ("When a rule is broken", "it goes on record; the site stays a member"),
@@ -385,7 +411,7 @@ def _compare(told: Told, verdict: Verdict) -> Html:
         # A block that fails at its certificate is already in the state's tree: its root belongs to nothing that holds.
         ("Root", grouped(audit.state.frontier.root().hex()) if audit.state.size == audit.entries else "none"),
         ("Blocks", f"{audit.blocks:,}"),
-        ("Model of the last finished round", grouped((told.model(told.finished) or b"").hex())),
+        ("Model of the last finished round", _last_model(told)),
     ]
     caution = (
         h("p", h("strong", "This copy is invalid: these numbers are of the part before the place above."))
@@ -394,6 +420,11 @@ def _compare(told: Told, verdict: Verdict) -> Html:
     )
     cells = [(h("th", name, scope="row"), h("td", h("code", value))) for name, value in rows]
     return join(h("p", words), caution, table_of("This copy", ("What", "Value"), cells))
+
+
+def _last_model(told: Told) -> str:
+    model = told.model(told.finished)
+    return grouped(model.hex()) if model is not None else "none in common: each site has its own"
 
 
 # --- markup and words -------------------------------------------------------------------------------------------

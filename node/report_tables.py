@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 from itertools import pairwise
 
+from node.exchanges import Exchanges, exchanges_of, percent
 from node.svg import STYLES, Html, Line, date, h, join, mark, panel, plot, progress, sample
 from swarm.charter import SignedCharter
 from swarm.ledger import entry as e
@@ -36,6 +37,9 @@ PANELS_MAX = 60
 
 WIDE_MIN = 5
 """Columns from which a table is not squeezed into the width of a phone, but scrolls sideways."""
+
+PAIRS_LISTED_MAX = 20_000
+"""Pairs of sites named in the table of exchanges: about 1 MB of page. Of rounds before those only numbers are given."""
 
 INLINE_MAX = 8
 """Sites whose shares stand in the row of a round; more are unfolded on demand."""
@@ -64,7 +68,7 @@ _PART_WORDS = {
 _REASON_WORDS = {
     e.UNUSABLE: "its update was unusable: not all of it numbers, or larger than the charter allows",
     e.UNAVAILABLE: "its update could not be fetched before the round had to close",
-    e.OTHER_BASE: "its update did not start from the model of the round before",
+    e.OTHER_BASE: "it did not start from the model it should: that of the round before, in gossip its own",
 }
 
 
@@ -95,6 +99,8 @@ class Told:
             for number, view in self.views.items()
         }
         self.rejected = {number: _rejected(view) for number, view in self.views.items()}
+        found = {number: exchanges_of(signed, view) for number, view in self.views.items()}
+        self.exchanges: dict[int, Exchanges] = {number: met for number, met in found.items() if met is not None}
         self._members = frozenset(seat.node for seat in self.terms.members)
         self._sites = {number: frozenset(self.sites(number)) for number in self.numbers}
 
@@ -124,17 +130,30 @@ class Told:
         return Part.MISSING if node in self.missing[number] else Part.OUT
 
     def model(self, number: int) -> bytes | None:
-        """Return the digest of the model on record for a round; round 0 stands for the initial one."""
+        """Return the digest of the one model on record for a round; round 0 stands for the initial one.
+
+        None while there is none, and in gossip, where each site ends a round with a model of its own.
+        """
         if number == 0:
             return self.charter.task.initial_model
         view = self.views.get(number)
-        return view.commit.model_digest if view is not None and view.commit is not None else None
+        commit = None if view is None else view.commit
+        return commit.model_digest if commit is not None and commit.model_bytes else None
 
     def scores(self, node: NodeId) -> list[tuple[int, e.Evaluation]]:
-        """Return a site's scores of models that are on record, by round."""
+        """Return a site's scores of models that are on record, by round.
+
+        In gossip that is any site's model of this round or an earlier one: who was away goes on from an old one.
+        """
         numbers = (0, *self.numbers) if 0 in self.audit.rounds else self.numbers
-        found = ((n, self.audit.rounds[n].evaluations.get(node)) for n in numbers)
-        return [(n, body) for n, body in found if body is not None and body.model_digest == self.model(n)]
+        found, known = [], {self.charter.task.initial_model} if self.exchanges else set[bytes]()
+        for number in numbers:
+            view, model = self.audit.rounds[number], self.model(number)
+            known |= {*view.models.values(), *(() if model is None or not self.exchanges else (model,))}
+            body = view.evaluations.get(node)
+            if body is not None and (body.model_digest == model or body.model_digest in known):
+                found.append((number, body))
+        return found
 
     def strays(self) -> int:
         """Count the scores that are of no model on record."""
@@ -168,10 +187,11 @@ def rounds_section(told: Told) -> Html:
     listed = told.listed()
     rows = [_round_row(told, number) for number in listed]
     without = len(told.numbers) - len(listed)
-    heads = ("Round", "Finished (UTC)", "#Sites in", "#Samples", "Not in it, and why", "Share of each site in the mean")
+    share = "Share of each site by its samples" if told.exchanges else "Share of each site in the mean"
+    heads = ("Round", "Finished (UTC)", "#Sites in", "#Samples", "Not in it, and why", share)
     table = table_of("Rounds, the latest first", heads, rows, tall=True)
     more = h("p", f"{counted(without, 'earlier round')} not listed one by one.") if without else Html()
-    return join(_timeline(told), _matrix(told), _gaps(told), table, more)
+    return join(_timeline(told), _matrix(told), _gaps(told), table, more, _exchanges(told))
 
 
 def _timeline(told: Told) -> Html:
@@ -282,6 +302,42 @@ def _round_row(told: Told, number: int) -> tuple[Html, ...]:
         h("td", h("ul", *absent) if absent else "nobody"),
         h("td", _shares(told, shares)),
     )
+
+
+def _exchanges(told: Told) -> Html:
+    """Return who exchanged models with whom, round by round, and who was to and did not; nothing without gossip."""
+    if not told.exchanges:
+        return Html()
+    rows, room = [], PAIRS_LISTED_MAX
+    for number in told.listed():
+        met = told.exchanges.get(number)
+        if met is None:
+            continue
+        room -= met.scheduled
+        done = [f"{told.names[one]} with {told.names[other]}" for one, other in met.pairs]
+        not_done = [f"{told.names[s.one]} with {told.names[s.other]}: {told.names[s.who]} {s.why}" for s in met.skipped]
+        commit = told.views[number].commit
+        apart = "" if commit is None or commit.attests < 2 else f"up to {percent(commit.distance_max_ppm)}"
+        cells = (h("td", f"{len(met.pairs)} of {met.scheduled}", class_="n"), h("td", _few(done, "pair", room)))
+        rows.append((h("th", str(number), scope="row"), *cells, h("td", _few(not_done, "pair", room)), h("td", apart)))
+    words = (
+        "In each round but the last, every site exchanges models with those that the schedule of the charter names, "
+        "and blends them with its own. A pair counts if both its sites said in the ledger, before the round closed, "
+        "that they had each other's model. The last column says how far the two most different models were apart "
+        "afterwards, in percent of the length of a model as a vector, as the sites' own statements tell."
+    )
+    heads = ("Round", "#Pairs", "Exchanged models", "Were to, and did not", "Models apart")
+    return join(h("p", words), table_of("Exchanges, the latest first", heads, rows, tall=True))
+
+
+def _few(items: Sequence[str], noun: str, room: int) -> Html:
+    """Return a list, folded where it is long, and only its length where the page has no room for more."""
+    if not items:
+        return join("none")
+    if room < 0:
+        return join(counted(len(items), noun))
+    whole = h("ul", *(h("li", item) for item in items))
+    return whole if len(items) <= INLINE_MAX else h("details", h("summary", counted(len(items), noun)), whole)
 
 
 def _shares(told: Told, shares: Mapping[NodeId, float]) -> Html:
@@ -455,6 +511,11 @@ def models_section(told: Told) -> Html:
         "A fingerprint is a number computed from every bit of a model: another model has another one. (It is not the "
         "checksum of an exported file.) A round finishes when enough sites state the same fingerprint."
     )
+    if told.exchanges:
+        words += (
+            " In a round of gossip there is no such model yet: each site states its own, from which it goes on, and "
+            "nobody else can check that it is what the exchanges make it."
+        )
     heads = ("Round", "Fingerprint of the model", "Stated by", "Block", "Finished (UTC)")
     without = len(told.committed) - len(listed)
     more = h("p", f"{counted(without, 'earlier round')} not listed.") if without else Html()
@@ -466,8 +527,18 @@ def _model_row(told: Told, number: int) -> tuple[Html, ...]:
     assert view.commit is not None, "only finished rounds are asked for"
     stated = f"{view.commit.attests} of {counted(len(told.terms_at(view.height).members), 'site')}"
     fingerprint = h("td", h("code", grouped(view.commit.model_digest.hex())))
+    if number in told.exchanges:
+        stated = f"{len(view.models)} of {counted(len(told.sites(number)), 'site')}, each its own"
+        fingerprint = h("td", _own_models(told, view))
     when = date(view.committed_ms, "%Y-%m-%d %H:%M:%S")
     return (h("th", str(number), scope="row"), fingerprint, *_cells(stated, str(view.height), when))
+
+
+def _own_models(told: Told, view: RoundView) -> Html:
+    """Return what each site says it ended a round of gossip with."""
+    mine = [(told.names[node], grouped(view.models[node].hex())) for node in told.nodes if node in view.models]
+    whole = h("ul", *(h("li", f"{name} ", h("code", digits)) for name, digits in mine))
+    return whole if len(mine) <= INLINE_MAX else h("details", h("summary", counted(len(mine), "model")), whole)
 
 
 def table_of(caption: str, heads: Sequence[str], rows: Iterable[Sequence[Html]], *, tall: bool = False) -> Html:

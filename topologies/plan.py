@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping
 from functools import lru_cache
+from itertools import combinations
 
 from swarm.errors import UsageError
 from swarm.machine import NodeId
@@ -59,6 +60,16 @@ class SchedulePlan:
     """
 
     def __init__(self, text: str, ledger_id: bytes) -> None:
+        """Follow a charter.
+
+        Raises:
+            UsageError: this software knows no schedule of that name, so it cannot do what the others do.
+        """
+        if not schedules.known(text.partition(":")[0]):
+            raise UsageError(
+                f"couldn't follow the charter: it mixes by gossip over {text!r}, which this software does not know",
+                hint="update this software: the charter was made with a newer version",
+            )
         self._text, self._seed = text, int.from_bytes(ledger_id[:4], "big")
         self._of = lru_cache(maxsize=4)(self._make)
 
@@ -85,12 +96,10 @@ class SchedulePlan:
         return tuple((terms.members[source].node, share) for source, share in sorted(found.items()))
 
     def _schedule(self, terms: Terms) -> Schedule:
-        n = len(terms.members)
-        edges = tuple((i, j) for i in range(n) for j in terms.neighbours(i) if i < j)
-        return self._of(n, edges)
+        return self._of(len(terms.members), terms.edges)  # Asked on every step: the links are not spelled out here.
 
     def _make(self, n: int, edges: tuple[tuple[int, int], ...]) -> Schedule:
         try:
             return open_schedule(self._text, n, self._seed)
         except UsageError:
-            return schedules.static(Topology.from_edges(n, edges))
+            return schedules.static(Topology.from_edges(n, edges or tuple(combinations(range(n), 2))))

@@ -309,6 +309,17 @@ def names() -> tuple[str, ...]:
     return tuple(sorted(["base2", "base3", "base4", "base5", *SCHEDULES, *families.FAMILIES, *families.SEEDED]))
 
 
+def known(name: str) -> bool:
+    """Whether `build` knows a name; for some numbers of members it may still have no schedule."""
+    return name in SCHEDULES or name in families.FAMILIES or name in families.SEEDED or _base_of(name) is not None
+
+
+def _base_of(name: str) -> int | None:
+    """Return k + 1 of a Base-(k+1) schedule's name, or None."""
+    found = _BASE.fullmatch(name)
+    return int(found[1]) if found is not None and int(found[1]) >= 2 else None
+
+
 def build(name: str, n: int, *, degree: int = 3, seed: int = 0, rule: str = "metropolis_hastings") -> Schedule:
     """Make the schedule that a charter, a scenario or a command line names.
 
@@ -320,9 +331,9 @@ def build(name: str, n: int, *, degree: int = 3, seed: int = 0, rule: str = "met
     """
     if name in SCHEDULES:
         return SCHEDULES[name](n, degree, seed)
-    if (found := _BASE.fullmatch(name)) is not None and int(found[1]) >= 2:
-        return base(n, int(found[1]) - 1)
-    if name not in families.FAMILIES and name not in families.SEEDED:
+    if (found := _base_of(name)) is not None:
+        return base(n, found - 1)
+    if not known(name):
         raise UsageError(
             f"couldn't make the schedule: there is none named {name!r}", hint=f"Use one of {', '.join(names())}."
         )

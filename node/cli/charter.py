@@ -112,7 +112,8 @@ def new(
 ) -> None:
     """Draft a charter from the members' cards and the task file. Nobody has signed it yet.
 
-    With --after the new ledger names the one it continues, and rounds go on from the last model committed there.
+    With --after the new ledger names the one it continues, and rounds go on from the last model committed there; from
+    that site's own where the swarm was in the middle of gossip.
     """
     if output.exists() and not force:
         hint = "move it away or choose another -o; --force replaces it, with every signature in it"
@@ -146,27 +147,47 @@ def new(
     )
     # First with a model of one parameter: building the real one takes seconds.
     draft.check()
-    draft = msgspec.structs.replace(draft, task=_continued(describe_task(task, seed), before))
+    last = None if before is None or after is None else _last_model(before, after)
+    draft = msgspec.structs.replace(draft, task=_continued(describe_task(task, seed), before, last))
     draft.check()
     signed = terms.SignedCharter(draft, {})
     write_file_durably(output, terms.to_toml(signed).encode(), mode=0o644)
     text = f"{_summary(signed)}\nDrafted in {output}. Each founder now runs `swarm charter sign {output}`."
-    if before is not None and after is not None:
-        model = Site(after).blobs / before.committed.model.hex()
+    if last is not None and after is not None:
+        model = Site(after).blobs / last.hex()
         text += f"\nThe model to start from is {model}: copy it to the folder blobs of at least one new site."
     emit({"path": str(output), "members": [card.name for card in members]}, as_json=as_json, text=text)
 
 
-def _continued(task: terms.Task, before: State | None) -> terms.Task:
+def _last_model(before: State, after: Path) -> bytes:
+    """Return the digest of the model to go on from: the common one, or, between rounds of gossip, one of the sites'.
+
+    Raises:
+        UsageError: there is no common one, and the folder `after` has none of the sites' last models.
+    """
+    if before.committed.model_bytes or before.exchange is None:
+        return before.committed.model
+    newest = sorted(before.exchange.models.values(), key=lambda own: own.round, reverse=True)
+    held = next((own.model for own in newest if (Site(after).blobs / own.model.hex()).is_file()), None)
+    if held is None:
+        raise UsageError(
+            f"couldn't draft a successor: round {before.committed.round} was one of gossip, which ends with a model of"
+            f" its own at each site, and none of them is in {after}",
+            hint="name with --after the folder of a site that took part in that round",
+        )
+    return held
+
+
+def _continued(task: terms.Task, before: State | None, last: bytes | None) -> terms.Task:
     """Return the task with the last model of the swarm that it continues as the one to start from."""
-    if before is None or before.committed.round == 0:
+    if before is None or last is None or before.committed.round == 0:
         return task
     if task.layout != before.signed.charter.task.layout:
         raise UsageError(
             "couldn't draft a successor: the model of this task file is not the one the other swarm has learned",
             hint="give the task file of that swarm with --task, or leave --after out to begin anew",
         )
-    return msgspec.structs.replace(task, initial_model=before.committed.model)
+    return msgspec.structs.replace(task, initial_model=last)
 
 
 @charter.command()

@@ -42,7 +42,7 @@ def render(answer: Mapping[str, object]) -> str:
         f"{answer['swarm']}   {answer['me']}",
         f"rounds     {committed} of {rounds} committed  {bar(committed, rounds)}",
         f"ledger     block {answer['height']}, {answer['entries']} entries, root {str(answer['root'])[:16]}",
-        f"model      {str(answer['model'])[:16]}",
+        f"model      {_model(answer)}",
         f"quorum     {answer['quorum']}  ({answer['tolerance']})",
     ]
     lines += [f"{key.upper():<10} {answer[key]}" for key in ("paused", "halted") if answer[key]]
@@ -50,5 +50,22 @@ def render(answer: Mapping[str, object]) -> str:
     assert isinstance(members, list), "a status lists members"
     for member in members:
         mark, words, _ = member_state(member)
-        lines.append(f"  {mark} {member['name']:<16} round {member['round']:<4} {words}")
+        lines.append(f"  {mark} {member['name']:<16} round {member['round']:<4} {words}{_held(member)}")
     return "\n".join(lines)
+
+
+def _model(answer: Mapping[str, object]) -> str:
+    """Return the common model; in gossip, which has one at the end only, that of this site."""
+    if answer["model"] is not None:
+        return str(answer["model"])[:16]
+    own = answer.get("own_model")
+    return "each site has its own, this site none yet" if own is None else f"{str(own)[:16]}, this site's own"
+
+
+def _held(member: Mapping[str, object]) -> str:
+    """Return whose models a member says it holds in a round of gossip."""
+    match member.get("holds"):
+        case [*names]:
+            return f", holds the models of {', '.join(map(str, names))}" if names else ", holds no model of a partner"
+        case _:
+            return ""

@@ -40,11 +40,11 @@ class Exchange(msgspec.Struct, frozen=True):
     models: Mapping[NodeId, Own] = {}
     sketches: Mapping[NodeId, bytes] = {}
 
-    def without(self, gone: Iterable[NodeId]) -> Exchange:
-        """Forget members that have left."""
+    def without(self, gone: Iterable[NodeId], *, closed: bool = False) -> Exchange:
+        """Forget members that have left. What they said of a round that is `closed` stands: others blend by it."""
         left = {*gone}
         return Exchange(
-            {node: held for node, held in self.receipts.items() if node not in left},
+            {node: held for node, held in self.receipts.items() if closed or node not in left},
             {node: own for node, own in self.models.items() if node not in left},
             {node: sketch for node, sketch in self.sketches.items() if node not in left},
         )

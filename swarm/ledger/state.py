@@ -77,12 +77,13 @@ class Placed(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Closed(msgspec.Struct, frozen=True, array_like=True):
-    """The close of the open round, where it stands, what it names, and whether the round is one of gossip."""
+    """The close of the open round: its place, what it names, whether the round is one of gossip, and in which epoch."""
 
     index: int
     body: e.RoundClose
     terms: tuple[Placed, ...]
     exchange: bool
+    epoch: int
 
 
 class Committed(msgspec.Struct, frozen=True, array_like=True):
@@ -347,10 +348,14 @@ def due_commit(state: State) -> e.RoundCommit | None:
 
 
 def _due_exchange(state: State, close: Closed) -> e.RoundCommit | None:
-    """Return the commit of a round of gossip once a quorum has attested, or all that were in it if those are fewer."""
+    """Return the commit of a round of gossip once a quorum has attested, or all that were in it if those are fewer.
+
+    Who has left since can attest nothing, and is not waited for.
+    """
     assert state.exchange is not None, "somebody has looked"
-    attested = [placed.author for placed in close.terms if placed.author in state.attests]
-    if len(attested) < min(state.terms.quorum, len(close.terms)):
+    there = [placed.author for placed in close.terms if state.terms.index(placed.author) is not None]
+    attested = [node for node in there if node in state.attests]
+    if len(attested) < min(state.terms.quorum, len(there)):
         return None
     largest, mean = distances_ppm({node: state.exchange.sketches[node] for node in attested})
     return e.RoundCommit(
@@ -447,7 +452,7 @@ def activate(state: State, root: Root) -> State:
         heads=heads,
         contributions={k: v for k, v in state.contributions.items() if k[1] not in gone},
         attests={k: v for k, v in state.attests.items() if k not in gone},
-        exchange=None if state.exchange is None else state.exchange.without(gone),
+        exchange=None if state.exchange is None else state.exchange.without(gone, closed=state.close is not None),
     )
 
 
@@ -472,9 +477,8 @@ def _append_derived(state: State, leaf: bytes, body: Derived, time_ms: int) -> S
                 exchange=None if state.exchange is None else _after_commit(state, state.exchange, body),
             )
         case e.RoundClose():
-            return replace(
-                state, frontier=frontier, close=Closed(index, body, check_close(state, body), state.exchanging)
-            )
+            closed = Closed(index, body, check_close(state, body), state.exchanging, state.terms.epoch)
+            return replace(state, frontier=frontier, close=closed)
         case e.BlockCert():
             return replace(state, frontier=frontier, certified=body.certified.height)
         case e.Epoch():
@@ -613,7 +617,7 @@ def _note_attest(state: State, author: NodeId, body: e.Attest) -> dict[str, Any]
     """Only the first attest of a member for the close at hand counts. In gossip, a late one tells its model."""
     noted: dict[str, Any] = {}
     exchange = state.exchange
-    counted = state.close is not None and body.close_index == state.close.index
+    counted = state.close is not None and (body.round, body.close_index) == (state.round, state.close.index)
     if exchange is not None and (counted or body.round == state.committed.round) and len(body.sketch) == SKETCH_BYTES:
         own = exchange.models.get(author)
         if own is None or own.round < body.round:

@@ -8,8 +8,8 @@ may still be worth having, but here is the proof of these.
 from __future__ import annotations
 
 from node.storage import RealDisk, sync_folder
-from swarm import codec, identity
-from swarm.ledger import audit, block, consensus, evidence, journal, merkle, motions, replica, state, views
+from swarm import codec, gossip_round, identity
+from swarm.ledger import audit, block, consensus, evidence, exchange, journal, merkle, motions, replica, state, views
 from swarm.ledger import entry as e
 from tests.bugbank import test_claims as claims
 from tests.bugbank.seeding import Bug, Edit
@@ -23,6 +23,7 @@ from tests.swarm.ledger import test_consensus as agreement
 from tests.swarm.ledger import test_crash_states as crashes
 from tests.swarm.ledger import test_entry as entries
 from tests.swarm.ledger import test_evidence as proofs
+from tests.swarm.ledger import test_exchange as exchanges
 from tests.swarm.ledger import test_journal as journals
 from tests.swarm.ledger import test_merkle as trees
 from tests.swarm.ledger import test_replica as replicas
@@ -338,12 +339,24 @@ LOG = (
     ),
     Bug(
         "a contribution that starts from another model is averaged",
-        (Edit(state.check_close, "if stray != (placed.body.base_digest != state.committed.model):", "if False:"),),
+        (
+            Edit(
+                state.check_close,
+                "if stray == state.starts_well(placed.author, placed.body.base_digest):",
+                "if False:",
+            ),
+        ),
         states.test_what_starts_from_another_model_is_rejected_for_that_and_nothing_else,
     ),
     Bug(
         "a leader includes a contribution that starts from another model",
-        (Edit(replica.Replica._weigh, "if placed.body.base_digest != state.committed.model:", "if False:"),),
+        (
+            Edit(
+                replica.Replica._weigh,
+                "if not state.starts_well(placed.author, placed.body.base_digest):",
+                "if False:",
+            ),
+        ),
         replicas.test_a_contribution_from_another_model_is_rejected_for_that_by_everybody,
     ),
     Bug(
@@ -649,4 +662,79 @@ DISK = (
     ),
 )
 
-BANK = VOTING + CERTIFICATES + BYTES + LOG + EPOCHS + EVIDENCE + DISK
+GOSSIP = (
+    Bug(
+        "a pair has exchanged when one side says so",
+        (Edit(exchange.partners, " and included[node] in receipts.get(other, ())", ""),),
+        exchanges.test_a_pair_has_exchanged_if_both_say_so,
+    ),
+    Bug(
+        "a receipt counts that comes when the round is closed",
+        (Edit(state._note_receipt, "state.close is not None or ", ""),),
+        exchanges.test_the_last_word_before_the_close_counts_and_none_after,
+    ),
+    Bug(
+        "a receipt of another round counts for the open one",
+        (Edit(state._note_receipt, " or body.round != state.round", ""),),
+        exchanges.test_a_receipt_of_another_round_says_nothing,
+    ),
+    Bug(
+        "the first attest ends a round of gossip",
+        (Edit(state._due_exchange, "if len(attested) < min(state.terms.quorum, len(there)):", "if not attested:"),),
+        exchanges.test_a_round_commits_with_a_quorum_and_says_how_far_apart,
+    ),
+    Bug(
+        "who was not in a round of gossip can end it",
+        (
+            Edit(
+                state._due_exchange,
+                "[node for node in there if node in state.attests]",
+                "[*state.attests]",
+            ),
+        ),
+        exchanges.test_fewer_than_a_quorum_in_a_round_are_enough_to_end_it,
+    ),
+    Bug(
+        "a member may take back which model it ended a round with",
+        (Edit(state._note_attest, "if own is None or own.round < body.round:", "if True:"),),
+        exchanges.test_a_late_attest_tells_the_model_and_ends_no_round,
+    ),
+    Bug(
+        "an attest that tells no distance counts in a round of gossip",
+        (Edit(state._note_attest, "if exchange is None or len(body.sketch) != SKETCH_BYTES:", "if exchange is None:"),),
+        exchanges.test_an_attest_without_a_sketch_does_not_count,
+    ),
+    Bug(
+        "a contribution to a round of gossip may start from another member's model",
+        (Edit(state.State.starts_well, "return own is None or base == own.model", "return True"),),
+        exchanges.test_members_go_on_from_their_own_models,
+    ),
+    Bug(
+        "a round of gossip waits for the attest of a member that has left",
+        (
+            Edit(
+                state._due_exchange,
+                "for placed in close.terms if state.terms.index(placed.author) is not None]",
+                "for placed in close.terms]",
+            ),
+        ),
+        exchanges.test_a_round_of_gossip_ends_without_who_left_when_it_was_closed,
+    ),
+    Bug(
+        "who leaves takes back what it exchanged in a round that is closed",
+        (Edit(exchange.Exchange.without, "if closed or node not in left", "if node not in left"),),
+        exchanges.test_an_epoch_that_begins_before_a_member_has_blended_does_not_change_its_row,
+    ),
+    Bug(
+        "a round that was closed in one epoch is blended by the schedule of the next",
+        (Edit(gossip_round.GossipRound._mix, "terms_then = state.terms_of(close.epoch)", "terms_then = state.terms"),),
+        exchanges.test_an_epoch_that_begins_before_a_member_has_blended_does_not_change_its_row,
+    ),
+    Bug(
+        "a vote on the number of rounds makes a closed round one of gossip",
+        (Edit(state.State.exchanging, "if self.close is not None:", "if False:"),),
+        exchanges.test_a_vote_on_the_number_of_rounds_does_not_change_what_a_closed_round_is,
+    ),
+)
+
+BANK = VOTING + CERTIFICATES + BYTES + LOG + EPOCHS + EVIDENCE + GOSSIP + DISK

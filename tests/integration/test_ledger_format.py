@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import itertools
+import math
 import struct
 import zlib
 from collections.abc import Callable, Sequence
@@ -16,6 +17,8 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import msgpack
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from nacl.exceptions import BadSignatureError
 from nacl.signing import VerifyKey
 
@@ -139,6 +142,212 @@ class Terms:
         return len(reached) == len(members)
 
 
+class Rounds:
+    """The open round, and what is left of those before: fields 7 to 12 and 20 of the state."""
+
+    def __init__(self, charter: list) -> None:
+        self.parameters, initial = charter[4][3:5]
+        self.opened_ms: int = charter[2]
+        self.committed = [0, initial, 4 * self.parameters]
+        self.contributions: dict[tuple[int, bytes], list] = {}
+        self.late: list[int] = []
+        self.close: list | None = None  # index, body, contributions, exchanging, epoch
+        self.attests: dict[bytes, list] = {}
+        self.gossips = charter[5][1] == "gossip"
+        options = dict(map(tuple, charter[10]))
+        self.codec = options.pop("codec", "")
+        assert [*options] == ["schedule"] * self.gossips
+        self.receipts: dict[bytes, list[int]] = {}
+        self.models: dict[bytes, list] = {}
+        self.sketches: dict[bytes, bytes] = {}
+        self.pairs: dict[int, set[frozenset[bytes]]] = {}
+
+    @property
+    def open(self) -> int:
+        return self.committed[0] + 1
+
+    def exchanging(self, terms: Terms) -> bool:
+        return self.close[3] if self.close else self.gossips and self.open < terms.array[3][0]
+
+    def hear(self, entry: list, index: int, terms: Terms) -> None:
+        author, body = entry[3], msgpack.unpackb(entry[7])
+        if entry[1] == 1:
+            if body[0] < self.open or (body[0] == self.open and self.close):
+                self.late.append(index)
+            elif body[0] <= self.open + 1:
+                known = self.contributions.get((body[0], author))
+                if known is None or known[2][1] < body[1]:
+                    self.contributions[body[0], author] = [index, author, body]
+        elif entry[1] == 14:
+            assert body[1] == sorted({*body[1]})
+            if self.exchanging(terms) and not self.close and body[0] == self.open:
+                self.receipts[author] = body[1]
+        elif entry[1] == 2:
+            assert (body[4], len(body[5]) in (0, 1024)) == ([], True)
+            self._attest(author, body, terms)
+
+    def _attest(self, author: bytes, body: list, terms: Terms) -> None:
+        round_, close, digest, size, _, sketch = body
+        named = self.close is not None and close == self.close[0]
+        if self.gossips and sketch and (named or round_ == self.committed[0]):
+            own = self.models.get(author)
+            if own is None or own[0] < round_:
+                self.models[author] = [round_, digest, size]
+        if named and author not in self.attests and (sketch or not self.exchanging(terms)):
+            self.attests[author] = [digest, size]
+            if self.exchanging(terms):
+                self.sketches[author] = sketch
+
+    def closed(self, index: int, body: list, terms: Terms) -> None:
+        """A close, which must be what follows from the log but for who is unusable or unavailable."""
+        number, attempt, included, missing, rejected = body
+        assert self.close is None
+        assert (number, attempt) == (self.open, 1)
+        assert number <= terms.array[3][0]
+        order = [node for node, _ in terms.array[1]]
+        mine = {node: self.contributions[number, node] for node in order if (number, node) in self.contributions}
+        assert missing == [node for node in order if node not in mine]
+        assert rejected == sorted(rejected)
+        reasons = dict(map(tuple, rejected))
+        assert [i for i, _ in included] == [placed[0] for placed in mine.values() if placed[0] not in reasons]
+        assert sorted([*reasons, *(i for i, _ in included)]) == sorted(placed[0] for placed in mine.values())
+        for node, (at, _, contribution) in mine.items():
+            base = self.committed[1]
+            if self.gossips:
+                base = self.models[node][1] if node in self.models else contribution[3]
+            assert (reasons.get(at) == 3) == (contribution[3] != base)
+            assert reasons.get(at, 1) in (1, 2, 3)
+            least, most = sizes(self.codec, self.parameters)
+            assert at in reasons or least <= contribution[5] <= most
+        assert len(included) >= terms.array[3][3]
+        chosen = [placed for placed in mine.values() if placed[0] not in reasons]
+        assert [w for _, w in included] == weights([p[2][6] for p in chosen], terms.array[3][7])
+        exchanging = self.exchanging(terms)
+        if exchanging:
+            self.pairs[number] = {
+                frozenset((a[1], b[1]))
+                for a, b in itertools.combinations(chosen, 2)
+                if b[0] in self.receipts.get(a[1], ()) and a[0] in self.receipts.get(b[1], ())
+            }
+        self.close = [index, body, chosen, exchanging, terms.epoch]
+
+    def due(self, terms: Terms) -> list | None:
+        """The body of the commit that must come now, if any."""
+        if self.close is None:
+            return None
+        index, body, chosen, exchanging, _ = self.close
+        if exchanging:
+            today = [placed[1] for placed in chosen if placed[1] in terms.by_id]
+            there = [node for node in today if node in self.attests]
+            if len(there) < min(terms.quorum, len(today)):
+                return None
+            ended = [ZERO, 0, len(self.attests)]
+            apart = distances([self.sketches[node] for node in there])
+        else:
+            said = list(self.attests.values())
+            agreed = next((model for model in said if said.count(model) >= terms.quorum), None)
+            if agreed is None:
+                return None
+            ended, apart = [*agreed, said.count(agreed)], (0, 0)
+        samples = sum(placed[2][6] for placed in chosen)
+        return [self.open, index, *ended, samples, body[3], self.late, *apart]
+
+    def commit(self, body: list, time_ms: int, terms: Terms) -> None:
+        self.committed, self.opened_ms = [body[0], body[2], body[3]], time_ms
+        self.contributions = {key: placed for key, placed in self.contributions.items() if key[0] > body[0]}
+        self.late, self.close, self.attests, self.receipts, self.sketches = [], None, {}, {}, {}
+        if self.gossips and body[3]:
+            self.models = {node: list(self.committed) for node, _ in terms.array[1]}
+
+    def forget(self, terms: Terms) -> None:
+        """An epoch begins: its members are those of `terms`."""
+        self.contributions = {key: placed for key, placed in self.contributions.items() if key[1] in terms.by_id}
+        for kept in (self.attests, self.models, self.sketches, *([] if self.close else [self.receipts])):
+            for gone in [node for node in kept if node not in terms.by_id]:
+                del kept[gone]
+
+    def begun(self) -> list:
+        """Fields 7 to 12."""
+        contributions = [[*key, placed] for key, placed in sorted(self.contributions.items())]
+        close = [self.close] if self.close else []
+        return [self.opened_ms, self.committed, contributions, self.late, close, rows(self.attests)]
+
+    def exchanges(self) -> list:
+        """Field 20."""
+        return [[rows(self.receipts), rows(self.models), rows(self.sketches)]] if self.gossips else []
+
+
+def sizes(codec: str, d: int) -> tuple[int, int]:
+    """The fewest and the most bytes of a contribution of d parameters."""
+    kind, *more = codec.split(":")
+    if kind == "topk":
+        k = -(-d * int(more[0]) // 1000)
+        where = min(-(-d // 8), k + sum(min(k, (d - k) >> 7 * j) for j in range(1, 5)))
+        return 1, 8 + where + (4 if more[1:] else 2) * k
+    size = {
+        "": 4 * d,
+        "bf16": 8 + 2 * d,
+        "int8": 8 + 4 * -(-d // 1024) + d,
+        "int4": 8 + 4 * -(-d // 128) + -(-d // 2),
+        "sign": 8 + 2 * -(-d // 64) + -(-d // 8),
+    }[kind]
+    return size, size
+
+
+def rows(table: dict) -> list:
+    return [[key, value] for key, value in sorted(table.items())]
+
+
+def weights(samples: list[int], cap: int) -> list[int]:
+    """The weights of a close, from the numbers of samples of the included and the cap in millionths."""
+    n, capped = len(samples), set()
+    if cap * n <= 10**6:
+        return [1] * n
+    left = sum(samples)
+    for i in sorted(range(n), key=lambda i: -samples[i]):
+        if samples[i] * (10**6 - cap * len(capped)) <= cap * left:
+            break
+        capped.add(i)
+        left -= samples[i]
+    if not capped and sum(samples) <= 1 << 20:
+        return samples
+    scale = (1 << 20) - n
+    most = scale * cap // 10**6
+    shares = (most if i in capped else s * (scale - most * len(capped)) // left for i, s in enumerate(samples))
+    return [max(1, share) for share in shares]
+
+
+def distances(sketches: list[bytes]) -> tuple[int, int]:
+    """The largest and the mean distance, in millionths of the largest norm."""
+    vectors = [struct.unpack(">128q", sketch) for sketch in sketches]
+    largest = max((sum(x * x for x in vector) for vector in vectors), default=0)
+    if len(vectors) < 2 or largest == 0:
+        return 0, 0
+    pairs = itertools.combinations(vectors, 2)
+    apart = [math.isqrt(sum((x - y) ** 2 for x, y in zip(a, b, strict=True)) * 10**12 // largest) for a, b in pairs]
+    return max(apart), sum(apart) // len(apart)
+
+
+def philox(counter: int, key: int) -> list[int]:
+    """A block of Philox 4x64-10: Salmon, Moraes, Dror & Shaw, "Parallel random numbers: as easy as 1, 2, 3", 2011."""
+    word = (1 << 64) - 1
+    x, k = [counter, 0, 0, 0], [key, 0]
+    for _ in range(10):
+        a, b = x[0] * 0xD2E7470EE14C6C93, x[2] * 0xCA5A826395121157
+        x = [b >> 64 ^ x[1] ^ k[0], b & word, a >> 64 ^ x[3] ^ k[1], a & word]
+        k = [k[0] + 0x9E3779B97F4A7C15 & word, k[1] + 0xBB67AE8584CAA73B & word]
+    return x
+
+
+def sketched(model: Sequence[float], ledger_id: bytes) -> bytes:
+    """The sketch of a model of which every sum of float64 is exact, in whatever order."""
+    key, sums = int.from_bytes(ledger_id[:8], "big"), [0.0] * 128
+    words = [word for block in range(len(model) // 256 + 1) for word in philox(block + 1, key)]
+    for i, value in enumerate(model):
+        sums[i % 128] += -value if words[i // 64] >> i % 64 & 1 else value
+    return struct.pack(">128q", *(round(total * 2**20) for total in sums))
+
+
 class Votes:
     """Open proposals: [index, author, change, time of lapse, last words by author], by entry id, in order of the log."""
 
@@ -149,10 +358,18 @@ class Votes:
         author, body = entry[3], msgpack.unpackb(entry[7])
         if entry[1] == 4:
             mine = sum(one[1] == author for one in self.open.values())
-            if mine < 4 and time_ms < body[1] <= time_ms + 90 * 86_400_000:
+            assert body[2] == b"", "none of these ledgers has an invitation in it"
+            if mine < 4 and time_ms < body[1] <= time_ms + 91 * 86_400_000:
                 self.open[sha(pack(entry[:-1]))] = (index, author, msgpack.unpackb(body[0]), body[1], {author: True})
         elif entry[1] == 5 and body[0] in self.open:
             self.open[body[0]][4][author] = body[1]
+
+    def state(self) -> list:
+        """Field 17."""
+        return [
+            [index, id_, author, change, lapse, False, rows(said)]
+            for id_, (index, author, change, lapse, said) in self.open.items()
+        ]
 
     def carried(self, terms: Terms) -> tuple[bytes, list, Terms] | None:
         """The entry id, the body that the epoch entry must have, the new terms."""
@@ -168,8 +385,24 @@ def node_id(key: bytes) -> bytes:
     return sha(b"swarm-ledger/node/v1\0", key)
 
 
+def frontier(leaves: list[bytes]) -> list:
+    """Field 5."""
+    hashes, start = [], 0
+    for bit in range(len(leaves).bit_length() - 1, -1, -1):
+        if len(leaves) >> bit & 1:
+            hashes.append(tree_root(leaves[start : start + (1 << bit)]))
+            start += 1 << bit
+    return [len(leaves), hashes]
+
+
 def read(folder: Path, genesis: bytes) -> tuple[bytes, int, bytes]:
     """Verify a ledger from its entry 0 and its files. Return (ledger id, entries, root)."""
+    ledger_id, leaves, _ = followed(folder, genesis)
+    return ledger_id, len(leaves), tree_root(leaves)
+
+
+def followed(folder: Path, genesis: bytes) -> tuple[bytes, list[bytes], Rounds]:
+    """Verify a ledger from its entry 0 and its files. Return its id, its leaves and its rounds."""
     version, kind, zeros, nobody, seq, prev, _, charter, signatures = msgpack.unpackb(genesis)
     assert (version, kind, zeros, nobody, seq, prev) == (1, 0, ZERO, ZERO, 0, ZERO)
     ledger_id = sha(pack(msgpack.unpackb(genesis)[:-1]))
@@ -179,7 +412,10 @@ def read(folder: Path, genesis: bytes) -> tuple[bytes, int, bytes]:
         check_signature(card[1], b"swarm-ledger/charter/v1\0" + charter, signed_by[index])
     terms = Terms([0, [[node_id(card[1]), card] for card in fields[3]], fields[8], fields[5]])
     coming: Terms | None = None
-    votes, past = Votes(), [terms]
+    rounds = Rounds(fields)
+    votes, past, begun = Votes(), [terms], [ledger_id, 0, 0]
+    chain: list[bytes] = []
+    recorded, state = 0, b""
 
     def check_certificate(certificate: list, terms: Terms, kind: int, view: int, block: bytes) -> None:
         assert certificate[:4] == [terms.epoch, view, kind, block]
@@ -200,6 +436,8 @@ def read(folder: Path, genesis: bytes) -> tuple[bytes, int, bytes]:
             assert covered
             terms, coming = coming, None
             past.append(terms)
+            begun = [parent, parent_view, height - 1]
+            rounds.forget(terms)
             feeds = dict.fromkeys(terms.by_id, (0, ledger_id)) | feeds
         assert (fields[0], fields[2]) == (terms.epoch, height)
         block = sha(b"swarm-ledger/header/v1\0", header)
@@ -215,6 +453,8 @@ def read(folder: Path, genesis: bytes) -> tuple[bytes, int, bytes]:
             final = kind == 1 and certificate[2] == 3  # Who signs that a block is final has seen it notarized.
             check_certificate(certificate, terms, 3 if final else kind, view, named)
         votes.open = {id_: one for id_, one in votes.open.items() if fields[5] <= one[3]}
+        chain.append(block)
+        last_place = 0
         for leaf in block_leaves:
             assert coming is None, "an epoch entry is the last of its block"
             entry = msgpack.unpackb(leaf)
@@ -227,7 +467,26 @@ def read(folder: Path, genesis: bytes) -> tuple[bytes, int, bytes]:
                 key = terms.by_id[entry[3]][1]
                 check_signature(key, b"swarm-ledger/entry/v1\0" + ledger_id + unsigned, entry[8])
                 feeds[entry[3]] = (entry[4] + 1, sha(unsigned))
+            place = {8: 0, 3: 2, 12: 3, 6: 4}.get(entry[1], 1)
+            assert place > last_place or place == last_place == 1 or leaf is block_leaves[0]
+            last_place = place
             votes.hear(entry, len(leaves), fields[5])
+            rounds.hear(entry, len(leaves), terms)
+            if entry[1] in (3, 12):
+                body, due = msgpack.unpackb(entry[7]), rounds.due(terms)
+                assert due == (body if entry[1] == 3 else None)
+                if entry[1] == 3:
+                    rounds.commit(body, fields[5], terms)
+                else:
+                    rounds.closed(len(leaves), body, terms)
+            if entry[1] == 8:
+                of, certificate = msgpack.unpackb(entry[7])
+                named, certificate = HEADER.unpack(of), msgpack.unpackb(certificate)
+                assert recorded < named[2] < height
+                assert chain[named[2] - 1] == sha(b"swarm-ledger/header/v1\0", of)
+                check_certificate(certificate, past[certificate[0]], 3, named[1], chain[named[2] - 1])
+                recorded = named[2]
+            assert entry[1] not in (0, 7), "none of these ledgers has evidence in it"
             if entry[1] == 6:
                 carried = votes.carried(terms)
                 assert carried is not None
@@ -236,7 +495,12 @@ def read(folder: Path, genesis: bytes) -> tuple[bytes, int, bytes]:
                 del votes.open[id_]
             leaves.append(leaf)
         assert coming is not None or votes.carried(terms) is None, "an epoch is not a choice"
+        assert rounds.due(terms) is None, "nor is a commit"
         assert (fields[8], fields[9]) == (len(leaves), tree_root(leaves))
+        whole = [[], ledger_id, height, fields[5], frontier(leaves), rows(feeds), *rounds.begun(), recorded]
+        whole += [terms.array, begun, [], votes.state(), [coming.array] if coming else []]
+        state = pack([*whole, [before.array for before in past[-2:-6:-1]], rounds.exchanges()])
+        assert fields[11] == sha(b"swarm-ledger/state/v3\0", state)
         covered, certified, view = False, block, fields[1]
         assert not cover or (coming is not None and certificates)
         for place, empty in enumerate(cover, 1):
@@ -254,31 +518,9 @@ def read(folder: Path, genesis: bytes) -> tuple[bytes, int, bytes]:
             check_certificate(certificate, terms, 3, view, certified)
             covered = True
         parent, parent_view, last_ms = block, fields[1], fields[5]
-    if (folder.parent / "snapshot").exists():
-        check_snapshot(folder.parent / "snapshot", HEADER.unpack(header), ledger_id, leaves, feeds, past)
-    return ledger_id, len(leaves), tree_root(leaves)
-
-
-def check_snapshot(
-    path: Path, last: tuple, ledger_id: bytes, leaves: list[bytes], feeds: dict, past: list[Terms]
-) -> None:
-    """A snapshot of the last block: its hash is the one in the header, and it says what has just been found."""
-    data = path.read_bytes()
-    assert struct.unpack(">Q", data[:8]) == (last[2],)
-    assert last[11] == sha(b"swarm-ledger/state/v2\0", data[8:])
-    state = msgpack.unpackb(data[8:])
-    assert len(state) == 19
-    assert state[:4] == [[], ledger_id, last[2], last[5]]
-    size, hashes = state[4]
-    assert size == len(leaves)
-    root = hashes.pop()
-    while hashes:
-        root = sha(b"\x01", hashes.pop(), root)
-    assert root == last[9]
-    assert state[5] == sorted([author, list(end)] for author, end in feeds.items())
-    assert state[13] == past[-1].array, "the links in it too"
-    assert state[17] == []
-    assert state[18] == [terms.array for terms in past[-2:-6:-1]]
+    snapshot = folder.parent / "snapshot"
+    assert not snapshot.exists() or snapshot.read_bytes() == struct.pack(">Q", len(chain)) + state
+    return ledger_id, leaves, rounds
 
 
 # --- the ledgers to read --------------------------------------------------------------------------------------------
@@ -319,6 +561,40 @@ def star() -> tuple[SignedCharter, Sequence[bytes]]:
     return changing_ledger(((0, 1), (1, 2), (1, 3)))
 
 
+def gossiping() -> tuple[SignedCharter, Sequence[bytes]]:
+    """A ledger of five members who exchange models along a ring; one round, the last, averages them."""
+    from tests.exchanges import calm
+
+    played = calm("ring")
+    return played.signed, played.payloads
+
+
+def in_turns() -> tuple[SignedCharter, Sequence[bytes]]:
+    """The same by a schedule in which each round has other pairs."""
+    from tests.exchanges import calm
+
+    played = calm("base2")
+    return played.signed, played.payloads
+
+
+def troubled() -> tuple[SignedCharter, Sequence[bytes]]:
+    """A ring in which messages are lost, a member is away for some rounds, and one attests when its round is over."""
+    from tests.exchanges import troubled
+
+    played = troubled()
+    return played.signed, played.payloads
+
+
+def changing_ring() -> tuple[SignedCharter, Sequence[bytes]]:
+    """A ring of four epochs: a site joins, one takes new keys, one leaves, each while models are exchanged."""
+    from tests.exchanges import changing_gossip
+
+    played = changing_gossip()
+    return played.signed, played.payloads
+
+
+GOSSIP = [gossiping, in_turns, troubled, changing_ring]
+
 Made: TypeAlias = "Callable[[], tuple[SignedCharter, Sequence[bytes]]]"
 
 
@@ -342,7 +618,7 @@ def made(folder: Path, make: Made = calm, *, segment_bytes: int = 1 << 14) -> tu
     return folder / "blocks", signed.genesis().encode(), signed.ledger_id, result.entries, root
 
 
-@pytest.mark.parametrize("make", [calm, changing, lossy, ring, star])
+@pytest.mark.parametrize("make", [calm, changing, lossy, ring, star, *GOSSIP])
 def test_the_documented_format_is_enough_to_verify_a_ledger(tmp_path: Path, make: Made) -> None:
     folder, genesis, ledger_id, entries, root = made(tmp_path, make)
     assert len(list(folder.glob("*.seg"))) > 1, "sealed segments are read too"
@@ -358,3 +634,69 @@ def test_the_second_reader_would_notice(tmp_path: Path) -> None:
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
         with pytest.raises((AssertionError, ValueError, BadSignatureError, msgpack.UnpackException, struct.error)):
             read(folder, genesis)
+
+
+@pytest.mark.parametrize("make", GOSSIP)
+def test_both_readers_say_the_same_of_who_exchanged_with_whom(tmp_path: Path, make: Made) -> None:
+    from node.exchanges import every_exchange
+    from swarm.ledger.audit import audit
+
+    folder, genesis, *_ = made(tmp_path, make)
+    *_, result = audit(make()[1], make()[0])
+    theirs = {met.number: {frozenset(pair) for pair in met.pairs} for met in every_exchange(make()[0], result)}
+    ours = followed(folder, genesis)[2].pairs
+    assert ours.keys() == theirs.keys()
+    for met in every_exchange(make()[0], result):
+        planned = {frozenset((a.node, b)) for a in met.terms.members for b in met.planned(a.node)}
+        assert theirs[met.number] == ours[met.number] & planned, "an epoch may have begun since the receipts"
+    assert len(ours) == result.state.committed.round - 1, "all but the last round"
+    assert any(ours.values())
+
+
+def test_the_ledgers_of_gossip_hold_what_can_go_wrong() -> None:
+    """A late attest, a round that lacks a member, a pair that only one side vouches for, members that come and go."""
+    from swarm.ledger.audit import audit
+
+    rounds = [view for make in GOSSIP for view in list(audit(make()[1], make()[0]))[-1].rounds.values()]
+    assert any(view.commit and len(view.models) > view.commit.attests for view in rounds), "a late attest"
+    assert any(view.closed and view.closed.body.missing for view in rounds)
+    assert len({len(view.terms.members) for view in rounds if view.terms}) == 2
+    one_sided = 0
+    for view in rounds:
+        at = {placed.author: placed.index for placed in view.closed.terms} if view.closed else {}
+        for a, b in itertools.permutations(at, 2):
+            one_sided += at[b] in view.receipts.get(a, ()) and at[a] not in view.receipts.get(b, ())
+    assert one_sided
+
+
+@given(st.lists(st.integers(1, 2**40 - 1) | st.integers(1, 2000), min_size=1, max_size=12), st.integers(1, 10**6))
+def test_weights_are_as_documented(samples: list[int], cap: int) -> None:
+    from swarm.mixing.average import integer_weights
+
+    assert weights(samples, cap) == list(integer_weights(samples, cap_ppm=cap))
+
+
+@pytest.mark.parametrize("elements", [1, 127, 128, 1000, 70_000])
+def test_sketches_are_as_documented(elements: int) -> None:
+    import numpy as np
+
+    from swarm.mixing.sketch import sketch
+
+    ledger_id = sha(b"a ledger")
+    model = [(i * 37 % 2001 - 1000) / 1024 for i in range(elements)]  # Sums of these are exact in float64.
+    told = sketch(np.array(model, np.float32), int.from_bytes(ledger_id[:8], "big"))
+    assert told == sketched(model, ledger_id)
+
+
+@pytest.mark.parametrize("codec", ["", "bf16", "int8", "int4", "sign", "topk:1", "topk:50", "topk:500:f32"])
+@pytest.mark.parametrize("parameters", [1, 64, 1000, 1_000_003])
+def test_sizes_of_contributions_are_as_documented(codec: str, parameters: int) -> None:
+    from msgspec.structs import replace
+
+    from tests.builders import make_swarm
+
+    charter = make_swarm(1).charter
+    options = (("codec", codec),) if codec else ()
+    charter = replace(charter, task=replace(charter.task, parameters=parameters), options=options)
+    least, most = sizes(codec, parameters)
+    assert [charter.carries(size) for size in (least - 1, least, most, most + 1)] == [False, True, True, False]

@@ -181,7 +181,9 @@ def test_a_round_of_one_model_and_one_of_several_are_told_apart() -> None:
     one = RoundCommit(3, 7, bytes([0xAB] * 32), 128, 4, 400, (), (), 0, 0)
     several = msgspec.structs.replace(one, model_digest=bytes(32), distance_max_ppm=350, distance_mean_ppm=310)
     assert committed_words(one) == "abababababab held by 4 sites"
-    assert committed_words(several) == "4 models, apart by 3.50e-04 of their norm at most, 3.10e-04 on average"
+    assert committed_words(several) == (
+        "4 sites ended with models of their own, up to 0.035 % of a model's length apart, 0.031 % on average"
+    )
 
 
 # --- a range that is not there ------------------------------------------------------------------------------------

@@ -250,15 +250,17 @@ def test_round_shows_who_took_part_with_what_weight_and_result(site: Path) -> No
 
 def test_round_tells_programs_the_same(site: Path) -> None:
     found = data("ledger", "round", "2", site)
-    assert set(found) == {"round", "committed", "model", "distance_max_ppm", "distance_mean_ppm", "peers"}
-    assert (found["distance_max_ppm"], found["distance_mean_ppm"]) == (None, None), "all hold one model"
+    exchanged = {"distance_max_ppm", "distance_mean_ppm", "pairs", "skipped"}
+    assert set(found) == {"round", "committed", "model", "peers"} | exchanged
+    assert [found[key] for key in sorted(exchanged)] == [None] * 4, "all hold one model"
     assert (found["round"], found["committed"]) == (2, True)
     assert found["model"] == data("ledger", "status", site)["model"]
     peers = found["peers"]
     assert isinstance(peers, list)
     assert [peer["peer"] for peer in peers] == NAMES
     for peer in peers:
-        assert set(peer) == {"peer", "state", "samples", "weight", "update", "held_out", "metrics", "late"}
+        told = {"peer", "state", "samples", "weight", "update", "ended_with", "held_out", "metrics", "late"}
+        assert set(peer) == told
         assert (peer["state"], peer["samples"], peer["weight"], peer["held_out"]) == ("in", 100, 0.333333, 10)
         assert set(peer["metrics"]) == {"loss"}
         assert peer["late"] is None
@@ -306,7 +308,7 @@ def test_verify_gives_a_plain_verdict_on_a_ledger_that_holds(site: Path) -> None
     assert lines[-1].startswith(f"VALID           {entries} entries in ")
     found = data("ledger", "verify", site)
     keys = {"valid", "blocks", "entries", "certificates", "rounds", "root", "evidence", "seconds", "torn"}
-    assert set(found) == keys | {"mode", "from", "uncovered", "trust", "files"}
+    assert set(found) == keys | {"mode", "from", "uncovered", "trust", "files", "pairs", "scheduled"}
     assert found["files"] == []
     assert (found["valid"], found["blocks"], found["entries"], found["rounds"]) == (True, len(payloads), entries, 2)
     assert found["root"] == data("ledger", "status", site)["root"]

@@ -109,7 +109,7 @@ def told(swarm: Swarm, rounds: int, signed: SignedCharter | None = None) -> Audi
         rejected = tuple((view.contributions[swarm.identities[i].node].index, e.UNUSABLE) for i in out)
         absent = tuple(swarm.identities[i].node for i in missing)
         close = e.RoundClose(number, 1, tuple((placed.index, 100) for placed in terms), absent, rejected)
-        view.closed = Closed(index, close, tuple(terms), exchange=False)
+        view.closed = Closed(index, close, tuple(terms), exchange=False, epoch=0)
         model = digest(f"model {number}")
         view.commit = e.RoundCommit(
             number, index, model, 4, len(members), 100 * len(terms), absent, (), 0, 0

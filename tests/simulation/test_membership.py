@@ -42,9 +42,10 @@ def changing(
     min_contributions: int = 1,
     edges: tuple[tuple[int, int], ...] = (),
     checkers: Sequence[Checker] = (),
+    schedule: str = "",
 ) -> World:
     """Return a world in which some sites are not members yet: they know the charter and follow the ledger."""
-    swarm = make_swarm(founders, rounds=rounds, min_contributions=min_contributions, edges=edges)
+    swarm = make_swarm(founders, rounds=rounds, min_contributions=min_contributions, edges=edges, schedule=schedule)
     everybody = founders + newcomers
     later = successors or {}
 

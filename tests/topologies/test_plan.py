@@ -112,3 +112,8 @@ def test_a_number_stands_where_it_means_something(text: str) -> None:
 
 def test_a_degree_is_what_it_says() -> None:
     assert len(open_schedule("random_regular:5", 8, 1).targets(0, 0)) == 5
+
+
+def test_a_schedule_of_a_newer_version_is_refused_and_not_replaced() -> None:
+    with pytest.raises(UsageError, match="'spiral', which this software does not know"):
+        SchedulePlan("spiral", LEDGER)

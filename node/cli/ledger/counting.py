@@ -16,6 +16,7 @@ from node.cli.ledger.sources import TilesFolder, open_ledger
 from node.cli.ledger.tiled import follow_tiles
 from node.cli.output import count, emit
 from node.clock import Clock
+from node.exchanges import every_exchange
 from swarm.ledger import entry as e
 from swarm.ledger.audit import Audit
 
@@ -56,11 +57,11 @@ def stats(folder: Path, *, as_json: bool) -> None:
 
     if isinstance(files, TilesFolder):
         follow_tiles(files, trusting=True, see=lambda _index, leaf, _tiled: counted.take(leaf))
-        blocks = None
+        blocks, met = None, None
     else:
         result = follow_leaves(files, take_block)
         judge(files, result)
-        blocks = result.blocks
+        blocks, met = result.blocks, _exchanged(result)
     spent_s = max(clock.now() - begun, _INSTANT_S)
     span_s = (counted.last_ms - counted.first_ms) / 1000
     entries, on_disk = counted.kinds.total(), files.size_bytes()
@@ -71,6 +72,7 @@ def stats(folder: Path, *, as_json: bool) -> None:
         f"time       {date(counted.first_ms)} to {date(counted.last_ms)}",
         f"rate       {_rate(entries, span_s)}, {counted.size_bytes // max(entries, 1)} bytes an entry",
         f"reading    {entries / spent_s:,.0f} entries a second here, signatures believed",
+        *([f"exchanged  {met[0]} of {count(met[1], 'pair')} in {count(met[2], 'round')} of gossip"] if met else []),
         *(f"  {name:<16} {number}" for name, number in counted.kinds.most_common()),
     ]
     data = {
@@ -82,9 +84,19 @@ def stats(folder: Path, *, as_json: bool) -> None:
         "last_ms": counted.last_ms,
         "entries_per_s": round(entries / span_s, 6) if span_s else None,
         "read_per_s": round(entries / spent_s, 1),
+        "pairs": met[0] if met else None,
+        "scheduled": met[1] if met else None,
         "kinds": dict(sorted(counted.kinds.items())),
     }
     emit(data, as_json=as_json, text="\n".join(lines))
+
+
+def _exchanged(result: Audit) -> tuple[int, int, int] | None:
+    """Return how many pairs exchanged models, of how many, in how many rounds; None where nobody gossips."""
+    if result.state.exchange is None:
+        return None
+    met = [*every_exchange(result.state.signed, result)]
+    return sum(len(one.pairs) for one in met), sum(one.scheduled for one in met), len(met)
 
 
 def _rate(entries: int, span_s: float) -> str:

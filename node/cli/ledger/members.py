@@ -25,6 +25,7 @@ from node.cli.ledger.reading import (
     terms_at,
 )
 from node.cli.output import CONTRADICTION, NOT_FOUND, Failure, Form, count, emit, emit_rows
+from node.exchanges import exchanges_of
 from swarm import codec
 from swarm.errors import Reject
 from swarm.ledger import entry as e
@@ -146,9 +147,20 @@ def peer(name: str, folder: Path, *, as_json: bool) -> None:
             continue
         state = "in" if share is not None else "missed" if view.closed else "open"
         samples = placed.body.samples if placed else 0
-        rows.append({"round": view.number, "state": state, "samples": samples, "weight": round(share or 0.0, 6)})
+        met = exchanges_of(files.signed, view)
+        others = None if met is None else [names_of(result)[other] for other in met.partners(node)]
+        rows.append(
+            {
+                "round": view.number,
+                "state": state,
+                "samples": samples,
+                "weight": round(share or 0.0, 6),
+                "exchanged_with": others,
+            }
+        )
         weight = f"{share:7.2%}" if share is not None else "      -"
-        lines.append(f"  round {view.number:<6} {state:<7} {samples or '-':>8} samples  {weight}")
+        with_ = "" if others is None else f"  exchanged with {', '.join(others) or 'nobody'}"
+        lines.append(f"  round {view.number:<6} {state:<7} {samples or '-':>8} samples  {weight}{with_}")
     closed = record.rounds_in + record.rounds_missed
     head = [
         f"{name}  {fingerprint(card)}",

@@ -22,6 +22,7 @@ from node.cli.ledger.reading import (
 from node.cli.ledger.sources import Files, Source, open_ledger
 from node.cli.ledger.trust import TRUST, Standing, Watch, memory_at
 from node.cli.output import UNAVAILABLE, Failure, emit
+from node.exchanges import apart_words
 from swarm.ledger.audit import Audit
 from swarm.ledger.evidence import RULES
 from swarm.machine import NodeId
@@ -58,7 +59,7 @@ def status(folder: Path, trust_path: Path | None, *, node: bool, as_json: bool) 
             f"quorum     {terms.quorum}  ({terms.fault_tolerance()})",
             f"committed  {final}{when}",
             f"final      {_final_words(result)}",
-            f"model      {state.committed.model.hex()}",
+            f"model      {_model_words(result)}",
             f"evidence   {_evidence_words(result, names_of(result))}",
             f"open       {open_round(result)}",
             f"trust      {watch.words()}",
@@ -74,7 +75,7 @@ def status(folder: Path, trust_path: Path | None, *, node: bool, as_json: bool) 
         "root": state.frontier.root().hex(),
         "committed": state.committed.round,
         "rounds": terms.round.rounds,
-        "model": state.committed.model.hex(),
+        "model": state.committed.model.hex() if state.committed.model_bytes else None,
         "epoch": terms.epoch,
         "members": names,
         "evidence": len(state.accused),
@@ -87,6 +88,16 @@ def status(folder: Path, trust_path: Path | None, *, node: bool, as_json: bool) 
     if watch.standing in (Standing.NEW, Standing.CONSISTENT) or not as_json:
         emit(data, as_json=as_json, text=text)
     watch.refuse()
+
+
+def _model_words(result: Audit) -> str:
+    """Return the digest of the last common model; in gossip, as long as there is none, how far the sites' are apart."""
+    done = result.state.committed
+    if done.model_bytes:
+        return done.model.hex()
+    commit = result.rounds[done.round].commit
+    assert commit is not None, "it is committed"
+    return f"one of its own at each site, {apart_words(commit)}"
 
 
 def _evidence_words(result: Audit, names: dict[NodeId, str]) -> str:

@@ -19,6 +19,7 @@ from node.cli.ledger.sources import TilesFolder
 from node.cli.ledger.sources import open_folder as open_folder
 from node.cli.ledger.sources import open_ledger as open_ledger
 from node.cli.output import INVALID, NOT_FOUND, Failure, count
+from node.exchanges import apart_words
 from swarm import codec
 from swarm.errors import Reject
 from swarm.ledger import entry as e
@@ -185,19 +186,29 @@ def entries_of(files: Source) -> Iterator[Placement]:
             index += 1
 
 
+CONTRIBUTORS_MAX = 10_000
+"""Contributions whose authors are remembered, the latest: receipts follow within a round those that they name."""
+
+
 @dataclass(slots=True)
 class Words:
     """What ids stand for: `names` of all who ever were members, and what each proposal read so far is about.
 
     `proposals` has (place in the log, words) by the id of the entry, `ids` that id by place.
+    `contributors` has by place who wrote each of the last contributions: receipts name those.
     """
 
     names: dict[NodeId, str]
     proposals: dict[bytes, tuple[int, str]] = field(default_factory=dict)
     ids: dict[int, bytes] = field(default_factory=dict)
+    contributors: dict[int, NodeId] = field(default_factory=dict)
 
     def learn(self, placed: Placement) -> None:
-        """Take in what an entry says; only proposals tell anything new."""
+        """Take in what an entry says; only proposals and contributions tell anything new."""
+        if placed.entry.kind == e.CONTRIBUTION:
+            self.contributors[placed.index] = NodeId(placed.entry.author)
+            if len(self.contributors) > CONTRIBUTORS_MAX:
+                del self.contributors[next(iter(self.contributors))]
         if placed.entry.kind != e.MEMBER_PROPOSAL:
             return
         body = codec.decode(placed.entry.body, e.MemberProposal, limit=e.ENTRY_BYTES_MAX)
@@ -214,6 +225,16 @@ class Words:
     def named(self, nodes: Iterable[bytes]) -> str:
         """Return names with commas between."""
         return ", ".join(self.name(node) for node in nodes) or "nobody"
+
+    def held(self, places: Iterable[int]) -> str:
+        """Return whose models a receipt is for."""
+        places = list(places)
+        if not places:
+            return "holds no model of a partner"
+        if not all(place in self.contributors for place in places):
+            return f"holds {count(len(places), 'model')} it may average"
+        whose = self.named(self.contributors[place] for place in places)
+        return f"holds the {'model' if len(places) == 1 else 'models'} of {whose}"
 
     def about(self, proposal: bytes) -> str:
         """Return what a proposal is about, by its entry's id."""
@@ -352,10 +373,11 @@ def describe(entry: e.Entry, known: Words) -> tuple[int | None, str]:
             return c.round, f"round {c.round}, {c.samples} samples, update {c.update_digest.hex()[:12]}"
         case e.ATTEST:
             a = codec.decode(entry.body, e.Attest, limit=limit)
-            return a.round, f"round {a.round}, holds model {a.model_digest.hex()[:12]}"
+            verb = "ended with a model of its own," if a.sketch else "holds model"
+            return a.round, f"round {a.round}, {verb} {a.model_digest.hex()[:12]}"
         case e.RECEIPT:
             r = codec.decode(entry.body, e.Receipt, limit=limit)
-            return r.round, f"round {r.round}, holds {count(len(r.held), 'update')} it may average"
+            return r.round, f"round {r.round}, {known.held(r.held)}"
         case e.EVALUATION:
             v = codec.decode(entry.body, e.Evaluation, limit=limit)
             return v.round, f"round {v.round}, scored on {v.samples} held-out samples"
@@ -390,11 +412,10 @@ def describe(entry: e.Entry, known: Words) -> tuple[int | None, str]:
 
 
 def committed_words(commit: e.RoundCommit) -> str:
-    """Return what a round ended in: one model, or, in gossip, models that differ by so much of their norm."""
+    """Return what a round ended in: one model, or, in gossip, models that are so far apart."""
     if commit.model_digest != NO_HASH:
         return f"{commit.model_digest.hex()[:12]} held by {count(commit.attests, 'site')}"
-    most, mean = (f"{ppm / 1_000_000:.2e}" for ppm in (commit.distance_max_ppm, commit.distance_mean_ppm))
-    return f"{count(commit.attests, 'model')}, apart by {most} of their norm at most, {mean} on average"
+    return f"{count(commit.attests, 'site')} ended with models of their own, {apart_words(commit)}"
 
 
 def body_of(entry: e.Entry) -> dict[str, object]:

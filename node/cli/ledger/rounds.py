@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import click
@@ -20,7 +20,8 @@ from node.cli.ledger.reading import (
     round_view,
     sites_in,
 )
-from node.cli.output import Form, count, emit, emit_rows
+from node.cli.output import NOT_FOUND, Failure, Form, count, emit, emit_rows
+from node.exchanges import MATRIX_MEMBERS_MAX, Exchanges, exchanges_of
 from swarm import codec
 from swarm.errors import UsageError
 from swarm.ledger import entry as e
@@ -35,7 +36,8 @@ from swarm.machine import NodeId
 def rounds(folder: Path, *, form: Form) -> None:
     """List the rounds: who was missing, how many samples, which model."""
     _, result = read(folder)
-    head = f"{'round':>5}  {'committed':<23}  {'sites':>7}  {'samples':>9}  {'model':<12}  without"
+    ended = "model/pairs" if result.state.signed.charter.schedule else "model"
+    head = f"{'round':>5}  {'committed':<23}  {'sites':>7}  {'samples':>9}  {ended:<12}  without"
     emit_rows("rounds", _rows(result), form=form, head=[head], none="none yet: no site has contributed to any")
 
 
@@ -47,7 +49,8 @@ def _rows(result: Audit) -> Iterator[tuple[dict[str, object], str]]:
         missing = [names[node] for node in members if node not in shares] if view.closed else []
         samples = sum(placed.body.samples for placed in view.closed.terms) if view.closed else 0
         model = _model(view.commit)
-        shown_model = model[:12] if model else "several" if view.commit else ""
+        met = exchanges_of(result.state.signed, view)
+        ended = model[:12] if model else "" if met is None else f"{len(met.pairs)} of {met.scheduled} pairs"
         when = date(view.committed_ms) if view.commit else "closed" if view.closed else "open"
         plain: dict[str, object] = {
             "round": view.number,
@@ -55,29 +58,41 @@ def _rows(result: Audit) -> Iterator[tuple[dict[str, object], str]]:
             "sites": len(shares),
             "samples": samples,
             "model": model,
+            "pairs": None if met is None else len(met.pairs),
+            "scheduled": None if met is None else met.scheduled,
             "without": missing,
         }
-        line = f"{view.number:>5}  {when:<23}  {len(shares):>3} of {len(members):<2} {samples:>9}  {shown_model:<12}  "
+        line = f"{view.number:>5}  {when:<23}  {len(shares):>3} of {len(members):<2} {samples:>9}  {ended:<12}  "
         yield plain, line + (", ".join(missing) or "-")
 
 
 @click.command("round", epilog="Example: swarm ledger round 12")
 @click.argument("number", metavar="ROUND")
 @WHERE
+@click.option(
+    "--matrix", is_flag=True, help="In gossip, the round's matrix too: by what share each took in the others."
+)
 @shown
-def round_(number: str, folder: Path, *, as_json: bool) -> None:
-    """Show who took part in a round, with what weight and what result. ROUND is its number, as 3 or r3."""
+def round_(number: str, folder: Path, *, matrix: bool, as_json: bool) -> None:
+    """Show who took part in a round, with what weight and what result. ROUND is its number, as 3 or r3.
+
+    Of a round of gossip, who exchanged models with whom, and who was to and did not.
+    """
     wanted = ROUND.number(number)
     if wanted is None:
         raise UsageError(f"couldn't read {number!r} as a round", hint="say its number, as 3 or r3")
     files, result = read(folder)
-    data, text = show_round(files, result, round_view(result, wanted))
+    view = round_view(result, wanted)
+    data, text = show_round(files, result, view)
+    if matrix:
+        shares, table = _matrix(result, view)
+        data, text = data | {"matrix": shares}, f"{text}\n{table}"
     emit(data, as_json=as_json, text=text)
 
 
 def show_round(files: Source, result: Audit, view: RoundView) -> tuple[dict[str, object], str]:
     """Return a round for programs, and in words."""
-    came_late = _late(files, view)
+    came_late, met = _late(files, view), exchanges_of(result.state.signed, view)
     names, metric_names = names_of(result), result.state.signed.charter.metrics
     sites = sites_in(result, view)
     gone = [node for node in names if node in view.contributions and node not in sites]
@@ -106,6 +121,7 @@ def show_round(files: Source, result: Audit, view: RoundView) -> tuple[dict[str,
                 "samples": samples,
                 "weight": round(shares.get(node, 0.0), 6),
                 "update": update,
+                "ended_with": view.models[node].hex() if node in view.models else None,
                 "held_out": scored.samples if scored else 0,
                 "metrics": metrics,
                 "late": came_late.get(node),
@@ -113,7 +129,8 @@ def show_round(files: Source, result: Audit, view: RoundView) -> tuple[dict[str,
         )
         words = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
         weight = f"{shares[node]:7.2%}" if node in shares else "      -"
-        line = f"  {names[node]:<16} {samples or '-':>8} {weight}  {update or '-':<12}  {state:<10} {words}"
+        ended = f"{view.models[node].hex()[:12] if node in view.models else '-':<12}  " if met else ""
+        line = f"  {names[node]:<16} {samples or '-':>8} {weight}  {update or '-':<12}  {ended}{state:<10} {words}"
         lines.append(line.rstrip())
     commit = view.commit
     head = f"round {view.number}  " + (
@@ -127,16 +144,66 @@ def show_round(files: Source, result: Audit, view: RoundView) -> tuple[dict[str,
     if commit is not None:
         agreed = f"model {commit.model_digest.hex()}, held by {count(commit.attests, 'site')}"
         model = agreed if commit.model_digest != NO_HASH else committed_words(commit)
-    table = f"  {'peer':<16} {'samples':>8}  weight  {'update':<12}  {'state':<10} on its held-out data"
+    offered, ended = ("offered", f"{'ended with':<12}  ") if met else ("update", "")
+    table = f"  {'peer':<16} {'samples':>8}  weight  {offered:<12}  {ended}{'state':<10} on its held-out data"
     data: dict[str, object] = {
         "round": view.number,
         "committed": commit is not None,
         "model": _model(commit),
         "distance_max_ppm": commit.distance_max_ppm if commit and not _model(commit) else None,
         "distance_mean_ppm": commit.distance_mean_ppm if commit and not _model(commit) else None,
+        **_exchanged(met, names),
         "peers": rows,
     }
-    return data, "\n".join((head, model, table, *lines))
+    return data, "\n".join((head, model, table, *lines, *_exchange_lines(met, names)))
+
+
+def _exchanged(met: Exchanges | None, names: Mapping[NodeId, str]) -> dict[str, object]:
+    """Return for programs who exchanged with whom; None in a round that is not one of gossip, or not closed."""
+    if met is None:
+        return {"pairs": None, "skipped": None}
+    skipped = [{"pair": [names[s.one], names[s.other]], "peer": names[s.who], "why": s.why} for s in met.skipped]
+    return {"pairs": [[names[one], names[other]] for one, other in met.pairs], "skipped": skipped}
+
+
+def _exchange_lines(met: Exchanges | None, names: Mapping[NodeId, str]) -> list[str]:
+    if met is None:
+        return []
+    lines = [f"exchanged  {len(met.pairs)} of {count(met.scheduled, 'pair')}, each said by both before the close"]
+    lines += [f"  {names[one]} with {names[other]}" for one, other in met.pairs]
+    lines += [f"  not {names[s.one]} with {names[s.other]}: {names[s.who]} {s.why}" for s in met.skipped]
+    return lines
+
+
+def _matrix(result: Audit, view: RoundView) -> tuple[dict[str, object], str]:
+    """Return the matrix of a round of gossip: row by row, by what shares a member took in the models offered."""
+    met, names = exchanges_of(result.state.signed, view), names_of(result)
+    if met is None:
+        why = "it is not closed yet" if view.closed is None else "all its models were averaged into one"
+        raise Failure(
+            f"couldn't print the matrix of round {view.number}: {why}",
+            code=NOT_FOUND,
+            hint="name a closed round of a swarm that mixes by gossip, other than its last",
+        )
+    nodes = [seat.node for seat in met.terms.members]
+    if len(nodes) > MATRIX_MEMBERS_MAX:
+        raise UsageError(
+            f"couldn't print the matrix of round {view.number}: it has {len(nodes)} rows, at most"
+            f" {MATRIX_MEMBERS_MAX} are printed",
+            hint="leave --matrix out: the pairs tell the same",
+        )
+    rows = [[row.get(node, 0.0) for node in nodes] for row in map(met.row, nodes)]
+    wide = max(5, *(len(names[node]) for node in nodes))
+    head = " " * (wide + 2) + "  ".join(f"{names[node]:>{wide}}" for node in nodes)
+    lines = [
+        f"  {names[node]:<{wide}}"
+        + "".join(f"  {share or '-':>{wide}}" if not share else f"  {share:>{wide}.3f}" for share in row)
+        for node, row in zip(nodes, rows, strict=True)
+    ]
+    plain: dict[str, object] = {"peers": [names[node] for node in nodes], "rows": rows}
+    return plain, "\n".join(
+        ("matrix     each row: the shares of the models from which one site made its own", head, *lines)
+    )
 
 
 def _model(commit: e.RoundCommit | None) -> str | None:

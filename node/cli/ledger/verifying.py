@@ -21,6 +21,7 @@ from node.cli.ledger.trust import TRUST, Standing, Watch, memory_at
 from node.cli.ledger.wholeness import Beside, Remark
 from node.cli.output import CONTRADICTION, INCOMPLETE, INVALID, Failure, count, emit
 from node.clock import Clock
+from node.exchanges import Exchanges, every_exchange
 from swarm.errors import UsageError
 from swarm.ledger import tlog
 from swarm.ledger.audit import Audit
@@ -238,6 +239,8 @@ def _found(files: Source, result: Audit, spent: float, first: int) -> Found:
     certificates = count(result.certificates, "certificate")
     from_ = "" if first == 1 else f" from block {first} on"
     checked = f" (checked{from_})" if from_ else ""
+    met = None if state.exchange is None else [*every_exchange(files.signed, result)]
+    exchanged = [] if met is None else [_exchange_line(met)]
     lines = (
         f"✔ charter       {founders} of {count(founders, 'founder')} signed",
         f"✔ blocks        {result.blocks}: each extends the one before, all under {certificates}"
@@ -245,6 +248,7 @@ def _found(files: Source, result: Audit, spent: float, first: int) -> Found:
         else f"! blocks        {result.blocks}, the last {result.uncovered} not covered by a certificate yet",
         f"✔ entries       {result.entries}: canonical, signed{checked}, every feed without a gap",
         f"✔ rounds        {state.committed.round} recomputed, all equal to what is recorded",
+        *exchanged,
         f"✔ tree          root {state.frontier.root().hex()[:32]}",
         *(
             [f"! evidence      {count(accused, 'proof')} of contradiction: see `swarm ledger evidence`"]
@@ -262,6 +266,8 @@ def _found(files: Source, result: Audit, spent: float, first: int) -> Found:
         "certificates": result.certificates,
         "uncovered": result.uncovered,
         "rounds": state.committed.round,
+        "pairs": None if met is None else sum(len(one.pairs) for one in met),
+        "scheduled": None if met is None else sum(one.scheduled for one in met),
         "root": state.frontier.root().hex(),
         "evidence": accused,
         "seconds": round(spent, 3),
@@ -272,6 +278,15 @@ def _found(files: Source, result: Audit, spent: float, first: int) -> Found:
     verdict = f"VALID           {count(result.entries, 'entry')} in {spent:.2f} s{rate}{how}"
     epochs = tuple(view.terms for view in reversed(result.epochs))
     return Found(data, lines, verdict, accused, result.uncovered, epochs)
+
+
+def _exchange_line(met: Sequence[Exchanges]) -> str:
+    """Say who exchanged in rounds of gossip, once the matrix of each is found to keep the weighted mean."""
+    bent = [one.number for one in met if not one.check()]
+    assert not bent, f"the matrices of rounds {bent} move the mean: that is a mistake in this program"
+    pairs, scheduled = sum(len(one.pairs) for one in met), sum(one.scheduled for one in met)
+    rounds = count(len(met), "round")
+    return f"✔ exchanges     {pairs} of {count(scheduled, 'pair')} in {rounds} of gossip, each said by both"
 
 
 def _found_fast(files: Source, found: Walk, epochs: Sequence[Terms], spent: float) -> Found:

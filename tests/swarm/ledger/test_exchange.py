@@ -8,14 +8,19 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
+from swarm import terms as t
+from swarm.charter import make_card
 from swarm.errors import Reject
+from swarm.gossip_round import GossipRound
 from swarm.ledger import entry as e
 from swarm.ledger import snapshot
+from swarm.ledger.block import Root
 from swarm.ledger.exchange import Exchange, Own, distances_ppm, partners
 from swarm.ledger.state import (
     Closed,
     Signatures,
     State,
+    activate,
     apply_authored,
     apply_derived,
     decode_body,
@@ -24,9 +29,10 @@ from swarm.ledger.state import (
     make_close,
     open_authored,
 )
-from swarm.machine import NodeId
+from swarm.machine import Blend, Digest, NodeId
 from swarm.mixing.sketch import BUCKETS, FRACTION_BITS, SKETCH_BYTES
-from tests.builders import Feeds, contribution, digest, make_swarm
+from tests.builders import CODE, Feeds, contribution, digest, identity, make_swarm
+from topologies.plan import SchedulePlan
 
 SWARM = make_swarm(4, rounds=3, schedule="ring")
 NODES = [who.node for who in SWARM.identities]
@@ -185,6 +191,16 @@ def test_a_late_attest_tells_the_model_and_ends_no_round() -> None:
     assert log.state.exchange.models[NODES[3]].model == digest("late"), "its first word of a round stands"
 
 
+def test_an_attest_of_this_close_for_another_round_says_nothing() -> None:
+    log = Log()
+    log.contribute(0, 1)
+    log.close()
+    log.attest(0, told(1.0), round_=99)
+    assert log.state.attests == {}
+    assert log.state.exchange is not None
+    assert log.state.exchange.models == {}, "or it could never name another"
+
+
 def test_nobody_attests_a_round_that_is_not_closed() -> None:
     log = Log()
     log.contribute(0, 1)
@@ -266,3 +282,65 @@ def test_a_sketch_of_another_size_is_refused(size: int) -> None:
 def test_distances_of_one_or_of_nothing_are_zero() -> None:
     a, b = NodeId(bytes(32)), NodeId(bytes([1] * 32))
     assert distances_ppm({}) == distances_ppm({a: told(5.0)}) == distances_ppm({a: told(), b: told()}) == (0, 0)
+
+
+# --- epochs that begin while a round is closed ----------------------------------------------------------------------
+
+
+def in_the_next_epoch(state: State, change: t.Change) -> State:
+    """Return the state when a vote has changed the members, with the terms that follow."""
+    coming = t.amended(state.terms, change, NODES[0], SWARM.charter)
+    return activate(replace(state, coming=coming), Root(bytes(32), 1, 1))
+
+
+def newcomer() -> t.Change:
+    return t.add(make_card(identity(9), name="newcomer", endpoint="tcp://127.0.0.1:17999"))
+
+
+class Everything:
+    """A witness to whom every model has come."""
+
+    def usable(self, _: Digest) -> bool:
+        return True
+
+    def moving(self, _: Digest, now: float) -> bool:
+        return now < 0
+
+    def silent(self, _: NodeId, now: float) -> bool:
+        return now < 0
+
+
+def row_of(state: State, member: int) -> tuple[tuple[bytes, float], ...]:
+    """Return what a member blends its model of."""
+    plan = SchedulePlan("ring", SWARM.signed.ledger_id)
+    round_ = GossipRound(
+        SWARM.charter, NODES[member], code_digest=CODE, data_digest=bytes(32), plan=plan, witness=Everything()
+    )
+    actions = round_.advance(state, [], lambda _: True, state.opened_ms / 1000)
+    (blend,) = [action for action in actions if isinstance(action, Blend)]
+    return blend.terms
+
+
+@pytest.mark.parametrize("change", [t.remove(NODES[1]), newcomer()], ids=["one leaves", "one joins"])
+def test_an_epoch_that_begins_before_a_member_has_blended_does_not_change_its_row(change: t.Change) -> None:
+    log = Log()
+    log.contribute(0, 1, 2, 3)
+    for author in range(4):
+        log.receive(author, (author + 1) % 4, (author - 1) % 4)
+    log.close()
+    later = in_the_next_epoch(log.state, change)
+    assert later.terms.epoch == 1
+    for member in (0, 2, 3):
+        assert len(row_of(log.state, member)) == 3
+        assert row_of(later, member) == row_of(log.state, member), "others may have blended before"
+
+
+def test_a_round_of_gossip_ends_without_who_left_when_it_was_closed() -> None:
+    log = Log()
+    log.contribute(0, 1)
+    log.close()
+    log.attest(0, told(1.0))
+    assert due_commit(log.state) is None
+    log.state = in_the_next_epoch(log.state, t.remove(NODES[1]))
+    body = log.commit()
+    assert (body.attests, body.distance_max_ppm) == (1, 0)

@@ -197,4 +197,4 @@ def test_forms_follow_annotations() -> None:
     assert snapshot.encode(placed) == codec.encode((3, placed.author, body))
     assert snapshot.encode(Head(1, b"p")) == codec.encode((1, b"p"))
     hints = typing.get_type_hints(Closed)
-    assert set(hints) == {"index", "body", "terms", "exchange"}
+    assert set(hints) == {"index", "body", "terms", "exchange", "epoch"}
