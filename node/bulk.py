@@ -40,6 +40,11 @@ class _Made:
     stored: Stored
     event: Trained | Mixed
 
+    @property
+    def durable(self) -> bool:
+        """A model that this site attests must be there whatever happens: all others may lose theirs as well."""
+        return isinstance(self.event, Mixed)
+
 
 def _stretch(vector: Vector, start: int, count: int) -> Vector:
     return vector[start : start + count]
@@ -116,7 +121,7 @@ class BulkWorker:
 
     def _adopt(self, made: _Made) -> list[Event]:
         try:
-            self._store.adopt(made.path, made.stored)
+            self._store.adopt(made.path, made.stored, durable=made.durable)
         except SwarmError as error:
             made.path.unlink(missing_ok=True)
             return [_failed(made.event, error.message)]
@@ -195,7 +200,7 @@ class BulkWorker:
     def _blend(self, effect: Blend) -> Sequence[Event | _Made]:
         path = self._store.new_file()
         try:
-            stored = self._store.write_file(path, 4 * self._elements, self._blended(effect))
+            stored = self._store.write_file(path, 4 * self._elements, self._blended(effect), durable=True)
             made: Vector = np.memmap(path, dtype="<f4", mode="r")
             told = sketch(made, effect.seed)
         except (SwarmError, OSError, ValueError) as error:
@@ -221,7 +226,7 @@ class BulkWorker:
     def _mix(self, effect: Mix) -> Sequence[Event | _Made]:
         path = self._store.new_file()
         try:
-            stored = self._store.write_file(path, 4 * self._elements, self._average(effect))
+            stored = self._store.write_file(path, 4 * self._elements, self._average(effect), durable=True)
         except (SwarmError, OSError, ValueError) as error:
             path.unlink(missing_ok=True)
             return [Mixed(effect.round, None, error=str(error))]

@@ -285,7 +285,7 @@ class BlobStore:
             raise store_error(f"read {path.name}", error) from error
         return Stored(blob_digest(size, leaves), size, leaves)
 
-    def write_file(self, path: Path, size: int, blocks: Iterable[Buffer]) -> Stored:
+    def write_file(self, path: Path, size: int, blocks: Iterable[Buffer], *, durable: bool = False) -> Stored:
         """Write a new file of `size` bytes and hash it on the way. All blocks but the last are whole leaves.
 
         Touches nothing else, so any thread may do it. Reserving the space first makes writing a third cheaper.
@@ -302,14 +302,19 @@ class BlobStore:
                     _write_all(file.fileno(), block, end)
                     end += memoryview(block).nbytes
                 assert end == size, "the blocks make up the file"
+                if durable:
+                    os.fdatasync(file.fileno())
         except OSError as error:
             raise store_error(f"write {path.name}", error) from error
         return Stored(blob_digest(size, leaves), size, tuple(leaves))
 
-    def adopt(self, path: Path, stored: Stored) -> None:
-        """Move a hashed file into the store. For the thread that also forgets: the two must not overtake each other."""
+    def adopt(self, path: Path, stored: Stored, *, durable: bool = False) -> None:
+        """Move a hashed file into the store. For the thread that also forgets: the two must not overtake each other.
+
+        A `durable` one, whose bytes are synced already, is there after a power failure too.
+        """
         try:
-            self._complete(path, stored.digest, stored.size, stored.leaves)
+            self._complete(path, stored.digest, stored.size, stored.leaves, durable=durable)
         except OSError as error:
             raise store_error(f"take {path.name} into the store", error) from error
 
@@ -390,11 +395,17 @@ class BlobStore:
             _let_go(descriptor)
         self._open.clear()
 
-    def _complete(self, path: Path, digest: Digest, size: int, leaves: Sequence[bytes]) -> None:
+    def _complete(
+        self, path: Path, digest: Digest, size: int, leaves: Sequence[bytes], *, durable: bool = False
+    ) -> None:
         """The sidecar is written first: a blob without one does not exist, one of another size is incomplete."""
-        sidecar = self._sidecar(digest)
-        sidecar.write_bytes(size.to_bytes(8, "big") + b"".join(leaves))
+        with self._sidecar(digest).open("wb", buffering=0) as sidecar:
+            _write_all(sidecar.fileno(), size.to_bytes(8, "big") + b"".join(leaves), 0)
+            if durable:
+                os.fdatasync(sidecar.fileno())
         path.rename(self.path(digest))
+        if durable:
+            sync_folder(self._folder)
 
     def _part(self, digest: Digest) -> Path:
         return self._folder / f"{digest.hex()}.part"

@@ -276,6 +276,24 @@ def test_a_trained_model_is_its_base_plus_the_clipped_update(store: BlobStore) -
     bench.worker.close()
 
 
+def test_a_model_is_synced_before_it_is_named_and_an_update_is_not(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[int] = []
+    monkeypatch.setattr("node.storage.os.fdatasync", lambda descriptor: synced.append(descriptor))
+    monkeypatch.setattr("node.storage.sync_folder", lambda folder: synced.append(-1))
+    bench.worker.submit_update(Trained(1, None, samples=1), bench.file([1.0, 2.0, 3.0, 4.0]))
+    bench.outcome()
+    assert synced == []
+    one = bench.blob([1.0, 2.0, 3.0, 4.0])
+    bench.worker.submit_mix(Mix(1, one, ((one, 1),)))
+    bench.wait()
+    assert len(synced) == 1, "its bytes, on the worker's thread"
+    bench.worker.take()
+    assert len(synced) == 3, "its leaf hashes, and its name"
+    assert synced[-1] == -1
+
+
 def test_a_whole_model_has_no_bound_on_its_norm(store: BlobStore) -> None:
     bench = Bench(store, bound=1.0)
     large = bench.blob([100.0, 0.0, 0.0, 0.0])

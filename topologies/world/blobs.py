@@ -72,12 +72,15 @@ class BlobStore:
         self._owed: Vector | None = None
         self._rests: dict[Digest, Vector] = {}
         self._complete: dict[Digest, tuple[Stored, Buffer]] = {}
+        self._synced: dict[Digest, None] = {}
         self._partial: dict[Digest, bytearray] = {}
         for blob in blobs:
             self.put(blob)
 
-    def put(self, data: Buffer) -> Stored:
+    def put(self, data: Buffer, *, synced: bool = False) -> Stored:
         """Add a complete blob; the store keeps `data` itself, so the caller must not change it afterwards.
+
+        What is `synced`, a power failure spares.
 
         Raises:
             DiskFull: If nothing fits.
@@ -87,6 +90,8 @@ class BlobStore:
         leaves = leaf_hashes(data)
         stored = Stored(blob_digest(len(data), leaves), len(data), leaves)
         self._complete[stored.digest] = (stored, data)
+        if synced:
+            self._synced[stored.digest] = None
         return stored
 
     def listing(self) -> tuple[tuple[Stored, ...], dict[Digest, int]]:
@@ -150,6 +155,7 @@ class BlobStore:
         for digest in effect.digests:
             self._complete.pop(digest, None)
             self._partial.pop(digest, None)
+            self._synced.pop(digest, None)
 
     def check(self, effect: Check) -> Work:
         """Compare a partial blob with its leaf hashes."""
@@ -192,7 +198,7 @@ class BlobStore:
             before = np.zeros_like(out) if base is None else base
             weighted_mean_into(out, before, present, [weight for _, weight in effect.terms])
             try:
-                stored = self.put(out.tobytes())
+                stored = self.put(out.tobytes(), synced=True)
             except DiskFull as error:
                 return (Mixed(effect.round, None, error=error.message),)
             return (stored, Mixed(effect.round, stored.digest, stored.size))
@@ -216,7 +222,7 @@ class BlobStore:
             mix_into(out, present, weights)
             try:
                 told = sketch(out, effect.seed)
-                stored = self.put(out.tobytes())
+                stored = self.put(out.tobytes(), synced=True)
             except (DiskFull, UsageError) as error:
                 return (Mixed(effect.round, None, error=error.message),)
             return (stored, Mixed(effect.round, stored.digest, stored.size, sketch=told))
@@ -286,8 +292,10 @@ class BlobStore:
         return model if learner is not None and model is not None and model.size == learner.elements else None
 
     def lose_power(self, rng: random.Random) -> None:
-        """Every blob was still in the page cache: each is kept, torn into a partial one, or gone, by chance."""
+        """What is not synced was still in the page cache: each is kept, torn into a partial one, or gone, by chance."""
         for digest, (_, data) in list(self._complete.items()):
+            if digest in self._synced:
+                continue
             fate = rng.randrange(3)
             if fate:
                 del self._complete[digest]
