@@ -39,7 +39,7 @@ _SECONDS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800
 _DATE_MS_MAX = 253_402_300_799_999
 """The last millisecond of the year 9999, the last that a calendar here can name."""
 
-_MARKS = (
+MARKS = (
     "M-3.5 0a3.5 3.5 0 1 0 7 0a3.5 3.5 0 1 0-7 0Z",
     "M-3-3h6v6h-6Z",
     "M0-4L4 3h-8Z",
@@ -49,6 +49,7 @@ _MARKS = (
     "M-2-4h4v8h-4Z",
     "M-4-2h8v4h-8Z",
 )
+"""Shapes of marks, one for each style of line."""
 
 STYLE = """
 :root{color-scheme:light dark;--ground:#fff;--soft:#f3f5f7;--ink:#1b1f24;--dim:#50585f;--edge:#c9d0d6;--link:#0b4f9e;
@@ -254,7 +255,7 @@ def sample(index: int) -> Html:
     style = index % STYLES
     parts = (
         h("path", d="M1 7H43", class_=f"line s{style}"),
-        h("path", d=_MARKS[style], class_=f"mark s{style}", transform="translate(22 7)"),
+        h("path", d=MARKS[style], class_=f"mark s{style}", transform="translate(22 7)"),
     )
     return h("svg", *parts, class_="sample", viewBox="0 0 44 14", aria_hidden="true", focusable="false")
 
@@ -377,7 +378,7 @@ def _marks(frame: _Frame, points: Sequence[tuple[int, float]], index: int) -> Ht
     step = max(1, -(-len(points) // MARKS_PER_LINE_MAX))
     style = index % STYLES
     places = (f"translate({frame.x(x):.1f} {frame.y(y):.1f})" for x, y in points[index % step :: step])
-    return join(*(h("path", d=_MARKS[style], class_=f"mark s{style}", transform=place) for place in places))
+    return join(*(h("path", d=MARKS[style], class_=f"mark s{style}", transform=place) for place in places))
 
 
 def _drawing(title: str, desc: str, width: int, height: int, *parts: Html, name: str = "plot") -> Html:

@@ -1,4 +1,4 @@
-"""SHELL. The trainer process: the only file that imports torch.
+"""SHELL. The trainer process: but for the learning simulator, the only code that imports torch.
 
 It runs the user's task and nothing else: no socket, no ledger. Requests and results are small MessagePack messages over
 an inherited socket pair; parameters are files of the blob store, mapped into memory on both sides, so that a model is

@@ -28,6 +28,7 @@ COMMANDS = {
     "policy": ("node.cli.members:policy", "Propose another policy of rounds."),
     "ledger": ("node.cli.ledger:ledger", "Inspect and verify the ledger."),
     "solo": ("node.cli.solo:solo", "Train a task alone, with no swarm."),
+    "simulate": ("node.cli.simulate:simulate", "Try topologies before you deploy one."),
     "demo": ("node.cli.demo:demo", "Five hospitals learn together on this machine."),
 }
 

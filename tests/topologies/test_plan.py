@@ -13,7 +13,7 @@ from swarm.errors import UsageError
 from swarm.machine import NodeId
 from swarm.terms import Terms, founding
 from tests.builders import make_swarm
-from topologies.plan import SchedulePlan, open_schedule
+from topologies.plan import LINKS, SchedulePlan, open_schedule
 
 Wide = NDArray[np.float64]
 LEDGER = bytes(range(32))
@@ -117,3 +117,14 @@ def test_a_degree_is_what_it_says() -> None:
 def test_a_schedule_of_a_newer_version_is_refused_and_not_replaced() -> None:
     with pytest.raises(UsageError, match="'spiral', which this software does not know"):
         SchedulePlan("spiral", LEDGER)
+
+
+def test_links_are_the_charters_own_with_metropolis_weights() -> None:
+    edges = ((0, 1), (1, 2), (2, 3))
+    swarm = make_swarm(4, schedule=LINKS, edges=edges)
+    terms = founding(swarm.charter)
+    plan = SchedulePlan(LINKS, swarm.signed.ledger_id)
+    nodes = [who.node for who in swarm.identities]
+    assert plan.partners(terms, 1, nodes[0]) == (nodes[1],)
+    shares = dict(plan.shares(terms, 5, nodes[1], dict.fromkeys(nodes, 10), [nodes[0], nodes[2]]))
+    assert shares == pytest.approx(dict.fromkeys(nodes[:3], 1 / 3))

@@ -1,0 +1,599 @@
+"""A comparison under way: one scenario, its topologies, every seed, at one speed or both.
+
+Everything that can be refused is refused when it is set up: a graph that does not exist for so many sites, a link that
+no two of them can have, models that do not fit into memory. Then runs follow one another, and whoever watches is told
+after each round; stopped at any moment, it has a result of what was done.
+
+At learning speed the mixing is that of the node, as a matrix: A_ij = W_ij min(1, n_j / n_i) for the schedule W and the
+sites' counts n (`topologies.plan`), and in the last round the mean of all models weighted by counts. Faults, loss and
+liars are for the protocol speed alone; the notes of a result say so.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from node.data import SiteData
+from node.simulation import datasets, protocol
+from node.simulation.flat import FlatModel
+from node.simulation.learner import TaskLearner, score, task_source, tensors
+from node.simulation.learning import Dataset, LocalTraining
+from node.simulation.mixing import Rows
+from node.simulation.recommend import recommend
+from node.simulation.results import (
+    Facts,
+    Holdings,
+    LinkLoad,
+    Loss,
+    PeerScore,
+    Resilience,
+    Result,
+    Round,
+    Run,
+    Speed,
+)
+from node.simulation.run import Exact, Experiment, Gossip, Simulation
+from node.simulation.run import Round as EngineRound
+from node.simulation.shards import check_memory
+from node.task import load_task
+from swarm.errors import UsageError
+from swarm.vector import Vector
+from topologies import partitions, resilience, schedules, spectrum
+from topologies.graph import Edge, Topology
+from topologies.mixing import Promise, Schedule
+from topologies.pace import Pace
+from topologies.plan import LINKS
+from topologies.scenario import OWN, Scenario
+
+T = TypeVar("T")
+
+NEAR = 1e-3
+"""The relative consensus distance to which rounds are counted."""
+
+SAMPLED_ROUNDS = 64
+"""Rounds of a drawn schedule over which its facts are averaged."""
+
+PAIRS_MAX = 64
+"""Most sites of which all pairs are tried as losses: 2,016 eigenvalue problems, a second."""
+
+SINGLES_MAX = 256
+"""Most sites that are tried as losses one by one; beyond, single points of failure alone are found."""
+
+LINKS_MAX = 20_000
+"""Links whose bytes a result lists; of more, the busiest. A complete graph of 200 has 19,900."""
+
+NODE_BYTES, MODELS_HELD = 4 << 20, 12
+"""What a node takes in the simulated world: its ledger and the links to all others, and models (its own before and
+after training, its partners', those of the last round)."""
+
+Told = Callable[["Progress"], object]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """Where a comparison stands after a round: the `run`-th of `runs`, of so many rounds."""
+
+    run: int
+    runs: int
+    topology: str
+    seed: int
+    speed: Speed
+    rounds: int
+    round: Round
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """One exchange, for the engine."""
+
+    rows: Rows
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Ground:
+    """What all runs of one seed stand on."""
+
+    shares: partitions.Partition
+    train: Dataset
+    test: Dataset
+    x: datasets.Features
+
+    @property
+    def sizes(self) -> NDArray[np.int64]:
+        """Training examples of every site."""
+        return np.array([len(share) for share in self.shares], dtype=np.int64)
+
+
+class Comparison:
+    """Set up to be played once.
+
+    Args:
+        scenario: What is compared.
+        speeds: At which speeds.
+        folder: Where the task file goes that every site would run; the result is written by whoever asked.
+        command: What was typed, for the result.
+
+    Raises:
+        UsageError: It cannot be run as described; nothing has been simulated.
+    """
+
+    def __init__(self, scenario: Scenario, speeds: Sequence[Speed], folder: Path, command: str = "") -> None:
+        self.scenario, self.speeds = scenario, tuple(speeds)
+        self._command = command
+        learning = scenario.learning
+        self.reachable = scenario.links
+        for name in scenario.topologies:
+            self._check(name, open_topology(name, scenario, learning.seeds[0]))
+        self._examples = datasets.load(learning.data, datasets.column_of(learning.partition))
+        self.task = self._task_file(folder)
+        task = load_task(self.task)
+        self._model = FlatModel(task.build_model, learning.seeds[0])
+        self._build = task.build_model
+        self._check_memory()
+        self._grounds = lru_cache(maxsize=2)(self._prepare)
+        self.runs: list[Run] = []
+        self.notes: list[str] = []
+
+    @property
+    def parameters(self) -> int:
+        """Of one model."""
+        return self._model.elements
+
+    def play(self, told: Told = lambda _: None) -> Iterator[Run]:
+        """Run everything, in order; each run is in `runs` while it is still going on, so an interrupt keeps it."""
+        speeds: tuple[Speed, ...] = ("learning", "protocol")
+        wanted = [
+            (topology, seed, speed)
+            for topology in self.scenario.topologies
+            for seed in self.scenario.learning.seeds
+            for speed in speeds
+            if speed in self.speeds
+        ]
+        for number, (topology, seed, speed) in enumerate(wanted, 1):
+            for run in self._run(topology, seed, speed):
+                self._keep(run)
+                if run.rounds:
+                    told(
+                        Progress(
+                            run=number,
+                            runs=len(wanted),
+                            topology=topology,
+                            seed=seed,
+                            speed=speed,
+                            rounds=self.scenario.learning.rounds,
+                            round=run.rounds[-1],
+                        )
+                    )
+            yield self.runs[-1]
+
+    def result(self, *, partial: bool = False) -> Result:
+        """What is known so far."""
+        scenario, learning = self.scenario, self.scenario.learning
+        ground = self._grounds(learning.seeds[0])
+        labels, counts = partitions.holdings(self._examples.y, ground.shares)
+        named = tuple(self._examples.labels[int(label)] for label in labels)
+        return Result(
+            scenario=described(scenario, self.speeds),
+            names=scenario.names,
+            parameters=self.parameters,
+            holdings=Holdings(labels=named, counts=tuple(tuple(row) for row in counts.tolist())),
+            runs=tuple(self.runs),
+            recommendation=recommend(self.runs, scenario.names, learning.target_accuracy),
+            partial=partial,
+            notes=(*self._standing_notes(), *dict.fromkeys(self.notes)),
+            command=self._command,
+        )
+
+    # --- setting up ---------------------------------------------------------------------------------------------
+
+    def _check(self, name: str, schedule: Schedule) -> None:
+        """Refuse links that nobody can open, and rounds that are no averages or that nodes cannot do."""
+        there = set(self.reachable.edges)
+        if missing := [link for link in schedule.links.edges if link not in there]:
+            a, b = (self.scenario.sites[member].name for member in missing[0])
+            raise UsageError(
+                f"couldn't use the topology {name}: {a} and {b} are linked in it, and both are outbound_only",
+                hint="let one of the two accept connections, or give a graph of your own that avoids the pair",
+            )
+        if self.scenario.learning.mixing == "exact":
+            return
+        if schedule.states > 1 or schedule.promise is Promise.PRODUCT:
+            raise UsageError(
+                f"couldn't gossip over {name}: only all its rounds together make an average",
+                hint="choose base2, which ends in the exact mean too, or --mixing exact",
+            )
+        if schedule.promise not in (Promise.DOUBLY, Promise.MEAN):
+            raise UsageError(
+                f"couldn't gossip over {name}: its rounds do not keep the mean without push-sum",
+                hint="choose el_oracle or random_matching instead",
+            )
+        if not schedule.symmetric and "protocol" in self.speeds:
+            raise UsageError(
+                f"couldn't let nodes gossip over {name}: in it members send to others than they hear from",
+                hint="choose a symmetric one (base2, ring, torus, random_matching), or --speed learning",
+            )
+
+    def _task_file(self, folder: Path) -> Path:
+        kind, _, path = self.scenario.learning.model.partition(":")
+        if kind == "task" and path:
+            return Path(path)
+        folder.mkdir(parents=True, exist_ok=True)
+        task = folder / "task.py"
+        task.write_text(task_source(self.scenario.learning, self._examples), encoding="utf-8")
+        return task
+
+    def _check_memory(self) -> None:
+        n, elements = self.scenario.n, self._model.elements
+        if "learning" in self.speeds and self.scenario.learning.mixing == "gossip":
+            check_memory(n, elements, velocities=False)
+        if "protocol" in self.speeds and not _fits(n, elements):
+            low, high = 0, n
+            while high - low > 1:
+                middle = (low + high) // 2
+                low, high = (middle, high) if _fits(middle, elements) else (low, middle)
+            raise UsageError(
+                f"couldn't play {n} nodes whose model has {elements:,} parameters: there is not enough memory for them",
+                hint=f"take at most {low} nodes, a smaller model, or --speed learning",
+            )
+
+    def _prepare(self, seed: int) -> _Ground:
+        shares, x = datasets.divide(self._examples, self.scenario, seed)
+        train, test = tensors(self._examples, x)
+        return _Ground(shares=shares, train=train, test=test, x=x)
+
+    def _tested(self, seed: int) -> list[int]:
+        """Whose own models are tested: the same at both speeds."""
+        n, wanted = self.scenario.n, self.scenario.learning.tested
+        if not 0 < wanted < n:
+            return list(range(n))
+        return sorted(int(peer) for peer in np.random.default_rng(seed).choice(n, wanted, replace=False))
+
+    def _standing_notes(self) -> Iterator[str]:
+        if not self.scenario.uneventful and "learning" in self.speeds:
+            yield (
+                "At learning speed nothing is lost and nobody fails or lies; the scenario's misfortunes happen at "
+                "protocol speed."
+            )
+        if self.scenario.learning.model.startswith("task:") and "learning" in self.speeds:
+            yield "At learning speed the task file gives the model alone; training is the SGD of the settings."
+
+    # --- playing ------------------------------------------------------------------------------------------------
+
+    def _keep(self, run: Run) -> None:
+        """Put a run in its place: instead of itself as it was a round ago."""
+        key = (run.topology, run.seed, run.speed)
+        if self.runs and (self.runs[-1].topology, self.runs[-1].seed, self.runs[-1].speed) == key:
+            self.runs[-1] = run
+        else:
+            self.runs.append(run)
+
+    def _run(self, name: str, seed: int, speed: Speed) -> Iterator[Run]:
+        ground = self._grounds(seed)
+        with tempfile.TemporaryDirectory(prefix="swarm-simulate-") as folder:
+            learner, founded, drawn = None, None, seed
+            sites: list[SiteData] = []
+            links = self._granted(name, seed)
+            if "protocol" in self.speeds:
+                # Drawn schedules are drawn from the ledger's id, so both speeds need to know the ledger.
+                sites = datasets.write_sites(Path(folder), self._examples, ground.shares, ground.x, self.scenario.names)
+                learner = self._learner(sites, seed)
+                gossip = "" if self.scenario.learning.mixing == "exact" else LINKS if name == OWN else name
+                founded = protocol.found(self.scenario, learner, self.task, schedule=gossip, links=links, seed=seed)
+                drawn = protocol.schedule_seed(founded)
+            schedule = open_topology(name, self.scenario, drawn)
+            blank = self._blank(name, schedule, seed, drawn, speed, ground)
+            if speed == "learning":
+                yield from self._learn(blank, schedule, ground)
+                return
+            assert learner is not None, "the protocol speed was asked for"
+            assert founded is not None, "and its swarm is founded"
+            play = protocol.Play(
+                self.scenario,
+                founded,
+                learner,
+                sites,
+                links=links,
+                seed=seed,
+                score=lambda model: score(learner.model, model, ground.test),
+                tested=self._tested(seed),
+            )
+            yield from self._follow(blank, play)
+
+    def _granted(self, name: str, seed: int) -> Topology:
+        """The links of the charter: for gossip all that can be had, as the ledger uses them; else the topology's."""
+        if self.scenario.learning.mixing == "gossip" and name != OWN:
+            return self.reachable
+        return open_topology(name, self.scenario, seed).links
+
+    def _learner(self, sites: Sequence[SiteData], seed: int) -> TaskLearner:
+        return TaskLearner(
+            self.task,
+            sites,
+            self.scenario.sites,
+            seed=seed,
+            bound=self.scenario.terms.clip_norm,
+            behaviours=self.scenario.behaviours,
+        )
+
+    def _blank(self, name: str, schedule: Schedule, seed: int, drawn: int, speed: Speed, ground: _Ground) -> Run:
+        return Run(
+            topology=name,
+            seed=seed,
+            schedule_seed=drawn,
+            speed=speed,
+            facts=self._facts(schedule, self._pace(ground)),
+            resilience=_resilience(schedule.links),
+            rounds=(),
+            links=(),
+            complete=False,
+            model="",
+        )
+
+    def _pace(self, ground: _Ground) -> Pace:
+        learning = self.scenario.learning
+        steps = [learning.local_epochs * -(-int(size) // learning.batch) for size in ground.sizes]
+        return Pace(self.scenario, steps, 4.0 * self._model.elements)
+
+    def _follow(self, blank: Run, play: protocol.Play) -> Iterator[Run]:
+        """The protocol speed."""
+        rounds: list[Round] = []
+        wanted = self.scenario.learning.rounds
+        while len(rounds) < wanted:
+            one = play.next_round()
+            if one is None:
+                self.notes.append(f"{blank.topology}, seed {blank.seed}: {play.why_not()}.")
+                break
+            rounds.append(one)
+            model = play.final_model() if len(rounds) == wanted else None
+            yield _replaced(blank, rounds, play.loads(), complete=len(rounds) == wanted, model=model)
+        if len(rounds) < wanted:
+            yield _replaced(blank, rounds, play.loads(), complete=False, model=None)
+
+    def _learn(self, blank: Run, schedule: Schedule, ground: _Ground) -> Iterator[Run]:
+        """The learning speed."""
+        learning, pace = self.scenario.learning, self._pace(ground)
+        exact = learning.mixing == "exact"
+        exchange: Gossip | Exact = (
+            Exact() if exact else Gossip(mixing=self._mixing(schedule, ground.sizes, learning.rounds))
+        )
+        experiment = Experiment(
+            build=self._build,
+            train=ground.train,
+            test=ground.test,
+            shares=ground.shares,
+            local=LocalTraining(
+                learning_rate=learning.learning_rate,
+                batch=learning.batch,
+                epochs=learning.local_epochs,
+                momentum=learning.momentum,
+            ),
+            exchange=exchange,
+            rounds=learning.rounds,
+            seed=blank.seed,
+            tested=learning.tested or None,
+        )
+        ledger = _Ledger(self.scenario.n, pace, 4 * self._model.elements)
+        rounds: list[Round] = []
+        with Simulation(experiment) as simulation:
+            for t in range(learning.rounds):
+                seen = simulation.next_round()
+                last = t + 1 == learning.rounds
+                if exact:
+                    ledger.spread(schedule.links.edges, last=last)
+                elif last:
+                    ledger.spread(self.reachable.edges, last=True)
+                else:
+                    ledger.exchange(schedule, t)
+                rounds.append(ledger.told(seen))
+                model = simulation.average_model() if last else None
+                yield _replaced(blank, rounds, ledger.loads(), complete=last, model=model)
+
+    def _mixing(self, schedule: Schedule, sizes: NDArray[np.int64], rounds: int) -> Callable[[int], _Rows]:
+        """Return what the members do, as a function of t: that of the node in round t + 1."""
+        counts = sizes.astype(np.float64)
+
+        @lru_cache(maxsize=64)
+        def turn(t: int) -> _Rows:
+            mixing = schedule.mixing(t)
+            if not schedule.symmetric:
+                return _Rows(mixing.rows)
+            rows = []
+            for member, row in enumerate(mixing.rows):
+                taken = {j: w * min(1.0, counts[j] / counts[member]) for j, w in row if j != member and w}
+                taken[member] = 1.0 - sum(taken.values())
+                rows.append(tuple(sorted(taken.items())))
+            return _Rows(tuple(rows))
+
+        def at(t: int) -> _Rows:
+            if t == rounds - 1:
+                mean = tuple(enumerate((counts / counts.sum()).tolist()))
+                return _Rows((mean,) * len(counts))
+            return turn(t if schedule.period is None else t % schedule.period)
+
+        return at
+
+    def _facts(self, schedule: Schedule, pace: Pace) -> Facts:
+        links = schedule.links
+        degrees = [links.degree(member) for member in range(links.n)]
+        hops = spectrum.hops(links)
+        period = schedule.period or SAMPLED_ROUNDS
+        final = pace.spread(self.reachable.edges, last=True)
+        exact = self.scenario.learning.mixing == "exact"
+        if exact:
+            one = pace.spread(links.edges)
+            sent, seconds = one.sent, one.seconds
+        else:
+            turns = [pace.round(mixing) for mixing in schedule.mixings(period)]
+            sent = np.sum([turn.sent for turn in turns], axis=0) / period
+            seconds = float(np.mean([turn.seconds for turn in turns]))
+        return Facts(
+            reference=schedule.reference,
+            links=len(links.edges),
+            degree_min=min(degrees),
+            degree_max=max(degrees),
+            diameter=hops.diameter,
+            hops_mean=hops.mean,
+            period=schedule.period,
+            gap=_unless_refused(lambda: spectrum.rate(schedule).gap),
+            exact_after=schedule.exact_after,
+            rounds_to_thousandth=_unless_refused(lambda: spectrum.predicted_rounds(schedule, NEAR)),
+            copies_mean=float(sent.mean()),
+            copies_max=float(sent.max()),
+            model_bytes=4 * self._model.elements,
+            training_s=float(pace.training_s.max()),
+            round_s=seconds,
+            final_s=final.seconds,
+        )
+
+
+class _Ledger:
+    """What has been sent and how long it took, by the cost model."""
+
+    def __init__(self, n: int, pace: Pace, model_bytes: int) -> None:
+        self._pace, self._bytes = pace, model_bytes
+        self._seconds = 0.0
+        self._sent: NDArray[np.float64] = np.zeros(n)
+        self._links: dict[Edge, float] = {}
+
+    def exchange(self, schedule: Schedule, t: int) -> None:
+        """A round of gossip."""
+        mixing = schedule.mixing(t)
+        done = self._pace.round(mixing)
+        self._seconds += done.seconds
+        self._sent = self._sent + done.sent
+        for a, b in mixing.edges:
+            link = (a, b) if a < b else (b, a)
+            self._links[link] = self._links.get(link, 0.0) + 1.0
+
+    def spread(self, links: Sequence[Edge], *, last: bool) -> None:
+        """A round in which every model reaches everybody; what a link carries is shared evenly."""
+        done = self._pace.spread(links, last=last)
+        self._seconds += done.seconds
+        self._sent = self._sent + done.sent
+        each = len(self._sent) * (len(self._sent) - 1) / len(links)
+        for link in links:
+            self._links[link] = self._links.get(link, 0.0) + each
+
+    def told(self, seen: EngineRound) -> Round:
+        """The round, with its costs."""
+        return Round(
+            number=seen.number,
+            virtual_s=round(self._seconds, 6),
+            bytes_total=round(float(self._sent.sum()) * self._bytes),
+            bytes_busiest=round(float(self._sent.max()) * self._bytes),
+            consensus_distance=seen.consensus_distance,
+            average_accuracy=None if seen.average is None else seen.average.accuracy,
+            average_loss=None if seen.average is None else seen.average.loss,
+            peers=tuple(PeerScore(peer=peer, accuracy=own.accuracy, loss=own.loss) for peer, own in seen.peers),
+        )
+
+    def loads(self) -> tuple[LinkLoad, ...]:
+        """Bytes over every link so far."""
+        return tuple(
+            LinkLoad(low=low, high=high, bytes=round(copies * self._bytes))
+            for (low, high), copies in sorted(self._links.items())
+        )
+
+
+def open_topology(text: str, scenario: Scenario, seed: int) -> Schedule:
+    """Return the schedule of that name for a scenario's sites: "ring", "base3", "random_regular:4", "own".
+
+    Raises:
+        UsageError: There is none of that name or size, or the graph is of other sites.
+    """
+    name, _, degree = text.partition(":")
+    if name != OWN:
+        return schedules.build(name, scenario.n, degree=int(degree) if degree else 3, seed=seed)
+    return schedules.static(Topology.from_edges(scenario.n, scenario.graph), name=OWN)
+
+
+def described(scenario: Scenario, speeds: Sequence[Speed]) -> dict[str, object]:
+    """Return a scenario as plain values, for a result: what was asked for, and nothing of the machine."""
+    learning, terms = scenario.learning, scenario.terms
+    own = ("name", "samples", "step_s", "uplink_bytes_s", "downlink_bytes_s", "latency_s", "outbound_only", "behaviour")
+    return {
+        "name": scenario.name,
+        "summary": scenario.summary,
+        "speeds": list(speeds),
+        "topologies": list(scenario.topologies),
+        "learning": {name: getattr(learning, name) for name in learning.__dataclass_fields__},
+        "swarm": {name: getattr(terms, name) for name in terms.__dataclass_fields__},
+        "network": {"latency_s": scenario.latency_s, "jitter_s": scenario.jitter_s, "loss": scenario.loss},
+        "sites": [{name: getattr(site, name) for name in own} for site in scenario.sites],
+        "links": [
+            {"between": list(line.between), "bandwidth_bytes_s": line.bandwidth_bytes_s, "latency_s": line.latency_s}
+            for line in scenario.lines
+        ],
+        "faults": [
+            {"kind": one.kind, "at_s": one.at_s, "for_s": one.for_s, "groups": [list(group) for group in one.groups]}
+            for one in scenario.mishaps
+        ],
+        "churn": None
+        if scenario.churn is None
+        else {name: getattr(scenario.churn, name) for name in scenario.churn.__dataclass_fields__},
+        "graph": [list(link) for link in scenario.graph],
+    }
+
+
+def _resilience(links: Topology) -> Resilience:
+    n = links.n
+    one = resilience.losing_one(links) if 1 < n <= SINGLES_MAX else ()
+    two = resilience.losing_two(links) if 3 <= n <= PAIRS_MAX else ()
+    return Resilience(
+        single_points=resilience.find_articulation(links),
+        bridges=resilience.find_bridges(links),
+        one=tuple(_loss(loss) for loss in one),
+        worst_two=_loss(two[0]) if two else None,
+    )
+
+
+def _loss(found: resilience.Loss) -> Loss:
+    return Loss(members=found.members, cut_off=found.cut_off, gap=found.gap)
+
+
+def _replaced(
+    blank: Run, rounds: Sequence[Round], loads: tuple[LinkLoad, ...], *, complete: bool, model: Vector | None
+) -> Run:
+    """A run as it stands; of more links than a result lists, the busiest."""
+    kept = loads
+    if len(loads) > LINKS_MAX:
+        busiest = sorted(loads, key=lambda load: (-load.bytes, load.low, load.high))[:LINKS_MAX]
+        kept = tuple(sorted(busiest, key=lambda load: (load.low, load.high)))
+    return Run(
+        topology=blank.topology,
+        seed=blank.seed,
+        schedule_seed=blank.schedule_seed,
+        speed=blank.speed,
+        facts=blank.facts,
+        resilience=blank.resilience,
+        rounds=tuple(rounds),
+        links=kept,
+        complete=complete,
+        model="" if model is None else hashlib.sha256(model.astype("<f4").tobytes()).hexdigest(),
+    )
+
+
+def _unless_refused(ask: Callable[[], T]) -> T | None:
+    try:
+        return ask()
+    except UsageError:
+        return None
+
+
+def _fits(nodes: int, elements: int) -> bool:
+    """Whether so many nodes and their models fit into memory: counted in models, as the engine does."""
+    one = MODELS_HELD + -(-NODE_BYTES // (4 * elements))
+    try:
+        check_memory(nodes * one, elements, velocities=False)
+    except UsageError:
+        return False
+    return True

@@ -1,0 +1,307 @@
+"""The protocol speed: the very node that ships, as many of them as the scenario has sites, in the simulated world.
+
+Keys are made, a charter is drafted and signed by all, and every site's `node.core.Node` is fed by a world that knows
+the scenario's lines, machines and misfortunes; training is the real task (`node.simulation.learner`). So whatever the
+node does when a VPN drops or a site lies happens here, in virtual time, and for the same task, seed and shares the
+final model is the networked swarm's, bit for bit, as long as the same members take part in the same rounds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from typing_extensions import override
+
+from node.core import Node
+from node.data import SiteData
+from node.simulation.learner import TaskLearner
+from node.simulation.results import LinkLoad, PeerScore, Round
+from node.task import task_digest
+from swarm import charter as terms
+from swarm.identity import Identity
+from swarm.ledger.audit import audit
+from swarm.machine import Digest, Effect, Event, Mixed
+from swarm.vector import Vector, blob_digest, leaf_hashes
+from topologies.graph import Edge, Topology
+from topologies.scenario import Scenario
+from topologies.world.checkers import Checker
+from topologies.world.clock import EPOCH_S
+from topologies.world.world import World
+
+STALL_PATIENCES = 10
+"""Patiences without a round after which a swarm is taken to stand still: below quorum it pauses for ever."""
+
+EVENTS_MAX = 1_000_000_000
+"""A thousand members need some millions a round; what really ends a run is `STALL_PATIENCES`."""
+
+Score = Callable[[Vector], tuple[float, float]]
+"""(accuracy, mean loss) of a model."""
+
+
+@dataclass(frozen=True, slots=True)
+class Founded:
+    """A swarm whose charter all have signed, and the model it starts from."""
+
+    identities: tuple[Identity, ...]
+    signed: terms.SignedCharter
+    initial: bytes
+
+
+def found(
+    scenario: Scenario, learner: TaskLearner, task: Path, *, schedule: str, links: Topology, seed: int
+) -> Founded:
+    """Make keys and a charter for a scenario; the same arguments give the same ledger id.
+
+    With a `schedule` sites mix by gossip along it, without one exactly; `links` are the links that the charter grants.
+
+    Raises:
+        UsageError: The terms cannot be accepted.
+    """
+    identities = tuple(_identity(seed, member) for member in range(scenario.n))
+    cards = tuple(
+        terms.make_card(who, name=site.name, endpoint="" if site.outbound_only else f"tcp://{site.name}:17400")
+        for who, site in zip(identities, scenario.sites, strict=True)
+    )
+    model = learner.model
+    initial = model.initial.numpy().astype("<f4").tobytes()
+    asked = scenario.terms
+    complete = len(links.edges) == scenario.n * (scenario.n - 1) // 2
+    draft = terms.Charter(
+        version=terms.CHARTER_VERSION,
+        name=scenario.name,
+        created_ms=int(EPOCH_S * 1000) - 60_000,
+        members=cards,
+        task=terms.Task(
+            task.stem,
+            task_digest(task),
+            model.layout.digest(),
+            model.elements,
+            blob_digest(len(initial), leaf_hashes(initial)),
+            seed,
+        ),
+        round=terms.RoundPolicy(
+            rounds=scenario.learning.rounds,
+            mixing="gossip" if schedule else "exact",
+            outer="none",
+            min_contributions=asked.min_contributions or scenario.n // 2 + 1,
+            deadline_ms=round(asked.deadline_s * 1000),
+            patience_ms=round(asked.patience_s * 1000),
+            clip_norm_milli=round(asked.clip_norm * 1000),
+            weight_cap_ppm=1_000_000,
+        ),
+        ledger=terms.LedgerPolicy(600_000, 3_000, False, "record"),
+        metrics=("accuracy", "loss"),
+        edges=() if complete else links.edges,
+        predecessor=(),
+        options=((terms.SCHEDULE, schedule),) if schedule else (),
+    )
+    signed = terms.SignedCharter(draft, {})
+    for who in identities:
+        signed = signed.sign(who)
+    signed.check()
+    return Founded(identities, signed, initial)
+
+
+def schedule_seed(founded: Founded) -> int:
+    """What drawn schedules are drawn from in this swarm (as `topologies.plan.SchedulePlan` does)."""
+    return int.from_bytes(founded.signed.ledger_id[:4], "big")
+
+
+class Play:
+    """A swarm of real nodes under way, round by round.
+
+    Args:
+        scenario: Where it plays.
+        founded: The swarm, of `found`.
+        learner: Its task.
+        sites: Whose data, in member order.
+        links: As given to `found`.
+        seed: Of the world: delays, losses, churn.
+        score: Tests a model.
+        tested: Whose models are tested, ascending.
+    """
+
+    def __init__(
+        self,
+        scenario: Scenario,
+        founded: Founded,
+        learner: TaskLearner,
+        sites: Sequence[SiteData],
+        *,
+        links: Topology,
+        seed: int,
+        score: Score,
+        tested: Sequence[int],
+    ) -> None:
+        self._scenario, self._score, self._tested = scenario, score, tuple(tested)
+        self._watch = _Watch(scenario.honest)
+        self._number = 0
+        self._rounds = founded.signed.charter.round.rounds
+        dialable = scenario.links.edges if any(site.outbound_only for site in scenario.sites) else links.edges
+        data = [hashlib.sha256(site.name.encode()).digest() for site in sites]
+        self.world = World(
+            seed=seed,
+            make=lambda member, incarnation: Node(
+                signed=founded.signed,
+                identity=founded.identities[member],
+                rng=random.Random(f"node/{seed}/{member}/{incarnation}"),  # noqa: S311 - to be repeated, not secret
+                now=EPOCH_S + self.world.now,
+                code_digest=founded.signed.charter.task.digest,
+                layout_digest=founded.signed.charter.task.layout,
+                data_digest=data[member],
+            ),
+            topology=Topology.from_edges(scenario.n, sorted({*links.edges} & {*dialable})),
+            plan=scenario.plan(seed),
+            network=scenario.profile,
+            access=scenario.access,
+            slow=scenario.slow,
+            learner=learner,
+            audit=lambda payloads: _fault_of(payloads, founded.signed),
+            ids=[who.node for who in founded.identities],
+            twins=scenario.twins,
+            blobs=[founded.initial],
+            checkers=[self._watch],
+            ledger_id=founded.signed.ledger_id,
+        )
+        lasting = [m.for_s for m in scenario.mishaps if m.for_s < 1e9]
+        self._stall_s = STALL_PATIENCES * scenario.terms.patience_s + max(lasting, default=0.0)
+
+    def next_round(self) -> Round | None:
+        """Let the next round happen and return what is known after it; None if it does not come about."""
+        number = self._number + 1
+        watch, last = self._watch, number == self._rounds
+        wanted = self._all_done if last else (lambda _: watch.over(number))
+        came = self.world.run(wanted, max_events=EVENTS_MAX, end_s=self.world.now + self._stall_s)
+        if not came and not (last and self.final_model() is not None):  # who is away for ever is not waited for
+            return None
+        self._number = number
+        models = watch.models_after(number)
+        if last:
+            models = {member: model for member in models if (model := self.final_model(member)) is not None} or models
+        at_s = self.world.now if last and came else watch.at_s[number]
+        return self._told(number, at_s, models)
+
+    def why_not(self) -> str:
+        """Say in words what a swarm that stands still is waiting for."""
+        for member in self._scenario.honest:
+            machine = self.world.place(member).machine
+            if isinstance(machine, Node):
+                status = machine.status(EPOCH_S + self.world.now)
+                words = status["halted"] or status["paused"] or f"it is {status['phase']}"
+                return f"round {self._number + 1} was not over after {self._stall_s:.0f} virtual seconds: {words}"
+        return f"round {self._number + 1} was not over after {self._stall_s:.0f} virtual seconds: all sites are down"
+
+    def final_model(self, member: int = -1) -> Vector | None:
+        """Return the common model that a member holds after the last round (-1: of anybody who has it)."""
+        for candidate in [member] if member >= 0 else self._scenario.honest:
+            place = self.world.place(candidate)
+            if isinstance(place.machine, Node) and place.machine.replica.head.complete:
+                model = place.blobs.vector(Digest(place.machine.replica.head.committed.model))
+                if model is not None:
+                    return model
+        return None
+
+    def loads(self) -> tuple[LinkLoad, ...]:
+        """Bytes over every link so far, by members."""
+        found: dict[Edge, int] = {}
+        for (source, target), size in self._carried():
+            pair = (min(source, target), max(source, target))
+            found[pair] = found.get(pair, 0) + size
+        return tuple(LinkLoad(low=low, high=high, bytes=size) for (low, high), size in sorted(found.items()) if size)
+
+    def _all_done(self, world: World) -> bool:
+        return all(world.place(member).finished for member in self._scenario.honest)
+
+    def _told(self, number: int, at_s: float, models: dict[int, Vector]) -> Round:
+        sent = [0] * self._scenario.n
+        for (source, _), size in self._carried():
+            sent[source] += size
+        mean = np.zeros(len(next(iter(models.values()))))
+        for model in models.values():
+            mean += model
+        mean /= len(models)
+        squares = [float(np.square(model - mean).sum()) for model in models.values()]
+        accuracy, loss = self._score(mean.astype(np.float32))
+        scores = []
+        for member in self._tested:
+            if member in models:
+                own = self._score(models[member])
+                scores.append(PeerScore(peer=member, accuracy=own[0], loss=own[1]))
+        return Round(
+            number=number,
+            virtual_s=round(at_s, 6),
+            bytes_total=sum(sent),
+            bytes_busiest=max(sent),
+            consensus_distance=float(np.sqrt(sum(squares) / len(squares))),
+            average_accuracy=accuracy,
+            average_loss=loss,
+            peers=tuple(scores),
+            missing=self._missing(number),
+        )
+
+    def _missing(self, number: int) -> int:
+        for member in self._scenario.honest:
+            machine = self.world.place(member).machine
+            closed = machine.status(EPOCH_S + self.world.now)["closed"] if isinstance(machine, Node) else []
+            assert isinstance(closed, list), "a status lists the rounds closed last"
+            for one in closed:
+                if one["round"] == number:
+                    return len(one["without"])
+        return 0
+
+    def _carried(self) -> list[tuple[Edge, int]]:
+        """Bytes handed to every direction between members; the second process of a twin is its member."""
+        places = self.world.places
+        return [
+            ((source.member, target.member), size)
+            for index, size in enumerate(self.world.network.carried)
+            if size
+            for source, target in [(places[index // len(places)], places[index % len(places)])]
+        ]
+
+
+class _Watch(Checker):
+    """Keeps every member's model as it comes out of a round, before the store forgets it."""
+
+    def __init__(self, honest: Sequence[int]) -> None:
+        self._honest = frozenset(honest)
+        self._models: dict[int, dict[int, Vector]] = {}
+        self._latest: dict[int, Vector] = {}
+        self.at_s: dict[int, float] = {}
+
+    @override
+    def on_event(self, world: World, node: int, twin: int, event: Event, effects: Sequence[Effect]) -> None:
+        if not isinstance(event, Mixed) or event.model is None or node not in self._honest:
+            return
+        model = world.place(node, twin).blobs.vector(event.model)
+        if model is None:
+            return
+        self._models.setdefault(event.round, {})[node] = model
+        if event.round + 1 not in self._models:  # whoever comes late does not make the round longer
+            self.at_s[event.round] = world.now
+
+    def over(self, number: int) -> bool:
+        """Whether all have come out of a round, or somebody out of the next."""
+        return len(self._models.get(number, ())) == len(self._honest) or number + 1 in self._models
+
+    def models_after(self, number: int) -> dict[int, Vector]:
+        """Every member's model after a round; whoever was not in it still has the one before."""
+        for old in sorted(r for r in self._models if r <= number):
+            self._latest.update(self._models.pop(old) if old < number else self._models[old])
+        return {member: self._latest[member] for member in sorted(self._latest)}
+
+
+def _identity(seed: int, member: int) -> Identity:
+    """Keys that protect nothing: they follow from the seed, so that a simulation can be repeated."""
+    own = hashlib.sha256(f"simulated/{seed}/{member}".encode()).digest()
+    return Identity.from_seed(own, hashlib.sha256(own).digest())
+
+
+def _fault_of(payloads: Sequence[bytes], signed: terms.SignedCharter) -> str:
+    found = [step.failure for step in audit(payloads, signed) if step.failure is not None]
+    return str(found[0]) if found else ""

@@ -1,0 +1,432 @@
+"""Where the models live and the work is done. `Shards` is the interface; `LocalShards` are processes of one machine.
+
+Models that live on are rows of one float32 matrix in memory that the processes share, so nothing is copied between
+them: a process is told *what* to do, takes the next unit of it from a common counter until none is left, and answers in
+a few numbers. A unit (some peers to train, a block of columns to mix, a model and a thousand examples to test it on) is
+the same whatever the number of processes, and touches nothing another unit touches; so a history depends on the seed
+alone. Where all peers go on from one mean, no matrix is needed: what a peer has learned is added up at once.
+
+Processes are forked: they see the data and the model without a copy, and a model may be any object, even one defined in
+a notebook. Each computes with one thread. With one process, or elsewhere than on Linux, the work is done here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import multiprocessing
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Literal, Protocol, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from node.simulation.flat import TEST_ROWS, FlatModel
+from node.simulation.learning import Dataset, Objective, round_seed
+from node.simulation.mixing import Mixer, SparseRows, blocks, merge
+from node.simulation.steps import LocalSteps, Trainee
+from swarm.errors import UsageError
+
+COMMON = -1
+"""In place of a row: the common model."""
+
+SUMS = 32
+"""Sums of models that a mean is made of. Fixed, so that no sum depends on the number of processes."""
+
+NO_MORE = 1 << 62
+"""A unit that no order has."""
+
+MEMORY_SPARE = 512 << 20
+"""Bytes left to everything that is not a model: PyTorch itself, buffers, the data."""
+
+Score: TypeAlias = tuple[int, float]
+"""Right answers and the sum of losses over the test examples."""
+
+
+class Shards(Protocol):
+    """Rows of models, spread over places that work at the same time, and one common model, the same everywhere."""
+
+    def train(self, round_: int, peers: Sequence[int], *, restart: bool) -> None:
+        """Let row k do one round of local training as `peers[k]`, from the common model if `restart`."""
+
+    def average(self, round_: int, peers: Sequence[int], weights: NDArray[np.float64]) -> None:
+        """Let these peers do one round from the common model; the weighted mean of what they get is the next one."""
+
+    def mix(self, rows: SparseRows) -> None:
+        """Replace the matrix by `rows` times it."""
+
+    def merge(self) -> float:
+        """Make the mean of all rows the common model; return their root mean squared distance from it."""
+
+    def evaluate(self, rows: Sequence[int]) -> list[Score]:
+        """Return the scores of these rows on the test examples; `COMMON` is the common model."""
+
+    def model(self, row: int) -> NDArray[np.float32]:
+        """Return a copy of a row, or of the common model: shape (elements,)."""
+
+    def close(self) -> None:
+        """Let go of the places and their memory."""
+
+
+Order: TypeAlias = (
+    tuple[Literal["train"], int, tuple[int, ...], bool]
+    | tuple[Literal["average"], int, tuple[int, ...], NDArray[np.float64]]
+    | tuple[Literal["mix"], SparseRows | None]
+    | tuple[Literal["merge"]]
+    | tuple[Literal["evaluate"], tuple[int, ...]]
+)
+Answer: TypeAlias = float | Score | None
+
+
+class LocalShards:
+    """`Shards` on this machine: `workers` forked processes that share a matrix of `rows` models, or none with 0 rows.
+
+    Args:
+        model: What is trained.
+        steps: How.
+        objective: How answers are counted in tests.
+        shares: Each peer's examples, positions in the training data.
+        seed: The swarm's seed; `round_seed` says what becomes of it.
+        test: Examples to test on.
+        rows: Models that live on by themselves; 0 where only `average` is asked for.
+        velocities: Whether momentum outlives a round.
+        workers: Processes; 1 works in this one.
+
+    Raises:
+        UsageError: so many models do not fit into memory.
+    """
+
+    def __init__(
+        self,
+        model: FlatModel,
+        steps: LocalSteps,
+        objective: Objective,
+        *,
+        shares: Sequence[NDArray[np.int64]],
+        seed: int,
+        test: Dataset,
+        rows: int,
+        velocities: bool = False,
+        workers: int | None = None,
+    ) -> None:
+        check_memory(rows, model.elements, velocities=velocities)
+        self._bench = _Bench(model, steps, objective, shares, seed, test, rows, velocities=velocities)
+        self._sent: SparseRows | None = None
+        chosen = available_cores() if workers is None else workers
+        forks = chosen > 1 and sys.platform == "linux"  # elsewhere a fork breaks the system's own libraries
+        self._crew = _Crew(self._bench, chosen) if forks else None
+
+    def train(self, round_: int, peers: Sequence[int], *, restart: bool) -> None:
+        """See `Shards.train`. Peers come in descending order of their number of examples."""
+        self._do(("train", round_, tuple(peers), restart))
+
+    def mix(self, rows: SparseRows) -> None:
+        """See `Shards.mix`."""
+        # A fixed graph is told to the processes once.
+        self._do(("mix", None if rows is self._sent else rows))
+        self._sent = rows
+
+    def average(self, round_: int, peers: Sequence[int], weights: NDArray[np.float64]) -> None:
+        """See `Shards.average`. Peers come in descending order of their number of examples."""
+        used = len(self._do(("average", round_, tuple(peers), weights / weights.sum())))
+        self._bench.finish_average(used)
+
+    def merge(self) -> float:
+        """See `Shards.merge`."""
+        squares = [answer for answer in self._do(("merge",)) if isinstance(answer, float)]
+        return float(np.sqrt(sum(squares) / self._bench.rows))
+
+    def evaluate(self, rows: Sequence[int]) -> list[Score]:
+        """See `Shards.evaluate`."""
+        answers = self._do(("evaluate", tuple(rows)))
+        parts = len(answers) // len(rows) if rows else 0
+        scores = []
+        for first in range(0, len(answers), max(1, parts)):
+            own = [answer for answer in answers[first : first + parts] if isinstance(answer, tuple)]
+            scores.append((sum(hits for hits, _ in own), sum(loss for _, loss in own)))
+        return scores
+
+    def model(self, row: int) -> NDArray[np.float32]:
+        """See `Shards.model`."""
+        return np.array(self._bench.vector(row).numpy())
+
+    def close(self) -> None:
+        """End the processes. The matrix goes when the last of them has gone."""
+        if self._crew is not None:
+            self._crew.close()
+
+    def _do(self, order: Order) -> list[Answer]:
+        units = self._bench.begin(order)
+        if self._crew is not None:
+            return self._crew.do(order, units)
+        with _one_thread():
+            try:
+                return [self._bench.do(unit) for unit in range(units)]
+            except Exception as error:  # the model is user code and may raise anything
+                raise _failed(f"{type(error).__name__}: {error}") from error
+
+
+class _Bench:
+    """Memory and work of the shards, as each process sees them. `begin` takes an order, `do` does one unit of it."""
+
+    def __init__(
+        self,
+        model: FlatModel,
+        steps: LocalSteps,
+        objective: Objective,
+        shares: Sequence[NDArray[np.int64]],
+        seed: int,
+        test: Dataset,
+        rows: int,
+        *,
+        velocities: bool,
+    ) -> None:
+        self._model, self._steps, self._objective, self._test, self._seed = model, steps, objective, test, seed
+        self._shares = [torch.from_numpy(np.ascontiguousarray(share, dtype=np.int64)) for share in shares]
+        self.rows = rows
+        self._models = _shared(rows, model.elements)
+        self._velocities = _shared(rows, model.elements) if velocities else None
+        self._sums = _shared(0 if rows else min(SUMS, len(shares)), model.elements, torch.float64)
+        self._common = _shared(1, model.elements)[0]
+        self._common.copy_(model.initial)
+        self._blocks = blocks(max(1, rows), model.elements)
+        self._tests = range(0, len(test), TEST_ROWS)
+        self._mixer: Mixer | None = None
+        self._order: Order = ("evaluate", ())
+        self._chunks: list[slice] = []
+        self._scratch = torch.empty(0, model.elements)
+
+    def begin(self, order: Order) -> int:
+        """Take an order; return how many units it has."""
+        self._order = order
+        match order:
+            case ("train", _, peers, _):
+                self._chunks = _chunks(len(peers), self._steps.stacked)
+                return len(self._chunks)
+            case ("average", _, peers, _):
+                self._chunks = _chunks(len(peers), self._steps.stacked)
+                return min(len(self._sums), len(self._chunks))
+            case ("mix", rows):
+                if rows is not None:
+                    self._mixer = Mixer(rows)
+                return len(self._blocks)
+            case ("merge",):
+                return len(self._blocks)
+            case ("evaluate", wanted):
+                return len(wanted) * len(self._tests)
+
+    def do(self, unit: int) -> Answer:
+        """Do one unit of the order at hand."""
+        match self._order:
+            case ("train", round_, peers, restart):
+                rows = self._chunks[unit]
+                velocities = None if self._velocities is None else self._velocities[rows]
+                self._train(self._models[rows], velocities, round_, peers[rows], self._common if restart else None)
+                return None
+            case ("average", round_, peers, weights):
+                self._average(unit, round_, peers, weights)
+                return None
+            case ("mix", _):
+                assert self._mixer is not None, "the first order to mix says with what"
+                self._mixer.mix(self._models, self._blocks[unit])
+                return None
+            case ("merge",):
+                return merge(self._models, self._blocks[unit], self._common)
+            case ("evaluate", wanted):
+                row, start = divmod(unit, len(self._tests))
+                vector = self.vector(wanted[row])
+                return self._model.evaluate(vector, self._test, self._objective, self._tests[start])
+
+    def vector(self, row: int) -> Tensor:
+        """Return a row, or the common model, as it lies in the shared memory."""
+        return self._common if row == COMMON else self._models[row]
+
+    def finish_average(self, used: int) -> None:
+        """Make the sums of the first so many units the common model."""
+        self._common.copy_(self._sums[:used].sum(0))
+
+    def _average(self, unit: int, round_: int, peers: Sequence[int], weights: NDArray[np.float64]) -> None:
+        """Train every so many-th chunk from the common model; leave the weighted sum of the results in one row."""
+        if len(self._scratch) < self._chunks[0].stop:
+            self._scratch = torch.empty(self._chunks[0].stop, self._model.elements)
+        total = self._sums[unit].zero_()
+        for rows in self._chunks[unit :: min(len(self._sums), len(self._chunks))]:
+            models = self._scratch[: rows.stop - rows.start]
+            self._train(models, None, round_, peers[rows], self._common)
+            for model, weight in zip(models, weights[rows].tolist(), strict=True):
+                total.add_(model, alpha=weight)  # in float64, for the sum is; a model is still in the cache
+
+    def _train(
+        self, models: Tensor, velocities: Tensor | None, round_: int, peers: Sequence[int], start: Tensor | None
+    ) -> None:
+        seed = round_seed(self._seed, round_)
+        self._steps.train(models, velocities, [Trainee(self._shares[peer], seed) for peer in peers], start)
+
+
+class _Crew:
+    """Forked processes that work through the units of an order together."""
+
+    def __init__(self, bench: _Bench, size: int) -> None:
+        context = multiprocessing.get_context("fork")
+        self._next = context.Value("q", 0)
+        self._owner = os.getpid()
+        pipes = [context.Pipe() for _ in range(size)]
+        self._links = [ours for ours, _ in pipes]
+        self._processes = []
+        for number, (_, theirs) in enumerate(pipes):
+            # A process must not hold the others' ends open, or it would not notice that we are gone.
+            foreign = [end for i, pair in enumerate(pipes) for end in (pair if i != number else pair[:1])]
+            process = context.Process(target=self._work, args=(bench, theirs, foreign), daemon=True)
+            with warnings.catch_warnings():
+                # From Python 3.12 on. PyTorch has threads by now; a forked process uses none but its own (as data
+                # loaders of PyTorch do).
+                warnings.filterwarnings("ignore", category=DeprecationWarning, message=".*fork")
+                process.start()
+            self._processes.append(process)
+        for _, theirs in pipes:
+            theirs.close()
+
+    def do(self, order: Order, units: int) -> list[Answer]:
+        """Have an order done; return the answers in order of units.
+
+        Raises:
+            UsageError: user code failed, or a process died.
+        """
+        self._next.value = 0
+        for link in self._links:
+            link.send((order, units))
+        answers: list[Answer] = [None] * units
+        waiting = dict(zip(self._links, self._processes, strict=True))
+        failure = ""
+        while waiting:
+            ready = wait(list(waiting))
+            for link in [link for link in waiting if link in ready]:
+                process = waiting.pop(link)
+                try:
+                    done, wrong = link.recv()
+                except (EOFError, ConnectionResetError):
+                    process.join()
+                    done, wrong = [], f"one of its processes ended ({_ending(process.exitcode)})"
+                failure = failure or wrong
+                for unit, answer in done:
+                    answers[unit] = answer
+        if failure:
+            self.close()
+            raise _failed(failure)
+        return answers
+
+    def close(self) -> None:
+        """Hang up, and wait: a process ends when nobody listens any more."""
+        self._stop()
+        for link in self._links:
+            link.close()
+        for process in self._processes:
+            process.join()
+
+    def _work(self, bench: _Bench, link: Connection, foreign: Sequence[Connection]) -> None:
+        """Run in a forked process until the other side hangs up."""
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is for the process that people talk to
+        torch.set_num_threads(1)
+        for end in foreign:
+            end.close()
+        with contextlib.suppress(EOFError, ConnectionResetError, BrokenPipeError):
+            while True:
+                order, units = link.recv()
+                link.send(self._take(bench, order, units))
+
+    def _take(self, bench: _Bench, order: Order, units: int) -> tuple[list[tuple[int, Answer]], str]:
+        done: list[tuple[int, Answer]] = []
+        try:
+            bench.begin(order)
+            while (unit := self._claim()) < units:
+                done.append((unit, bench.do(unit)))
+        except Exception as error:  # noqa: BLE001 - the model is user code and may raise anything; it becomes a sentence
+            self._stop()
+            return done, f"{type(error).__name__}: {error}"
+        return done, ""
+
+    def _stop(self) -> None:
+        """Let nobody begin another unit."""
+        with self._next.get_lock():
+            self._next.value = NO_MORE
+
+    def _claim(self) -> int:
+        if os.getppid() != self._owner:
+            return NO_MORE  # whoever wanted this is gone, and did not even say so
+        with self._next.get_lock():
+            unit = int(self._next.value)
+            self._next.value = unit + 1
+            return unit
+
+
+def available_cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def check_memory(rows: int, elements: int, *, velocities: bool) -> None:
+    """Raise `UsageError` when so many models do not fit into the memory that is free, and say how many would."""
+    one = 4 * elements * (2 if velocities else 1)
+    free = _free_bytes()
+    if rows * one + MEMORY_SPARE > free:
+        most = max(0, (free - MEMORY_SPARE) // one)
+        raise UsageError(
+            f"couldn't hold {rows:,} models of {elements:,} parameters: they take {rows * one / 2**30:.1f} GiB and "
+            f"{free / 2**30:.1f} GiB of memory are free",
+            hint=f"Take at most {most:,} peers of this model, or a smaller model.",
+        )
+
+
+def _free_bytes() -> int:
+    """Return the memory that can be had: the machine's, or the control group's where that is less."""
+    found = []
+    with contextlib.suppress(OSError, ValueError, StopIteration):
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        found.append(1024 * int(next(line for line in lines if line.startswith("MemAvailable")).split()[1]))
+    with contextlib.suppress(OSError, ValueError):
+        group = Path("/sys/fs/cgroup")
+        limit = int((group / "memory.max").read_text(encoding="ascii"))
+        found.append(limit - int((group / "memory.current").read_text(encoding="ascii")))
+    with contextlib.suppress(OSError, ValueError):
+        found = found or [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    return min(found, default=1 << 62)
+
+
+def _shared(rows: int, elements: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Return zeros, shape (rows, elements), that forked processes share. Pages cost nothing until they are written."""
+    if rows == 0:
+        return torch.empty(0, elements, dtype=dtype)
+    return torch.frombuffer(mmap.mmap(-1, dtype.itemsize * rows * elements), dtype=dtype).view(rows, elements)
+
+
+def _chunks(rows: int, stacked: int) -> list[slice]:
+    """Return which rows are trained together: few enough that there is work for several cores, 4 to 32 of them."""
+    width = max(1, min(stacked, -(-rows // max(4, min(32, rows // 8)))))
+    return [slice(start, min(start + width, rows)) for start in range(0, rows, width)]
+
+
+def _failed(reason: str) -> UsageError:
+    return UsageError(f"couldn't go on with the simulation: {reason}", hint="If memory ran out, take fewer peers.")
+
+
+def _ending(code: int | None) -> str:
+    return f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Compute with one thread, as the forked processes do: sums may depend on how many there are."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,87 @@
+"""The claim the simulator stands on: at protocol speed its final model is the networked swarm's, bit for bit."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from node.clock import Clock, sleep
+from node.data import SiteData
+from node.local import LocalPeer, fork_server, found, stop_all
+from node.simulation import datasets, protocol
+from node.simulation.learner import TaskLearner, task_source
+from swarm.vector import blob_digest, leaf_hashes
+from topologies.scenario import Learning, Scenario, Terms, plain
+
+SEED, PATIENCE_S, ENOUGH_S = 7, 120.0, 240.0
+
+
+def networked(folder: Path, sites: list[SiteData], task: Path, scenario: Scenario, gossip: str) -> set[str]:
+    """The digests of the final models of as many `swarm start` as there are sites."""
+    with fork_server() as forkserver:
+        peers = found(
+            folder,
+            sites,
+            task,
+            rounds=scenario.learning.rounds,
+            metrics=("accuracy", "loss"),
+            seed=SEED,
+            patience_s=PATIENCE_S,
+            deadline_s=2 * PATIENCE_S,
+            min_contributions=len(sites),
+            forkserver=forkserver,
+            gossip=gossip,
+        )
+        try:
+            for peer in peers:
+                peer.start()
+            wait_for(peers)
+        finally:
+            stop_all(peers)
+    return {str(peer.status["model"]) for peer in peers}
+
+
+def wait_for(peers: list[LocalPeer]) -> None:
+    clock = Clock()
+    begun = clock.now()
+    while not all(peer.done for peer in peers):
+        assert clock.now() - begun < ENOUGH_S, [(peer.name, peer.up, peer.log_tail()) for peer in peers]
+        sleep(0.1)
+        for peer in peers:
+            peer.poll()
+
+
+def simulated(sites: list[SiteData], task: Path, scenario: Scenario, gossip: str) -> str:
+    """The digest of the final model in the simulated world."""
+    learner = TaskLearner(
+        task, sites, scenario.sites, seed=SEED, bound=scenario.terms.clip_norm, behaviours=scenario.behaviours
+    )
+    founded = protocol.found(scenario, learner, task, schedule=gossip, links=scenario.links, seed=SEED)
+    play = protocol.Play(
+        scenario, founded, learner, sites, links=scenario.links, seed=1, score=lambda _: (0.0, 0.0), tested=()
+    )
+    for _ in range(scenario.learning.rounds):
+        told = play.next_round()
+        assert told is not None, play.why_not()
+        assert told.missing == 0
+    model = play.final_model()
+    assert model is not None
+    data = model.tobytes()
+    return blob_digest(len(data), leaf_hashes(data)).hex()
+
+
+@pytest.mark.real
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("gossip", ["ring", ""], ids=["gossip", "exact"])
+def test_the_simulated_swarm_ends_with_the_very_bytes_of_the_networked_one(tmp_path: Path, gossip: str) -> None:
+    learning = Learning(model="mlp:16", partition="power:1", rounds=3, local_epochs=2, momentum=0.5)
+    terms = Terms(patience_s=PATIENCE_S, deadline_s=2 * PATIENCE_S, min_contributions=4)
+    scenario = replace(plain(4), learning=learning, terms=terms)
+    examples = datasets.load(learning.data)
+    shares, x = datasets.divide(examples, scenario, SEED)
+    sites = datasets.write_sites(tmp_path / "data", examples, shares, x, scenario.names)
+    task = tmp_path / "task.py"
+    task.write_text(task_source(learning, examples))
+    assert networked(tmp_path, sites, task, scenario, gossip) == {simulated(sites, task, scenario, gossip)}

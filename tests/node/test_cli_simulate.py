@@ -1,0 +1,169 @@
+"""`swarm simulate`: from what is typed to a folder with a result."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from click.testing import Result as Answer
+
+from node.cli import simulate as command
+from node.cli.main import cli
+from node.cli.output import INTERRUPTED, Failure
+from node.simulation.compare import Progress
+from node.simulation.results import Result
+from swarm.charter import card_to_toml, from_toml, make_card
+from swarm.errors import UsageError
+from tests.builders import identity
+
+QUICK = ["--nodes", "4", "--model", "linear", "--rounds", "2", "--topology", "ring,complete"]
+
+
+def run(folder: Path, *arguments: str) -> Answer:
+    return CliRunner().invoke(cli, ["simulate", "-o", str(folder), *arguments])
+
+
+def test_asking_for_help_or_for_the_scenarios_waits_for_no_torch() -> None:
+    code = (
+        "import sys; from click.testing import CliRunner; from node.cli.main import cli;"
+        "a = CliRunner().invoke(cli, ['simulate', '--help']); b = CliRunner().invoke(cli, ['simulate', '--list']);"
+        "print(a.exit_code, b.exit_code, 'torch' in sys.modules, 'five-hospitals' in b.output)"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path.cwd())
+    assert told.stdout.split() == ["0", "0", "False", "True"]
+
+
+def test_a_simulation_ends_with_a_table_a_recommendation_and_a_folder(tmp_path: Path) -> None:
+    answer = run(tmp_path / "out", *QUICK)
+    assert answer.exit_code == 0, answer.output
+    assert "topology" in answer.stdout
+    assert "losing one, two" in answer.stdout
+    assert f"The result: {tmp_path / 'out' / 'report.html'}" in answer.stdout
+    assert "4 sites learn digits (iid) with linear, 650 parameters" in answer.stderr
+    assert "round 2/2" in answer.stderr
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert {"result.json", "rounds.csv", "peers.csv", "report.html", "task.py"} <= names
+    result = Result.load(tmp_path / "out")
+    assert result.topologies == ("ring", "complete")
+    assert result.recommendation is not None
+    rows = (tmp_path / "out" / "rounds.csv").read_text().splitlines()
+    assert len(rows) == 1 + 2 * 2
+    assert rows[0].startswith("topology,seed,speed,round,virtual_s,bytes_total,bytes_busiest,consensus_distance")
+    assert len((tmp_path / "out" / "peers.csv").read_text().splitlines()) == 1 + 2 * 2 * 4
+
+
+def test_json_is_one_object_and_a_folder_of_ones_own_is_replaced(tmp_path: Path) -> None:
+    for _ in range(2):
+        answer = run(tmp_path, *QUICK, "--json")
+        assert answer.exit_code == 0, answer.output
+    data = json.loads(answer.stdout)["data"]
+    assert data["recommendation"]["topology"] in ("ring", "complete")
+    assert [row["topology"] for row in data["recommendation"]["table"]].count("ring") == 1
+    assert not data["partial"]
+
+
+def test_a_folder_that_no_simulation_made_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("mine")
+    answer = run(tmp_path, *QUICK)
+    assert isinstance(answer.exception, UsageError)
+    assert "no simulation made it" in answer.exception.message
+
+
+def test_interrupted_it_writes_what_there_is_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def told(self: command.Watcher, progress: Progress) -> None:
+        if progress.topology == "complete":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(command.Watcher, "told", told)
+    answer = run(tmp_path, *QUICK)
+    assert isinstance(answer.exception, Failure)
+    assert answer.exception.code == INTERRUPTED
+    assert "3 rounds of 2 runs" in answer.exception.message
+    result = Result.load(tmp_path)
+    assert result.partial
+    assert [run.complete for run in result.runs] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--nodes", "1"], "1 is not between 2 and 4096"),
+        (["--nodes", "5", "--topology", "hypercube"], "a hypercube of 5 members: it needs a power of two"),
+        (["--nodes", "5", "--topology", "random_regular:3"], "5"),
+        (["--topology", "ring,ring"], "or one of them twice"),
+        (["--seeds", "1,x"], "'1,x': they are not whole numbers"),
+        (["--scenario", "mars"], "neither packaged nor a file"),
+        (["--scenario", "outage", "--nodes", "7"], "it describes 6 sites"),
+        (["--data", "cifar"], "couldn't find the data 'cifar'"),
+        (["--model", "task:/nowhere.py"], "/nowhere.py"),
+        (["--graph", "/nowhere.csv"], "couldn't read /nowhere.csv"),
+        (["--target-accuracy", "2"], "2 is not between 0 and 1"),
+        (["--lr", "-1"], "learning.learning_rate"),
+        (["--partition", "dirichlet:0.0001", "--nodes", "300"], "couldn't divide"),
+    ],
+)
+def test_what_cannot_be_is_said_in_a_sentence_before_anything_runs(
+    tmp_path: Path, arguments: list[str], says: str
+) -> None:
+    answer = run(tmp_path / "out", "--rounds", "1", *arguments)
+    assert isinstance(answer.exception, UsageError), answer.output
+    assert says in answer.exception.message
+
+
+def test_a_graph_of_ones_own_brings_its_names(tmp_path: Path) -> None:
+    graph = tmp_path / "links.txt"
+    graph.write_text("berlin paris\nparis rome\nrome berlin\nrome oslo\n")
+    answer = run(tmp_path / "out", "--graph", str(graph), "--topology", "own,star", *QUICK[2:6])
+    assert answer.exit_code == 0, answer.output
+    result = Result.load(tmp_path / "out")
+    assert result.names == ("berlin", "paris", "rome", "oslo")
+    own = result.select("own", "learning")[0]
+    assert own.facts.links == 4
+    assert own.resilience.single_points == (2,)
+
+
+def test_a_graph_of_other_sites_is_refused(tmp_path: Path) -> None:
+    graph = tmp_path / "links.csv"
+    graph.write_text("0,1\n1,0\n")
+    answer = run(tmp_path / "out", "--graph", str(graph), "--nodes", "3")
+    assert isinstance(answer.exception, UsageError)
+    assert "it has 2 members, the scenario 3 sites" in answer.exception.message
+
+
+@pytest.mark.real
+def test_the_exported_command_drafts_a_charter_with_the_topology(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    answer = run(out, "--export", "charter", "--topology", "base2", *QUICK[:6])
+    assert answer.exit_code == 0, answer.output
+    monkeypatch.chdir(tmp_path)
+    for number in range(4):
+        card = make_card(identity(number), name=f"site-{number}", endpoint=f"tcp://127.0.0.1:{17000 + number}")
+        Path(f"site-{number}.card.toml").write_text(card_to_toml(card))
+    script = (out / "charter.sh").read_text()
+    lines = [line for line in script.replace("\\\n", " ").splitlines() if not line.startswith("#")]
+    words = shlex.split("\n".join(lines))
+    assert words[:3] == ["swarm", "charter", "new"]
+    drafted = CliRunner().invoke(cli, words[1:])
+    assert drafted.exit_code == 0, drafted.output
+    charter = from_toml(Path("charter.toml").read_text()).charter
+    assert (charter.schedule, charter.round.mixing, charter.round.rounds) == ("base2", "gossip", 2)
+    assert charter.task.parameters == 650
+    assert 'topology = "base2"' in (out / "topology.toml").read_text()
+
+
+def test_an_exported_graph_of_ones_own_is_lines_for_the_draft(tmp_path: Path) -> None:
+    graph = tmp_path / "links.txt"
+    graph.write_text("a b\nb c\nc a\n")
+    answer = run(tmp_path / "out", "--graph", str(graph), "--topology", "own", "--export", "charter", *QUICK[2:6])
+    assert answer.exit_code == 0, answer.output
+    lines = (tmp_path / "out" / "topology.toml").read_text()
+    assert "edges = [[0, 1], [0, 2], [1, 2]]" in lines
+    assert 'options = [["schedule", "links"]]' in lines
+    assert "put the lines of topology.toml into charter.toml" in (tmp_path / "out" / "charter.sh").read_text()

@@ -1,0 +1,189 @@
+"""Scenarios: what is written down is what is played, and what cannot be is refused in words."""
+
+from __future__ import annotations
+
+from importlib import resources
+
+import pytest
+
+from swarm.errors import UsageError
+from topologies.scenario import Churn, Learning, Scenario, Site, parse, plain
+from topologies.world.faults import ClockJump, Crash, OneWayCut, Partition, SlowLink
+from topologies.world.learner import Behaviour
+
+SMALL = """
+name = "small"
+[defaults]
+uplink_mbit_s = 8
+latency_ms = 5
+[[site]]
+name = "a"
+[[site]]
+name = "b"
+downlink_mbit_s = 16
+outbound_only = true
+[[site]]
+name = "c"
+count = 2
+behaviour = "nan"
+"""
+
+
+def changed(text: str) -> Scenario:
+    return parse(SMALL + text, "small.toml")
+
+
+def test_units_are_bytes_and_seconds_and_defaults_reach_every_site() -> None:
+    a, b, c, d = parse(SMALL, "small.toml").sites
+    assert (a.uplink_bytes_s, a.latency_s) == (1e6, 0.005)
+    assert (b.uplink_bytes_s, b.downlink_bytes_s, b.outbound_only) == (1e6, 2e6, True)
+    assert (c.name, d.name, c.behaviour) == ("c-1", "c-2", "nan")
+
+
+def test_liars_are_named_to_the_world_and_do_not_count_as_honest() -> None:
+    scenario = parse(SMALL, "small.toml")
+    assert scenario.behaviours == {2: Behaviour.NAN, 3: Behaviour.NAN}
+    assert scenario.honest == (0, 1)
+    assert not scenario.uneventful
+
+
+def test_two_sites_that_nobody_can_dial_have_no_link() -> None:
+    scenario = Scenario(
+        name="hidden", sites=tuple(Site(name=name, outbound_only=name != "open") for name in ("open", "x", "y"))
+    )
+    assert scenario.links.edges == ((0, 1), (0, 2))
+    with pytest.raises(UsageError, match="nobody can be dialled"):
+        _ = Scenario(name="dark", sites=tuple(Site(name=n, outbound_only=True) for n in "xyz")).links
+
+
+def test_every_kind_of_mishap_becomes_the_fault_of_its_name() -> None:
+    plan = changed(
+        """
+[[fault]]
+kind = "outage"
+sites = ["a", "b"]
+at_s = 3
+for_s = 4
+[[fault]]
+kind = "cut-off"
+sites = ["b"]
+at_s = 1
+for_s = 2
+[[fault]]
+kind = "partition"
+groups = [["a", "b"], ["c-1"]]
+at_s = 5
+[[fault]]
+kind = "one-way"
+from = ["a"]
+to = ["c-2"]
+at_s = 6
+[[fault]]
+kind = "slow"
+between = ["a", "b"]
+mbit_s = 8
+latency_ms = 500
+at_s = 7
+[[fault]]
+kind = "wrong-clock"
+sites = ["a"]
+at_s = 8
+forward_s = -9
+"""
+    ).plan(1)
+    assert plan.faults == (
+        Partition(at_s=1, groups=((1,),), duration_s=2),
+        Crash(at_s=3, slot=0, down_s=4),
+        Crash(at_s=3, slot=1, down_s=4),
+        Partition(at_s=5, groups=((0, 1), (2,))),
+        OneWayCut(at_s=6, sources=(0,), targets=(3,)),
+        SlowLink(at_s=7, a=0, b=1, bandwidth_bytes_s=1e6, delay_s=0.5),
+        ClockJump(at_s=8, slot=0, offset_s=-9),
+    )
+
+
+def test_churn_is_drawn_from_the_seed_and_ends() -> None:
+    scenario = changed("[churn]\nevery_s = 5\ndown_s = 2\nuntil_s = 100\n")
+    assert scenario.churn == Churn(every_s=5, down_s=2, until_s=100)
+    faults = scenario.plan(1).faults
+    assert faults == scenario.plan(1).faults != scenario.plan(2).faults
+    assert all(isinstance(fault, Crash) and fault.at_s < 100 for fault in faults)
+    assert len(faults) > 5
+
+
+def test_a_worse_line_is_known_by_its_two_ends_in_order() -> None:
+    scenario = changed('[[link]]\nbetween = ["b", "a"]\nmbit_s = 8\nlatency_ms = 40\n')
+    assert scenario.slow == {(0, 1): (1e6, 0.04)}
+
+
+@pytest.mark.parametrize(
+    ("more", "says", "hint"),
+    [
+        ("[learning]\nround = 3\n", "learning.round: there is no such key", "did you mean rounds?"),
+        ("[learning]\nrounds = 0\n", "learning.rounds: 0 is not between 1 and 10000", "in that range"),
+        ("[learning]\nrounds = true\n", "learning.rounds: True is not a whole number", "digits"),
+        ("[learning]\nseeds = [1, 1]\n", "are not 1 to 100 different numbers", "[1, 2, 3]"),
+        ("[learning]\nmixing = 'mean'\n", "'mean' is no way to mix", "gossip"),
+        ("[network]\nloss = 0.9\n", "network.loss: 0.9 is not between 0 and 0.5", "in that range"),
+        ("[network]\nlatency_ms = nan\n", "network.latency_ms: nan is not a number", "2.5"),
+        ("[[site]]\nname = 'a'\n", "there are two sites named 'a'", "name of its own"),
+        ("[[site]]\nname = 'd'\nbehaviour = 'rude'\n", "site 4.behaviour: 'rude' is none", "honest"),
+        ("[[site]]\nname = 'd e'\n", "'d e' is no name", "letters"),
+        ("[[fault]]\nkind = 'flood'\nat_s = 1\n", "'flood' is nothing that can go wrong", "outage"),
+        ("[[fault]]\nkind = 'outage'\nsites = ['bb']\nat_s = 1\nfor_s = 1\n", "no site named 'bb'", "did you mean b?"),
+        ("[[fault]]\nkind = 'outage'\nsites = ['b']\nat_s = 1\n", "fault 1: it has no for_s", "add for_s"),
+        ("[[fault]]\nkind = 'partition'\ngroups = [['a'], ['a']]\nat_s = 1\n", "in two of them", "once"),
+        ("[[link]]\nbetween = ['a', 'a']\n", "are not two sites", "berlin"),
+        ("nodes = 7\n", "unexpected", ""),
+    ],
+)
+def test_what_cannot_be_is_refused_with_the_key_and_what_would_do(more: str, says: str, hint: str) -> None:
+    if more.startswith("nodes"):
+        text, says, hint = f"nodes = 7\n{SMALL}", "nodes: it is 7, and 4 sites are described", "leave nodes out"
+    else:
+        text = SMALL + more
+    with pytest.raises(UsageError) as refused:
+        parse(text, "small.toml")
+    assert refused.value.message.startswith("couldn't use small.toml: ")
+    assert says in refused.value.message
+    assert hint in refused.value.hint
+
+
+def test_a_file_that_is_no_toml_is_refused_with_its_line() -> None:
+    with pytest.raises(UsageError, match=r"couldn't read x.toml: .*line 1"):
+        parse("name = \nx = 1", "x.toml")
+
+
+@pytest.mark.parametrize(("topologies", "says"), [(("Ring",), "no name"), (("own",), "no graph"), ((), "there are 0")])
+def test_topologies_are_names_and_own_needs_a_graph(topologies: tuple[str, ...], says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        Scenario(name="x", sites=plain(3).sites, topologies=topologies)
+
+
+def test_sites_alike_are_numbered_and_at_least_two() -> None:
+    assert plain(3).names == ("site-0", "site-1", "site-2")
+    assert plain(3).uneventful
+    with pytest.raises(UsageError, match="1 is not between 2 and 4096"):
+        plain(1)
+
+
+def test_without_loss_links_are_like_tcp_and_with_it_every_message_is_on_its_own() -> None:
+    assert plain(2).profile.fifo
+    lossy = Scenario(name="x", sites=plain(2).sites, loss=0.1, latency_s=0.01, jitter_s=0.02).profile
+    assert (lossy.fifo, lossy.loss, lossy.delay_s_min, lossy.delay_s_mean) == (False, 0.1, 0.01, 0.03)
+
+
+def test_every_packaged_scenario_is_one_and_says_what_it_is_about() -> None:
+    files = [f for f in (resources.files("topologies") / "presets").iterdir() if f.name.endswith(".toml")]
+    found = {scenario.name: scenario for file in files for scenario in [parse(file.read_text(), file.name)]}
+    assert sorted(found) == ["fifty-banks", "five-hospitals", "outage", "slow-vpn", "thousand-devices"]
+    assert [found[name].n for name in sorted(found)] == [50, 5, 6, 8, 1000]
+    assert all(scenario.summary for scenario in found.values())
+    assert len(found["outage"].mishaps) == 4
+    assert found["slow-vpn"].sites[7].outbound_only
+
+
+def test_learning_has_limits_of_its_own() -> None:
+    for wrong in ({"batch": 0}, {"learning_rate": 0.0}, {"momentum": 1.0}, {"target_accuracy": 1.5}, {"seeds": ()}):
+        with pytest.raises(UsageError):
+            Learning(**wrong)  # type: ignore[arg-type]

@@ -1,0 +1,700 @@
+"""A scenario: the sites of a swarm to be, their lines and machines, what goes wrong, and what they are to learn.
+
+It is written in TOML by whoever designs a consortium, who knows hospitals better than graphs; so sites have names,
+lines have megabits and milliseconds, and a mistake is answered with the key, what is wrong with it and what would be
+right. Nothing here runs anything: the same value is given to the simulated world (`plan`, `access`), which plays it
+event by event, and to the cost model (`topologies.pace`), which reckons without faults.
+
+Times are seconds and bandwidths bytes a second once read. Latency is one way: a message pays the sender's, the
+receiver's and what lies between.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import TypeVar
+
+from swarm.errors import UsageError
+from topologies.graph import NODES_MAX, Edge, Topology
+from topologies.world.faults import (
+    ClockJump,
+    Crash,
+    Fault,
+    FaultOptions,
+    FaultPlan,
+    FullDisk,
+    OneWayCut,
+    Partition,
+    SlowLink,
+    generate,
+)
+from topologies.world.learner import Behaviour
+from topologies.world.network import Access, NetworkProfile
+
+T = TypeVar("T")
+
+TEXT_CHARACTERS_MAX = 1 << 20
+"""Longest scenario that is read: a thousand sites written out one by one take a fifth of it."""
+
+ROUNDS_MAX = 10_000
+SEEDS_MAX = 100
+TOPOLOGIES_MAX = 50
+
+TOPOLOGIES = ("ring", "exponential", "base2", "complete")
+"""What is compared unless one says: the fewest links, two in the middle that agree fast, everybody with everybody."""
+
+OWN = "own"
+"""The name of a topology that comes as a graph and not from a family."""
+
+TWO_FACED = "two-faced"
+"""A site that runs twice with one identity, and tells each half of the others something else."""
+
+BEHAVIOURS = tuple(sorted([*(behaviour.value for behaviour in Behaviour), TWO_FACED]))
+
+_SITE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+_TOPOLOGY_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}(:[1-9][0-9]{0,3})?")
+_BYTES_PER_MBIT = 125_000.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Site:
+    """One member.
+
+    Attributes:
+        name: As the charter will have it.
+        samples: How much data it has, relative to the others; counts where the partition is "ratios".
+        step_s: Seconds of one optimizer step on its machine, above 0.
+        uplink_bytes_s: Of its line; inf for no limit.
+        downlink_bytes_s: Of its line; inf for no limit.
+        latency_s: One way, between it and the backbone.
+        outbound_only: Nobody can dial it. Two such sites have no link.
+        behaviour: One of `BEHAVIOURS`: what its training does, or "two-faced".
+    """
+
+    name: str
+    samples: float = 1.0
+    step_s: float = 0.01
+    uplink_bytes_s: float = 100 * _BYTES_PER_MBIT
+    downlink_bytes_s: float = 100 * _BYTES_PER_MBIT
+    latency_s: float = 0.01
+    outbound_only: bool = False
+    behaviour: str = Behaviour.HONEST.value
+
+    @property
+    def access(self) -> Access:
+        """Its line, for the simulated network."""
+        return Access(
+            uplink_bytes_s=self.uplink_bytes_s, downlink_bytes_s=self.downlink_bytes_s, delay_s=self.latency_s
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """A link that is worse than the lines of its two sites would make it."""
+
+    between: tuple[str, str]
+    bandwidth_bytes_s: float = math.inf
+    latency_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mishap:
+    """Something that goes wrong at a time.
+
+    Attributes:
+        kind: "outage" (a site's machine is down), "cut-off" (its line is), "partition", "one-way", "slow", "full-disk"
+            or "wrong-clock".
+        at_s: When, in virtual seconds from the start.
+        for_s: How long; inf for ever. A wrong clock stays wrong.
+        groups: Names. Of "partition" the groups that cannot talk to each other; of "one-way" senders and those who do
+            not hear them; of "slow" the two ends; else the sites it happens to.
+        bandwidth_bytes_s: Of "slow".
+        latency_s: Further delay of "slow"; how far the clock of "wrong-clock" goes forward.
+    """
+
+    kind: str
+    at_s: float
+    for_s: float
+    groups: tuple[tuple[str, ...], ...]
+    bandwidth_bytes_s: float = math.inf
+    latency_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Churn:
+    """Sites that go away and come back at random: every `every_s` some site, for about `down_s`, until `until_s`."""
+
+    every_s: float
+    down_s: float
+    until_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Learning:
+    """What is learned, and how.
+
+    Attributes:
+        data: "digits", "mnist:PATH", "npz:PATH" or "csv:PATH".
+        model: "mlp", "mlp:WIDTH,WIDTH", "linear" or "task:FILE".
+        partition: "iid", "dirichlet:ALPHA", "dirichlet-equal:ALPHA", "shards:K", "power:EXPONENT", "ratios" or
+            "column:NAME"; with "+scanners" behind it every site's device sees differently.
+        rounds: How many.
+        local_epochs: Passes over a site's own data between two exchanges.
+        batch: Examples a step.
+        learning_rate: Of SGD.
+        momentum: Of SGD, 0 to below 1; begins anew every round.
+        mixing: "gossip" or "exact".
+        seeds: One run for each.
+        target_accuracy: What has to be reached, 0 to 1; None for "within a point of the best".
+        tested: Peers whose own models are tested; 0 for all.
+    """
+
+    data: str = "digits"
+    model: str = "mlp"
+    partition: str = "iid"
+    rounds: int = 30
+    local_epochs: int = 1
+    batch: int = 8
+    learning_rate: float = 0.3
+    momentum: float = 0.0
+    mixing: str = "gossip"
+    seeds: tuple[int, ...] = (1,)
+    target_accuracy: float | None = None
+    tested: int = 32
+
+    def __post_init__(self) -> None:
+        _within("learning.rounds", self.rounds, 1, ROUNDS_MAX)
+        _within("learning.local_epochs", self.local_epochs, 1, 1000)
+        _within("learning.batch", self.batch, 1, 1 << 20)
+        _within("learning.learning_rate", self.learning_rate, 1e-9, 1e3)
+        _within("learning.momentum", self.momentum, 0.0, 0.999)
+        _within("learning.tested", self.tested, 0, NODES_MAX)
+        if self.target_accuracy is not None:
+            _within("learning.target_accuracy", self.target_accuracy, 0.0, 1.0)
+        if self.mixing not in ("gossip", "exact"):
+            raise _wrong("learning.mixing", f"{self.mixing!r} is no way to mix", 'write "gossip" or "exact"')
+        if not 1 <= len({*self.seeds}) == len(self.seeds) <= SEEDS_MAX or any(not 0 <= s < 2**31 for s in self.seeds):
+            raise _wrong(
+                "learning.seeds",
+                f"{list(self.seeds)} are not 1 to {SEEDS_MAX} different numbers from 0 to 2147483647",
+                "write something like [1, 2, 3]",
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """What the charter says about rounds: see `swarm charter new`. `min_contributions` 0 is a majority."""
+
+    patience_s: float = 60.0
+    deadline_s: float = 3600.0
+    min_contributions: int = 0
+    clip_norm: float = 100.0
+
+    def __post_init__(self) -> None:
+        _within("swarm.patience_s", self.patience_s, 1.0, 86_400.0)
+        _within("swarm.deadline_s", self.deadline_s, 1.0, 30 * 86_400.0)
+        _within("swarm.min_contributions", self.min_contributions, 0, NODES_MAX)
+        _within("swarm.clip_norm", self.clip_norm, 0.001, 1024.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scenario:
+    """All of it.
+
+    Attributes:
+        name: In a word.
+        summary: In a sentence.
+        sites: The members, in order.
+        topologies: To compare: names that `topologies.schedules.build` knows, with a degree after a colon where they
+            have one, and "own" for `graph`.
+        learning: What is learned.
+        terms: What the charter says.
+        latency_s: Between any two sites, besides their own.
+        jitter_s: Mean of an exponential share on top.
+        loss: Share of messages lost.
+        lines: Links worse than the others.
+        mishaps: What goes wrong, and when.
+        churn: Who goes away at random; None for nobody.
+        graph: The links of "own", as (low, high).
+    """
+
+    name: str
+    sites: tuple[Site, ...]
+    summary: str = ""
+    topologies: tuple[str, ...] = TOPOLOGIES
+    learning: Learning = field(default_factory=Learning)
+    terms: Terms = field(default_factory=Terms)
+    latency_s: float = 0.0
+    jitter_s: float = 0.0
+    loss: float = 0.0
+    lines: tuple[Line, ...] = ()
+    mishaps: tuple[Mishap, ...] = ()
+    churn: Churn | None = None
+    graph: tuple[Edge, ...] = ()
+
+    def __post_init__(self) -> None:
+        _within("the number of sites", len(self.sites), 2, NODES_MAX)
+        names = [site.name for site in self.sites]
+        if len({*names}) < len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise _wrong("site", f"there are two sites named {twice!r}", "give every site a name of its own")
+        if not 1 <= len({*self.topologies}) == len(self.topologies) <= TOPOLOGIES_MAX:
+            raise _wrong(
+                "topologies",
+                f"there are {len(self.topologies)}, or one of them twice",
+                f"name 1 to {TOPOLOGIES_MAX} different ones",
+            )
+        for name in self.topologies:
+            if not _TOPOLOGY_NAME.fullmatch(name):
+                raise _wrong("topologies", f"{name!r} is no name of one", 'write "ring" or "random_regular:4"')
+        if OWN in self.topologies and not self.graph:
+            raise _wrong("topologies", "there is no graph of your own", "give it with --graph FILE")
+        _within("network.loss", self.loss, 0.0, 0.5)
+
+    @property
+    def n(self) -> int:
+        """How many members."""
+        return len(self.sites)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Their names, in order."""
+        return tuple(site.name for site in self.sites)
+
+    @property
+    def twins(self) -> tuple[int, ...]:
+        """The two-faced."""
+        return tuple(member for member, site in enumerate(self.sites) if site.behaviour == TWO_FACED)
+
+    @property
+    def behaviours(self) -> dict[int, Behaviour]:
+        """What training does where it is not what it should be."""
+        return {
+            member: Behaviour(site.behaviour)
+            for member, site in enumerate(self.sites)
+            if site.behaviour not in (TWO_FACED, Behaviour.HONEST.value)
+        }
+
+    @property
+    def honest(self) -> tuple[int, ...]:
+        """The members that do what they should, as well as they can."""
+        fair = (Behaviour.HONEST.value, Behaviour.SLOW.value)
+        return tuple(member for member, site in enumerate(self.sites) if site.behaviour in fair)
+
+    @property
+    def links(self) -> Topology:
+        """Every pair of sites one of which can dial the other.
+
+        Raises:
+            UsageError: Somebody can reach nobody.
+        """
+        hidden = [site.outbound_only for site in self.sites]
+        if sum(hidden) == self.n:
+            raise UsageError(
+                f"couldn't link the sites of {self.name}: all of them are outbound_only, so nobody can be dialled",
+                hint="let at least one site accept connections",
+            )
+        return Topology.from_edges(
+            self.n, ((i, j) for i in range(self.n) for j in range(i + 1, self.n) if not (hidden[i] and hidden[j]))
+        )
+
+    @property
+    def profile(self) -> NetworkProfile:
+        """What all links have in common. Without loss they are like TCP; with it every message is on its own."""
+        return NetworkProfile(
+            delay_s_min=self.latency_s,
+            delay_s_mean=self.latency_s + self.jitter_s,
+            loss=self.loss,
+            fifo=self.loss == 0.0,
+        )
+
+    @property
+    def access(self) -> tuple[Access, ...]:
+        """Every site's own line."""
+        return tuple(site.access for site in self.sites)
+
+    @property
+    def slow(self) -> dict[Edge, tuple[float, float]]:
+        """The lines that are worse, by (low, high): (bytes a second, further delay in seconds)."""
+        index = {name: member for member, name in enumerate(self.names)}
+        found: dict[Edge, tuple[float, float]] = {}
+        for line in self.lines:
+            a, b = (index[name] for name in line.between)
+            found[min(a, b), max(a, b)] = (line.bandwidth_bytes_s, line.latency_s)
+        return found
+
+    def plan(self, seed: int) -> FaultPlan:
+        """What goes wrong, for the simulated world; churn is drawn from the seed."""
+        index = {name: member for member, name in enumerate(self.names)}
+        faults = [fault for mishap in self.mishaps for fault in _faults(mishap, index)]
+        if self.churn is not None:
+            never = math.inf
+            options = FaultOptions(
+                heal_s=self.churn.until_s,
+                partition_every_s=never,
+                crash_every_s=self.churn.every_s,
+                crash_s=self.churn.down_s,
+                crash_in_recovery=0.0,
+                down_max=self.n,
+                slow_every_s=never,
+            )
+            faults += generate(seed, members=self.n, options=options).faults
+        return FaultPlan(faults=tuple(sorted(faults, key=lambda fault: fault.at_s)))
+
+    @property
+    def uneventful(self) -> bool:
+        """Whether nothing goes wrong: no loss, no mishap, no churn, nobody who misbehaves."""
+        return not (self.loss or self.mishaps or self.churn or len(self.honest) < self.n)
+
+
+def plain(nodes: int, *, name: str = "alike") -> Scenario:
+    """So many sites that are all alike, at 100 Mbit/s and 20 ms from each other.
+
+    Raises:
+        UsageError: There are too few or too many.
+    """
+    _within("--nodes", nodes, 2, NODES_MAX)
+    return Scenario(name=name, sites=tuple(Site(name=f"site-{member}") for member in range(nodes)))
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+
+def parse(text: str, source: str) -> Scenario:
+    """Read a scenario from TOML; `source` names it in complaints.
+
+    Raises:
+        UsageError: It is no TOML, a key is unknown or missing, or a value cannot be.
+    """
+    if len(text) > TEXT_CHARACTERS_MAX:
+        raise UsageError(
+            f"couldn't read {source}: it has {len(text)} characters, at most {TEXT_CHARACTERS_MAX} are read",
+            hint="describe many sites that are alike once, with count",
+        )
+    try:
+        found = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"couldn't read {source}: {error}", hint="mend it there; it is TOML (toml.io)") from None
+    try:
+        return _scenario(_Table(found, ""))
+    except UsageError as error:
+        raise UsageError(error.message.replace("the scenario", source, 1), hint=error.hint) from None
+
+
+class _Table:
+    """A TOML table whose keys are taken one by one, each checked; what is left over was not meant to be there."""
+
+    def __init__(self, values: Mapping[str, object], where: str) -> None:
+        self._values, self.where = dict(values), where
+        self._known: list[str] = []
+
+    def take(self, key: str, read: Callable[[str, object], T], default: T) -> T:
+        self._known.append(key)
+        return read(self._path(key), self._values.pop(key)) if key in self._values else default
+
+    def need(self, key: str, read: Callable[[str, object], T]) -> T:
+        self._known.append(key)
+        if key not in self._values:
+            raise _wrong(self.where or "the file", f"it has no {key}", f"add {key} = ...")
+        return read(self._path(key), self._values.pop(key))
+
+    def done(self) -> None:
+        """Object to what nobody asked for, with the nearest key that there is."""
+        for key in self._values:
+            near = difflib.get_close_matches(key, self._known, 1, 0.5)
+            known = f"did you mean {near[0]}?" if near else f"known are {', '.join(self._known)}"
+            raise _wrong(self._path(key), "there is no such key", known)
+
+    def _path(self, key: str) -> str:
+        return f"{self.where}.{key}" if self.where else key
+
+
+def _scenario(top: _Table) -> Scenario:
+    network = top.take("network", _table, _Table({}, "network"))
+    usual = top.take("defaults", _table, _Table({}, "defaults"))
+    plain_site = _site(usual, Site(name="default"))
+    usual.done()
+    none: list[_Table] = []
+    written = [site for table in top.take("site", _tables, none) for site in _sites(table, plain_site)]
+    nodes = top.take("nodes", _whole, 0)
+    if written and nodes not in (0, len(written)):
+        raise _wrong("nodes", f"it is {nodes}, and {len(written)} sites are described", "leave nodes out")
+    sites = written or [_renamed(plain_site, f"site-{member}") for member in range(min(nodes, NODES_MAX + 1))]
+    names = {site.name for site in sites}
+    scenario = Scenario(
+        name=top.need("name", _name),
+        summary=top.take("summary", _text, ""),
+        sites=tuple(sites),
+        topologies=top.take("topologies", _texts, TOPOLOGIES),
+        learning=top.take("learning", _learning, Learning()),
+        terms=top.take("swarm", _terms, Terms()),
+        latency_s=network.take("latency_ms", _number(0, 60_000), 0.0) / 1000,
+        jitter_s=network.take("jitter_ms", _number(0, 60_000), 0.0) / 1000,
+        loss=network.take("loss", _number(0, 0.5), 0.0),
+        lines=tuple(_line(table, names) for table in top.take("link", _tables, none)),
+        mishaps=tuple(_mishap(table, names) for table in top.take("fault", _tables, none)),
+        churn=top.take("churn", _churn, None),
+    )
+    network.done()
+    top.done()
+    return scenario
+
+
+def _sites(table: _Table, usual: Site) -> list[Site]:
+    name, count = table.need("name", _name), table.take("count", _whole, 1)
+    _within(f"{table.where}.count", count, 1, NODES_MAX)
+    site = _site(table, _renamed(usual, name))
+    table.done()
+    return [site] if count == 1 else [_renamed(site, f"{name}-{number}") for number in range(1, count + 1)]
+
+
+def _site(table: _Table, usual: Site) -> Site:
+    positive = _number(1e-6, 1e9)
+    behaviour = table.take("behaviour", _text, usual.behaviour)
+    if behaviour not in BEHAVIOURS:
+        raise _wrong(f"{table.where}.behaviour", f"{behaviour!r} is none", f"choose one of {', '.join(BEHAVIOURS)}")
+    return Site(
+        name=usual.name,
+        samples=table.take("samples", positive, usual.samples),
+        step_s=table.take("step_ms", positive, usual.step_s * 1000) / 1000,
+        uplink_bytes_s=table.take("uplink_mbit_s", positive, usual.uplink_bytes_s / _BYTES_PER_MBIT) * _BYTES_PER_MBIT,
+        downlink_bytes_s=table.take("downlink_mbit_s", positive, usual.downlink_bytes_s / _BYTES_PER_MBIT)
+        * _BYTES_PER_MBIT,
+        latency_s=table.take("latency_ms", _number(0, 60_000), usual.latency_s * 1000) / 1000,
+        outbound_only=table.take("outbound_only", _yes_or_no, usual.outbound_only),
+        behaviour=behaviour,
+    )
+
+
+def _renamed(site: Site, name: str) -> Site:
+    return Site(**{one.name: getattr(site, one.name) for one in fields(Site)} | {"name": name})
+
+
+def _line(table: _Table, names: set[str]) -> Line:
+    between = _pair(table, names)
+    line = Line(
+        between=between,
+        bandwidth_bytes_s=table.take("mbit_s", _number(1e-6, 1e9), math.inf) * _BYTES_PER_MBIT,
+        latency_s=table.take("latency_ms", _number(0, 600_000), 0.0) / 1000,
+    )
+    table.done()
+    return line
+
+
+def _pair(table: _Table, names: set[str]) -> tuple[str, str]:
+    between = table.need("between", _texts)
+    if len(between) != 2 or between[0] == between[1]:
+        raise _wrong(f"{table.where}.between", f"{list(between)} are not two sites", 'write ["berlin", "paris"]')
+    _known(f"{table.where}.between", between, names)
+    return between[0], between[1]
+
+
+def _mishap(table: _Table, names: set[str]) -> Mishap:
+    kind = table.need("kind", _text)
+    at_s = table.need("at_s", _number(0, 1e9))
+    bandwidth, latency_s, for_s = math.inf, 0.0, math.inf
+    groups: tuple[tuple[str, ...], ...]
+    match kind:
+        case "outage" | "cut-off" | "full-disk":
+            groups = (_members(table, "sites", names),)
+        case "partition":
+            groups = table.need("groups", _groups)
+            together = [name for group in groups for name in group]
+            if len({*together}) < len(together):
+                raise _wrong(f"{table.where}.groups", "a site is in two of them", "name every site once")
+            _known(f"{table.where}.groups", together, names)
+        case "one-way":
+            groups = (_members(table, "from", names), _members(table, "to", names))
+        case "slow":
+            groups = (_pair(table, names),)
+            bandwidth = table.take("mbit_s", _number(1e-6, 1e9), math.inf) * _BYTES_PER_MBIT
+            latency_s = table.take("latency_ms", _number(0, 600_000), 0.0) / 1000
+        case "wrong-clock":
+            groups = (_members(table, "sites", names),)
+            latency_s = table.need("forward_s", _number(-1e8, 1e8))
+        case _:
+            kinds = "outage, cut-off, partition, one-way, slow, full-disk, wrong-clock"
+            raise _wrong(f"{table.where}.kind", f"{kind!r} is nothing that can go wrong", f"choose one of {kinds}")
+    if kind in ("outage", "full-disk"):
+        for_s = table.need("for_s", _number(0.001, 1e9))
+    elif kind != "wrong-clock":
+        for_s = table.take("for_s", _number(0.001, 1e9), math.inf)
+    table.done()
+    return Mishap(kind=kind, at_s=at_s, for_s=for_s, groups=groups, bandwidth_bytes_s=bandwidth, latency_s=latency_s)
+
+
+def _members(table: _Table, key: str, names: set[str]) -> tuple[str, ...]:
+    found = table.need(key, _texts)
+    _known(f"{table.where}.{key}", found, names)
+    return found
+
+
+def _faults(mishap: Mishap, index: Mapping[str, int]) -> list[Fault]:
+    """A mishap in the terms of the simulated world."""
+    at_s, for_s = mishap.at_s, mishap.for_s
+    groups = tuple(tuple(index[name] for name in group) for group in mishap.groups)
+    match mishap.kind:
+        case "outage":
+            return [Crash(at_s=at_s, slot=slot, down_s=for_s) for slot in groups[0]]
+        case "cut-off":
+            return [Partition(at_s=at_s, groups=tuple((slot,) for slot in groups[0]), duration_s=for_s)]
+        case "partition":
+            return [Partition(at_s=at_s, groups=groups, duration_s=for_s)]
+        case "one-way":
+            return [OneWayCut(at_s=at_s, sources=groups[0], targets=groups[1], duration_s=for_s)]
+        case "slow":
+            a, b = groups[0]
+            slow = SlowLink(
+                at_s=at_s,
+                a=a,
+                b=b,
+                bandwidth_bytes_s=mishap.bandwidth_bytes_s,
+                delay_s=mishap.latency_s,
+                duration_s=for_s,
+            )
+            return [slow]
+        case "full-disk":
+            return [FullDisk(at_s=at_s, slot=slot, duration_s=for_s) for slot in groups[0]]
+        case _:
+            return [ClockJump(at_s=at_s, slot=slot, offset_s=mishap.latency_s) for slot in groups[0]]
+
+
+def _churn(path: str, value: object) -> Churn | None:
+    table = _table(path, value)
+    long = _number(0.001, 1e9)
+    churn = Churn(
+        every_s=table.need("every_s", long), down_s=table.need("down_s", long), until_s=table.need("until_s", long)
+    )
+    table.done()
+    return churn
+
+
+def _learning(path: str, value: object) -> Learning:
+    table, usual = _table(path, value), Learning()
+    any_number = _number(-math.inf, math.inf)
+    learning = Learning(
+        data=table.take("data", _text, usual.data),
+        model=table.take("model", _text, usual.model),
+        partition=table.take("partition", _text, usual.partition),
+        rounds=table.take("rounds", _whole, usual.rounds),
+        local_epochs=table.take("local_epochs", _whole, usual.local_epochs),
+        batch=table.take("batch", _whole, usual.batch),
+        learning_rate=table.take("learning_rate", any_number, usual.learning_rate),
+        momentum=table.take("momentum", any_number, usual.momentum),
+        mixing=table.take("mixing", _text, usual.mixing),
+        seeds=table.take("seeds", _wholes, usual.seeds),
+        target_accuracy=table.take("target_accuracy", _maybe, usual.target_accuracy),
+        tested=table.take("tested", _whole, usual.tested),
+    )
+    table.done()
+    return learning
+
+
+def _terms(path: str, value: object) -> Terms:
+    table, usual = _table(path, value), Terms()
+    any_number = _number(-math.inf, math.inf)
+    terms = Terms(
+        patience_s=table.take("patience_s", any_number, usual.patience_s),
+        deadline_s=table.take("deadline_s", any_number, usual.deadline_s),
+        min_contributions=table.take("min_contributions", _whole, usual.min_contributions),
+        clip_norm=table.take("clip_norm", any_number, usual.clip_norm),
+    )
+    table.done()
+    return terms
+
+
+# --- single values ----------------------------------------------------------------------------------------------------
+
+
+def _wrong(where: str, what: str, instead: str) -> UsageError:
+    return UsageError(f"couldn't use the scenario: {where}: {what}", hint=instead)
+
+
+def _within(where: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise _wrong(where, f"{value:g} is not between {low:g} and {high:g}", "choose a number in that range")
+
+
+def _known(where: str, found: Sequence[str], names: set[str]) -> None:
+    for name in found:
+        if name not in names:
+            near = difflib.get_close_matches(name, sorted(names), 1, 0.5)
+            raise _wrong(
+                where,
+                f"there is no site named {name!r}",
+                f"did you mean {near[0]}?" if near else "name a site that is described under [[site]]",
+            )
+
+
+def _table(path: str, value: object) -> _Table:
+    if not isinstance(value, dict):
+        raise _wrong(path, "it is not a table", f"write it as [{path}] with keys below")
+    return _Table(value, path)
+
+
+def _tables(path: str, value: object) -> list[_Table]:
+    if not isinstance(value, list) or not all(isinstance(one, dict) for one in value):
+        raise _wrong(path, "it is not a list of tables", f"write each as [[{path}]] with keys below")
+    return [_Table(one, f"{path} {number}") for number, one in enumerate(value, 1)]
+
+
+def _text(path: str, value: object) -> str:
+    if not isinstance(value, str) or not value.isprintable():
+        raise _wrong(path, f"{value!r} is not a line of text", 'write it in quotes, as in "ring"')
+    return value
+
+
+def _name(path: str, value: object) -> str:
+    text = _text(path, value)
+    if not _SITE_NAME.fullmatch(text):
+        raise _wrong(path, f"{text!r} is no name", "use 1 to 64 letters, digits, - and _")
+    return text
+
+
+def _texts(path: str, value: object) -> tuple[str, ...]:
+    if not isinstance(value, list) or not value:
+        raise _wrong(path, f"{value!r} is not a list of names", 'write it as ["one", "two"]')
+    return tuple(_text(path, one) for one in value)
+
+
+def _groups(path: str, value: object) -> tuple[tuple[str, ...], ...]:
+    if not isinstance(value, list) or not value:
+        raise _wrong(path, f"{value!r} is not a list of groups", 'write it as [["one", "two"], ["three"]]')
+    return tuple(_texts(path, one) for one in value)
+
+
+def _whole(path: str, value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise _wrong(path, f"{value!r} is not a whole number", "write digits alone, as in 12")
+    return value
+
+
+def _wholes(path: str, value: object) -> tuple[int, ...]:
+    if not isinstance(value, list):
+        raise _wrong(path, f"{value!r} is not a list of numbers", "write it as [1, 2, 3]")
+    return tuple(_whole(path, one) for one in value)
+
+
+def _number(low: float, high: float) -> Callable[[str, object], float]:
+    def read(path: str, value: object) -> float:
+        if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
+            raise _wrong(path, f"{value!r} is not a number", "write it without quotes, as in 2.5")
+        _within(path, value, low, high)
+        return float(value)
+
+    return read
+
+
+def _maybe(path: str, value: object) -> float | None:
+    return _number(0, 1)(path, value)
+
+
+def _yes_or_no(path: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise _wrong(path, f"{value!r} is neither", "write true or false")
+    return value
