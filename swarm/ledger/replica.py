@@ -265,7 +265,10 @@ class Replica:
             return False  # An epoch's last block needs its own votes, or an empty one on top, and nothing else.
         if due_commit(state) is not None:
             return True  # Fewer members make a quorum since the last block: nobody needs to say anything more.
+        before = state
         state, oldest = self._ahead(parent, state)
+        if self._offers_are_in(before, state, now):
+            return True
         if self._ready(state, now, int(now * 1000)) is not None or due_epoch(state) is not None:
             return True
         if oldest is None:
@@ -505,6 +508,15 @@ class Replica:
             return 0  # Whoever holds it says so in a receipt, and nobody else needs it.
         usable = self._witness.usable(Digest(placed.body.update_digest))
         return None if usable is None else (0 if usable else e.UNUSABLE)
+
+    def _offers_are_in(self, before: State, state: State, now: float) -> bool:
+        """Whether what waits to be ordered completes the offers to a round of gossip: nobody fetches before they are."""
+        if not state.exchanging or state.close is not None:
+            return False
+        nodes = [seat.node for seat in state.terms.members]
+        offered = [node for node in nodes if (state.round, node) in state.contributions]
+        fresh = any((state.round, node) not in before.contributions for node in offered)
+        return fresh and all(node in offered or self._witness.silent(node, now) for node in nodes)
 
     def _expects_receipt(self, state: State, node: NodeId, time_ms: int, now: float) -> bool:
         """Whether a round of gossip waits for a member to say what it holds. All that run say so in bounded time."""

@@ -23,6 +23,10 @@ def merged(world: World, member: int) -> NDArray[np.float32]:
     return model
 
 
+def holds(world: World, member: int) -> bool:
+    return world.place(member).blobs.vector(Digest(head(world, member).committed.model)) is not None
+
+
 def contributed(world: World, member: int) -> bool:
     state = head(world, 0)
     node = world.ids[member]
@@ -61,7 +65,8 @@ def test_a_vote_for_fewer_rounds_merges_earlier_and_one_for_more_goes_on_from_th
     assert all(np.array_equal(merged(world, 0), merged(world, member)) for member in range(1, 4))
     first = merged(world, 0).copy()
     propose(world, 0, t.repolicy(replace(policy, rounds=9)))
-    assert world.run(lambda w: committed(w, 0, 9), end_s=END_S)
+    everybody = range(4)
+    assert world.run(lambda w: all(committed(w, m, 9) and holds(w, m) for m in everybody), end_s=END_S)
     assert not np.array_equal(first, merged(world, 0)), "three more rounds"
     assert all(np.array_equal(merged(world, 0), merged(world, member)) for member in range(1, 4))
 
