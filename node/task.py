@@ -52,6 +52,16 @@ class RunInfo:
     site: SiteInfo
 
 
+def round_seed(seed: int, site: str, round_: int) -> int:
+    """Return the seed of a site's round, 0 to 2^31 - 1; rounds count from 1.
+
+    From the charter's seed, which all sites share: with their names in it, sites of the same size do not go through
+    their data in the same order.
+    """
+    drawn = hashlib.sha256(f"swarm/round/{seed}/{site}/{round_}".encode()).digest()
+    return int.from_bytes(drawn[:4], "big") >> 1
+
+
 @dataclass(frozen=True, slots=True)
 class Task:
     """The functions of a checked task file."""

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from node.task import RunInfo, SiteInfo, checked_result, load_task, where_in
+from node.task import RunInfo, SiteInfo, checked_result, load_task, round_seed, where_in
 from swarm.errors import UsageError
 from swarm.vector import Layout, TensorSpec, Vector, flatten, unflatten
 
@@ -148,7 +148,7 @@ class Worker:
     def _begin(self, round_: int) -> RunInfo:
         """Seed user code so that a repeated round repeats, and start counting its steps."""
         self._round, self._step = round_, 0
-        seed = (self._site.seed * 1_000_003 + round_) % 2**31
+        seed = round_seed(self._site.seed, self._site.name, round_)
         torch.manual_seed(seed)
         np.random.seed(seed)  # noqa: NPY002 - user code may draw from the global generator
         send(self._link, {"did": "step", "round": round_, "step": 0})

@@ -20,7 +20,7 @@ import node.examples
 from node.cli.ledger.reading import verify_quietly
 from node.data import write_mnist
 from node.local import fork_server, found, stop_all
-from node.task import RunInfo, SiteInfo
+from node.task import RunInfo, SiteInfo, round_seed
 from swarm.ledger.entry import METRIC_SCALE
 
 TARGET = 0.965
@@ -93,7 +93,7 @@ def run_central(sites: list, seed: int, rounds: int) -> list[float]:
         weight = 0
         for info, part in zip(infos, data, strict=True):
             model.load_state_dict({name: value.float() for name, value in state.items()})
-            run_seed = (seed * 1_000_003 + number) % 2**31  # as the trainer process seeds a round
+            run_seed = round_seed(seed, info.name, number)  # as the trainer process seeds a round
             torch.manual_seed(run_seed)
             np.random.seed(run_seed)
             samples = task.train(model, part, RunInfo(number, run_seed, "cpu", info))["samples"]

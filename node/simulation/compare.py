@@ -379,6 +379,7 @@ class Comparison:
             exchange=exchange,
             rounds=learning.rounds,
             seed=blank.seed,
+            names=self.scenario.names,
             tested=learning.tested or None,
         )
         ledger = _Ledger(self.scenario.n, pace, 4 * self._model.elements)

@@ -19,7 +19,7 @@ from node.data import SiteData
 from node.simulation.datasets import Examples
 from node.simulation.flat import TEST_ROWS, FlatModel, travelling
 from node.simulation.learning import CROSS_ENTROPY, Dataset
-from node.task import RunInfo, SiteInfo, checked_result, load_task, where_in
+from node.task import RunInfo, SiteInfo, checked_result, load_task, round_seed, where_in
 from swarm.errors import UsageError
 from swarm.vector import Vector, flatten
 from topologies.scenario import Learning, Site
@@ -144,7 +144,7 @@ class TaskLearner:
         return update
 
     def _begin(self, member: int, number: int) -> RunInfo:
-        seed = (self._seed * 1_000_003 + number) % 2**31
+        seed = round_seed(self._seed, self._infos[member].name, number)
         torch.manual_seed(seed)
         np.random.seed(seed)  # noqa: NPY002, TID251 - as the trainer process does for code that draws from it
         return RunInfo(number, seed, "cpu", self._infos[member])

@@ -121,12 +121,3 @@ class Dataset:
 def as_floats(x: Tensor) -> Tensor:
     """Return features as float32; pixels are divided by 255, with the same rounding wherever it is done."""
     return x.float().div_(PIXEL_MAX) if x.dtype == torch.uint8 else x
-
-
-def round_seed(seed: int, round_: int) -> int:
-    """Return the seed of a peer's round, as the trainer process of a node sets it (`node.worker`); rounds count from 1.
-
-    A peer's shuffles of that round are `torch.randperm(examples)` out of PyTorch's CPU generator (MT19937) seeded with
-    it, one draw per epoch: what a task draws that shuffles with `torch.randperm` and nothing before it.
-    """
-    return (seed * 1_000_003 + round_) % 2**31

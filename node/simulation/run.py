@@ -82,6 +82,7 @@ class Experiment:
         exchange: `Gossip` or `Exact`.
         rounds: How many.
         seed: What everything random comes from.
+        names: The peers', from which their shuffles follow as a node's do; site-0, site-1, ... if there are none.
         objective: What is minimised and counted.
         tested: Peers whose own models are tested, drawn once; None tests all.
         test_every: Rounds between tests; the last round is always tested.
@@ -100,6 +101,7 @@ class Experiment:
     exchange: Gossip | Exact
     rounds: int
     seed: int
+    names: Sequence[str] = ()
     objective: Objective = CROSS_ENTROPY
     tested: int | None = 10
     test_every: int = 1
@@ -111,6 +113,8 @@ class Experiment:
         empty = [peer for peer, share in enumerate(self.shares) if len(share) == 0]
         if not self.shares:
             wrong = "there is no peer"
+        elif self.names and len(self.names) != len(self.shares):
+            wrong = f"there are {len(self.names)} names for {len(self.shares)} peers"
         elif empty:
             wrong = f"peer {empty[0]} has no examples"
         elif any(int(share.min()) < 0 or int(share.max()) >= len(self.train) for share in self.shares):
@@ -221,6 +225,7 @@ class Simulation:
             steps,
             experiment.objective,
             shares=experiment.shares,
+            names=experiment.names or [f"site-{peer}" for peer in range(n)],
             seed=experiment.seed,
             test=experiment.test,
             rows=n if isinstance(experiment.exchange, Gossip) else 0,

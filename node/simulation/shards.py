@@ -30,9 +30,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from node.simulation.flat import TEST_ROWS, FlatModel
-from node.simulation.learning import Dataset, Objective, round_seed
+from node.simulation.learning import Dataset, Objective
 from node.simulation.mixing import Mixer, SparseRows, blocks, merge
 from node.simulation.steps import LocalSteps, Trainee
+from node.task import round_seed
 from swarm.errors import UsageError
 
 COMMON = -1
@@ -94,7 +95,8 @@ class LocalShards:
         steps: How.
         objective: How answers are counted in tests.
         shares: Each peer's examples, positions in the training data.
-        seed: The swarm's seed; `round_seed` says what becomes of it.
+        names: The peers', which their shuffles follow from.
+        seed: The swarm's seed; `node.task.round_seed` says what becomes of it.
         test: Examples to test on.
         rows: Models that live on by themselves; 0 where only `average` is asked for.
         velocities: Whether momentum outlives a round.
@@ -111,6 +113,7 @@ class LocalShards:
         objective: Objective,
         *,
         shares: Sequence[NDArray[np.int64]],
+        names: Sequence[str],
         seed: int,
         test: Dataset,
         rows: int,
@@ -118,7 +121,7 @@ class LocalShards:
         workers: int | None = None,
     ) -> None:
         check_memory(rows, model.elements, velocities=velocities)
-        self._bench = _Bench(model, steps, objective, shares, seed, test, rows, velocities=velocities)
+        self._bench = _Bench(model, steps, objective, shares, names, seed, test, rows, velocities=velocities)
         self._sent: SparseRows | None = None
         chosen = available_cores() if workers is None else workers
         forks = chosen > 1 and sys.platform == "linux"  # elsewhere a fork breaks the system's own libraries
@@ -183,6 +186,7 @@ class _Bench:
         steps: LocalSteps,
         objective: Objective,
         shares: Sequence[NDArray[np.int64]],
+        names: Sequence[str],
         seed: int,
         test: Dataset,
         rows: int,
@@ -190,6 +194,7 @@ class _Bench:
         velocities: bool,
     ) -> None:
         self._model, self._steps, self._objective, self._test, self._seed = model, steps, objective, test, seed
+        self._names = tuple(names)
         self._shares = [torch.from_numpy(np.ascontiguousarray(share, dtype=np.int64)) for share in shares]
         self.rows = rows
         self._models = _shared(rows, model.elements)
@@ -267,8 +272,8 @@ class _Bench:
     def _train(
         self, models: Tensor, velocities: Tensor | None, round_: int, peers: Sequence[int], start: Tensor | None
     ) -> None:
-        seed = round_seed(self._seed, round_)
-        self._steps.train(models, velocities, [Trainee(self._shares[peer], seed) for peer in peers], start)
+        trainees = [Trainee(self._shares[peer], round_seed(self._seed, self._names[peer], round_)) for peer in peers]
+        self._steps.train(models, velocities, trainees, start)
 
 
 class _Crew:

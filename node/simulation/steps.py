@@ -60,7 +60,7 @@ def stack_size(elements: int) -> int:
 
 
 def shuffles(peers: Sequence[Trainee]) -> list[torch.Generator]:
-    """Return each peer's own source of shuffles (see `learning.round_seed`)."""
+    """Return each peer's own source of shuffles (see `node.task.round_seed`)."""
     return [torch.Generator().manual_seed(peer.seed) for peer in peers]
 
 

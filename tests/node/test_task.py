@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from node.task import METRICS_MAX, PARAMETERS, SiteInfo, checked_result, load_task, task_digest, where_in
+from node.task import METRICS_MAX, PARAMETERS, SiteInfo, checked_result, load_task, round_seed, task_digest, where_in
 from swarm.errors import UsageError
 
 GOOD = """\
@@ -203,3 +203,11 @@ def test_metrics_are_bounded() -> None:
 
 def test_an_error_elsewhere_is_said_without_a_line(tmp_path: Path) -> None:
     assert where_in(ValueError("no"), tmp_path / "task.py") == "ValueError: no"
+
+
+def test_sites_go_through_their_data_in_different_orders_and_repeat_them() -> None:
+    """Equal shuffles at all sites of one size would make their batches alike."""
+    drawn = {round_seed(seed, site, number) for seed in (1, 2) for site in ("a", "b") for number in range(1, 50)}
+    assert len(drawn) == 2 * 2 * 49
+    assert all(0 <= one < 2**31 for one in drawn)
+    assert round_seed(7, "charite", 3) == round_seed(7, "charite", 3)

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from node.simulation.flat import FlatModel
-from node.simulation.learning import Dataset, LocalTraining, Objective, round_seed
+from node.simulation.learning import Dataset, LocalTraining, Objective
+from node.task import round_seed
 
 
 def digits() -> tuple[Dataset, Dataset]:
@@ -52,6 +53,7 @@ def plainly_trained(
     *,
     seed: int,
     rounds: Sequence[int],
+    name: str = "site-0",
 ) -> torch.Tensor:
     """What somebody would write who trains one peer for some rounds with `torch.optim.SGD`, and nothing else."""
     module = model.copy_module()
@@ -71,7 +73,7 @@ def plainly_trained(
     for round_ in rounds:
         if not training.keep_momentum:
             optimizer = sgd()
-        torch.manual_seed(round_seed(seed, round_))
+        torch.manual_seed(round_seed(seed, name, round_))
         for _ in range(training.epochs):
             order = torch.randperm(len(share))
             for which in order.split(training.batch or len(share)):

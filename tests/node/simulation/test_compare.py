@@ -106,8 +106,8 @@ def test_what_is_known_of_a_topology_is_told_with_who_is_missed(tmp_path: Path) 
 
 
 def test_at_protocol_speed_a_round_goes_on_without_a_site_that_is_down_and_it_comes_back(tmp_path: Path) -> None:
-    away = Mishap(kind="outage", at_s=4.0, for_s=8.0, groups=(("site-2",),))
-    scenario = replace(small(4, "ring", rounds=8), mishaps=(away,), terms=Terms(patience_s=2.0))
+    away = Mishap(kind="outage", at_s=1.0, for_s=4.0, groups=(("site-2",),))
+    scenario = replace(small(4, "ring", rounds=20), mishaps=(away,), terms=Terms(patience_s=2.0))
     result = played(scenario, tmp_path, "protocol")
     missing = [one.missing for one in result.runs[0].rounds]
     assert sum(missing) >= 1

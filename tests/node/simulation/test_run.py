@@ -76,7 +76,9 @@ def fedavg(e: Experiment, taking_part: Callable[[int], Sequence[int]]) -> torch.
         total, weight = torch.zeros(model.elements, dtype=torch.float64), 0
         for peer in taking_part(round_):
             share = e.shares[peer]
-            trained = plainly_trained(model, vector, e.train, share, e.local, e.objective, seed=e.seed, rounds=[round_])
+            trained = plainly_trained(
+                model, vector, e.train, share, e.local, e.objective, seed=e.seed, rounds=[round_], name=f"site-{peer}"
+            )
             total += len(share) * trained.double()
             weight += len(share)
         vector = (total / weight).float()
@@ -135,8 +137,10 @@ def test_gossip_is_local_steps_and_then_a_weighted_sum_of_models() -> None:
     models = model.initial.repeat(4, 1)
     for round_ in (1, 2):
         trained = [
-            plainly_trained(model, row, e.train, share, e.local, e.objective, seed=e.seed, rounds=[round_])
-            for row, share in zip(models, e.shares, strict=True)
+            plainly_trained(
+                model, row, e.train, share, e.local, e.objective, seed=e.seed, rounds=[round_], name=f"site-{peer}"
+            )
+            for peer, (row, share) in enumerate(zip(models, e.shares, strict=True))
         ]
         models = (torch.from_numpy(w) @ torch.stack(trained).double()).float()
     with Simulation(e) as simulation:
@@ -155,8 +159,10 @@ def test_push_sum_weights_travel_along_directed_links() -> None:
     e = experiment(Gossip(mixing=constant(w), exchanges=60), shares=unequal(SIZES[:3]), rounds=1)
     model = FlatModel(e.build, e.seed)
     trained = [
-        plainly_trained(model, model.initial, e.train, share, e.local, e.objective, seed=e.seed, rounds=[1])
-        for share in e.shares
+        plainly_trained(
+            model, model.initial, e.train, share, e.local, e.objective, seed=e.seed, rounds=[1], name=f"site-{peer}"
+        )
+        for peer, share in enumerate(e.shares)
     ]
     np.testing.assert_allclose(run(e).average, torch.stack(trained).mean(0).numpy(), atol=1e-5)
 
@@ -190,7 +196,15 @@ def test_momentum_is_kept_between_rounds_where_asked() -> None:
             simulation.next_round()
         for peer, share in enumerate(e.shares):
             expected = plainly_trained(
-                model, model.initial, e.train, share, local, CROSS_ENTROPY, seed=e.seed, rounds=(1, 2, 3)
+                model,
+                model.initial,
+                e.train,
+                share,
+                local,
+                CROSS_ENTROPY,
+                seed=e.seed,
+                rounds=(1, 2, 3),
+                name=f"site-{peer}",
             )
             np.testing.assert_allclose(simulation.model(peer), expected.numpy(), atol=5e-5)
 

@@ -16,10 +16,10 @@ import node.simulation.loop
 import node.worker
 from node.simulation.choice import choose_steps, why_not_stackable
 from node.simulation.flat import FlatModel
-from node.simulation.learning import BINARY, CROSS_ENTROPY, Dataset, LocalTraining, Objective, round_seed
+from node.simulation.learning import BINARY, CROSS_ENTROPY, Dataset, LocalTraining, Objective
 from node.simulation.mlp import recognise
 from node.simulation.steps import Trainee, lockstep
-from node.task import SiteInfo
+from node.task import SiteInfo, round_seed
 from swarm.errors import UsageError
 from tests.node.simulation.learners import noise, perceptron, plainly_trained, unequal
 
@@ -45,7 +45,7 @@ def train_rounds(
     rows = model.initial.repeat(len(shares), 1)
     velocities = torch.zeros_like(rows) if training.keep_momentum else None
     for round_ in (1, 2):
-        peers = [Trainee(torch.from_numpy(share), round_seed(7, round_)) for share in shares]
+        peers = [Trainee(torch.from_numpy(share), round_seed(7, "site-0", round_)) for share in shares]
         steps.train(rows, velocities, peers)
     expected = torch.stack(
         [
@@ -104,7 +104,7 @@ def test_what_cannot_be_stacked_is_looped_with_the_chance_a_plain_loop_has() -> 
     row = model.initial.clone().unsqueeze(0)
     torch.manual_seed(99)
     before = torch.get_rng_state()
-    steps.train(row, None, [Trainee(torch.from_numpy(share), round_seed(7, 1))])
+    steps.train(row, None, [Trainee(torch.from_numpy(share), round_seed(7, "site-0", 1))])
     assert torch.equal(torch.get_rng_state(), before)
     expected = plainly_trained(model, model.initial, data, share, training, CROSS_ENTROPY, seed=7, rounds=[1])
     assert torch.equal(row[0], expected)
@@ -302,7 +302,7 @@ def test_a_simulated_peer_trains_as_the_nodes_own_trainer_does(tmp_path: Path, m
     near, far = socket.socketpair()
     with near, far:
         worker = node.worker.Worker(
-            far, task=tmp_path / "task.py", loader=None, site=SiteInfo("s", tmp_path, seed, "cpu")
+            far, task=tmp_path / "task.py", loader=None, site=SiteInfo("site-0", tmp_path, seed, "cpu")
         )
         node.worker.send(near, {"do": "describe", "path": str(tmp_path / "model")})
         node.worker.send(
@@ -319,6 +319,6 @@ def test_a_simulated_peer_trains_as_the_nodes_own_trainer_does(tmp_path: Path, m
     for form in ("batched", "vmap", "loop"):
         row = model.initial.clone().unsqueeze(0)
         steps = choose_steps(model, CROSS_ENTROPY, data, training, form)  # type: ignore[arg-type]
-        steps.train(row, None, [Trainee(torch.arange(seed, 120, 3), round_seed(seed, rounds[-1]))])
+        steps.train(row, None, [Trainee(torch.arange(seed, 120, 3), round_seed(seed, "site-0", rounds[-1]))])
         np.testing.assert_allclose(row[0].numpy() - first, update, atol=2e-6)
     assert np.abs(update).max() > 0.01
