@@ -82,7 +82,9 @@ def closed(state: State, *, index: int = 50, leave_out: Sequence[int] = ()) -> S
     placed = [state.contributions[state.round, node] for node in NODES if (state.round, node) in state.contributions]
     rejected = {p.index: e.UNUSABLE for p in placed if NODES.index(p.author) in leave_out}
     included = [p for p in placed if p.index not in rejected]
-    return replace(state, close=Closed(index, make_close(state, included, rejected), tuple(included), state.exchanging, 0))
+    return replace(
+        state, close=Closed(index, make_close(state, included, rejected), tuple(included), state.exchanging, 0)
+    )
 
 
 def committed(number: int, *, model: Digest | None = None) -> State:
