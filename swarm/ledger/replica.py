@@ -510,7 +510,7 @@ class Replica:
         return None if usable is None else (0 if usable else e.UNUSABLE)
 
     def _offers_are_in(self, before: State, state: State, now: float) -> bool:
-        """Whether what waits to be ordered completes the offers to a round of gossip: nobody fetches before they are."""
+        """Whether what waits to be ordered completes the offers to a round of gossip: nobody fetches before that."""
         if not state.exchanging or state.close is not None:
             return False
         nodes = [seat.node for seat in state.terms.members]
