@@ -101,14 +101,15 @@ class Pace:
         """When every member's contribution is in a block, from which its partners learn what to fetch.
 
         A block waits `GATHER_S` for company from the first entry that would go into it. What the members say about the
-        round before starts the first such wait when training begins; who comes later waits anew.
+        round before starts the first such wait when training begins; who comes later waits anew. When the last
+        contribution is there, nobody waits any more.
         """
         ready = np.empty_like(self.training_s)
-        flush = GATHER_S
+        flush, last = GATHER_S, float(self.training_s.max())
         for member in np.argsort(self.training_s, kind="stable").tolist():
             if self.training_s[member] > flush:
                 flush = self.training_s[member] + GATHER_S
-            ready[member] = flush
+            ready[member] = min(flush, last)
         return ready
 
     def spread(self, links: Sequence[Edge], *, last: bool = False) -> Exchange:

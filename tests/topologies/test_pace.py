@@ -74,12 +74,19 @@ def test_contributions_are_gathered_into_blocks_before_anybody_fetches_them() ->
     mixing = schedules.build("ring", 4).mixing(0)
     rest = pace.agreement_s
     for training_s, gathered_s in [
-        ((0.1, 0.2, 0.3, 0.9), GATHER_S),  # all in the first block
-        ((0.1, 0.2, 0.3, 1.5), 1.5 + GATHER_S),  # the last alone in the next
-        ((3.0, 3.1, 3.2, 3.3), 3.0 + GATHER_S),  # the first starts the wait, the others make it
+        ((0.1, 0.2, 0.3, 0.9), 0.9),  # all in one block, with the last of them
+        ((0.1, 0.2, 0.3, 1.5), 1.5),  # the others are in a block by then
+        ((3.0, 3.1, 3.2, 3.3), 3.3),
     ]:
         pace.training_s = np.array(training_s)
         assert pace.round(mixing).seconds == pytest.approx(gathered_s + rest)
+
+
+def test_who_waits_for_nobody_in_particular_waits_for_company() -> None:
+    pace = Pace(Scenario(name="x", sites=sites(4)), [1] * 4, copy_bytes=0.0)
+    pace.training_s = np.array((0.1, 1.2, 1.3, 9.0))
+    gathered = pace._gathered()
+    assert gathered.tolist() == pytest.approx([GATHER_S, 1.2 + GATHER_S, 1.2 + GATHER_S, 9.0])
 
 
 def test_spreading_sends_every_update_everywhere_whatever_the_links() -> None:
