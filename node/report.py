@@ -9,8 +9,6 @@ the charter, which strangers may have written, so all text is escaped on its way
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from dataclasses import dataclass
 
 from node.report_tables import (
@@ -28,7 +26,7 @@ from node.report_tables import (
     span_words,
     table_of,
 )
-from node.svg import STYLE, Html, date, h, join, mark, symbols
+from node.svg import STYLE, Html, date, document, h, join, mark
 from swarm.charter import SignedCharter
 from swarm.ledger import evidence
 from swarm.ledger.audit import Audit
@@ -109,32 +107,15 @@ def report(audit: Audit, signed: SignedCharter, *, verdict: Verdict, made_ms: in
         ("models", "Models, round by round", models_section(told)),
         ("compare", "Numbers to compare with another site", _compare(told, verdict)),
     )
-    links = (h("li", h("a", title, href=f"#{id_}")) for id_, title, _ in sections)
-    policy = base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
-    head = h(
-        "head",
-        h("meta", charset="utf-8"),
-        h("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        h(
-            "meta",
-            http_equiv="Content-Security-Policy",
-            content=f"default-src 'none'; style-src 'sha256-{policy}'; base-uri 'none'; form-action 'none'",
-        ),
-        h("meta", name="referrer", content="no-referrer"),
-        h("meta", name="color-scheme", content="light dark"),
-        h("title", f"Audit report: {name}"),
-        h("style", Html(STYLE)),
+    return document(
+        kind="Audit report",
+        title=name,
+        style=STYLE,
+        skip=("Skip to the verdict", "verdict"),
+        about=h("p", f"Made {date(made_ms)}"),
+        sections=sections,
+        footer="Made from the ledger alone. This page fetches nothing and runs no program.",
     )
-    body = h(
-        "body",
-        h("a", "Skip to the verdict", href="#verdict", class_="skip"),
-        symbols(),
-        h("header", h("p", "Audit report", class_="kind"), h("h1", name), h("p", f"Made {date(made_ms)}")),
-        h("nav", h("ul", *links), aria_label="Sections"),
-        h("main", *(_section(*section) for section in sections)),
-        h("footer", h("p", "Made from the ledger alone. This page fetches nothing and runs no program.")),
-    )
-    return f"<!doctype html>\n{h('html', head, body, lang='en')}\n"
 
 
 # --- verdict ----------------------------------------------------------------------------------------------------
@@ -428,7 +409,3 @@ def _last_model(told: Told) -> str:
 
 
 # --- markup and words -------------------------------------------------------------------------------------------
-
-
-def _section(id_: str, title: str, content: Html) -> Html:
-    return h("section", h("h2", title, id=f"{id_}-title"), content, id=id_, aria_labelledby=f"{id_}-title")

@@ -8,6 +8,8 @@ the drawings mean is not known here.
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import html
 import math
 from collections.abc import Sequence
@@ -385,3 +387,49 @@ def _drawing(title: str, desc: str, width: int, height: int, *parts: Html, name:
     return h(
         "svg", h("title", title), h("desc", desc), *parts, class_=name, role="img", viewBox=f"0 0 {width} {height}"
     )
+
+
+def document(
+    *,
+    kind: str,
+    title: str,
+    style: str,
+    skip: tuple[str, str],
+    about: Html,
+    sections: Sequence[tuple[str, str, Html]],
+    footer: str,
+) -> str:
+    """Return a whole HTML document that fetches nothing: its policy allows its own style and no program.
+
+    `sections` are (id, title, content); `skip` is the text of the link for keyboards and the id it leads to.
+    """
+    links = (h("li", h("a", name, href=f"#{id_}")) for id_, name, _ in sections)
+    policy = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    head = h(
+        "head",
+        h("meta", charset="utf-8"),
+        h("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        h(
+            "meta",
+            http_equiv="Content-Security-Policy",
+            content=f"default-src 'none'; style-src 'sha256-{policy}'; base-uri 'none'; form-action 'none'",
+        ),
+        h("meta", name="referrer", content="no-referrer"),
+        h("meta", name="color-scheme", content="light dark"),
+        h("title", f"{kind}: {title}"),
+        h("style", Html(style)),
+    )
+    body = h(
+        "body",
+        h("a", skip[0], href=f"#{skip[1]}", class_="skip"),
+        symbols(),
+        h("header", h("p", kind, class_="kind"), h("h1", title), about),
+        h("nav", h("ul", *links), aria_label="Sections"),
+        h("main", *(_section(*section) for section in sections)),
+        h("footer", h("p", footer)),
+    )
+    return f"<!doctype html>\n{h('html', head, body, lang='en')}\n"
+
+
+def _section(id_: str, title: str, content: Html) -> Html:
+    return h("section", h("h2", title, id=f"{id_}-title"), content, id=id_, aria_labelledby=f"{id_}-title")

@@ -11,8 +11,6 @@ Names of sites come from scenarios that others may have written, so all text is 
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -26,7 +24,7 @@ from node.simulation.report_links import losses_section, networks_section, spect
 from node.simulation.report_words import goal_words, name_cell, numbers_of, percent, scrolling
 from node.simulation.results import Result
 from node.storage import write_file_durably
-from node.svg import STYLE, Html, h, join, mark, symbols
+from node.svg import STYLE, Html, document, h, join, mark
 from topologies.traffic import megabytes
 
 _STYLE = (
@@ -80,33 +78,15 @@ def page(findings: Findings, *, pictures: Sequence[str] = (), no_pictures: str =
         ("settings", "How this was simulated", _settings(findings, pictures, no_pictures)),
     )
     shown = [section for section in sections if section[2]]
-    links = (h("li", h("a", title, href=f"#{id_}")) for id_, title, _ in shown)
-    policy = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
-    head = h(
-        "head",
-        h("meta", charset="utf-8"),
-        h("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        h(
-            "meta",
-            http_equiv="Content-Security-Policy",
-            content=f"default-src 'none'; style-src 'sha256-{policy}'; base-uri 'none'; form-action 'none'",
-        ),
-        h("meta", name="referrer", content="no-referrer"),
-        h("meta", name="color-scheme", content="light dark"),
-        h("title", f"Topology report: {findings.title}"),
-        h("style", Html(_STYLE)),
+    return document(
+        kind="Topology report",
+        title=findings.title,
+        style=_STYLE,
+        skip=("Skip to the recommendation", "choice"),
+        about=h("p", findings.about) if findings.about else Html(),
+        sections=shown,
+        footer="Made from a simulation. This page fetches nothing and runs no program.",
     )
-    about = h("p", findings.about) if findings.about else Html()
-    body = h(
-        "body",
-        h("a", "Skip to the recommendation", href="#choice", class_="skip"),
-        symbols(),
-        h("header", h("p", "Topology report", class_="kind"), h("h1", findings.title), about),
-        h("nav", h("ul", *links), aria_label="Sections"),
-        h("main", *(_section(*section) for section in shown)),
-        h("footer", h("p", "Made from a simulation. This page fetches nothing and runs no program.")),
-    )
-    return f"<!doctype html>\n{h('html', head, body, lang='en')}\n"
 
 
 # --- the recommendation -----------------------------------------------------------------------------------------
@@ -313,7 +293,3 @@ def _settings(findings: Findings, pictures: Sequence[str], no_pictures: str) -> 
     )
     parts.append(h("ul", *(h("li", text) for text in cannot)))
     return join(*parts)
-
-
-def _section(id_: str, title: str, content: Html) -> Html:
-    return h("section", h("h2", title, id=f"{id_}-title"), content, id=id_, aria_labelledby=f"{id_}-title")
