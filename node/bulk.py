@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 
@@ -30,6 +31,10 @@ from swarm.vector import Vector, blob_digest, leaf_hashes
 
 MIX_BLOCK_ELEMENTS = 1 << 20
 """Elements averaged at a time, whole leaves: 4 MiB of each input, of which the page cache holds all but the mean."""
+
+
+_Combine: TypeAlias = Callable[[Vector, int], None]
+"""(out, start): make the stretch of a model that begins at element `start` and is as long as `out`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,53 +203,58 @@ class BulkWorker:
             step_into(part, self._slice(base, start, part.size))
 
     def _blend(self, effect: Blend) -> Sequence[Event | _Made]:
+        def told(path: Path) -> bytes:
+            made: Vector = np.memmap(path, dtype="<f4", mode="r")
+            return sketch(made, effect.seed)
+
+        return self._outcome(effect.round, lambda: self._blended(effect), told)
+
+    def _mix(self, effect: Mix) -> Sequence[Event | _Made]:
+        return self._outcome(effect.round, lambda: self._average(effect), lambda _: b"")
+
+    def _outcome(
+        self, round_: int, combine: Callable[[], _Combine], told: Callable[[Path], bytes]
+    ) -> Sequence[Event | _Made]:
+        """Write the model that a round ends with, stretch by stretch, and sync it."""
         path = self._store.new_file()
         try:
-            stored = self._store.write_file(path, 4 * self._elements, self._blended(effect), durable=True)
-            made: Vector = np.memmap(path, dtype="<f4", mode="r")
-            told = sketch(made, effect.seed)
+            stored = self._store.write_file(path, 4 * self._elements, self._stretches(combine()), durable=True)
+            done = Mixed(round_, stored.digest, stored.size, sketch=told(path))
         except (SwarmError, OSError, ValueError) as error:
             path.unlink(missing_ok=True)
-            return [Mixed(effect.round, None, error=str(error))]
-        return [_Made(path, stored, Mixed(effect.round, stored.digest, stored.size, sketch=told))]
+            return [Mixed(round_, None, error=str(error))]
+        return [_Made(path, stored, done)]
 
-    def _blended(self, effect: Blend) -> Iterator[Buffer]:
+    def _stretches(self, combine: _Combine) -> Iterator[Buffer]:
+        out = np.empty(min(MIX_BLOCK_ELEMENTS, self._elements), dtype="<f4")
+        for start in range(0, self._elements, MIX_BLOCK_ELEMENTS):
+            count = min(MIX_BLOCK_ELEMENTS, self._elements - start)
+            combine(out[:count], start)
+            yield out[:count].data
+
+    def _blended(self, effect: Blend) -> _Combine:
         weights = [weight for _, weight in effect.terms]
         models = self._readers([digest for digest, _ in effect.terms])
-        for digest, _ in effect.terms:
+        for read, (digest, _) in zip(tuple(models), effect.terms, strict=True):
             own = None if self._messages is None else self._messages.own(digest)
             if own is not None:
                 # What travelled is rounded, and rounded it is given away: what rounding took stays here, and the mean.
-                models += [functools.partial(_stretch, own), *self._readers([digest])]
+                models += [functools.partial(_stretch, own), read]
                 weights += [1.0, -1.0]
-        mean = np.empty(min(MIX_BLOCK_ELEMENTS, self._elements), dtype="<f4")
-        for start in range(0, self._elements, MIX_BLOCK_ELEMENTS):
-            count = min(MIX_BLOCK_ELEMENTS, self._elements - start)
-            mix_into(mean[:count], [read(start, count) for read in models], weights)
-            yield mean[:count].data
+        return lambda out, start: mix_into(out, [read(start, out.size) for read in models], weights)
 
-    def _mix(self, effect: Mix) -> Sequence[Event | _Made]:
-        path = self._store.new_file()
-        try:
-            stored = self._store.write_file(path, 4 * self._elements, self._average(effect), durable=True)
-        except (SwarmError, OSError, ValueError) as error:
-            path.unlink(missing_ok=True)
-            return [Mixed(effect.round, None, error=str(error))]
-        return [_Made(path, stored, Mixed(effect.round, stored.digest, stored.size))]
-
-    def _average(self, effect: Mix) -> Iterator[Buffer]:
+    def _average(self, effect: Mix) -> _Combine:
         weights = [weight for _, weight in effect.terms]
         updates = self._readers([digest for digest, _ in effect.terms])
-        if self._messages is not None and effect.model is not None:
+        base = effect.model
+        if self._messages is not None and base is not None:
             self._messages.counted(digest for digest, _ in effect.terms)
-        mean = np.empty(min(MIX_BLOCK_ELEMENTS, self._elements), dtype="<f4")
-        zeros = np.zeros_like(mean)
-        for start in range(0, self._elements, MIX_BLOCK_ELEMENTS):
-            count = min(MIX_BLOCK_ELEMENTS, self._elements - start)
-            base = zeros[:count] if effect.model is None else self._slice(effect.model, start, count)
-            parts = [read(start, count) for read in updates]
-            weighted_mean_into(mean[:count], base, parts, weights, step=self._step)
-            yield mean[:count].data
+
+        def combine(out: Vector, start: int) -> None:
+            before = np.zeros_like(out) if base is None else self._slice(base, start, out.size)
+            weighted_mean_into(out, before, [read(start, out.size) for read in updates], weights, step=self._step)
+
+        return combine
 
     def _readers(self, digests: Sequence[Digest]) -> list[Callable[[int, int], Vector]]:
         """Return, per contribution, what gives a stretch of it."""
