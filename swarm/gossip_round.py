@@ -20,6 +20,7 @@ from typing_extensions import override
 from swarm.charter import Charter
 from swarm.ledger import entry as e
 from swarm.ledger.exchange import partners
+from swarm.ledger.replica import Witness
 from swarm.ledger.state import Placed, State
 from swarm.machine import Blend, Digest, Mix, Mixed, NodeId, Report, Train
 from swarm.round import Action, Fetch, Model, Phase, Round, Say
@@ -40,22 +41,6 @@ class Plan(Protocol):
 
         `weights` has the members in the round, by their close; `exchanged` those partners it has exchanged with.
         """
-        ...
-
-
-class Witness(Protocol):
-    """What this member knows of others and of blobs (as `swarm.ledger.replica.Witness`)."""
-
-    def usable(self, digest: Digest) -> bool | None:
-        """Whether a model is held and fit to be averaged; None while it is not known."""
-        ...
-
-    def moving(self, digest: Digest, now: float) -> bool:
-        """Whether bytes of it are arriving."""
-        ...
-
-    def silent(self, node: NodeId, now: float) -> bool:
-        """Whether a member has made no progress for the charter's patience."""
         ...
 
 
@@ -195,7 +180,7 @@ class GossipRound(Round):
             yield from self._merge(state, mine, holds)
             return
         round_ = close.body.round
-        if self._me in state.attests or any(isinstance(b, e.Attest) and b.close_index == close.index for b in mine):
+        if self._attested(state, close, mine):
             self._recall(round_, state, mine)
             return
         placed = {term.author: term for term in close.terms}

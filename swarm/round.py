@@ -20,7 +20,7 @@ import msgspec
 
 from swarm.charter import Charter
 from swarm.ledger import entry as e
-from swarm.ledger.state import State
+from swarm.ledger.state import Closed, State
 from swarm.machine import (
     Digest,
     Effect,
@@ -247,8 +247,7 @@ class Round:
             return
         round_ = close.body.round
         base = self._model_of(round_ - 1)
-        if self._me in state.attests or any(isinstance(b, e.Attest) and b.close_index == close.index for b in mine):
-            # Already attested, perhaps before a crash: what it said is what it holds, if the blob survived.
+        if self._attested(state, close, mine):
             self._recall(round_, state, mine)
             return
         if base is None:
@@ -262,6 +261,10 @@ class Round:
             self._mixing = round_
             self.phase = Phase.MIXING
             yield Mix(round_, base.digest, terms)
+
+    def _attested(self, state: State, close: Closed, mine: Sequence[msgspec.Struct]) -> bool:
+        """Whether it has attested already, perhaps before a crash: what it said is what it holds, if that survived."""
+        return self._me in state.attests or any(isinstance(b, e.Attest) and b.close_index == close.index for b in mine)
 
     def _recall(self, round_: int, state: State, mine: Sequence[msgspec.Struct]) -> None:
         if round_ in self._mixed:
