@@ -20,6 +20,8 @@ from topologies.mixing import Promise, RatioRow, Schedule, log2_ceil
 
 ONE = Fraction(1)
 
+_TAKEZAWA = "Takezawa et al., Beyond Exponential Graph, NeurIPS 2023, arXiv 2305.11420"
+
 _Round = dict[int, RatioRow]
 """The rows of the members that do something in a round; all others keep what they hold."""
 
@@ -47,18 +49,7 @@ def base(n: int, k: int = 1, *, lean: bool = False) -> Schedule:
             f"couldn't make a Base-(k+1) schedule of {n} members: {k} partners a round is impossible",
             hint=f"Choose k from 1 to {max(1, n - 1)}.",
         )
-    rounds = _base(range(n), k, lean=lean)
-    return Schedule(
-        name=f"base{k + 1}",
-        n=n,
-        reference="Takezawa et al., Beyond Exponential Graph, NeurIPS 2023, arXiv 2305.11420",
-        period=max(1, len(rounds)),
-        promise=Promise.DOUBLY,
-        symmetric=True,
-        exact_after=len(rounds),
-        rule=lambda t, node: rounds[t].get(node, ((node, ONE),)) if rounds else ((node, ONE),),
-        union=lambda: Topology.from_edges(n, (_edge(a, b) for one in rounds for a in one for b, _ in one[a] if a != b)),
-    )
+    return _in_rounds(f"base{k + 1}", n, _base(range(n), k, lean=lean), _TAKEZAWA)
 
 
 def hyper_hypercube(n: int, k: int = 1) -> Schedule:
@@ -76,18 +67,7 @@ def hyper_hypercube(n: int, k: int = 1) -> Schedule:
             f"{n} has a prime factor above {k + 1}",
             hint=f"Use {nearest_sizes(n, lambda m: _rough(m, k) == 1)} members, or base{k + 1}, which takes any.",
         )
-    rounds = _hyper(range(n), k)
-    return Schedule(
-        name=f"hyper_hypercube{k + 1}",
-        n=n,
-        reference="Takezawa et al., Beyond Exponential Graph, NeurIPS 2023, arXiv 2305.11420, algorithm 1",
-        period=max(1, len(rounds)),
-        promise=Promise.DOUBLY,
-        symmetric=True,
-        exact_after=len(rounds),
-        rule=lambda t, node: rounds[t].get(node, ((node, ONE),)) if rounds else ((node, ONE),),
-        union=lambda: Topology.from_edges(n, (_edge(a, b) for one in rounds for a in one for b, _ in one[a] if a != b)),
-    )
+    return _in_rounds(f"hyper_hypercube{k + 1}", n, _hyper(range(n), k), f"{_TAKEZAWA}, algorithm 1")
 
 
 def one_peer_hypercube(n: int) -> Schedule:
@@ -238,6 +218,21 @@ def fold(n: int) -> Schedule:
             [(i, i ^ (1 << b)) for i in range(core) for b in range(bits)] + [(i, core + i) for i in range(rest)],
         ),
         sent=_sent_by_fold(core, rest, count),
+    )
+
+
+def _in_rounds(name: str, n: int, rounds: Sequence[_Round], reference: str) -> Schedule:
+    """The symmetric schedule of these rounds, whose product is the mean."""
+    return Schedule(
+        name=name,
+        n=n,
+        reference=reference,
+        period=max(1, len(rounds)),
+        promise=Promise.DOUBLY,
+        symmetric=True,
+        exact_after=len(rounds),
+        rule=lambda t, node: rounds[t].get(node, ((node, ONE),)) if rounds else ((node, ONE),),
+        union=lambda: Topology.from_edges(n, (_edge(a, b) for one in rounds for a in one for b, _ in one[a] if a != b)),
     )
 
 
