@@ -51,12 +51,17 @@ RUN_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Injection:
-    """The `number`-th time that the peer makes a system call, counted from 1, and what becomes of it."""
+    """The `number`-th time that the peer makes a system call, counted from 1, and what becomes of it.
+
+    Calls are counted by file, because how often a peer wakes its sockets in between differs from run to run. A file
+    whose name holds the number of the process has no name yet when the next run begins, so there all files count.
+    """
 
     call: str
     number: int
     path: str
     fault: str
+    by_file: bool
 
     def __str__(self) -> str:
         return f"{self.call} {self.number} on {self.path}: {self.fault}"
@@ -113,29 +118,48 @@ def run(command: Sequence[str]) -> tuple[int, str]:
     return made.returncode, made.stdout.decode(errors="replace")
 
 
-def instances(bench: Bench) -> list[tuple[str, int, str]]:
-    """Return each call on a file of the site that a calm run makes: its name, its number, the path in the folder."""
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """One call on a file of the site: its name, its number as an `Injection` counts it, the path in the folder."""
+
+    call: str
+    number: int
+    path: str
+    by_file: bool
+
+
+def instances(bench: Bench) -> list[Instance]:
+    """Return each call on a file of the site that a calm run makes."""
     site = bench.copy()
     trace = site.with_suffix(".trace")
     code, said = run(["strace", "-qq", "-y", "-o", str(trace), "-e", f"trace={CALLS}", *bench.command(site)])
     assert code == 0, said
-    counts: collections.Counter[str] = collections.Counter()
+    process = (site / "run" / "lock").read_text()
+    calls: collections.Counter[str] = collections.Counter()
+    of_file: collections.Counter[tuple[str, str]] = collections.Counter()
     met = []
     for line in trace.read_text(errors="replace").splitlines():
         call = line.partition("(")[0]
         if call not in CALLS.split(","):
             continue
-        counts[call] += 1
-        place = re.search(re.escape(str(site)) + r"/([^\">,\s]*)", line)
-        if place is not None and "ENOENT" not in line:
-            met.append((call, counts[call], place.group(1)))
+        calls[call] += 1
+        paths = {*re.findall(re.escape(str(site)) + r"/([^\">,\s]*)", line)}
+        of_file.update((call, path) for path in paths)
+        if "ENOENT" in line:
+            continue
+        named = sorted(path for path in paths if process not in path)
+        if named:
+            met.append(Instance(call, of_file[call, named[0]], named[0], True))
+        elif paths:
+            met.append(Instance(call, calls[call], min(paths), False))
     return met
 
 
 def injected(bench: Bench, site: Path, injection: Injection) -> tuple[int, str]:
     """Run the peer of a folder with one call tampered with."""
     rule = f"inject={injection.call}:{injection.fault}:when={injection.number}"
-    return run(["strace", "-qq", "-o", "/dev/null", "-e", rule, *bench.command(site)])
+    only = ["-P", str(site / injection.path)] if injection.by_file else []
+    return run(["strace", "-qq", "-o", "/dev/null", *only, "-e", rule, *bench.command(site)])
 
 
 # --- what must be true afterwards ---------------------------------------------------------------------------------
@@ -235,8 +259,8 @@ def try_one(bench: Bench, injection: Injection) -> str:
     return "went on" if code == 0 else "was killed" if code < 0 else "stopped"
 
 
-def all_injections(met: Sequence[tuple[str, int, str]]) -> list[Injection]:
-    return [Injection(*instance, fault) for instance in met for fault in FAULTS]
+def all_injections(met: Sequence[Instance]) -> list[Injection]:
+    return [Injection(one.call, one.number, one.path, fault, one.by_file) for one in met for fault in FAULTS]
 
 
 def sampled(injections: Sequence[Injection], count: int, seed: int) -> list[Injection]:

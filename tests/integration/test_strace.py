@@ -18,9 +18,10 @@ SAMPLE = 4
 def test_a_peer_survives_each_system_call_that_fails(tmp_path: Path) -> None:
     with campaign.bench_in(tmp_path) as bench:
         met = campaign.instances(bench)
-        calls = {call for call, _, path in met if path.startswith("ledger/")}
+        of_ledger = [one for one in met if one.by_file and one.path.startswith("ledger")]
+        calls = {one.call for one in of_ledger}
         assert calls >= {"openat", "pwrite64", "fdatasync", "fallocate"}, "the ledger is written as it was"
-        injections = campaign.all_injections([one for one in met if one[2].startswith("ledger")])
+        injections = campaign.all_injections(of_ledger)
         ended = [campaign.try_one(bench, injection) for injection in campaign.sampled(injections, SAMPLE, seed=3)]
     assert "was killed" in ended
     assert "stopped" in ended
