@@ -13,8 +13,10 @@ most 2**20 give |sum| <= 2**62.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from swarm.errors import UsageError
 from swarm.mixing.outer import OuterStep, add
@@ -28,7 +30,13 @@ BLOCK_ELEMENTS = 1 << 15
 
 EXACT_IN_FLOAT64 = 2.0**53
 
+SUM_SLACK = 2e-4
+"""Sums may be over the bound by so much: each update by half of it, and rounding."""
+
 PPM = 1_000_000
+
+Sums: TypeAlias = NDArray[np.int64]
+"""Sums of weighted updates in fixed point, shape (elements,)."""
 
 
 def integer_weights(samples: Sequence[int], *, cap_ppm: int = PPM) -> tuple[int, ...]:
@@ -93,6 +101,48 @@ def weighted_mean_into(
         step(out[span], base[span], mean)
 
 
+def add_weighted(sums: Sums, update: Vector, weight: int) -> None:
+    """Set sums += weight u, in fixed point; both of shape (elements,). The same bounds hold as for the mean."""
+    steps, whole = np.empty(BLOCK_ELEMENTS, np.float32), np.empty(BLOCK_ELEMENTS, np.int64)
+    for start in range(0, sums.size, BLOCK_ELEMENTS):
+        block = sums[start : start + BLOCK_ELEMENTS]
+        n = block.size
+        _fixed_point(update[start : start + n], steps[:n])
+        np.copyto(whole[:n], steps[:n], casting="unsafe")
+        np.multiply(whole[:n], weight, out=whole[:n])
+        np.add(block, whole[:n], out=block)
+
+
+def sums_problem(sums: Sums, weight: int, bound: float) -> str:
+    """Return why these are not the sums of updates within a norm bound, of so much weight together; "" if they may be.
+
+    The norm of a sum is at most the sum of the norms. Values are those of a sum of nothing but allowed ones.
+    """
+    total = 0.0
+    for start in range(0, sums.size, BLOCK_ELEMENTS):
+        wide = sums[start : start + BLOCK_ELEMENTS].astype(np.float64)
+        np.multiply(wide, 2.0**-FRACTION_BITS, out=wide)
+        if float(np.abs(wide).max()) > weight * VALUE_LIMIT:
+            return f"a value in a sum of weight {weight} is larger than {weight * VALUE_LIMIT:g}"
+        total += float(np.einsum("i,i->", wide, wide))
+    norm = float(np.sqrt(total))
+    if norm > weight * bound * (1 + SUM_SLACK):
+        return f"the norm {norm:.4g} of a sum of weight {weight} is over the charter's bound {weight * bound:g}"
+    return ""
+
+
+def mean_of_sums_into(out: Vector, base: Vector, sums: Sums, total: int, *, step: OuterStep = add) -> None:
+    """Set out = step(base, sums / total), to the same bytes as `weighted_mean_into` of what was added up."""
+    real = np.empty(BLOCK_ELEMENTS, np.float64)
+    for start in range(0, out.size, BLOCK_ELEMENTS):
+        span = slice(start, min(start + BLOCK_ELEMENTS, out.size))
+        wide = real[: span.stop - span.start]
+        np.copyto(wide, sums[span])
+        mean = np.empty(wide.size, np.float32)
+        _divide(wide, total, mean)
+        step(out[span], base[span], mean)
+
+
 class _Scratch:
     """What one block needs besides its inputs."""
 
@@ -128,13 +178,20 @@ def _mean_block(updates: Sequence[Vector], weights: Sequence[int], total: int, s
             np.multiply(whole, weight, out=whole)
             np.add(whole_sums, whole, out=whole_sums)
         np.copyto(real_sums, whole_sums)
-    # One conversion of an integer to float64, one division, one rounding to float32, and the caller's float32
-    # addition: each is correctly rounded by IEEE 754, so the bytes are the same on every processor.
-    np.divide(real_sums, float(total * 2**FRACTION_BITS), out=real)
-    np.copyto(steps, real, casting="same_kind")
-    # Integers have one zero. A sum of nothing but minus zeros would otherwise keep its sign on one way only.
-    np.add(steps, np.float32(0.0), out=steps)
+    _divide(real_sums, total, steps)
     return steps
+
+
+def _divide(sums: NDArray[np.float64], total: int, mean: Vector) -> None:
+    """Set mean = sums / total, out of fixed point; `sums` is used up.
+
+    One conversion of an integer to float64, one division, one rounding to float32, and the caller's float32 addition:
+    each is correctly rounded by IEEE 754, so the bytes are the same on every processor.
+    """
+    np.divide(sums, float(total * 2**FRACTION_BITS), out=sums)
+    np.copyto(mean, sums, casting="same_kind")
+    # Integers have one zero. A sum of nothing but minus zeros would otherwise keep its sign on one way only.
+    np.add(mean, np.float32(0.0), out=mean)
 
 
 def _fixed_point(update: Vector, steps: Vector) -> None:

@@ -17,6 +17,7 @@ Two things for whoever uses it:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,15 +62,36 @@ def apply(
     Raises:
         UsageError: an element is not finite or too large.
     """
+    rest, (message,), sent = apply_cut(state, update, spec, [(0, update.size)], key=key, bound=bound)
+    return rest, Sent(message, sent)
+
+
+def apply_cut(
+    state: Residual,
+    update: Vector,
+    spec: Spec,
+    cuts: Sequence[tuple[int, int]],
+    *,
+    key: bytes | None = None,
+    bound: float = 0.0,
+) -> tuple[Residual, tuple[bytes, ...], Vector]:
+    """Do as `apply` for an update that travels in slices [start, end): a message for each, and all that they decode to.
+
+    Raises:
+        UsageError: an element is not finite or too large.
+    """
     owed = np.add(update, state.error, dtype=np.float32)
     if bound > 0:
         clip_in_place(owed, bound)
-    message = encode(owed, spec, key=key)
-    sent = decode(message, owed.size, spec=spec)
-    while bound > 0 and (norm := inspect(sent, elements=sent.size, bound=0.0)[1]) > bound:
+    sent = np.empty_like(owed)
+    while True:
+        messages = tuple(encode(owed[start:end], spec, key=key) for start, end in cuts)
+        for message, (start, end) in zip(messages, cuts, strict=True):
+            decode(message, end - start, spec=spec, out=sent[start:end])
+        norm = inspect(sent, elements=sent.size, bound=0.0)[1] if bound > 0 else 0.0
+        if norm <= bound:
+            break
         # The codec has rounded it up, over what the others accept.
         np.multiply(owed, np.float32(ROUNDED_UP * bound / norm), out=owed)
-        message = encode(owed, spec, key=key)
-        sent = decode(message, owed.size, spec=spec, out=sent)
     np.subtract(owed, sent, out=owed)
-    return Residual(owed), Sent(message, sent)
+    return Residual(owed), messages, sent
