@@ -13,37 +13,57 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from node.messages import Messages
 from node.storage import BlobStore
-from swarm.errors import SwarmError, UsageError
-from swarm.machine import Blend, Buffer, Check, Checked, Digest, Event, Inspect, Inspected, Mix, Mixed, Stored, Trained
-from swarm.mixing.average import weighted_mean_into
+from swarm.errors import Reject, SwarmError, UsageError
+from swarm.machine import (
+    AddUp,
+    Blend,
+    Buffer,
+    Check,
+    Checked,
+    Digest,
+    Divide,
+    Event,
+    Inspect,
+    Inspected,
+    Join,
+    Mix,
+    Mixed,
+    MixSlice,
+    Parted,
+    Stored,
+    Trained,
+)
+from swarm.mixing.average import Sums, add_weighted, mean_of_sums_into, sums_problem, weighted_mean_into
 from swarm.mixing.compress.forms import Spec
 from swarm.mixing.gossip import mix_into, step_into
 from swarm.mixing.outer import OUTER_STEPS
 from swarm.mixing.sketch import sketch
 from swarm.privacy.clipping import clip_in_place, inspect
+from swarm.routes import slices_digest
 from swarm.vector import Vector, blob_digest, leaf_hashes
 
 MIX_BLOCK_ELEMENTS = 1 << 20
 """Elements averaged at a time, whole leaves: 4 MiB of each input, of which the page cache holds all but the mean."""
 
 
-_Combine: TypeAlias = Callable[[Vector, int], None]
-"""(out, start): make the stretch of a model that begins at element `start` and is as long as `out`."""
+_Stretch: TypeAlias = "np.ndarray[tuple[int], np.dtype[Any]]"
+
+_Combine: TypeAlias = Callable[[_Stretch, int], None]
+"""(out, start): make the stretch of a vector that begins at element `start` and is as long as `out`."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Made:
-    """A new file that is to become a blob, and the event that names it."""
+    """New files that are to become blobs, and the event that names them."""
 
-    path: Path
-    stored: Stored
-    event: Trained | Mixed
+    files: tuple[tuple[Path, Stored], ...]
+    event: Trained | Mixed | Parted
 
     @property
     def durable(self) -> bool:
@@ -55,9 +75,11 @@ def _stretch(vector: Vector, start: int, count: int) -> Vector:
     return vector[start : start + count]
 
 
-def _failed(event: Trained | Mixed, why: str) -> Event:
+def _failed(event: Trained | Mixed | Parted, why: str) -> Event:
     if isinstance(event, Mixed):
         return Mixed(event.round, None, error=why)
+    if isinstance(event, Parted):
+        return Parted(event.round, event.close, event.number, None, error=why)
     return Trained(event.round, None, error=f"the update could not be stored: {why}")
 
 
@@ -73,8 +95,10 @@ class BulkWorker:
         wake: Callable[[], None],
         outer: str = "none",
         codec: Spec | None = None,
+        cuts: Sequence[tuple[int, int]] = (),
     ) -> None:
         self._store = store
+        self._cuts = cuts
         self._elements = elements
         self._bound = bound
         self._step = OUTER_STEPS[outer]
@@ -96,9 +120,29 @@ class BulkWorker:
         """Average a round."""
         self._submit(self._mix, effect)
 
+    def submit_slice(self, effect: MixSlice) -> None:
+        """Average a slice of a round."""
+        self._submit(self._mix_slice, effect)
+
+    def submit_join(self, effect: Join) -> None:
+        """Put averaged slices together."""
+        self._submit(self._join, effect)
+
+    def submit_sum(self, effect: AddUp) -> None:
+        """Add weighted updates, or sums."""
+        self._submit(self._add_up, effect)
+
+    def submit_divide(self, effect: Divide) -> None:
+        """Make a sum the mean."""
+        self._submit(self._divide, effect)
+
     def submit_blend(self, effect: Blend) -> None:
         """Make one step of gossip."""
         self._submit(self._blend, effect)
+
+    def submit_counted(self, update: Digest) -> None:
+        """Note that an update of this site is in the model that it goes on from."""
+        self._submit(self._counted, update)
 
     def submit_update(self, trained: Trained, path: Path, base: Digest | None = None) -> None:
         """Clip what the trainer wrote, move it into the store, and only then say that training is done.
@@ -125,12 +169,16 @@ class BulkWorker:
         return taken
 
     def _adopt(self, made: _Made) -> list[Event]:
+        taken: list[Event] = []
         try:
-            self._store.adopt(made.path, made.stored, durable=made.durable)
+            for path, stored in made.files:
+                self._store.adopt(path, stored, durable=made.durable)
+                taken.append(stored)
         except SwarmError as error:
-            made.path.unlink(missing_ok=True)
-            return [_failed(made.event, error.message)]
-        return [made.stored, made.event]
+            for path, _ in made.files:
+                path.unlink(missing_ok=True)
+            return [*taken, _failed(made.event, error.message)]
+        return [*taken, made.event]
 
     def close(self) -> None:
         """Wait for the work in hand and stop."""
@@ -148,11 +196,12 @@ class BulkWorker:
         self._pool.submit(run)
 
     def _inspect(self, effect: Inspect) -> Sequence[Event]:
+        elements = effect.elements or self._elements
         try:
-            update = self._opened(effect.digest)
+            update = self._opened(effect.digest, elements)
         except (SwarmError, OSError, ValueError) as error:
             return [Inspected(effect.digest, str(error))]
-        problem, norm = inspect(update, elements=self._elements, bound=0.0 if effect.whole else self._bound)
+        problem, norm = inspect(update, elements=elements, bound=0.0 if effect.whole else self._bound)
         return [Inspected(effect.digest, problem, norm)]
 
     def _check(self, effect: Check) -> Sequence[Event]:
@@ -162,6 +211,11 @@ class BulkWorker:
             good = ()  # What cannot be read is fetched again.
         return [Checked(effect.digest, good)]
 
+    def _counted(self, update: Digest) -> Sequence[Event]:
+        if self._messages is not None:
+            self._messages.counted(update)
+        return ()
+
     def _update(self, trained: Trained, path: Path, base: Digest | None) -> Sequence[Event | _Made]:
         try:
             update = np.memmap(path, dtype="<f4", mode="r+")
@@ -170,6 +224,8 @@ class BulkWorker:
             clip_in_place(update, self._bound)
             if base is not None:
                 self._add(update, base)
+            if self._cuts:
+                return [self._sliced(trained, update, path)]
             if self._messages is not None:
                 stored = self._compressed(self._messages, update, path, whole=base is not None)
             else:
@@ -179,7 +235,30 @@ class BulkWorker:
             path.unlink(missing_ok=True)
             return [_failed(trained, str(error))]
         done = Trained(trained.round, stored.digest, stored.size, trained.samples, trained.metrics)
-        return [_Made(path, stored, done)]
+        return [_Made(((path, stored),), done)]
+
+    def _sliced(self, trained: Trained, update: Vector, path: Path) -> _Made:
+        """Write the slices in which an update travels, in place of what the trainer wrote."""
+        files = []
+        try:
+            if self._messages is not None:
+                files = self._messages.write_slices(update, self._cuts)
+            else:
+                for start, end in self._cuts:
+                    beside = self._store.new_file()
+                    part = update[start:end]
+                    blocks = (part[at : at + MIX_BLOCK_ELEMENTS].data for at in range(0, part.size, MIX_BLOCK_ELEMENTS))
+                    files.append((beside, self._store.write_file(beside, part.nbytes, blocks)))
+        except (SwarmError, OSError, ValueError):
+            for beside, _ in files:
+                beside.unlink(missing_ok=True)
+            raise
+        path.unlink()
+        slices = tuple((stored.digest, stored.size) for _, stored in files)
+        size = sum(size for _, size in slices)
+        name = slices_digest(slices)
+        done = Trained(trained.round, name, size, trained.samples, trained.metrics, slices=slices)
+        return _Made(tuple(files), done)
 
     def _compressed(self, messages: Messages, update: Vector, path: Path, *, whole: bool) -> Stored:
         """Put the message for an update, or for a whole model, in place of what the trainer wrote."""
@@ -192,9 +271,9 @@ class BulkWorker:
             beside.unlink(missing_ok=True)
         return stored
 
-    def _opened(self, digest: Digest) -> Vector:
-        """Return the vector that a contribution is, compressed or not."""
-        return self._store.open_vector(digest) if self._messages is None else self._messages.opened(digest)
+    def _opened(self, digest: Digest, elements: int) -> Vector:
+        """Return the vector that a contribution or a slice of one is, compressed or not."""
+        return self._store.open_vector(digest) if self._messages is None else self._messages.opened(digest, elements)
 
     def _add(self, update: Vector, base: Digest) -> None:
         """Set update = base + update."""
@@ -207,34 +286,69 @@ class BulkWorker:
             made: Vector = np.memmap(path, dtype="<f4", mode="r")
             return sketch(made, effect.seed)
 
-        return self._outcome(effect.round, lambda: self._blended(effect), told)
+        return self._model(effect.round, lambda: self._blended(effect), told)
 
     def _mix(self, effect: Mix) -> Sequence[Event | _Made]:
-        return self._outcome(effect.round, lambda: self._average(effect), lambda _: b"")
+        return self._model(effect.round, lambda: self._average(effect))
+
+    def _join(self, effect: Join) -> Sequence[Event | _Made]:
+        return self._model(effect.round, lambda: self._joined(effect))
+
+    def _divide(self, effect: Divide) -> Sequence[Event | _Made]:
+        return self._model(effect.round, lambda: self._divided(effect))
+
+    def _model(
+        self, round_: int, combine: Callable[[], _Combine], told: Callable[[Path], bytes] = lambda _: b""
+    ) -> Sequence[Event | _Made]:
+        """Write the model that a round ends with, and sync it."""
+
+        def done(path: Path, stored: Stored) -> Mixed:
+            return Mixed(round_, stored.digest, stored.size, sketch=told(path))
+
+        failed = Mixed(round_, None)
+        return self._outcome(self._elements, "<f4", combine, done, failed, durable=True)
+
+    def _mix_slice(self, effect: MixSlice) -> Sequence[Event | _Made]:
+        return self._part(effect, effect.end - effect.start, "<f4", lambda: self._average_slice(effect))
+
+    def _add_up(self, effect: AddUp) -> Sequence[Event | _Made]:
+        return self._part(effect, self._elements, "<i8", lambda: self._summed(effect))
+
+    def _part(
+        self, effect: MixSlice | AddUp, elements: int, dtype: str, combine: Callable[[], _Combine]
+    ) -> Sequence[Event | _Made]:
+        """Write what others take as a part of the mean. It can be made again, so it need not be durable."""
+
+        def done(_: Path, stored: Stored) -> Parted:
+            return Parted(effect.round, effect.close, effect.number, stored.digest, stored.size)
+
+        failed = Parted(effect.round, effect.close, effect.number, None)
+        return self._outcome(elements, dtype, combine, done, failed, durable=False)
 
     def _outcome(
-        self, round_: int, combine: Callable[[], _Combine], told: Callable[[Path], bytes]
+        self,
+        elements: int,
+        dtype: str,
+        combine: Callable[[], _Combine],
+        done: Callable[[Path, Stored], Mixed | Parted],
+        failed: Mixed | Parted,
+        *,
+        durable: bool,
     ) -> Sequence[Event | _Made]:
-        """Write the model that a round ends with, stretch by stretch, and sync it."""
+        """Write a vector, stretch by stretch."""
         path = self._store.new_file()
         try:
-            stored = self._store.write_file(path, 4 * self._elements, self._stretches(combine()), durable=True)
-            done = Mixed(round_, stored.digest, stored.size, sketch=told(path))
+            blocks = _stretches(elements, dtype, combine())
+            stored = self._store.write_file(path, np.dtype(dtype).itemsize * elements, blocks, durable=durable)
+            event = done(path, stored)
         except (SwarmError, OSError, ValueError) as error:
             path.unlink(missing_ok=True)
-            return [Mixed(round_, None, error=str(error))]
-        return [_Made(path, stored, done)]
-
-    def _stretches(self, combine: _Combine) -> Iterator[Buffer]:
-        out = np.empty(min(MIX_BLOCK_ELEMENTS, self._elements), dtype="<f4")
-        for start in range(0, self._elements, MIX_BLOCK_ELEMENTS):
-            count = min(MIX_BLOCK_ELEMENTS, self._elements - start)
-            combine(out[:count], start)
-            yield out[:count].data
+            return [_failed(failed, str(error))]
+        return [_Made(((path, stored),), event)]
 
     def _blended(self, effect: Blend) -> _Combine:
         weights = [weight for _, weight in effect.terms]
-        models = self._readers([digest for digest, _ in effect.terms])
+        models = self._readers([digest for digest, _ in effect.terms], self._elements)
         for read, (digest, _) in zip(tuple(models), effect.terms, strict=True):
             own = None if self._messages is None else self._messages.own(digest)
             if own is not None:
@@ -245,10 +359,8 @@ class BulkWorker:
 
     def _average(self, effect: Mix) -> _Combine:
         weights = [weight for _, weight in effect.terms]
-        updates = self._readers([digest for digest, _ in effect.terms])
+        updates = self._readers([digest for digest, _ in effect.terms], self._elements)
         base = effect.model
-        if self._messages is not None and base is not None:
-            self._messages.counted(digest for digest, _ in effect.terms)
 
         def combine(out: Vector, start: int) -> None:
             before = np.zeros_like(out) if base is None else self._slice(base, start, out.size)
@@ -256,13 +368,70 @@ class BulkWorker:
 
         return combine
 
-    def _readers(self, digests: Sequence[Digest]) -> list[Callable[[int, int], Vector]]:
-        """Return, per contribution, what gives a stretch of it."""
+    def _average_slice(self, effect: MixSlice) -> _Combine:
+        weights = [weight for _, weight in effect.terms]
+        updates = self._readers([digest for digest, _ in effect.terms], effect.end - effect.start)
+
+        def combine(out: Vector, start: int) -> None:
+            before = self._slice(effect.model, effect.start + start, out.size)
+            weighted_mean_into(out, before, [read(start, out.size) for read in updates], weights, step=self._step)
+
+        return combine
+
+    def _joined(self, effect: Join) -> _Combine:
+        """Slices side by side; a stretch may take in parts of several."""
+
+        def combine(out: Vector, start: int) -> None:
+            for digest, (begin, end) in zip(effect.slices, self._cuts, strict=True):
+                low, high = max(begin, start), min(end, start + out.size)
+                if low < high:
+                    out[low - start : high - start] = self._slice(digest, low - begin, high - low)
+
+        return combine
+
+    def _summed(self, effect: AddUp) -> _Combine:
+        weights = [weight for _, weight in effect.updates]
+        updates = self._readers([digest for digest, _ in effect.updates], self._elements)
+        for digest, weight in effect.sums:
+            problem = sums_problem(self._sums(digest, 0, self._elements), weight, self._bound)
+            if problem:
+                raise Reject(f"couldn't add up round {effect.round}: {problem}")
+
+        def combine(out: Sums, start: int) -> None:
+            out.fill(0)
+            for read, weight in zip(updates, weights, strict=True):
+                add_weighted(out, read(start, out.size), weight)
+            for digest, _ in effect.sums:
+                np.add(out, self._sums(digest, start, out.size), out=out)
+
+        return combine
+
+    def _divided(self, effect: Divide) -> _Combine:
+        def combine(out: Vector, start: int) -> None:
+            before, sums = self._slice(effect.model, start, out.size), self._sums(effect.total, start, out.size)
+            mean_of_sums_into(out, before, sums, effect.weight, step=self._step)
+
+        return combine
+
+    def _readers(self, digests: Sequence[Digest], elements: int) -> list[Callable[[int, int], Vector]]:
+        """Return, per contribution or slice of one, what gives a stretch of it."""
         messages = self._messages
         if messages is None:
             return [functools.partial(self._slice, digest) for digest in digests]
-        opened = [messages.opened(digest) for digest in digests]
+        opened = [messages.opened(digest, elements) for digest in digests]
         return [functools.partial(_stretch, vector) for vector in opened]
 
     def _slice(self, digest: Digest, start: int, count: int) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
         return np.frombuffer(self._store.read(digest, 4 * start, 4 * count), dtype="<f4")
+
+    def _sums(self, digest: Digest, start: int, count: int) -> Sums:
+        return np.frombuffer(self._store.read(digest, 8 * start, 8 * count), dtype="<i8")
+
+
+def _stretches(elements: int, dtype: str, combine: _Combine) -> Iterator[Buffer]:
+    """Yield the blocks of a vector, each made in the same memory."""
+    out = np.empty(min(MIX_BLOCK_ELEMENTS, elements), dtype=dtype)
+    for start in range(0, elements, MIX_BLOCK_ELEMENTS):
+        count = min(MIX_BLOCK_ELEMENTS, elements - start)
+        combine(out[:count], start)
+        yield out[:count].data

@@ -1,7 +1,7 @@
 """SHELL. Contributions as they travel under a charter's codec, and what this site still owes the others.
 
 A message is made from an update, with what the codec left out of the last one that counted; the rest is kept in a file
-beside the blobs, under the message's digest. The one that counted is known when a round is averaged: its rest becomes
+beside the blobs, under the message's digest. The one that counted is known when training goes on: its rest becomes
 what is owed, and all others are void. If the files are lost with the disk's cache, so is the rest of one update.
 
 In gossip a message is the site's whole model, rounded. The site itself goes on from the unrounded one, kept here.
@@ -9,7 +9,7 @@ In gossip a message is the site's whole model, rounded. The site itself goes on 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,8 @@ import numpy as np
 from node.storage import BlobStore
 from swarm.machine import Digest, Stored
 from swarm.mixing.compress.forms import Spec, decode, encode_into, encoded_bytes
-from swarm.mixing.compress.residual import Residual, apply
+from swarm.mixing.compress.residual import Residual, apply, apply_cut
+from swarm.routes import slices_digest
 from swarm.vector import Vector
 
 
@@ -40,6 +41,17 @@ class Messages:
         self._keep(rest.error, stored.digest)
         return stored
 
+    def write_slices(self, update: Vector, cuts: Sequence[tuple[int, int]]) -> list[tuple[Path, Stored]]:
+        """Write the messages for the slices of a clipped update, keep what they leave out, and return their names."""
+        rest, messages, _ = apply_cut(Residual(self._owed()), update, self._spec, cuts, bound=self._bound)
+        files = []
+        for message in messages:
+            path = self._store.new_file()
+            path.write_bytes(message)
+            files.append((path, self._store.hash_file(path)))
+        self._keep(rest.error, slices_digest([(stored.digest, stored.size) for _, stored in files]))
+        return files
+
     def write_model(self, model: Vector, path: Path) -> Stored:
         """Write the message for a whole model to `path`, keep the model itself, and return the message's name."""
         message = np.empty(encoded_bytes(self._spec, model.size), np.uint8)
@@ -48,16 +60,16 @@ class Messages:
         self._keep(model, stored.digest)
         return stored
 
-    def opened(self, digest: Digest) -> Vector:
+    def opened(self, digest: Digest, elements: int) -> Vector:
         """Return what a message says, shape (elements,), in memory that the page cache backs. Raises `Reject`."""
         self._made += 1
         scratch = self._folder / f"scratch-{self._made}"
         try:
-            out: Vector = np.memmap(scratch, dtype="<f4", mode="w+", shape=(self._elements,))
+            out: Vector = np.memmap(scratch, dtype="<f4", mode="w+", shape=(elements,))
         finally:
             scratch.unlink(missing_ok=True)
         data = self._store.read(digest, 0, self._store.path(digest).stat().st_size)
-        return decode(data, self._elements, spec=self._spec, out=out)
+        return decode(data, elements, spec=self._spec, out=out)
 
     def own(self, digest: Digest) -> Vector | None:
         """Return the model that a message of this site was made from, if it is here."""
@@ -66,13 +78,12 @@ class Messages:
             return None
         return np.memmap(path, dtype="<f4", mode="r")
 
-    def counted(self, digests: Iterable[Digest]) -> None:
-        """A round averages these: what was left out of this site's own message among them is what it owes now."""
-        for digest in digests:
-            path = self._folder / digest.hex()
-            if path.is_file():
-                path.replace(self._folder / "owed")
-                self._forget_but("owed")
+    def counted(self, digest: Digest) -> None:
+        """The model this site goes on from has this update in it: what was left out of that is what it owes now."""
+        path = self._folder / digest.hex()
+        if path.is_file():
+            path.replace(self._folder / "owed")
+            self._forget_but("owed")
 
     def _owed(self) -> Vector:
         path = self._folder / "owed"

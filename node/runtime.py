@@ -33,12 +33,14 @@ from swarm.identity import Identity
 from swarm.ledger.disk import DiskFull
 from swarm.ledger.journal import Journal, joined
 from swarm.machine import (
+    AddUp,
     Answer,
     Asked,
     Audit,
     Blend,
     Check,
     Digest,
+    Divide,
     Effect,
     Evaluate,
     Evaluated,
@@ -46,9 +48,11 @@ from swarm.machine import (
     Finished,
     Forget,
     Inspect,
+    Join,
     Keep,
     LinkChanged,
     Mix,
+    MixSlice,
     NodeId,
     Persist,
     Prune,
@@ -312,7 +316,17 @@ class Runtime:
                 self._bulk.submit_mix(effect)
             case Blend():
                 self._bulk.submit_blend(effect)
+            case MixSlice():
+                self._bulk.submit_slice(effect)
+            case Join():
+                self._bulk.submit_join(effect)
+            case AddUp():
+                self._bulk.submit_sum(effect)
+            case Divide():
+                self._bulk.submit_divide(effect)
             case Train():
+                if effect.counted is not None:
+                    self._bulk.submit_counted(effect.counted)
                 path = self._store.new_file()
                 self._updates[effect.round] = path, effect.model if effect.whole else None
                 self._trainer.train(effect.round, self._store.path(effect.model), path)

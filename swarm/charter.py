@@ -20,10 +20,20 @@ import msgspec
 from swarm import codec, identity
 from swarm.errors import LedgerError, Reject, UsageError
 from swarm.ledger.block import MEMBERS_MAX, NO_HASH, faults, quorum
-from swarm.ledger.entry import CHARTER, ENTRY_BYTES_MAX, ENTRY_VERSION, METRICS_MAX, NO_AUTHOR, Entry
+from swarm.ledger.entry import (
+    CHARTER,
+    ENTRY_BYTES_MAX,
+    ENTRY_VERSION,
+    METRICS_MAX,
+    NO_AUTHOR,
+    Contribution,
+    Entry,
+)
 from swarm.machine import NodeId
 from swarm.mixing.compress.forms import Spec, encoded_bytes, parse
 from swarm.mixing.outer import OUTER_STEPS
+from swarm.routes import FOLD, Route, cuts
+from swarm.routes import parse as parse_route
 
 T = TypeVar("T")
 
@@ -45,6 +55,9 @@ after a colon the degree of those that have one: "base2", "ring", "random_regula
 
 CODEC = "codec"
 """The option that says how contributions are compressed (`swarm.mixing.compress.forms`); they are float32 without."""
+
+ROUTE = "route"
+"""The option that says how exact mixing gets to the mean (`swarm.routes`); without, every update goes to everybody."""
 
 EXACT_CODECS = ("bf16", "int8", "int4", "sign", "topk")
 """Those that need no key. What they leave out a site sends later (`swarm.mixing.compress.residual`)."""
@@ -195,13 +208,38 @@ class Charter(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
         name = dict(self.options).get(CODEC, "")
         return parse(name) if name else None
 
-    def carries(self, update_bytes: int) -> bool:
-        """Whether a contribution may be of this size. Its content tells the rest."""
+    @cached_property
+    def route(self) -> Route | None:
+        """How exact mixing gets to the mean; None if every update goes to everybody."""
+        name = dict(self.options).get(ROUTE, "")
+        return parse_route(name, len(self.members)) if name else None
+
+    @cached_property
+    def cuts(self) -> tuple[tuple[int, int], ...]:
+        """The ranges [start, end) of a model's elements in which updates travel; none if they travel whole."""
+        return cuts(self.task.parameters, self.route.slices) if self.route and self.route.slices else ()
+
+    def carries(self, body: Contribution) -> bool:
+        """Whether an update may be of this size, or slices of these sizes. Their content tells the rest."""
+        if not self.cuts:
+            return not body.slices and self._fits(body.update_bytes, self.task.parameters)
+        return len(body.slices) == len(self.cuts) and all(
+            self._fits(size, end - start) for (_, size), (start, end) in zip(body.slices, self.cuts, strict=True)
+        )
+
+    def moves(self, size: int) -> bool:
+        """Whether a blob of this size may be what members fetch from one another: a model, or on the way to one."""
+        lengths = {self.task.parameters, *(end - start for start, end in self.cuts)}
+        if any(size == 4 * length or self._fits(size, length) for length in lengths):
+            return True
+        return self.route is not None and self.route.name == FOLD and size == 8 * self.task.parameters
+
+    def _fits(self, size: int, elements: int) -> bool:
         spec = self.codec
         if spec is None:
-            return update_bytes == self.model_bytes
-        largest = encoded_bytes(spec, self.task.parameters)
-        return 0 < update_bytes <= largest if spec.permille else update_bytes == largest
+            return size == 4 * elements
+        largest = encoded_bytes(spec, elements)
+        return 0 < size <= largest if spec.permille else size == largest
 
     @property
     def quorum(self) -> int:
@@ -443,7 +481,7 @@ def _check_terms(charter: Charter) -> None:
 def _check_options(charter: Charter) -> None:
     names = [name for name, _ in charter.options]
     for name in names:
-        if name not in (CODEC, SCHEDULE):
+        if name not in (CODEC, ROUTE, SCHEDULE):
             message = f"couldn't accept the charter: unknown option {name!r}"
             raise UsageError(message, hint="a newer version of this software may have made it")
     if sorted({*names}) != names:
@@ -459,6 +497,25 @@ def _check_options(charter: Charter) -> None:
         )
     if CODEC in names:
         _check_codec(charter, dict(charter.options)[CODEC])
+    if ROUTE in names:
+        _check_route(charter, parse_route(dict(charter.options)[ROUTE], len(charter.members)))
+
+
+def _check_route(charter: Charter, route: Route) -> None:
+    """A part goes straight from who computed it to who needs it: there is nobody in between who wants it."""
+    if charter.round.mixing != "exact":
+        message = f"couldn't accept the charter: route = {route.name!r} with {charter.round.mixing} mixing"
+        raise UsageError(message, hint="gossip goes by its schedule; leave the route out")
+    if charter.edges or sum(not card.endpoint for card in charter.members) > 1:
+        raise UsageError(
+            f"couldn't accept the charter: on the {route.name} route everybody must reach everybody",
+            hint="leave out its links, and give all members but one an endpoint; or go by spread, which needs neither",
+        )
+    if route.slices > charter.task.parameters:
+        raise UsageError(
+            f"couldn't accept the charter: {charter.task.parameters} parameters in {route.slices} slices",
+            hint="a model this small goes by spread; leave the route out",
+        )
 
 
 def _check_codec(charter: Charter, name: str) -> None:

@@ -68,10 +68,11 @@ class GossipRound(Round):
         return min((wake for wake in wakes if wake is not None and wake > now), default=None)
 
     @override
-    def wants(self, author: NodeId, round_: int, state: State) -> bool:
-        if round_ >= state.terms.round.rounds:
-            return super().wants(author, round_, state)
-        return round_ >= state.round and author in self._plan.partners(state.terms, round_, self._me)
+    def pieces(self, author: NodeId, body: e.Contribution, state: State) -> tuple[tuple[Digest, int], ...]:
+        gossips = body.round < state.terms.round.rounds
+        if gossips and author not in self._plan.partners(state.terms, body.round, self._me):
+            return ()
+        return super().pieces(author, body, state)
 
     @override
     def mixed(self, event: Mixed, state: State, now: float) -> list[Action]:
@@ -126,10 +127,10 @@ class GossipRound(Round):
             yield from super()._gather(state, holds)
             return
         if state.close is None:
-            for (round_, author), placed in sorted(state.contributions.items()):
-                digest = Digest(placed.body.update_digest)
-                if self.wants(author, round_, state) and not holds(digest):
-                    yield Fetch(digest, placed.body.update_bytes, (author,))
+            for (_, author), placed in sorted(state.contributions.items()):
+                for digest, size in self.pieces(author, placed.body, state):
+                    if not holds(digest):
+                        yield Fetch(digest, size, (author,))
 
     def _receipt(self, state: State, mine: Sequence[msgspec.Struct], now: float) -> Iterator[Action]:
         """Say which partners' models are here, once all are or there is nothing to wait for any more."""

@@ -94,7 +94,10 @@ class Stepped:
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """Local training ended. On success `update` names a blob already in the store; else `error` says why not."""
+    """Local training ended. On success `update` names a blob already in the store; else `error` says why not.
+
+    Where updates travel as `slices`, those (digest, size) are in the store, and `update` is the name they make.
+    """
 
     round: int
     update: Digest | None
@@ -102,6 +105,7 @@ class Trained:
     samples: int = 0
     metrics: Mapping[str, float] = field(default_factory=dict)
     error: str = ""
+    slices: tuple[tuple[Digest, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +137,21 @@ class Mixed:
     size: int = 0
     error: str = ""
     sketch: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Parted:
+    """A part of the mean is in the store as a blob, or `error` says why it could not be made. See `MixSlice`, `AddUp`.
+
+    `close` and `number` are those of the effect.
+    """
+
+    round: int
+    close: int
+    number: int
+    part: Digest | None
+    size: int = 0
+    error: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +208,7 @@ Event: TypeAlias = (
     | Evaluated
     | Inspected
     | Mixed
+    | Parted
     | Checked
     | Stored
     | StoreFailed
@@ -343,24 +363,27 @@ class Audit:
 class Inspect:
     """Read an update through: size, finite values, norm within the charter's bound. Answered by `Inspected`.
 
-    A `whole` model has no bound on its norm.
+    A `whole` model has no bound on its norm. `elements` is the length of a slice, 0 for what is as long as the model.
     """
 
     digest: Digest
     size: int
     whole: bool = False
+    elements: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Train:
     """Train from `model` for one round; answered by `Stepped`* and one `Trained`.
 
-    That names the clipped update, or with `whole` the model that it makes of `model`.
+    That names the clipped update, or with `whole` the model that it makes of `model`. `counted` is this site's own
+    update in the round before, if it is in `model`: what compression left out of that one is owed from now on.
     """
 
     round: int
     model: Digest
     whole: bool = False
+    counted: Digest | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -381,6 +404,58 @@ class Mix:
     round: int
     model: Digest | None
     terms: tuple[tuple[Digest, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MixSlice:
+    """Average one slice of a round: as `Mix`, but of the model's elements [start, end). Answered by `Parted`.
+
+    `terms` holds (digest of the slice of an update, integer weight). `close` tells one closing of a round from another.
+    """
+
+    round: int
+    close: int
+    number: int
+    model: Digest
+    start: int
+    end: int
+    terms: tuple[tuple[Digest, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Join:
+    """Put averaged slices together to the model of a round. Answered by `Mixed`."""
+
+    round: int
+    slices: tuple[Digest, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AddUp:
+    """Add weighted updates (digest, weight), read through first, and sums made by others. Answered by `Parted`.
+
+    A sum is int64 in fixed point (`swarm.mixing.average`), little endian; (digest, weight) has the sum of the weights
+    in it, and so how large it may be.
+    """
+
+    round: int
+    close: int
+    number: int
+    updates: tuple[tuple[Digest, int], ...]
+    sums: tuple[tuple[Digest, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Divide:
+    """Make the sum of all weighted updates the mean, and that the model of a round. Answered by `Mixed`.
+
+    `weight` is the sum of the weights.
+    """
+
+    round: int
+    model: Digest
+    total: Digest
+    weight: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -443,6 +518,10 @@ Effect: TypeAlias = (
     | Train
     | Evaluate
     | Mix
+    | MixSlice
+    | Join
+    | AddUp
+    | Divide
     | Blend
     | WakeAt
     | Report

@@ -30,6 +30,7 @@ from swarm.machine import (
     Mix,
     Mixed,
     NodeId,
+    Parted,
     Report,
     Train,
     Trained,
@@ -110,6 +111,7 @@ class Round:
         self._evaluated: set[int] = set()
         self._attempts: dict[int, int] = {}
         self._finished = False
+        self._in_mean: dict[int, Digest] = {}
 
     # --- what should be going on --------------------------------------------------------------------------------
 
@@ -118,6 +120,7 @@ class Round:
     ) -> list[Action]:
         """Return what to start. `state` is final; `mine` are my entries that are not; `holds` tells complete blobs."""
         self._learn_models(state, mine)
+        self._note_close(state)
         actions: list[Action] = []
         actions += self._gather(state, holds)
         actions += self._mix(state, mine, holds) if now >= self._mix_at else ()
@@ -137,9 +140,9 @@ class Round:
         kept.update(self._evaluating.values())
         if self._training is not None:
             kept.add(self._training[1].digest)
-        kept.update(Digest(placed.body.update_digest) for placed in state.contributions.values())
         # What a close names is needed until the commit, although its author may have left in between.
-        kept.update(Digest(placed.body.update_digest) for placed in (state.close.terms if state.close else ()))
+        for placed in (*state.contributions.values(), *(state.close.terms if state.close else ())):
+            kept.update(digest for digest, _ in placed.body.blobs)
         return kept
 
     def said(self, body: msgspec.Struct) -> None:
@@ -150,10 +153,15 @@ class Round:
             # The log forgets it when this site leaves: back in the same round, the same attempt would contradict it.
             self._attempts[body.round] = max(body.attempt, self._attempts.get(body.round, 0))
 
-    def wants(self, author: NodeId, round_: int, state: State) -> bool:
-        """Whether this peer needs what a member contributed to a round."""
+    def pieces(self, author: NodeId, body: e.Contribution, state: State) -> tuple[tuple[Digest, int], ...]:
+        """Return digest and size of what this peer needs of a member's contribution."""
         del author
-        return round_ >= state.round
+        return body.blobs if body.round >= state.round else ()
+
+    def stuck(self, now: float) -> bool:
+        """Whether the charter's route does not seem to lead the closed round to a mean. Here there is one route."""
+        del now
+        return False
 
     # --- what happened ------------------------------------------------------------------------------------------
 
@@ -182,6 +190,7 @@ class Round:
             privacy=(0, 0, state.terms.round.clip_norm_milli),
             code_digest=self._code_digest,
             data_digest=self._data_digest,
+            slices=event.slices,
         )
         values: dict[str, str | int | float | bool] = {**event.metrics, "round": event.round, "samples": event.samples}
         text = f"trained round {event.round} on {event.samples} samples"
@@ -199,6 +208,11 @@ class Round:
         values: dict[str, str | int | float | bool] = {"round": event.round, "model": event.model.hex()}
         body = e.Attest(event.round, state.close.index, event.model, event.size, (), b"")
         return [Say(e.ATTEST, body), Report("mixed", f"averaged round {event.round}", values)]
+
+    def parted(self, event: Parted, state: State) -> list[Action]:
+        """Say what part of the mean this peer has computed for the others. Here each computes it whole."""
+        del event, state
+        return []
 
     def evaluated(self, event: Evaluated) -> list[Action]:
         """Put the model's score on this site's held-out data on record."""
@@ -220,6 +234,15 @@ class Round:
         self._mixed[done.round] = Model(Digest(done.model), done.model_bytes)
         self._forget_before(state)
 
+    def _note_close(self, state: State) -> None:
+        """Remember which update of this site is in the mean of a round: the log forgets it with the commit."""
+        if state.close is not None:
+            self._in_mean.pop(state.round, None)
+            own = (Digest(placed.body.update_digest) for placed in state.close.terms if placed.author == self._me)
+            self._in_mean.update((state.round, digest) for digest in own)
+        for old in [r for r in self._in_mean if r < state.committed.round]:
+            del self._in_mean[old]
+
     def _forget_before(self, state: State) -> None:
         done = state.committed
         for old in [r for r in self._mixed if r < done.round - 1]:
@@ -236,9 +259,9 @@ class Round:
         """Get every update of the open round: a vote for its close needs them all, and so does its mean."""
         closed = {(placed.body.round, placed.author): placed for placed in (state.close.terms if state.close else ())}
         for (round_, author), placed in sorted({**state.contributions, **closed}.items()):
-            digest = Digest(placed.body.update_digest)
-            if state.round <= round_ <= state.terms.round.rounds and not holds(digest):
-                yield Fetch(digest, placed.body.update_bytes, (author,))
+            for digest, size in self.pieces(author, placed.body, state):
+                if round_ <= state.terms.round.rounds and not holds(digest):
+                    yield Fetch(digest, size, (author,))
 
     def _mix(self, state: State, mine: Sequence[msgspec.Struct], holds: Callable[[Digest], bool]) -> Iterator[Action]:
         """Average what the close names, once base and updates are here."""
@@ -294,7 +317,7 @@ class Round:
         offered = self._offered(target, state, mine)
         if offered is not None and offered.base_digest != base.digest:
             offered = None  # It starts from this site's own mean, and the ledger has committed another: try again.
-        if offered is not None and holds(Digest(offered.update_digest)):
+        if offered is not None and all(holds(digest) for digest, _ in offered.blobs):
             self.phase = Phase.ATTESTED if state.close is not None else Phase.OFFERED
             return
         if self._failures.get(target, 0) >= TRAIN_ATTEMPTS_MAX or now < self._retry_at:
@@ -306,7 +329,7 @@ class Round:
             return
         self._training = (target, base)
         self.phase = Phase.TRAINING
-        yield Train(target, base.digest)
+        yield Train(target, base.digest, counted=self._in_mean.get(target - 1))
 
     def _evaluate(
         self, state: State, mine: Sequence[msgspec.Struct], holds: Callable[[Digest], bool]

@@ -75,10 +75,11 @@ def make_swarm(
     first: int = 0,
     schedule: str = "",
     codec: str = "",
+    route: str = "",
 ) -> Swarm:
     """Return a swarm of `n` members whose model starts at zero. `first` picks other identities.
 
-    With a `schedule` they mix by gossip, with a `codec` they compress what they contribute.
+    With a `schedule` they mix by gossip, with a `codec` they compress what they contribute; a `route` leads to the mean.
     """
     identities = tuple(identity(first + i) for i in range(n))
     cards = tuple(
@@ -105,7 +106,9 @@ def make_swarm(
         metrics=tuple(metrics),
         edges=edges,
         predecessor=(),
-        options=tuple((name, text) for name, text in (("codec", codec), ("schedule", schedule)) if text),
+        options=tuple(
+            (name, text) for name, text in (("codec", codec), ("route", route), ("schedule", schedule)) if text
+        ),
     )
     signed = c.SignedCharter(charter, {})
     for who in identities:
@@ -158,6 +161,7 @@ class Feeds:
             e.Attest: e.ATTEST,
             e.Evaluation: e.EVALUATION,
             e.Receipt: e.RECEIPT,
+            e.Partial: e.PARTIAL,
         }
         who = self._swarm.identities[author]
         seq, prev = self.ends[author]

@@ -92,6 +92,7 @@ def run_site(site: Site, settings: Settings, signed: SignedCharter) -> Finished 
             wake=transport.wake,
             outer=charter.round.outer,
             codec=charter.codec,
+            cuts=charter.cuts,
         )
         node = Node(
             signed=signed,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from gossip import messages as m
 from gossip import wire
@@ -60,6 +60,7 @@ from swarm.machine import (
     LinkChanged,
     Mixed,
     NodeId,
+    Parted,
     Prune,
     Received,
     Report,
@@ -74,6 +75,7 @@ from swarm.machine import (
     Woke,
 )
 from swarm.round import Action, Fetch, Phase, Round, Say
+from swarm.routed_round import FoldRound, ShardedRound
 from swarm.terms import Change
 from topologies.plan import SchedulePlan
 
@@ -118,7 +120,7 @@ class Node:
         hello = m.Hello(
             protocol=(1, 0),
             software=SOFTWARE,
-            capabilities=("exact", "gossip", "spread"),
+            capabilities=("exact", "fold", "gossip", "sharded", "spread"),
             node=me,
             charter=ledger_id,
             task=code_digest,
@@ -135,6 +137,9 @@ class Node:
             self.round: Round = GossipRound(
                 charter, me, code_digest=code_digest, data_digest=data_digest, plan=plan, witness=self
             )
+        elif charter.route is not None:
+            kind = ShardedRound if charter.cuts else FoldRound
+            self.round = kind(charter, me, code_digest=code_digest, data_digest=data_digest, workshop=self)
         else:
             self.round = Round(charter, me, code_digest=code_digest, data_digest=data_digest)
         self.cosigners = Cosigners(log=origin(charter.name, ledger_id), key=identity.cosign_key)
@@ -182,13 +187,15 @@ class Node:
             case Stepped():
                 self._step = (event.step, event.steps)
             case Trained():
-                if event.update is not None:
+                if event.update is not None and self._charter.route is None:
                     self._updates.trust(event.update)
                 effects += self._do(self.round.trained(event, self.replica.head, self._voice.mine(), now), now)
             case Evaluated():
                 effects += self._do(self.round.evaluated(event), now)
             case Mixed():
                 effects += self._do(self.round.mixed(event, self.replica.head, now), now)
+            case Parted():
+                effects += self._do(self.round.parted(event, self.replica.head), now)
             case Inspected():
                 effects += self._updates.inspected(event)
             case Checked():
@@ -261,6 +268,24 @@ class Node:
     def moving(self, digest: Digest, now: float) -> bool:
         """Whether bytes of an update are arriving, or it has arrived and is being read through."""
         return self._updates.moving(digest, now)
+
+    def arrived(self, author: NodeId, body: e.Contribution) -> bool:
+        """Whether as much of an update is held as this member needs on the charter's route."""
+        return all(self.transfer.has(digest) for digest, _ in self.round.pieces(author, body, self.replica.head))
+
+    def norm(self, digest: Digest) -> float:
+        """Return the L2 norm of what was found usable."""
+        return self._updates.norm(digest)
+
+    def partials(self) -> Iterator[tuple[NodeId, e.Partial]]:
+        """Yield what members have said to have computed, and the log does not have yet."""
+        for author, body in self.replica.bodies(e.Partial):
+            assert isinstance(body, e.Partial)
+            yield author, body
+
+    def stuck(self, now: float) -> bool:
+        """Whether the charter's route does not seem to lead the closed round to a mean any more."""
+        return self.round.stuck(now)
 
     def absent(self, node: NodeId, now: float) -> bool:
         """Whether nobody has heard of a member lately."""
@@ -474,8 +499,9 @@ class Node:
         author, body = NodeId(pending.entry.author), pending.body
         self.peers.moved(author, now)
         effects = self.engine.relay(frame, author, sender)
-        if isinstance(body, e.Contribution) and self.round.wants(author, body.round, self.replica.head):
-            effects += self._updates.fetch(Digest(body.update_digest), body.update_bytes, (author, sender), now)
+        if isinstance(body, e.Contribution):
+            for digest, size in self.round.pieces(author, body, self.replica.head):
+                effects += self._updates.fetch(digest, size, (author, sender), now)
         return effects
 
     def _on_feed_heads(self, sender: NodeId, message: m.FeedHeads) -> list[Effect]:

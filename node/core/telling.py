@@ -53,7 +53,8 @@ class Telling:
                 kept = {round_: self._closed[round_] for round_ in list(self._closed)[1 - CLOSED_SHOWN :]}
                 self._closed = kept | {close.round: missing}
                 without = f", without {', '.join(missing)}" if missing else ""
-                text = f"round {close.round} closed with {_sites(len(close.included))}{without}"
+                again = "again, to go by spread, " if close.attempt > 1 else ""
+                text = f"round {close.round} closed {again}with {_sites(len(close.included))}{without}"
                 told: dict[str, str | int | float | bool] = {"round": close.round, "missing": ",".join(missing)}
                 met = self._exchanged(close)
                 if met is not None:

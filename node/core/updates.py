@@ -13,6 +13,7 @@ from swarm.ledger import entry as e
 from swarm.ledger.replica import Replica
 from swarm.machine import Digest, Effect, Inspect, Inspected, NodeId, Report
 from swarm.round import Round
+from swarm.routes import norm_units, within_bound
 
 
 class Updates:
@@ -22,16 +23,31 @@ class Updates:
         self._replica, self._engine, self._peers, self._transfer = replica, engine, peers, transfer
         self._charter = charter
         self._problems: dict[Digest, str] = {}
+        self._norms: dict[Digest, float] = {}
+        self._slices: dict[Digest, tuple[Digest, ...]] = {}
         self._inspecting: set[Digest] = set()
 
     def usable(self, digest: Digest) -> bool | None:
-        """Whether an update is held and fit to be averaged; None while it is not known."""
-        problem = self._problems.get(digest)
-        return None if problem is None else not problem
+        """Whether an update, or a slice of one, is held and fit to be averaged; None while it is not known."""
+        if digest not in self._slices:
+            problem = self._problems.get(digest)
+            return None if problem is None else not problem
+        found = [self.usable(part) for part in self._slices[digest]]
+        if False in found or None in found:
+            return False if False in found else None
+        bound = self._charter.clip_norm
+        return within_bound([norm_units(self.norm(part), bound) for part in self._slices[digest]])
+
+    def norm(self, digest: Digest) -> float:
+        """Return the L2 norm of what has been read through."""
+        return self._norms[digest]
 
     def moving(self, digest: Digest, now: float) -> bool:
         """Whether bytes of an update are arriving, or it has arrived and is being read through."""
-        return self._transfer.has(digest) or self._transfer.moving(digest, now)
+        parts = self._slices.get(digest, (digest,))
+        if all(self._transfer.has(part) for part in parts):
+            return True
+        return any(self._transfer.moving(part, now) for part in parts)
 
     def trust(self, digest: Digest) -> None:
         """Take an update for good: the shell has clipped it, so it need not be read through again."""
@@ -39,8 +55,7 @@ class Updates:
 
     def fetch(self, digest: Digest, size: int, hints: Sequence[NodeId], now: float) -> list[Effect]:
         """Get a blob. Only what the charter's model can be is ever fetched: a lie about the size costs nothing."""
-        known = size == self._charter.model_bytes or self._charter.carries(size)
-        if not known or self._transfer.has(digest):
+        if not self._charter.moves(size) or self._transfer.has(digest):
             return []
         return self._transfer.want(digest, size, now, [node for node in hints if node in self._engine.neighbours])
 
@@ -48,6 +63,7 @@ class Updates:
         """Remember whether an update may be averaged."""
         self._inspecting.discard(event.digest)
         self._problems[event.digest] = event.problem
+        self._norms[event.digest] = event.norm
         if not event.problem:
             return []
         text = f"an update may not be averaged: {event.problem}"
@@ -58,21 +74,26 @@ class Updates:
         effects = self._transfer.step(now)
         effects += [blame(self._peers, sender, fault, now) for sender, fault in self._transfer.take_faults()]
         self._transfer.take_completed()
-        for digest, size in self._wanted():
-            if self._transfer.has(digest) and digest not in self._problems and digest not in self._inspecting:
-                self._inspecting.add(digest)
-                effects.append(Inspect(digest, size, whole=self._replica.head.exchange is not None))
+        whole = self._replica.head.exchange is not None
+        lengths = [end - start for start, end in self._charter.cuts] or [0]
+        for body in self._wanted():
+            if body.slices:
+                self._slices[Digest(body.update_digest)] = tuple(digest for digest, _ in body.blobs)
+            for (digest, size), elements in zip(body.blobs, lengths, strict=False):
+                if self._transfer.has(digest) and digest not in self._problems and digest not in self._inspecting:
+                    self._inspecting.add(digest)
+                    effects.append(Inspect(digest, size, whole=whole, elements=elements))
         return effects
 
-    def _wanted(self) -> Iterator[tuple[Digest, int]]:
-        """Yield digest and size of the updates of the open round and later ones, ordered ones first."""
+    def _wanted(self) -> Iterator[e.Contribution]:
+        """Yield the contributions to the open round and later ones, ordered ones first."""
         head = self._replica.head
         for (round_, _), placed in sorted(head.contributions.items()):
             if round_ >= head.round:
-                yield Digest(placed.body.update_digest), placed.body.update_bytes
+                yield placed.body
         for body in self._pending():
             if body.round >= head.round:
-                yield Digest(body.update_digest), body.update_bytes
+                yield body
 
     def _pending(self) -> Iterator[e.Contribution]:
         for _, body in self._replica.bodies(e.Contribution):
@@ -82,7 +103,13 @@ class Updates:
     def tidy(self, round_: Round) -> list[Effect]:
         """Forget blobs that belong to no round anybody may still need."""
         keep = round_.keep(self._replica.head)
-        keep.update(Digest(body.update_digest) for body in self._pending())
+        pending = [*self._pending()]
+        keep.update(digest for body in pending for digest, _ in body.blobs)
         gone = [digest for digest in self._transfer.known() if digest not in keep]
-        self._problems = {digest: problem for digest, problem in self._problems.items() if digest not in gone}
+        for digest in gone:
+            self._problems.pop(digest, None)
+            self._norms.pop(digest, None)
+        here = {Digest(placed.body.update_digest) for placed in self._replica.head.contributions.values()}
+        here.update(Digest(body.update_digest) for body in pending)
+        self._slices = {name: parts for name, parts in self._slices.items() if name in here}
         return self._transfer.forget(gone) if gone else []

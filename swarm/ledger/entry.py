@@ -19,7 +19,7 @@ import msgspec
 from swarm import codec, identity
 from swarm.errors import Reject
 from swarm.ledger.block import NO_HASH, Certificate, Header
-from swarm.machine import NodeId
+from swarm.machine import Digest, NodeId
 
 ENTRY_VERSION = 1
 ENTRY_BYTES_MAX = 65_535
@@ -50,6 +50,7 @@ ANCHOR = 11
 ROUND_CLOSE = 12
 EVALUATION = 13
 RECEIPT = 14
+PARTIAL = 15
 
 KIND_NAMES = {
     CHARTER: "charter",
@@ -67,6 +68,7 @@ KIND_NAMES = {
     ROUND_CLOSE: "round_close",
     EVALUATION: "evaluation",
     RECEIPT: "receipt",
+    PARTIAL: "partial",
 }
 
 NO_AUTHOR = NodeId(bytes(32))
@@ -116,7 +118,9 @@ class Contribution(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_
 
     `attempt` grows when a peer must repeat a round because the bytes of its first try were lost with its disk cache;
     the highest attempt whose bytes are available counts. `base_height` is the last final block the author knew.
-    `metrics` pairs a charter metric's index with its value in millionths.
+    `metrics` pairs a charter metric's index with its value in millionths. On the sharded route an update travels as
+    `slices`, blobs of which each has its digest and size; `update_digest` is then a name made of them, and
+    `update_bytes` their sum.
     """
 
     round: int
@@ -130,6 +134,13 @@ class Contribution(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_
     privacy: tuple[int, int, int]  # epsilon in thousandths, -log10 delta, clipping norm in thousandths
     code_digest: bytes
     data_digest: bytes
+    slices: tuple[tuple[bytes, int], ...] = ()
+
+    @property
+    def blobs(self) -> tuple[tuple[Digest, int], ...]:
+        """Digest and size of each blob that the update consists of."""
+        whole = ((self.update_digest, self.update_bytes),)
+        return tuple((Digest(digest), size) for digest, size in self.slices or whole)
 
 
 class Attest(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -156,11 +167,28 @@ class Receipt(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
     held: tuple[int, ...]
 
 
+class Partial(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """What the author has computed for the others on the way to the mean; see `swarm.routes`.
+
+    It is part `number` of the round closed at `close_index`: an averaged slice, by its number from 0, or a sum, from 1.
+    `digest` and `size` are those of its blob. For a slice, `norms` says of each contribution in the close how much of
+    the charter's bound its slice takes.
+    """
+
+    round: int
+    close_index: int
+    number: int
+    digest: bytes
+    size: int
+    norms: tuple[int, ...]
+
+
 class RoundClose(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """Who is in a round, with what weight, who is not, and why.
 
     `included` pairs a contribution's leaf index with its integer weight, in member order. `missing` names the members
     that contributed nothing; `rejected` pairs the leaf index of a contribution that is left out with a reason code.
+    `attempt` is 1, and 2 where the charter's route did not lead to a mean and the round goes by spread after all.
     """
 
     round: int

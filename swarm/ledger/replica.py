@@ -82,6 +82,14 @@ class Witness(Protocol):
         """Whether bytes of it are arriving."""
         ...
 
+    def arrived(self, author: NodeId, body: e.Contribution) -> bool:
+        """Whether as much of an update is held as this member needs on the charter's route."""
+        ...
+
+    def stuck(self, now: float) -> bool:
+        """Whether the charter's route does not seem to lead the closed round to a mean any more."""
+        ...
+
     def silent(self, node: NodeId, now: float) -> bool:
         """Whether the member has made no progress for the charter's patience."""
         ...
@@ -477,13 +485,14 @@ class Replica:
         commit = due_commit(state)
         if commit is not None:
             state = apply_derived(state, e.ROUND_COMMIT, commit, time_ms)
-        if state.complete or state.close is not None:
+        if state.complete or (state.close is not None and not (state.on_route and self._witness.stuck(now))):
             return None
+        spread = state.close is not None or self._charter.route is None
         included: list[Placed] = []
         rejected: dict[int, int] = {}
         for card in state.terms.members:
             placed = state.contributions.get((state.round, card.node))
-            verdict = None if placed is None else self._weigh(state, placed)
+            verdict = None if placed is None else self._weigh(state, placed, spread=spread)
             if placed is not None and verdict == 0:
                 if self._expects_receipt(state, card.node, time_ms, now):
                     return None
@@ -498,16 +507,29 @@ class Replica:
             return None
         return make_close(state, included, rejected)
 
-    def _weigh(self, state: State, placed: Placed) -> int | None:
-        """Return 0 to include a contribution, a reason to reject it, None while its bytes are not known."""
+    def _weigh(self, state: State, placed: Placed, *, spread: bool) -> int | None:
+        """Return 0 to include a contribution, a reason to reject it, None while its bytes are not known.
+
+        Where they `spread`, those are all its bytes; else as many as this member needs.
+        """
         if not state.starts_well(placed.author, placed.body.base_digest):
             return e.OTHER_BASE
-        if not self._charter.carries(placed.body.update_bytes):
+        if not self._charter.carries(placed.body):
             return e.UNUSABLE
         if state.exchanging:
             return 0  # Whoever holds it says so in a receipt, and nobody else needs it.
-        usable = self._witness.usable(Digest(placed.body.update_digest))
+        usable = self._held(placed.author, placed.body, spread=spread)
         return None if usable is None else (0 if usable else e.UNUSABLE)
+
+    def _held(self, author: NodeId, body: e.Contribution, *, spread: bool) -> bool | None:
+        """Whether an update may be averaged; None while that is not known.
+
+        On the charter's route nobody has seen all of it, so nobody could show the others that it may not be. Whoever
+        finds it so stops the round there, and all of them look when it is closed again.
+        """
+        if spread:
+            return self._witness.usable(Digest(body.update_digest))
+        return self._witness.arrived(author, body) or None
 
     def _offers_are_in(self, before: State, state: State, now: float) -> bool:
         """Whether what waits to be ordered completes the offers to a round of gossip: nobody fetches before that."""
@@ -534,8 +556,14 @@ class Replica:
         return self._witness.silent(node, now)
 
     def _judge_close(self, state: State, now: float) -> Verdict:
-        """Vote for a close only holding every update it names: a final close proves that the data is available."""
+        """Vote for a close only holding every update it names: a final close proves that the data is available.
+
+        On the charter's route, only holding what this member needs; there the close may turn out to lead nowhere.
+        """
         assert state.close is not None
+        spread = not state.on_route
+        if spread and self._charter.route is not None and not self._witness.stuck(now):
+            return Wait("the charter's route may still lead to the mean", progressing=False)
         included: Mapping[int, int] = dict(state.close.body.included)
         rejected: Mapping[int, int] = dict(state.close.body.rejected)
         opened = replace(state, close=None)
@@ -543,7 +571,7 @@ class Replica:
             placed = state.contributions.get((state.round, card.node))
             reason = None if placed is None else rejected.get(placed.index)
             if placed is not None and placed.index in included:
-                verdict = self._weigh(opened, placed)
+                verdict = self._weigh(opened, placed, spread=spread)
                 if verdict is None:
                     moving = self._witness.moving(Digest(placed.body.update_digest), now)
                     return Wait(f"the update of {card.name} has not arrived", progressing=moving)
@@ -554,7 +582,7 @@ class Replica:
                         return Overtaken(f"what {card.name} holds is known after all")
                     return Wait(f"{card.name} has not said what it holds", progressing=False)
             elif placed is not None and reason == e.UNUSABLE:
-                verdict = self._weigh(opened, placed)
+                verdict = self._weigh(opened, placed, spread=spread)
                 if verdict == 0:
                     return Invalid(f"the update of {card.name} is called unusable and is not")
                 # Taken at its word, a leader could leave out whom it likes while the others' bytes are on their way.
@@ -562,13 +590,13 @@ class Replica:
                     moving = self._witness.moving(Digest(placed.body.update_digest), now)
                     return Wait(f"the update of {card.name} has not arrived", progressing=moving)
             elif reason != e.OTHER_BASE and not self._given_up(opened, card.node, placed, now, state.time_ms):
-                if self._offers(state, card.node):
+                if self._offers(state, card.node, spread=spread):
                     # It was gone when the leader looked, and is back. This block can never take it in.
                     return Overtaken(f"the update of {card.name} is here after all")
                 return Wait(f"{card.name} is still making progress", progressing=False)
         return Valid()
 
-    def _offers(self, state: State, node: NodeId) -> bool:
+    def _offers(self, state: State, node: NodeId, *, spread: bool) -> bool:
         """Whether a member has an update for the round at hand that could be averaged if it were not left out."""
         placed = state.contributions.get((state.round, node))
         bodies = [p.body for p in self._pool[node].values()] if placed is None else [placed.body]
@@ -576,7 +604,7 @@ class Replica:
             isinstance(body, e.Contribution)
             and body.round == state.round
             and state.starts_well(node, body.base_digest)
-            and (state.exchanging or self._witness.usable(Digest(body.update_digest)) is True)
+            and (state.exchanging or self._held(node, body, spread=spread) is True)
             for body in bodies
         )
 

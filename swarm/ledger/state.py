@@ -30,9 +30,11 @@ from swarm.ledger.evidence import judge
 from swarm.ledger.exchange import Exchange, Own, distances_ppm
 from swarm.ledger.merkle import Frontier, leaf_hash
 from swarm.ledger.motions import Motion, carried, moved, open_at, open_change, voted
+from swarm.ledger.partials import counts
 from swarm.machine import NodeId
 from swarm.mixing.average import integer_weights
 from swarm.mixing.sketch import SKETCH_BYTES
+from swarm.routes import SLICES_MAX, slices_digest
 from swarm.terms import Terms, founding
 
 ROUNDS_AHEAD = 1
@@ -101,7 +103,8 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     finalize certificate is itself in the log. `accused` has, by culprit and rule, the first entry that proves it.
     `terms` are those of the epoch at hand; `coming` those of the next, once its entry is in the log; `past` the last
     few before; `root` is the block on which the epoch at hand began. `heads` keeps the feeds of former members, who may
-    come back. `exchange` is there in gossip mixing only.
+    come back. `exchange` is there in gossip mixing only. `partials` are what members have said, part by part, to have
+    computed of the mean of the round that is closed.
     """
 
     signed: SignedCharter
@@ -124,6 +127,12 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     coming: Terms | None = None
     past: tuple[Terms, ...] = ()
     exchange: Exchange | None = None
+    partials: Mapping[tuple[int, NodeId], e.Partial] = {}
+
+    @property
+    def on_route(self) -> bool:
+        """Whether the open round is closed and on its way to the mean by the charter's route, not by spread."""
+        return self.close is not None and self.close.body.attempt == 1 and self.signed.charter.route is not None
 
     @property
     def exchanging(self) -> bool:
@@ -248,6 +257,13 @@ def decode_body(entry: e.Entry) -> msgspec.Struct:
             if receipt.round < 1 or len(receipt.held) > MEMBERS_MAX or sorted({*receipt.held}) != [*receipt.held]:
                 raise Reject("couldn't accept a receipt: a field is out of range or order")
             return receipt
+        case e.PARTIAL:
+            partial = codec.decode(entry.body, e.Partial, limit=e.ENTRY_BYTES_MAX)
+            if partial.round < 1 or len(partial.digest) != 32 or not 0 <= partial.number < SLICES_MAX:
+                raise Reject("couldn't accept a partial: a field is out of range")
+            if len(partial.norms) > MEMBERS_MAX or not all(0 <= units < 2**40 for units in partial.norms):
+                raise Reject("couldn't accept a partial: its norms are too many or out of range")
+            return partial
         case e.EVALUATION:
             evaluation = codec.decode(entry.body, e.Evaluation, limit=e.ENTRY_BYTES_MAX)
             if evaluation.round < 0 or len(evaluation.model_digest) != 32 or evaluation.samples < 0:
@@ -298,6 +314,8 @@ def apply_authored(state: State, authored: Authored) -> State:
             noted = _note_attest(state, author, authored.body)
         case e.Receipt():
             noted = _note_receipt(state, author, authored.body)
+        case e.Partial():
+            noted = _note_partial(state, author, authored.body)
         case e.Evidence():
             noted = _note_evidence(state, authored.body)
         case e.MemberProposal():
@@ -380,15 +398,17 @@ def make_close(state: State, included: Sequence[Placed], rejected: Mapping[int, 
     heard = {node for (r, node) in state.contributions if r == state.round}
     missing = tuple(seat.node for seat in terms.members if seat.node not in heard)
     pairs = tuple((p.index, weight) for p, weight in zip(ordered, weights, strict=True))
-    return e.RoundClose(state.round, 1, pairs, missing, tuple(sorted(rejected.items())))
+    attempt = 1 if state.close is None else 2
+    return e.RoundClose(state.round, attempt, pairs, missing, tuple(sorted(rejected.items())))
 
 
 def check_close(state: State, close: e.RoundClose) -> tuple[Placed, ...]:
     """Return the contributions a close names, after checking all that the log alone can tell. Raises `Reject`."""
     charter = state.signed.charter
     named = f"couldn't accept the close of round {close.round}"
-    if state.close is not None or state.complete or close.round != state.round:
-        raise Reject(f"{named}: round {state.round} is {'already closed' if state.close else 'the open one'}")
+    closed = state.close is not None and not state.on_route
+    if closed or state.complete or close.round != state.round:
+        raise Reject(f"{named}: round {state.round} is {'already closed' if closed else 'the open one'}")
     by_index = {placed.index: placed for (r, _), placed in state.contributions.items() if r == state.round}
     indices = [index for index, _ in close.included]
     if any(index not in by_index for index in (*indices, *(index for index, _ in close.rejected))):
@@ -401,7 +421,7 @@ def check_close(state: State, close: e.RoundClose) -> tuple[Placed, ...]:
     if len(indices) < fewest:
         raise Reject(f"{named}: {len(indices)} contributions, the charter asks for {fewest}")
     terms = tuple(by_index[index] for index in indices)
-    if any(not charter.carries(placed.body.update_bytes) for placed in terms):
+    if any(not charter.carries(placed.body) for placed in terms):
         raise Reject(f"{named}: it includes an update of a size that no update has")
     for index, placed in by_index.items():
         stray = dict(close.rejected).get(index) == e.OTHER_BASE
@@ -452,6 +472,7 @@ def activate(state: State, root: Root) -> State:
         heads=heads,
         contributions={k: v for k, v in state.contributions.items() if k[1] not in gone},
         attests={k: v for k, v in state.attests.items() if k not in gone},
+        partials={k: v for k, v in state.partials.items() if k[1] not in gone},
         exchange=None if state.exchange is None else state.exchange.without(gone, closed=state.close is not None),
     )
 
@@ -474,11 +495,12 @@ def _append_derived(state: State, leaf: bytes, body: Derived, time_ms: int) -> S
                 late=(),
                 close=None,
                 attests={},
+                partials={},
                 exchange=None if state.exchange is None else _after_commit(state, state.exchange, body),
             )
         case e.RoundClose():
             closed = Closed(index, body, check_close(state, body), state.exchanging, state.terms.epoch)
-            return replace(state, frontier=frontier, close=closed)
+            return replace(state, frontier=frontier, close=closed, attests={}, partials={})
         case e.BlockCert():
             return replace(state, frontier=frontier, certified=body.certified.height)
         case e.Epoch():
@@ -640,6 +662,18 @@ def _note_receipt(state: State, author: NodeId, body: e.Receipt) -> dict[str, An
     return {"exchange": replace(state.exchange, receipts={**state.exchange.receipts, author: body.held})}
 
 
+def _note_partial(state: State, author: NodeId, body: e.Partial) -> dict[str, Any]:
+    """The first word of a member counts, if it is for the close at hand and a part that this member computes."""
+    close, charter = state.close, state.signed.charter
+    if close is None or not state.on_route or (body.round, body.close_index) != (state.round, close.index):
+        return {}
+    if (body.number, author) in state.partials:
+        return {}
+    if not counts(charter, [placed.author for placed in close.terms], author, body):
+        return {}
+    return {"partials": {**state.partials, (body.number, author): body}}
+
+
 def _note_evidence(state: State, body: e.Evidence) -> dict[str, Any]:
     """The first proof of a kind counts; more of the same prove nothing further, and what is no proof has no effect.
 
@@ -659,6 +693,12 @@ def _note_evidence(state: State, body: e.Evidence) -> dict[str, Any]:
 def _check_contribution(body: e.Contribution) -> None:
     if not (len(body.base_digest) == len(body.update_digest) == len(body.code_digest) == len(body.data_digest) == 32):
         raise Reject("couldn't accept a contribution: a digest in it is not 32 bytes long")
+    if body.slices and (len(body.slices) > SLICES_MAX or body.update_digest != slices_digest(body.slices)):
+        raise Reject("couldn't accept a contribution: its update is not named by its slices")
+    if body.slices and body.update_bytes != sum(size for _, size in body.slices):
+        raise Reject("couldn't accept a contribution: its slices have another size than it says")
+    if any(len(digest) != 32 or not 0 < size < 2**48 for digest, size in body.slices):
+        raise Reject("couldn't accept a contribution: a slice of it is out of range")
     if body.round < 1 or body.attempt < 1 or body.base_height < 0 or not 1 <= body.samples < 2**40:
         raise Reject("couldn't accept a contribution: round, attempt, height or sample count out of range")
     _check_metrics(body.metrics)

@@ -6,6 +6,7 @@ Below this line nothing of this project is imported until the tests themselves m
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import itertools
 import math
@@ -143,7 +144,7 @@ class Terms:
 
 
 class Rounds:
-    """The open round, and what is left of those before: fields 7 to 12 and 20 of the state."""
+    """The open round, and what is left of those before: fields 7 to 12, 20 and 21 of the state."""
 
     def __init__(self, charter: list) -> None:
         self.parameters, initial = charter[4][3:5]
@@ -156,6 +157,12 @@ class Rounds:
         self.gossips = charter[5][1] == "gossip"
         options = dict(map(tuple, charter[10]))
         self.codec = options.pop("codec", "")
+        route = options.pop("route", "")
+        self.routed = bool(route)
+        slices = int(route.partition(":")[2] or len(charter[3])) if route.startswith("sharded") else 0
+        edges = [k * self.parameters // slices for k in range(slices + 1)] if slices else []
+        self.lengths = [end - start for start, end in itertools.pairwise(edges)]
+        self.partials: dict[tuple[int, bytes], list] = {}
         assert [*options] == ["schedule"] * self.gossips
         self.receipts: dict[bytes, list[int]] = {}
         self.models: dict[bytes, list] = {}
@@ -182,9 +189,27 @@ class Rounds:
             assert body[1] == sorted({*body[1]})
             if self.exchanging(terms) and not self.close and body[0] == self.open:
                 self.receipts[author] = body[1]
+        elif entry[1] == 15:
+            named = self.close is not None and self.close[1][1] == 1 and body[:2] == [self.open, self.close[0]]
+            if named and self.routed and (body[2], author) not in self.partials and self._computes(author, body):
+                self.partials[body[2], author] = body
         elif entry[1] == 2:
             assert (body[4], len(body[5]) in (0, 1024)) == ([], True)
             self._attest(author, body, terms)
+
+    def _computes(self, author: bytes, body: list) -> bool:
+        _, _, number, _, size, norms = body
+        assert self.close is not None
+        nodes = [placed[1] for placed in self.close[2]]
+        if self.lengths:
+            if number >= len(self.lengths):
+                return False
+            first = number % len(nodes) if len(self.lengths) >= len(nodes) else number * len(nodes) // len(self.lengths)
+            theirs = author in {nodes[first], nodes[(first + 1) % len(nodes)]}
+            return theirs and (size, len(norms)) == (4 * self.lengths[number], len(nodes))
+        steps = len(nodes).bit_length() - 1
+        theirs = author in nodes[: 2**steps] and 1 <= number <= steps
+        return theirs and (size, norms) == (8 * self.parameters, [])
 
     def _attest(self, author: bytes, body: list, terms: Terms) -> None:
         round_, close, digest, size, _, sketch = body
@@ -201,8 +226,9 @@ class Rounds:
     def closed(self, index: int, body: list, terms: Terms) -> None:
         """A close, which must be what follows from the log but for who is unusable or unavailable."""
         number, attempt, included, missing, rejected = body
-        assert self.close is None
-        assert (number, attempt) == (self.open, 1)
+        again = self.close is not None
+        assert not again or (self.routed and self.close[1][1] == 1)  # type: ignore[index]
+        assert (number, attempt) == (self.open, 2 if again else 1)
         assert number <= terms.array[3][0]
         order = [node for node, _ in terms.array[1]]
         mine = {node: self.contributions[number, node] for node in order if (number, node) in self.contributions}
@@ -217,8 +243,15 @@ class Rounds:
                 base = self.models[node][1] if node in self.models else contribution[3]
             assert (reasons.get(at) == 3) == (contribution[3] != base)
             assert reasons.get(at, 1) in (1, 2, 3)
-            least, most = sizes(self.codec, self.parameters)
-            assert at in reasons or least <= contribution[5] <= most
+            lengths = self.lengths or [self.parameters]
+            parts = [size for _, size in contribution[11]] if self.lengths else [contribution[5]]
+            assert bool(contribution[11]) == bool(self.lengths) or at in reasons
+            for length, size in zip(lengths, parts, strict=True) if at not in reasons else ():
+                least, most = sizes(self.codec, length)
+                assert least <= size <= most
+            if contribution[11]:
+                assert contribution[4] == sha(b"swarm-update/slices/v1\0", pack(contribution[11]))
+                assert contribution[5] == sum(size for _, size in contribution[11])
         assert len(included) >= terms.array[3][3]
         chosen = [placed for placed in mine.values() if placed[0] not in reasons]
         assert [w for _, w in included] == weights([p[2][6] for p in chosen], terms.array[3][7])
@@ -229,7 +262,7 @@ class Rounds:
                 for a, b in itertools.combinations(chosen, 2)
                 if b[0] in self.receipts.get(a[1], ()) and a[0] in self.receipts.get(b[1], ())
             }
-        self.close = [index, body, chosen, exchanging, terms.epoch]
+        self.close, self.attests, self.partials = [index, body, chosen, exchanging, terms.epoch], {}, {}
 
     def due(self, terms: Terms) -> list | None:
         """The body of the commit that must come now, if any."""
@@ -256,6 +289,7 @@ class Rounds:
         self.committed, self.opened_ms = [body[0], body[2], body[3]], time_ms
         self.contributions = {key: placed for key, placed in self.contributions.items() if key[0] > body[0]}
         self.late, self.close, self.attests, self.receipts, self.sketches = [], None, {}, {}, {}
+        self.partials = {}
         if self.gossips and body[3]:
             self.models = {node: list(self.committed) for node, _ in terms.array[1]}
 
@@ -265,12 +299,17 @@ class Rounds:
         for kept in (self.attests, self.models, self.sketches, *([] if self.close else [self.receipts])):
             for gone in [node for node in kept if node not in terms.by_id]:
                 del kept[gone]
+        self.partials = {key: body for key, body in self.partials.items() if key[1] in terms.by_id}
 
     def begun(self) -> list:
         """Fields 7 to 12."""
         contributions = [[*key, placed] for key, placed in sorted(self.contributions.items())]
         close = [self.close] if self.close else []
         return [self.opened_ms, self.committed, contributions, self.late, close, rows(self.attests)]
+
+    def computed(self) -> list:
+        """Field 21."""
+        return [[*key, body] for key, body in sorted(self.partials.items())]
 
     def exchanges(self) -> list:
         """Field 20."""
@@ -499,8 +538,8 @@ def followed(folder: Path, genesis: bytes) -> tuple[bytes, list[bytes], Rounds]:
         assert (fields[8], fields[9]) == (len(leaves), tree_root(leaves))
         whole = [[], ledger_id, height, fields[5], frontier(leaves), rows(feeds), *rounds.begun(), recorded]
         whole += [terms.array, begun, [], votes.state(), [coming.array] if coming else []]
-        state = pack([*whole, [before.array for before in past[-2:-6:-1]], rounds.exchanges()])
-        assert fields[11] == sha(b"swarm-ledger/state/v3\0", state)
+        state = pack([*whole, [before.array for before in past[-2:-6:-1]], rounds.exchanges(), rounds.computed()])
+        assert fields[11] == sha(b"swarm-ledger/state/v4\0", state)
         covered, certified, view = False, block, fields[1]
         assert not cover or (coming is not None and certificates)
         for place, empty in enumerate(cover, 1):
@@ -593,6 +632,23 @@ def changing_ring() -> tuple[SignedCharter, Sequence[bytes]]:
     return played.signed, played.payloads
 
 
+@functools.cache
+def in_slices() -> tuple[SignedCharter, Sequence[bytes]]:
+    """Five members average slice by slice; one of them computes wrongly, and rounds are closed a second time."""
+    from tests.simulation.test_routes import ledger_of, lies
+
+    return ledger_of("sharded:7", compressed="int8", prepare=lies(1))
+
+
+@functools.cache
+def folded() -> tuple[SignedCharter, Sequence[bytes]]:
+    """Five members add up their updates in pairs, in two steps; one is away for a while."""
+    from swarm.machine import AddUp
+    from tests.simulation.test_routes import CrashAt, ledger_of
+
+    return ledger_of("fold", rounds=6, checkers=[CrashAt(2, AddUp, down_s=40.0)])
+
+
 GOSSIP = [gossiping, in_turns, troubled, changing_ring]
 
 Made: TypeAlias = "Callable[[], tuple[SignedCharter, Sequence[bytes]]]"
@@ -618,7 +674,7 @@ def made(folder: Path, make: Made = calm, *, segment_bytes: int = 1 << 14) -> tu
     return folder / "blocks", signed.genesis().encode(), signed.ledger_id, result.entries, root
 
 
-@pytest.mark.parametrize("make", [calm, changing, lossy, ring, star, *GOSSIP])
+@pytest.mark.parametrize("make", [calm, changing, lossy, ring, star, in_slices, folded, *GOSSIP])
 def test_the_documented_format_is_enough_to_verify_a_ledger(tmp_path: Path, make: Made) -> None:
     folder, genesis, ledger_id, entries, root = made(tmp_path, make)
     assert len(list(folder.glob("*.seg"))) > 1, "sealed segments are read too"
@@ -693,10 +749,12 @@ def test_sketches_are_as_documented(elements: int) -> None:
 def test_sizes_of_contributions_are_as_documented(codec: str, parameters: int) -> None:
     from msgspec.structs import replace
 
-    from tests.builders import make_swarm
+    from tests.builders import contribution, make_swarm
 
-    charter = make_swarm(1).charter
+    swarm = make_swarm(1)
+    charter = swarm.charter
     options = (("codec", codec),) if codec else ()
     charter = replace(charter, task=replace(charter.task, parameters=parameters), options=options)
     least, most = sizes(codec, parameters)
-    assert [charter.carries(size) for size in (least - 1, least, most, most + 1)] == [False, True, True, False]
+    offers = [replace(contribution(swarm, 0), update_bytes=size) for size in (least - 1, least, most, most + 1)]
+    assert [charter.carries(offer) for offer in offers] == [False, True, True, False]

@@ -47,7 +47,7 @@ def test_a_message_is_what_the_codec_makes_and_opens_again(store: BlobStore) -> 
     stored = write(made, store, FIRST)
     data = store.path(stored.digest).read_bytes()
     assert data == encode(FIRST, INT4)
-    assert np.array_equal(made.opened(stored.digest), decode(data, ELEMENTS))
+    assert np.array_equal(made.opened(stored.digest, ELEMENTS), decode(data, ELEMENTS))
 
 
 def test_what_counted_is_owed_and_nothing_else(store: BlobStore) -> None:
@@ -55,23 +55,23 @@ def test_what_counted_is_owed_and_nothing_else(store: BlobStore) -> None:
     rest, _ = apply(Residual(np.zeros(ELEMENTS, np.float32)), FIRST, INT4, bound=1000.0)
     first = write(made, store, FIRST)
     void = write(made, store, SECOND)  # another attempt at the same round, which does not count
-    made.counted([first.digest])
+    made.counted(first.digest)
     third = write(made, store, THIRD)
     _, sent = apply(rest, THIRD, INT4, bound=1000.0)
     assert store.path(third.digest).read_bytes() == sent.message
-    made.counted([void.digest])
+    made.counted(void.digest)
     fourth = write(made, store, THIRD)
     assert fourth.digest == third.digest, "what did not count left nothing"
 
 
 def test_a_restart_owes_the_same(store: BlobStore) -> None:
     made = messages(store)
-    made.counted([write(made, store, FIRST).digest])
+    made.counted(write(made, store, FIRST).digest)
     second = write(made, store, SECOND)
     again = messages(store)
-    again.counted([Digest(bytes(32))])
+    again.counted(Digest(bytes(32)))
     assert write(again, store, SECOND).digest == second.digest
-    again.counted([second.digest])
+    again.counted(second.digest)
     assert write(again, store, SECOND).digest != second.digest
 
 
@@ -101,7 +101,7 @@ def test_what_is_no_message_is_refused(store: BlobStore) -> None:
     path.write_bytes(b"x" * 540)
     stored = store.add_file(path)
     with pytest.raises(Reject):
-        messages(store).opened(stored.digest)
+        messages(store).opened(stored.digest, ELEMENTS)
 
 
 # --- the worker -----------------------------------------------------------------------------------------------------

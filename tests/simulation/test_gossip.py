@@ -64,6 +64,7 @@ def gossiping(
         blobs=[swarm.initial],
         checkers=[Agreement(), HonestOnTheWire(), PersistBeforeSend(), *checkers],
         codec=swarm.charter.codec,
+        cuts=swarm.charter.cuts,
         ledger_id=swarm.signed.ledger_id,
     )
     return world

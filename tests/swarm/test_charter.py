@@ -6,13 +6,15 @@ from collections.abc import Callable
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from swarm import charter as c
 from swarm import codec
 from swarm.errors import LedgerError, Reject, SwarmError, UsageError
 from swarm.identity import DOMAIN_CHARTER, Identity, verify
+from swarm.ledger.entry import Contribution
 from swarm.terms import founding
-from tests.builders import Swarm, changed, identity, make_swarm
+from tests.builders import Swarm, changed, contribution, identity, make_swarm
 
 EDGES = ((0, 1), (1, 2), (2, 3))
 
@@ -620,29 +622,33 @@ def compressed(codec: str, **fields: object) -> c.Charter:
     return changed(make_swarm(4, elements=1000), **{"options": (("codec", codec),), **fields})
 
 
+def offer(size: int) -> Contribution:
+    return replace(contribution(make_swarm(4, elements=1000), 0), update_bytes=size)
+
+
 @pytest.mark.parametrize(("codec", "size"), [("bf16", 2008), ("int8", 1012), ("int4", 540)])
 def test_a_codec_says_how_large_a_contribution_is(codec: str, size: int) -> None:
     charter = compressed(codec)
     charter.check()
     assert str(charter.codec) == codec
-    assert charter.carries(size)
-    assert not charter.carries(size - 1)
-    assert not charter.carries(4000)
+    assert charter.carries(offer(size))
+    assert not charter.carries(offer(size - 1))
+    assert not charter.carries(offer(4000))
 
 
 def test_the_largest_elements_may_take_fewer_bytes() -> None:
     charter = compressed("topk:50")
     charter.check()
-    assert charter.carries(150)
-    assert not charter.carries(0)
-    assert not charter.carries(4000)
+    assert charter.carries(offer(150))
+    assert not charter.carries(offer(0))
+    assert not charter.carries(offer(4000))
 
 
 def test_without_a_codec_a_contribution_is_as_large_as_the_model() -> None:
     charter = make_swarm(4, elements=1000).charter
     assert charter.codec is None
-    assert charter.carries(4000)
-    assert not charter.carries(2008)
+    assert charter.carries(offer(4000))
+    assert not charter.carries(offer(2008))
 
 
 @pytest.mark.parametrize("codec", ["f32", "randk:50", "zip", "topk", "int8:3"])

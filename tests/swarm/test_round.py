@@ -467,7 +467,7 @@ def test_the_earlier_of_two_pauses_wakes_first() -> None:
 def test_a_round_that_was_attested_is_not_averaged_again(final: bool) -> None:
     state = replace(CLOSED, attests={ME: (MODELS[1], BYTES)}) if final else CLOSED
     mine: list[msgspec.Struct] = [] if final else [my_attest(CLOSED)]
-    assert site().advance(state, mine, all_blobs, NOW) == [Train(2, MODELS[1])]
+    assert site().advance(state, mine, all_blobs, NOW) == [Train(2, MODELS[1], counted=update_of(0))]
 
 
 def test_an_attest_of_another_close_does_not_count() -> None:
@@ -488,7 +488,7 @@ def test_the_next_round_is_trained_from_a_mean_that_is_not_committed_yet() -> No
     round_.advance(CLOSED, mine, all_blobs, NOW)
     (attest, _) = round_.mixed(Mixed(1, MODELS[1], BYTES), CLOSED, NOW)
     assert isinstance(attest, Say)
-    assert round_.advance(CLOSED, [*mine, attest.body], all_blobs, NOW) == [Train(2, MODELS[1])]
+    assert round_.advance(CLOSED, [*mine, attest.body], all_blobs, NOW) == [Train(2, MODELS[1], counted=update_of(0))]
     assert (round_.phase, round_.round) == (Phase.TRAINING, 2)
     offer = said(round_.trained(trained(2), CLOSED, [*mine, attest.body], NOW))
     assert isinstance(offer, e.Contribution)
@@ -507,7 +507,7 @@ def test_the_ledgers_model_replaces_this_sites_own() -> None:
     round_.advance(CLOSED, [], all_blobs, NOW)
     round_.mixed(Mixed(1, MODELS[1], BYTES), CLOSED, NOW)
     actions = round_.advance(committed(1, model=other), [], all_blobs, NOW)
-    assert actions == [Train(2, other), Evaluate(1, other)]
+    assert actions == [Train(2, other, counted=update_of(0)), Evaluate(1, other)]
     assert MODELS[1] not in round_.keep(committed(1, model=other))
 
 
@@ -621,7 +621,7 @@ def test_a_site_that_starts_again_after_the_end_is_done_at_once() -> None:
         (START, [my_contribution()], [], Phase.OFFERED),
         (offered(0, 1), [], [], Phase.OFFERED),
         (CLOSED, [], [Mix(1, INITIAL, TERMS)], Phase.MIXING),
-        (CLOSED, [my_attest(CLOSED)], [Train(2, MODELS[1])], Phase.TRAINING),
+        (CLOSED, [my_attest(CLOSED)], [Train(2, MODELS[1], counted=update_of(0))], Phase.TRAINING),
         (CLOSED, [my_attest(CLOSED), my_contribution(number=2)], [], Phase.ATTESTED),
         (offered(0, number=2, state=committed(1)), [], [Evaluate(1, MODELS[1])], Phase.OFFERED),
         (committed(1), [], [Train(2, MODELS[1]), Evaluate(1, MODELS[1])], Phase.TRAINING),

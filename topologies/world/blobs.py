@@ -18,20 +18,25 @@ import numpy as np
 from swarm.errors import Reject, UsageError
 from swarm.ledger.disk import DiskFull
 from swarm.machine import (
+    AddUp,
     Blend,
     Buffer,
     Check,
     Checked,
     Digest,
+    Divide,
     Evaluate,
     Evaluated,
     Event,
     Forget,
     Inspect,
     Inspected,
+    Join,
     Keep,
     Mix,
     Mixed,
+    MixSlice,
+    Parted,
     Seal,
     Stepped,
     Stored,
@@ -39,12 +44,13 @@ from swarm.machine import (
     Train,
     Trained,
 )
-from swarm.mixing.average import weighted_mean_into
+from swarm.mixing.average import Sums, add_weighted, mean_of_sums_into, sums_problem, weighted_mean_into
 from swarm.mixing.compress.forms import Spec, decode, encode
-from swarm.mixing.compress.residual import Residual, apply
+from swarm.mixing.compress.residual import Residual, apply, apply_cut
 from swarm.mixing.gossip import mix_into, step_into
 from swarm.mixing.sketch import sketch
 from swarm.privacy.clipping import inspect
+from swarm.routes import slices_digest
 from swarm.vector import blob_digest, leaf_hashes
 from topologies.world.learner import Learner, Lesson, Vector
 
@@ -65,9 +71,16 @@ class BlobStore:
     """Complete blobs and interrupted transfers. While `full` is set nothing can be added."""
 
     def __init__(
-        self, blobs: Sequence[Buffer] = (), *, codec: Spec | None = None, elements: int = 0, bound: float = 0.0
+        self,
+        blobs: Sequence[Buffer] = (),
+        *,
+        codec: Spec | None = None,
+        elements: int = 0,
+        bound: float = 0.0,
+        cuts: Sequence[tuple[int, int]] = (),
     ) -> None:
         self.full = False
+        self._cuts = cuts
         self._codec, self._elements, self._bound = codec, elements, bound
         self._owed: Vector | None = None
         self._rests: dict[Digest, Vector] = {}
@@ -115,13 +128,18 @@ class BlobStore:
         found = self._complete.get(digest)
         return None if found is None or len(found[1]) % 4 else np.frombuffer(found[1], "<f4")
 
-    def contribution(self, digest: Digest) -> Vector | None:
-        """What a contribution says, compressed or not; None if it is not here or says nothing."""
+    def sums(self, digest: Digest) -> Sums | None:
+        """A complete blob as sums in fixed point, or None if it is not here."""
+        found = self._complete.get(digest)
+        return None if found is None or len(found[1]) % 8 else np.frombuffer(found[1], "<i8")
+
+    def contribution(self, digest: Digest, elements: int = 0) -> Vector | None:
+        """What a contribution says, or a slice so long, compressed or not; None if it is not here or says nothing."""
         if self._codec is None:
             return self.vector(digest)
         found = self._complete.get(digest)
         try:
-            return None if found is None else decode(found[1], self._elements, spec=self._codec)
+            return None if found is None else decode(found[1], elements or self._elements, spec=self._codec)
         except Reject:
             return None
 
@@ -171,13 +189,13 @@ class BlobStore:
 
     def inspect(self, effect: Inspect, learner: Learner) -> Work:
         """Read an update through against the learner's model length and norm bound."""
-        update = self.contribution(effect.digest)
+        update = self.contribution(effect.digest, effect.elements)
 
         def work() -> Sequence[Event]:
             if update is None:
                 return (Inspected(effect.digest, "it is not in the store, or is not what a contribution is"),)
             bound = 0.0 if effect.whole else learner.bound
-            problem, norm = inspect(update, elements=learner.elements, bound=bound)
+            problem, norm = inspect(update, elements=effect.elements or learner.elements, bound=bound)
             return (Inspected(effect.digest, problem, norm),)
 
         return work
@@ -186,22 +204,105 @@ class BlobStore:
         """Average; the inputs are read now, so forgetting them in a later effect does no harm."""
         base = None if effect.model is None else self.vector(effect.model)
         updates = [self.contribution(digest) for digest, _ in effect.terms]
-        if effect.model is not None:
-            counted = [self._rests[digest] for digest, _ in effect.terms if digest in self._rests]
-            self._owed, self._rests = (counted[0], {}) if counted else (self._owed, self._rests)
 
-        def work() -> Sequence[Event]:
+        def made() -> Vector | str:
             present = [update for update in updates if update is not None]
             if (base is None and effect.model is not None) or len(present) < len(updates):
-                return (Mixed(effect.round, None, error="couldn't mix: a blob that it names is not in the store"),)
+                return "couldn't mix: a blob that it names is not in the store"
             out = np.empty_like(present[0])
             before = np.zeros_like(out) if base is None else base
             weighted_mean_into(out, before, present, [weight for _, weight in effect.terms])
+            return out
+
+        return self._ending(effect.round, made)
+
+    def mix_slice(self, effect: MixSlice) -> Work:
+        """Average a slice."""
+        base = self.vector(effect.model)
+        updates = [self.contribution(digest, effect.end - effect.start) for digest, _ in effect.terms]
+
+        def made() -> Vector | str:
+            present = [update for update in updates if update is not None]
+            if base is None or len(present) < len(updates):
+                return "couldn't average a slice: a blob that it names is not in the store"
+            before = base[effect.start : effect.end]
+            out = np.empty_like(before)
+            weighted_mean_into(out, before, present, [weight for _, weight in effect.terms])
+            return out
+
+        return self._part(effect, made)
+
+    def add_up(self, effect: AddUp) -> Work:
+        """Add weighted updates, or sums."""
+        updates = [self.contribution(digest) for digest, _ in effect.updates]
+        sums = [self.sums(digest) for digest, _ in effect.sums]
+
+        def made() -> Sums | str:
+            out = np.zeros(self._elements, np.int64)
+            for update, (_, weight) in zip(updates, effect.updates, strict=True):
+                if update is None:
+                    return "couldn't add up: a blob that it names is not in the store"
+                add_weighted(out, update, weight)
+            for found, (_, weight) in zip(sums, effect.sums, strict=True):
+                problem = "it is not in the store" if found is None else sums_problem(found, weight, self._bound)
+                if found is None or problem:
+                    return f"couldn't add up: {problem}"
+                out += found
+            return out
+
+        return self._part(effect, made)
+
+    def join(self, effect: Join) -> Work:
+        """Put averaged slices together."""
+        slices = [self.vector(digest) for digest in effect.slices]
+
+        def made() -> Vector | str:
+            present = [part for part in slices if part is not None]
+            whole = len(present) == len(slices)
+            return np.concatenate(present) if whole else "couldn't join slices: one is not in the store"
+
+        return self._ending(effect.round, made)
+
+    def divide(self, effect: Divide) -> Work:
+        """Make a sum the mean."""
+        base, total = self.vector(effect.model), self.sums(effect.total)
+
+        def made() -> Vector | str:
+            if base is None or total is None:
+                return "couldn't divide a sum: a blob that it names is not in the store"
+            out = np.empty_like(base)
+            mean_of_sums_into(out, base, total, effect.weight)
+            return out
+
+        return self._ending(effect.round, made)
+
+    def _ending(self, number: int, made: Callable[[], Vector | str]) -> Work:
+        """Work that stores the model of a round."""
+
+        def work() -> Sequence[Event]:
+            out = made()
             try:
-                stored = self.put(out.tobytes(), synced=True)
+                stored = None if isinstance(out, str) else self.put(out.tobytes(), synced=True)
             except DiskFull as error:
-                return (Mixed(effect.round, None, error=error.message),)
-            return (stored, Mixed(effect.round, stored.digest, stored.size))
+                stored, out = None, error.message
+            if stored is None:
+                return (Mixed(number, None, error=str(out)),)
+            return (stored, Mixed(number, stored.digest, stored.size))
+
+        return work
+
+    def _part(self, effect: MixSlice | AddUp, made: Callable[[], Vector | Sums | str]) -> Work:
+        """Work that stores a part of a mean."""
+
+        def work() -> Sequence[Event]:
+            out = made()
+            try:
+                stored = None if isinstance(out, str) else self.put(out.tobytes())
+            except DiskFull as error:
+                stored, out = None, error.message
+            if stored is None:
+                return (Parted(effect.round, effect.close, effect.number, None, error=str(out)),)
+            return (stored, Parted(effect.round, effect.close, effect.number, stored.digest, stored.size))
 
         return work
 
@@ -232,6 +333,8 @@ class BlobStore:
     def train(self, effect: Train, learner: Learner | None, member: int) -> list[tuple[float, Work]]:
         """Train now, show it later: (delay in seconds, work) for progress and for the result, if there will be one."""
         model = self._model(effect.model, learner)
+        if effect.counted in self._rests:
+            self._owed, self._rests = self._rests[effect.counted], {}
         if learner is None or model is None:
             error = "couldn't train: the model is not in the store or does not fit the task"
             return [(BLOB_S, lambda: (Trained(effect.round, None, error=error),))]
@@ -258,10 +361,26 @@ class BlobStore:
         try:
             if base is not None and base.size == lesson.update.size:
                 step_into(lesson.update, base)
+            if self._cuts:
+                return self._hand_in_slices(number, lesson, lesson.update)
             stored = self._put_contribution(lesson.update, whole=base is not None)
         except DiskFull as error:
             return (Trained(number, None, error=error.message),)
         return (stored, Trained(number, stored.digest, stored.size, lesson.samples, lesson.metrics))
+
+    def _hand_in_slices(self, number: int, lesson: Lesson, update: Vector) -> Sequence[Event]:
+        messages = tuple(update[start:end].tobytes() for start, end in self._cuts)
+        rest: Vector | None = None
+        if self._codec is not None:
+            owed = np.zeros_like(update) if self._owed is None else self._owed
+            after, messages, _ = apply_cut(Residual(owed), update, self._codec, self._cuts, bound=self._bound)
+            rest = after.error
+        parts = [self.put(message) for message in messages]
+        slices = tuple((stored.digest, stored.size) for stored in parts)
+        name, size = slices_digest(slices), sum(size for _, size in slices)
+        if rest is not None:
+            self._rests[name] = rest
+        return (*parts, Trained(number, name, size, lesson.samples, lesson.metrics, slices=slices))
 
     def _put_contribution(self, vector: Vector, *, whole: bool) -> Stored:
         """Store an update, or a whole model, as it travels, and keep what its codec leaves out."""

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from swarm.machine import (
+    AddUp,
     Answer,
     Asked,
     Audit,
@@ -20,6 +21,7 @@ from swarm.machine import (
     Buffer,
     Check,
     Checked,
+    Divide,
     Effect,
     Evaluate,
     Evaluated,
@@ -28,11 +30,14 @@ from swarm.machine import (
     Forget,
     Inspect,
     Inspected,
+    Join,
     Keep,
     LinkChanged,
     Mix,
     Mixed,
+    MixSlice,
     NodeId,
+    Parted,
     Persist,
     Prune,
     Publish,
@@ -130,6 +135,8 @@ class Words:
                 return f"inspected {_short(digest)}{_because(problem)}"
             case Mixed(round=number, model=model, error=error):
                 return f"mixed {number} {_short(model)}{_because(error)}"
+            case Parted(round=number, number=part, part=made, error=error):
+                return f"parted {number}/{part} {_short(made)}{_because(error)}"
             case Checked(digest=digest, leaves=leaves):
                 return f"checked {_short(digest)} {len(leaves)}"
             case Stored(digest=digest, size=size):
@@ -184,6 +191,15 @@ class Words:
                 return f"evaluate {number} {_short(model)}"
             case Blend(round=number, terms=terms):
                 return f"blend {number} " + ",".join([f"{_short(digest)}*{weight:.6f}" for digest, weight in terms])
+            case MixSlice(round=number, number=part, terms=terms):
+                return f"slice {number}/{part} " + ",".join([f"{_short(digest)}*{weight}" for digest, weight in terms])
+            case AddUp(round=number, number=part, updates=updates, sums=sums):
+                terms = (*updates, *sums)
+                return f"sum {number}/{part} " + ",".join([f"{_short(digest)}*{weight}" for digest, weight in terms])
+            case Join(round=number, slices=slices):
+                return f"join {number} " + ",".join([_short(digest) for digest in slices])
+            case Divide(round=number, total=total, weight=weight):
+                return f"divide {number} {_short(total)}/{weight}"
             case Mix(round=number, terms=terms):
                 return f"mix {number} " + ",".join([f"{_short(digest)}*{weight}" for digest, weight in terms])
             case Report(event=event, text=text):

@@ -24,6 +24,7 @@ from swarm.ledger.journal import BLOCKS, Journal, Opened, Placed, joined, scan
 from swarm.ledger.snapshot import CONTEXT_BLOCKS
 from swarm.machine import (
     RECORD_BLOCK,
+    AddUp,
     Answer,
     Asked,
     Audit,
@@ -31,16 +32,19 @@ from swarm.machine import (
     Blend,
     Buffer,
     Check,
+    Divide,
     Effect,
     Evaluate,
     Event,
     Finished,
     Forget,
     Inspect,
+    Join,
     Keep,
     LinkChanged,
     Machine,
     Mix,
+    MixSlice,
     NodeId,
     Persist,
     Prune,
@@ -118,6 +122,7 @@ class World:
             second, further delay in seconds).
         audit: Checks the records of a whole ledger and returns what is wrong with it, empty if nothing is.
         codec: How contributions are compressed, as the charter has it.
+        cuts: The slices in which they travel, as the charter has them.
         learner: Answers Train, Evaluate and Inspect; without one training fails with a sentence.
         ids: Identity of each member, default `member_id`.
         twins: Members run as two processes with one identity and two disks: the liar of Bano et al., "Twins: BFT
@@ -143,6 +148,7 @@ class World:
         learner: Learner | None = None,
         audit: Callable[[Sequence[bytes]], str] = lambda _: "",
         codec: Spec | None = None,
+        cuts: Sequence[tuple[int, int]] = (),
         ids: Sequence[NodeId] | None = None,
         twins: Collection[int] = (),
         twin_split: bool = True,
@@ -153,7 +159,7 @@ class World:
         record_trace: bool = False,
     ) -> None:
         self.seed, self.topology, self.plan = seed, topology, plan or FaultPlan()
-        self.learner, self._audit, self._codec = learner, audit, codec
+        self.learner, self._audit, self._codec, self._cuts = learner, audit, codec, cuts
         self.stats = Stats()
         self.trace = Trace(record=record_trace)
         self._make, self._sync_s, self._ledger_id = make, sync_s, ledger_id
@@ -218,7 +224,8 @@ class World:
     def _store(self, blobs: Sequence[bytes]) -> BlobStore:
         if self.learner is None:
             return BlobStore(blobs)
-        return BlobStore(blobs, codec=self._codec, elements=self.learner.elements, bound=self.learner.bound)
+        learner = self.learner
+        return BlobStore(blobs, codec=self._codec, elements=learner.elements, bound=learner.bound, cuts=self._cuts)
 
     def _hook(self, checkers: Sequence[Checker]) -> None:
         """Remember only the hooks that are overridden: a run makes millions of calls."""
@@ -465,6 +472,14 @@ class World:
                 self._later(place, BLOB_S, place.blobs.mix(effect))
             case Blend():
                 self._later(place, BLOB_S, place.blobs.blend(effect))
+            case MixSlice():
+                self._later(place, BLOB_S, place.blobs.mix_slice(effect))
+            case Join():
+                self._later(place, BLOB_S, place.blobs.join(effect))
+            case AddUp():
+                self._later(place, BLOB_S, place.blobs.add_up(effect))
+            case Divide():
+                self._later(place, BLOB_S, place.blobs.divide(effect))
             case Train():
                 self._train(place, effect)
             case Evaluate():

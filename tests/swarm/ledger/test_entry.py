@@ -96,7 +96,7 @@ def test_every_named_kind_is_read(kind: int) -> None:
     assert e.decode_entry(signed(kind=kind).encode()).kind == kind
 
 
-@pytest.mark.parametrize("kind", [-1, 15, 255, 2**63])
+@pytest.mark.parametrize("kind", [-1, 16, 255, 2**63])
 def test_an_unknown_kind_is_refused_not_skipped(kind: int) -> None:
     with pytest.raises(Reject, match=f"version 1 kind {kind} is unknown"):
         e.decode_entry(signed(kind=kind).encode())
@@ -110,7 +110,7 @@ def test_an_unknown_version_is_refused(version: int) -> None:
 
 def test_kind_numbers_are_on_disk_for_ever() -> None:
     names = "charter contribution attest round_commit member_proposal member_vote epoch evidence block_cert snapshot"
-    names += " annotation anchor round_close evaluation receipt"
+    names += " annotation anchor round_close evaluation receipt partial"
     assert list(e.KIND_NAMES.items()) == list(enumerate(names.split()))
     assert [e.REASONS[code] for code in (1, 2, 3)] == ["unusable", "unavailable", "started from another model"]
 
@@ -194,6 +194,10 @@ def test_the_bytes_of_every_body_are_frozen() -> None:
     h = [bytes([i]) * 32 for i in range(6)]
     bodies: dict[str, msgspec.Struct] = {
         "contribution": e.Contribution(7, 1, 40, h[0], h[1], 4096, 120, ((0, -3),), (8000, 5, 1500), h[2], h[3]),
+        "sliced": e.Contribution(
+            7, 1, 40, h[0], h[1], 4096, 120, (), (0, 0, 0), h[2], h[3], ((h[4], 2048), (h[5], 2048))
+        ),
+        "partial": e.Partial(7, 60, 3, h[1], 4096, (7, 1_048_576)),
         "attest": e.Attest(7, 60, h[1], 4096, ((h[4], h[1], 12),), b"\x01\x02"),
         "round_close": e.RoundClose(7, 0, ((2, 100), (5, 300)), (h[4],), ((6, e.OTHER_BASE),)),
         "round_commit": e.RoundCommit(7, 60, h[1], 4096, 3, 400, (h[4],), (70,), 0, 0),

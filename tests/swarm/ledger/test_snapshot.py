@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from swarm import codec
 from swarm.charter import SignedCharter
 from swarm.errors import Reject
+from swarm.ledger import entry as e
 from swarm.ledger import snapshot
 from swarm.ledger.audit import audit
 from swarm.ledger.block import FinalBlock, Header, Root
@@ -54,6 +55,7 @@ def full() -> State:
         motions=(Motion(3, digest("motion"), node, change, 99, True, {node: False}),),
         coming=founding(signed.charter),
         past=(founding(signed.charter),),
+        partials={(3, node): e.Partial(1, 8, 3, digest("part"), 64, (5,))},
         exchange=Exchange({node: (4, 5)}, {node: Own(1, digest("model"), 128)}, {node: b"sketch"}),
     )
 
