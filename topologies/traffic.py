@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swarm.errors import UsageError
+from swarm.routes import OWNERS, ROUTES, Fold
 from topologies import finite, spectrum
 from topologies.graph import Edge, Topology
 from topologies.mixing import Schedule
@@ -25,9 +26,6 @@ SAMPLED_ROUNDS = 64
 
 BASE_PARTNERS_MAX = 4
 """Largest k tried for Base-(k+1): more partners a round than this hardly ever save a round among 3 to 50 members."""
-
-ROUTES = ("spread", "sharded", "fold")
-"""The exact routes that a node takes. The others are costed beside them, to be compared with."""
 
 FIXED_POINT_RATIO = 2.0
 """Bytes of an exact partial sum for each byte of float32 model: sums travel as int64."""
@@ -177,7 +175,7 @@ class RouteCost:
         seconds: By the model at the top of this file.
         same_bytes: Whether all members end with the same bytes, so that the ledger can compare digests.
         every_update: Whether every member gets to see every single update, as robust rules and scores need.
-        all_or_nothing: Whether a member lost half-way voids the round's mix, which is then closed anew without it.
+        all_or_nothing: Whether a member lost half-way sends the round by spread after all.
         refusal: Why it cannot be used here; empty if it can.
     """
 
@@ -224,7 +222,7 @@ def choose_exact_route(
     *,
     codec_ratio: float = 1.0,
     sum_ratio: float = FIXED_POINT_RATIO,
-    shard_owners: int = 1,
+    shard_owners: int | None = None,
     needs_every_update: bool = False,
     needs_same_bytes: bool = True,
     offered: Sequence[str] = ROUTES,
@@ -236,11 +234,11 @@ def choose_exact_route(
         n: Members.
         model_bytes: Of one model in float32.
         network: Latency, barrier, bandwidth; None for a hospital's 100 Mbit/s at 30 ms.
-        codec_ratio: Bytes of an encoded update for each byte of model, above 0. Only *spread* profits: what the others
-            carry are partial sums, which must stay exact.
-        sum_ratio: Bytes of a partial sum for each byte of model; 2 for int64.
-        shard_owners: How many members add up each slice in *sharded*; two compare digests, so that neither need be
-            trusted.
+        codec_ratio: Bytes of an encoded update for each byte of model, above 0. What is made of updates, averages and
+            sums, travels as it is.
+        sum_ratio: Bytes of a sum for each byte of model, on the way *fold* takes; 2 for int64.
+        shard_owners: How many members average each slice in *sharded*, by default as many as do in a node, or all there
+            are: two compare digests, so that neither need be trusted.
         needs_every_update: Robust rules, contribution scores and the availability rule see every update: *spread* only.
         needs_same_bytes: The ledger compares digests. False lets Base-(k+1) compete, which heals after losses but has
             fractional weights.
@@ -251,6 +249,7 @@ def choose_exact_route(
         UsageError: If a size is out of range, or no route that is offered does what is asked.
     """
     network = network or Network()
+    shard_owners = min(OWNERS, n) if shard_owners is None else shard_owners
     if not 1 <= shard_owners <= n:
         raise UsageError(f"couldn't share out slices to {shard_owners} owners of {n}", hint=f"Choose 1 to {n} owners.")
     if not (model_bytes > 0 and codec_ratio > 0 and sum_ratio > 0 and math.isfinite(model_bytes * sum_ratio)):
@@ -260,12 +259,13 @@ def choose_exact_route(
         )
     if topology is not None and topology.n != n:
         raise UsageError(f"couldn't cost the routes of {n} members on links of {topology.n}")
-    sums = model_bytes * sum_ratio
+    updates, sums = model_bytes * codec_ratio, model_bytes * sum_ratio
     costs = [
-        _spread(n, model_bytes * codec_ratio, network, topology),
-        _sharded(n, sums, network, topology, shard_owners),
+        _spread(n, updates, network, topology),
+        _sharded(n, updates, model_bytes, network, topology, shard_owners),
+        _folded(n, updates, sums, network, topology),
+        _scheduled(finite.ceca(n), sums, network, topology),
     ]
-    costs += [_scheduled(one, sums, network, topology) for one in (finite.fold(n), finite.ceca(n))]
     costs += [_scheduled(one, model_bytes, network, topology) for one in _bases(n)]
     judged = [
         _judged(cost, needs_every_update=needs_every_update, needs_same_bytes=needs_same_bytes, offered=offered)
@@ -345,26 +345,62 @@ def _spread(n: int, copy_bytes: float, network: Network, topology: Topology | No
     )
 
 
-def _sharded(n: int, copy_bytes: float, network: Network, topology: Topology | None, owners: int) -> RouteCost:
-    """Member j adds up the j-th n-th of the vector and hands it back: 2 rounds of (n - 1) / n copies each.
+def _sharded(
+    n: int, update_bytes: float, model_bytes: float, network: Network, topology: Topology | None, owners: int
+) -> RouteCost:
+    """Of every n-th of the vector `owners` members average all updates, and hand the average to those who are not.
 
-    Reduce-scatter and all-gather by direct exchange (Thakur, Rabenseifner & Gropp, 2005): no route moves fewer bytes.
-    Further owners of a slice receive it too, and hand back a digest.
+    Reduce-scatter and all-gather by direct exchange (Thakur, Rabenseifner & Gropp, 2005): with one owner, no route
+    moves fewer bytes.
     """
-    copies = (owners + 1) * (n - 1) / n
+    each = owners * (n - 1) / n * update_bytes + (n - owners) / n * model_bytes
     rounds = 2 * int(n > 1)
-    every = [(i, j) for i in range(n) for j in range(i + 1, n)]
     return RouteCost(
         name="sharded",
         rounds=rounds,
-        bytes_mean=copies * copy_bytes,
-        bytes_max=copies * copy_bytes,
-        seconds=network.seconds(rounds, copies * copy_bytes),
+        bytes_mean=each,
+        bytes_max=each,
+        seconds=network.seconds(rounds, each),
         same_bytes=True,
         every_update=False,
         all_or_nothing=True,
-        refusal=_missing_link(topology, every),
+        refusal=_missing_link(topology, _every_pair(n)),
     )
+
+
+def _folded(n: int, update_bytes: float, sum_bytes: float, network: Network, topology: Topology | None) -> RouteCost:
+    """What `swarm.routes.Fold` moves: updates at the first step, sums at the others, the last one to those left over.
+
+    A step is as long as its busiest member; sums are had from any of those who made them, so all of these send alike.
+    """
+    fold = Fold(n)
+    sent, received = np.zeros(n), np.zeros(n)
+    for index in range(fold.folded):
+        for other in fold.covered(fold.group(index, 1)) if fold.steps else ():
+            received[index] += other != index
+            sent[other] += other != index
+    serial = max(float(sent.max()), float(received.max())) * update_bytes
+    left = n - fold.folded
+    each = np.zeros(n)
+    each[: fold.folded] = max(fold.steps - 1, 0) + left / fold.folded
+    serial += (max(fold.steps - 1, 0) + max(left / fold.folded, int(left > 0))) * sum_bytes
+    total = sent * update_bytes + each * sum_bytes
+    rounds = fold.steps + int(left > 0)
+    return RouteCost(
+        name="fold",
+        rounds=rounds,
+        bytes_mean=float(total.mean()),
+        bytes_max=float(total.max()),
+        seconds=network.seconds(rounds, serial),
+        same_bytes=True,
+        every_update=False,
+        all_or_nothing=True,
+        refusal=_missing_link(topology, _every_pair(n)),
+    )
+
+
+def _every_pair(n: int) -> list[Edge]:
+    return [(i, j) for i in range(n) for j in range(i + 1, n)]
 
 
 def _relayed(topology: Topology) -> tuple[NDArray[np.float64], int]:
@@ -426,7 +462,7 @@ def _reason(fit: Sequence[RouteCost], refused: Sequence[RouteCost]) -> str:
         pace = f"as quick as {second.name} at {best.seconds:.2f} s"
     else:
         pace = f"{best.seconds:.2f} s against {second.seconds:.2f} s for {second.name}, the next best"
-    care = " A member lost half-way closes the round anew." if best.all_or_nothing else ""
+    care = " A member lost half-way sends that round by spread." if best.all_or_nothing else ""
     return (
         f"{best.name}: {pace}; {best.rounds} round{'s' * (best.rounds != 1)} and {megabytes(best.bytes_max)} "
         f"sent by the busiest member.{care}"

@@ -21,9 +21,11 @@ from node.trainer import TrainerSettings
 from swarm import charter as terms
 from swarm.errors import UsageError
 from swarm.ledger.state import State
-from swarm.mixing.compress.forms import FORMS
+from swarm.mixing.compress.forms import FORMS, encoded_bytes
+from swarm.routes import FOLD, ROUTES, SHARDED, SPREAD
 from topologies.families import FAMILIES, build
 from topologies.plan import open_schedule
+from topologies.traffic import Network, choose_exact_route
 
 PATH = click.argument("path", type=click.Path(path_type=Path))
 
@@ -73,6 +75,16 @@ def charter() -> None:
     help="Send contributions in fewer bytes: bf16, int8, int4, sign or topk:50 (thousandths). What it leaves out comes"
     " later. With --gossip bf16 only.",
 )
+@click.option(
+    "--route",
+    metavar="ROUTE",
+    default="spread",
+    show_default=True,
+    help="How sites get to the mean: spread (every update to everybody), sharded (two sites average each slice), fold"
+    " (sums double from step to step), or auto, for what is quickest by --uplink and --latency.",
+)
+@click.option("--uplink", type=float, default=100.0, show_default=True, help="For --route auto: a site's Mbit/s.")
+@click.option("--latency", type=float, default=30.0, show_default=True, help="For --route auto: one way, in ms.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the initial model.")
 @click.option(
     "--after", type=click.Path(path_type=Path, exists=True), help="A site of a swarm that cannot go on, to continue it."
@@ -103,6 +115,9 @@ def new(
     topology: str,
     gossip: str,
     codec: str,
+    route: str,
+    uplink: float,
+    latency: float,
     seed: int,
     after: Path | None,
     require_byzantine: bool,
@@ -149,14 +164,36 @@ def new(
     draft.check()
     last = None if before is None or after is None else _last_model(before, after)
     draft = msgspec.structs.replace(draft, task=_continued(describe_task(task, seed), before, last))
+    draft, costs = _routed(draft, route, uplink, latency)
     draft.check()
     signed = terms.SignedCharter(draft, {})
     write_file_durably(output, terms.to_toml(signed).encode(), mode=0o644)
-    text = f"{_summary(signed)}\nDrafted in {output}. Each founder now runs `swarm charter sign {output}`."
+    text = "".join(f"{line}\n" for line in costs)
+    text += f"{_summary(signed)}\nDrafted in {output}. Each founder now runs `swarm charter sign {output}`."
     if last is not None and after is not None:
         model = Site(after).blobs / last.hex()
         text += f"\nThe model to start from is {model}: copy it to the folder blobs of at least one new site."
     emit({"path": str(output), "members": [card.name for card in members]}, as_json=as_json, text=text)
+
+
+def _routed(draft: terms.Charter, route: str, uplink: float, latency: float) -> tuple[terms.Charter, tuple[str, ...]]:
+    """Return the draft with its route to the mean, and the lines of the cost model if that has chosen it."""
+    lines: tuple[str, ...] = ()
+    if route == "auto":
+        dialable = sum(not card.endpoint for card in draft.members) <= 1
+        offered = ROUTES if not draft.schedule and not draft.edges and dialable else (SPREAD,)
+        codec = draft.codec
+        ratio = 1.0 if codec is None else encoded_bytes(codec, draft.task.parameters) / draft.model_bytes
+        network = Network(latency_s=latency / 1000, bandwidth_bytes_s=uplink * 125_000)
+        choice = choose_exact_route(len(draft.members), draft.model_bytes, network, codec_ratio=ratio, offered=offered)
+        route = choice.route
+        if route == SHARDED and draft.task.parameters < len(draft.members):
+            route = SPREAD
+        lines = (*choice.lines(), "")
+    if route == SPREAD:
+        return draft, lines
+    options = tuple(sorted([*draft.options, (terms.ROUTE, route)]))
+    return msgspec.structs.replace(draft, options=options), lines
 
 
 def _last_model(before: State, after: Path) -> bytes:
@@ -349,7 +386,12 @@ def _summary(signed: terms.SignedCharter) -> str:
 def _mixing(c: terms.Charter) -> str:
     if c.schedule:
         return f"gossip over {c.schedule}; the last round averages all models into one"
-    return "exact: every site ends every round with the same model"
+    routes = {
+        SHARDED: f"; {c.route.slices} slices, each averaged by two sites" if c.route else "",
+        FOLD: "; sums double from step to step",
+    }
+    way = "" if c.route is None else routes[c.route.name] + ", by spread where that fails"
+    return f"exact: every site ends every round with the same model{way}"
 
 
 def _read(path: Path) -> str:

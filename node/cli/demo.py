@@ -53,8 +53,9 @@ class Score(TypedDict):
 @click.option("--rounds", type=click.IntRange(4), default=ROUNDS, show_default=True, help="How many rounds.")
 @click.option("--heart-disease", type=click.Path(path_type=Path), help="Use the four real hospitals in this folder.")
 @click.option("--gossip", metavar="SCHEDULE", default="", help="Mix by gossip, as in base2, instead of exactly.")
+@click.option("--route", default="", help="Get to the mean in parts: sharded or fold.")
 @JSON
-def demo(folder: Path, rounds: int, heart_disease: Path | None, gossip: str, *, as_json: bool) -> None:
+def demo(folder: Path, rounds: int, heart_disease: Path | None, gossip: str, route: str, *, as_json: bool) -> None:
     """Five hospitals learn together on this machine."""
     say = Say(err=as_json)
     begun = say.clock.now()
@@ -63,16 +64,16 @@ def demo(folder: Path, rounds: int, heart_disease: Path | None, gossip: str, *, 
             write_heart_disease(heart_disease, Path(trial))
     folder = _fresh(folder)
     with fork_server() as forkserver:
-        results = _run(folder, rounds, heart_disease, gossip, forkserver, say)
+        results = _run(folder, rounds, heart_disease, (gossip, route), forkserver, say)
     spent = say.clock.now() - begun
     text = f"Everything took {spent:.0f} s."
     emit({"folder": str(folder), **results, "seconds": round(spent, 3)}, as_json=as_json, text=text)
 
 
 def _run(
-    folder: Path, rounds: int, heart_disease: Path | None, gossip: str, forkserver: Path, say: Say
+    folder: Path, rounds: int, heart_disease: Path | None, mixing: tuple[str, str], forkserver: Path, say: Say
 ) -> Mapping[str, object]:
-    """Run the demo, saying how it goes; return its results for programs."""
+    """Run the demo with this schedule of gossip or this route; say how it goes; return its results for programs."""
     data, task, metrics = _data(folder, heart_disease)
     say(f"{len(data)} hospitals, one model, nobody in the middle. Everything is in {folder}")
     for part in data:
@@ -86,7 +87,8 @@ def _run(
         seed=SEED,
         patience_s=PATIENCE_S,
         forkserver=forkserver,
-        gossip=gossip,
+        gossip=mixing[0],
+        route=mixing[1],
     )
     charter = peers[0].site.load_charter().charter
     say(f"A charter signed by all of them. {charter.fault_tolerance()}.")

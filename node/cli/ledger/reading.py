@@ -36,6 +36,7 @@ BODIES: dict[int, type[msgspec.Struct]] = {
     e.CONTRIBUTION: e.Contribution,
     e.ATTEST: e.Attest,
     e.RECEIPT: e.Receipt,
+    e.PARTIAL: e.Partial,
     e.EVALUATION: e.Evaluation,
     e.ROUND_CLOSE: e.RoundClose,
     e.ROUND_COMMIT: e.RoundCommit,
@@ -378,13 +379,17 @@ def describe(entry: e.Entry, known: Words) -> tuple[int | None, str]:
         case e.RECEIPT:
             r = codec.decode(entry.body, e.Receipt, limit=limit)
             return r.round, f"round {r.round}, {known.held(r.held)}"
+        case e.PARTIAL:
+            p = codec.decode(entry.body, e.Partial, limit=limit)
+            return p.round, f"round {p.round}, computed part {p.number} of the mean, {p.digest.hex()[:12]}"
         case e.EVALUATION:
             v = codec.decode(entry.body, e.Evaluation, limit=limit)
             return v.round, f"round {v.round}, scored on {v.samples} held-out samples"
         case e.ROUND_CLOSE:
             close = codec.decode(entry.body, e.RoundClose, limit=limit)
             without = f", without {known.named(close.missing)}" if close.missing else ""
-            return close.round, f"round {close.round}, {count(len(close.included), 'site')} in{without}"
+            again = ", closed again to go by spread" if close.attempt > 1 else ""
+            return close.round, f"round {close.round}, {count(len(close.included), 'site')} in{without}{again}"
         case e.ROUND_COMMIT:
             commit = codec.decode(entry.body, e.RoundCommit, limit=limit)
             return commit.round, f"round {commit.round}, {committed_words(commit)}"
