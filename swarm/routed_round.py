@@ -110,11 +110,10 @@ class RoutedRound(Round):
 
     @override
     def mixed(self, event: Mixed, state: State, now: float) -> list[Action]:
-        begun = self._mixing_close
-        if begun is not None and (state.close is None or begun != state.close.index):
-            self._mixing = self._mixing_close = None
-            return []  # Of those who were in the round before it was closed again.
-        self._mixing_close = None
+        outdated, self._mixing_close = self._outdated(state.close), None
+        if outdated:
+            self._mixing = None
+            return []
         if event.model is None and state.on_route:
             self._stuck = self._stuck or event.error
         return super().mixed(event, state, now)
@@ -181,6 +180,11 @@ class RoutedRound(Round):
                 self.phase = Phase.MIXING
             yield action
 
+    def _outdated(self, close: Closed | None) -> bool:
+        """Whether the model that is being put together is of those who were in before the round was closed again."""
+        begun = self._mixing_close
+        return begun is not None and (close is None or begun != close.index)
+
     def _whole(self, state: State, close: Closed) -> bool:
         """Whether the mean is made of whole updates, as without a route."""
         del state, close
@@ -245,6 +249,8 @@ class ShardedRound(RoutedRound):
 
     @override
     def _needs(self, author: NodeId, body: e.Contribution, nodes: Sequence[NodeId]) -> tuple[tuple[Digest, int], ...]:
+        if author not in nodes:
+            return ()
         return tuple(
             (digest, size)
             for number, (digest, size) in enumerate(body.blobs)

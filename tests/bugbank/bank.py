@@ -8,9 +8,23 @@ may still be worth having, but here is the proof of these.
 from __future__ import annotations
 
 from node.storage import RealDisk, sync_folder
-from swarm import codec, gossip_round, identity
-from swarm.ledger import audit, block, consensus, evidence, exchange, journal, merkle, motions, replica, state, views
+from swarm import codec, gossip_round, identity, routed_round
+from swarm.ledger import (
+    audit,
+    block,
+    consensus,
+    evidence,
+    exchange,
+    journal,
+    merkle,
+    motions,
+    partials,
+    replica,
+    state,
+    views,
+)
 from swarm.ledger import entry as e
+from swarm.mixing import average
 from tests.bugbank import test_claims as claims
 from tests.bugbank.seeding import Bug, Edit
 from tests.conformance import test_signing as signing
@@ -18,6 +32,8 @@ from tests.node import test_storage as storage
 from tests.simulation import test_membership as membership
 from tests.swarm import test_codec as bytes_
 from tests.swarm import test_identity as keys
+from tests.swarm import test_routed_round as routed
+from tests.swarm import test_routes as routes
 from tests.swarm.ledger import test_block as blocks
 from tests.swarm.ledger import test_consensus as agreement
 from tests.swarm.ledger import test_crash_states as crashes
@@ -737,4 +753,79 @@ GOSSIP = (
     ),
 )
 
-BANK = VOTING + CERTIFICATES + BYTES + LOG + EPOCHS + EVIDENCE + GOSSIP + DISK
+_Routed = routed_round.RoutedRound
+
+ROUTES = (
+    Bug(
+        "a part is taken on one member's word",
+        (Edit(_Routed._agreed, "if found and None not in found and len(named) == 1", "if len(named) == 1"),),
+        routed.test_a_sum_is_taken_once_its_whole_group_names_the_same,
+    ),
+    Bug(
+        "of two words on a part the first is believed",
+        (Edit(_Routed._agreed, "if len(named) > 1:", "if False:"),),
+        routed.test_different_words_stop_the_route,
+    ),
+    Bug(
+        "the smaller of two words on a norm counts",
+        (Edit(routed_round.ShardedRound._parts, "max(said[node].norms[index]", "min(said[node].norms[index]"),),
+        routed.test_the_larger_word_on_a_norm_counts,
+    ),
+    Bug(
+        "nobody adds up the norms of an update's slices",
+        (Edit(routed_round.ShardedRound._parts, "if all(within_bound(units) for units in norms):", "if True:"),),
+        routed.test_the_larger_word_on_a_norm_counts,
+    ),
+    Bug(
+        "a slice that may not be averaged is averaged",
+        (Edit(_Routed._ready, "return all(usable)", "return True"),),
+        routed.test_a_slice_that_may_not_be_averaged_stops_the_route,
+    ),
+    Bug(
+        "a route that leads nowhere is followed for ever",
+        (Edit(_Routed._watch, "if now >= self._still_since + self._patience_s:", "if False:"),),
+        routed.test_silence_for_as_long_as_the_charter_bears_stops_the_route,
+    ),
+    Bug(
+        "what was made for the first close is taken for the second",
+        (Edit(_Routed.parted, "if close is None or event.close != close.index:", "if close is None:"),),
+        routed.test_what_was_made_for_the_first_close_is_not_taken_for_the_second,
+    ),
+    Bug(
+        "a model of the first close is attested for the second",
+        (Edit(_Routed._outdated, "begun != close.index", "False"),),
+        routed.test_a_model_that_was_put_together_before_the_second_close_is_not_attested,
+    ),
+    Bug(
+        "attests of the first close end the second",
+        (Edit(state._append_derived, "close=closed, attests={}, partials={})", "close=closed, partials={})"),),
+        routed.test_what_was_said_of_the_first_close_does_not_count_for_the_second,
+    ),
+    Bug(
+        "a round may be closed as often as one likes",
+        (Edit(state.State.on_route, "self.close.body.attempt == 1", "True"),),
+        routed.test_a_round_on_its_route_may_be_closed_once_more_and_not_again,
+    ),
+    Bug(
+        "a member may change its word on a part",
+        (Edit(state._note_partial, "if (body.number, author) in state.partials:", "if False:"),),
+        routed.test_the_first_word_on_a_part_counts,
+    ),
+    Bug(
+        "a part counts whoever says that it has computed it",
+        (Edit(partials.counts, "author in owners(body.number, len(charter.cuts), nodes)", "True"),),
+        routed.test_the_first_word_on_a_part_counts,
+    ),
+    Bug(
+        "an update may have other slices than it is named by",
+        (Edit(state._check_contribution, " or body.update_digest != slices_digest(body.slices)", ""),),
+        routed.test_an_update_that_is_not_named_by_its_slices_is_refused,
+    ),
+    Bug(
+        "a sum may be as large as it likes",
+        (Edit(average.sums_problem, "if norm > weight * bound * (1 + SUM_SLACK):", "if False:"),),
+        routes.test_sums_out_of_bounds_are_refused,
+    ),
+)
+
+BANK = VOTING + CERTIFICATES + BYTES + LOG + EPOCHS + EVIDENCE + GOSSIP + ROUTES + DISK

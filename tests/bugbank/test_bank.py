@@ -10,6 +10,7 @@ import pytest
 
 from tests.bugbank.bank import BANK
 from tests.bugbank.seeding import Bug, notices, run, seeded
+from tests.swarm import test_routed_round as routed
 from topologies.world.disk import SimulatedDisk
 
 
@@ -20,6 +21,8 @@ def fixture(request: pytest.FixtureRequest) -> Callable[[str], Any]:
     def named(name: str) -> Any:
         if name == "reopened":  # the same disk whenever it is opened, another one for each case
             return functools.partial(lambda disk: disk, SimulatedDisk())
+        if name in ("sharded", "fold"):
+            return routed.contributed(routed.SHARDED if name == "sharded" else routed.FOLD)
         return request.getfixturevalue(name)
 
     return named
