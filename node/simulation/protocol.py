@@ -53,11 +53,19 @@ class Founded:
 
 
 def found(
-    scenario: Scenario, learner: TaskLearner, task: Path, *, schedule: str, links: Topology, seed: int
+    scenario: Scenario,
+    learner: TaskLearner,
+    task: Path,
+    *,
+    schedule: str,
+    links: Topology,
+    seed: int,
+    route: str = "",
 ) -> Founded:
     """Make keys and a charter for a scenario; the same arguments give the same ledger id.
 
-    With a `schedule` sites mix by gossip along it, without one exactly; `links` are the links that the charter grants.
+    With a `schedule` sites mix by gossip along it, without one exactly, by `route` if one is given; `links` are the links
+    that the charter grants.
 
     Raises:
         UsageError: The terms cannot be accepted.
@@ -98,7 +106,7 @@ def found(
         metrics=("accuracy", "loss"),
         edges=() if complete else links.edges,
         predecessor=(),
-        options=((terms.SCHEDULE, schedule),) if schedule else (),
+        options=tuple((key, text) for key, text in ((terms.ROUTE, route), (terms.SCHEDULE, schedule)) if text),
     )
     signed = terms.SignedCharter(draft, {})
     for who in identities:
@@ -165,6 +173,8 @@ class Play:
             ids=[who.node for who in founded.identities],
             twins=scenario.twins,
             blobs=[founded.initial],
+            codec=founded.signed.charter.codec,
+            cuts=founded.signed.charter.cuts,
             checkers=[self._watch],
             ledger_id=founded.signed.ledger_id,
         )

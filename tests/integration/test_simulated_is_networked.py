@@ -18,7 +18,7 @@ from topologies.scenario import Learning, Scenario, Terms, plain
 SEED, PATIENCE_S, ENOUGH_S = 7, 120.0, 240.0
 
 
-def networked(folder: Path, sites: list[SiteData], task: Path, scenario: Scenario, gossip: str) -> set[str]:
+def networked(folder: Path, sites: list[SiteData], task: Path, scenario: Scenario, gossip: str, route: str) -> set[str]:
     """The digests of the final models of as many `swarm start` as there are sites."""
     with fork_server() as forkserver:
         peers = found(
@@ -33,6 +33,7 @@ def networked(folder: Path, sites: list[SiteData], task: Path, scenario: Scenari
             min_contributions=len(sites),
             forkserver=forkserver,
             gossip=gossip,
+            route=route,
         )
         try:
             for peer in peers:
@@ -53,12 +54,12 @@ def wait_for(peers: list[LocalPeer]) -> None:
             peer.poll()
 
 
-def simulated(sites: list[SiteData], task: Path, scenario: Scenario, gossip: str) -> str:
+def simulated(sites: list[SiteData], task: Path, scenario: Scenario, gossip: str, route: str) -> str:
     """The digest of the final model in the simulated world."""
     learner = TaskLearner(
         task, sites, scenario.sites, seed=SEED, bound=scenario.terms.clip_norm, behaviours=scenario.behaviours
     )
-    founded = protocol.found(scenario, learner, task, schedule=gossip, links=scenario.links, seed=SEED)
+    founded = protocol.found(scenario, learner, task, schedule=gossip, links=scenario.links, seed=SEED, route=route)
     play = protocol.Play(
         scenario, founded, learner, sites, links=scenario.links, seed=1, score=lambda _: (0.0, 0.0), tested=()
     )
@@ -74,8 +75,14 @@ def simulated(sites: list[SiteData], task: Path, scenario: Scenario, gossip: str
 
 @pytest.mark.real
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("gossip", ["ring", ""], ids=["gossip", "exact"])
-def test_the_simulated_swarm_ends_with_the_very_bytes_of_the_networked_one(tmp_path: Path, gossip: str) -> None:
+@pytest.mark.parametrize(
+    ("gossip", "route"),
+    [("ring", ""), ("", ""), ("", "sharded"), ("", "fold")],
+    ids=["gossip", "exact", "sharded", "fold"],
+)
+def test_the_simulated_swarm_ends_with_the_very_bytes_of_the_networked_one(
+    tmp_path: Path, gossip: str, route: str
+) -> None:
     learning = Learning(model="mlp:16", partition="power:1", rounds=3, local_epochs=2, momentum=0.5)
     terms = Terms(patience_s=PATIENCE_S, deadline_s=2 * PATIENCE_S, min_contributions=4)
     scenario = replace(plain(4), learning=learning, terms=terms)
@@ -84,4 +91,6 @@ def test_the_simulated_swarm_ends_with_the_very_bytes_of_the_networked_one(tmp_p
     sites = datasets.write_sites(tmp_path / "data", examples, shares, x, scenario.names)
     task = tmp_path / "task.py"
     task.write_text(task_source(learning, examples))
-    assert networked(tmp_path, sites, task, scenario, gossip) == {simulated(sites, task, scenario, gossip)}
+    assert networked(tmp_path, sites, task, scenario, gossip, route) == {
+        simulated(sites, task, scenario, gossip, route)
+    }
