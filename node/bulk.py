@@ -40,7 +40,7 @@ from swarm.machine import (
     Trained,
 )
 from swarm.mixing.average import Sums, add_weighted, mean_of_sums_into, sums_problem, weighted_mean_into
-from swarm.mixing.compress.forms import Spec
+from swarm.mixing.compress.forms import Spec, encode, encoded_bytes
 from swarm.mixing.gossip import mix_into, step_into
 from swarm.mixing.outer import OUTER_STEPS
 from swarm.mixing.sketch import sketch
@@ -96,9 +96,10 @@ class BulkWorker:
         outer: str = "none",
         codec: Spec | None = None,
         cuts: Sequence[tuple[int, int]] = (),
+        averages: Spec | None = None,
     ) -> None:
         self._store = store
-        self._cuts = cuts
+        self._cuts, self._averages = cuts, averages
         self._elements = elements
         self._bound = bound
         self._step = OUTER_STEPS[outer]
@@ -309,7 +310,9 @@ class BulkWorker:
         return self._outcome(self._elements, "<f4", combine, done, failed, durable=True)
 
     def _mix_slice(self, effect: MixSlice) -> Sequence[Event | _Made]:
-        return self._part(effect, effect.end - effect.start, "<f4", lambda: self._average_slice(effect))
+        if self._averages is None:
+            return self._part(effect, effect.elements, "<f4", lambda: self._average_slice(effect))
+        return self._part(effect, encoded_bytes(self._averages, effect.elements), "u1", lambda: self._encoded(effect))
 
     def _add_up(self, effect: AddUp) -> Sequence[Event | _Made]:
         return self._part(effect, self._elements, "<i8", lambda: self._summed(effect))
@@ -370,22 +373,42 @@ class BulkWorker:
 
     def _average_slice(self, effect: MixSlice) -> _Combine:
         weights = [weight for _, weight in effect.terms]
-        updates = self._readers([digest for digest, _ in effect.terms], effect.end - effect.start)
+        updates = self._readers([digest for digest, _ in effect.terms], effect.elements)
 
         def combine(out: Vector, start: int) -> None:
-            before = self._slice(effect.model, effect.start + start, out.size)
-            weighted_mean_into(out, before, [read(start, out.size) for read in updates], weights, step=self._step)
+            weighted_mean_into(out, np.zeros_like(out), [read(start, out.size) for read in updates], weights)
+
+        return combine
+
+    def _encoded(self, effect: MixSlice) -> _Combine:
+        """An averaged slice as it travels, compressed: made whole, for its form follows from all of it."""
+        assert self._averages is not None, "somebody has looked"
+        average = np.empty(effect.elements, np.float32)
+        self._average_slice(effect)(average, 0)
+        message = np.frombuffer(encode(average, self._averages), np.uint8)
+
+        def combine(out: _Stretch, start: int) -> None:
+            out[:] = message[start : start + out.size]
 
         return combine
 
     def _joined(self, effect: Join) -> _Combine:
-        """Slices side by side; a stretch may take in parts of several."""
+        """The model, a step by slices side by side further; a stretch may take in parts of several."""
+        readers: list[Callable[[int, int], Vector]] = []
+        for digest, (begin, end) in zip(effect.slices, self._cuts, strict=True):
+            if self._averages is None:
+                readers.append(functools.partial(self._slice, digest))
+            else:
+                assert self._messages is not None, "averages are compressed where updates are"
+                readers.append(functools.partial(_stretch, self._messages.opened(digest, end - begin)))
 
         def combine(out: Vector, start: int) -> None:
-            for digest, (begin, end) in zip(effect.slices, self._cuts, strict=True):
+            mean = np.empty_like(out)
+            for read, (begin, end) in zip(readers, self._cuts, strict=True):
                 low, high = max(begin, start), min(end, start + out.size)
                 if low < high:
-                    out[low - start : high - start] = self._slice(digest, low - begin, high - low)
+                    mean[low - start : high - start] = read(low - begin, high - low)
+            self._step(out, self._slice(effect.model, start, out.size), mean)
 
         return combine
 

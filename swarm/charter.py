@@ -62,6 +62,9 @@ ROUTE = "route"
 EXACT_CODECS = ("bf16", "int8", "int4", "sign", "topk")
 """Those that need no key. What they leave out a site sends later (`swarm.mixing.compress.residual`)."""
 
+AVERAGE_CODECS = ("bf16", "int8")
+"""Those that are good enough for an average of slices, which has no memory of what they leave out."""
+
 GOSSIP_CODECS = ("bf16",)
 """Coarser ones need a memory at both ends of a link, and partners change from round to round."""
 
@@ -226,6 +229,19 @@ class Charter(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
         return len(body.slices) == len(self.cuts) and all(
             self._fits(size, end - start) for (_, size), (start, end) in zip(body.slices, self.cuts, strict=True)
         )
+
+    @cached_property
+    def averages(self) -> Spec | None:
+        """How averaged slices are compressed; None if they are float32.
+
+        No memory makes up for what is left out of them: whoever owns a slice may be another next time.
+        """
+        return self.codec if self.codec is not None and self.codec.name in AVERAGE_CODECS else None
+
+    def average_bytes(self, number: int) -> int:
+        """Return the size of an averaged slice."""
+        start, end = self.cuts[number]
+        return 4 * (end - start) if self.averages is None else encoded_bytes(self.averages, end - start)
 
     def moves(self, size: int) -> bool:
         """Whether a blob of this size may be what members fetch from one another: a model, or on the way to one."""

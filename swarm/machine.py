@@ -408,7 +408,7 @@ class Mix:
 
 @dataclass(frozen=True, slots=True)
 class MixSlice:
-    """Average one slice of a round: as `Mix`, but of the model's elements [start, end). Answered by `Parted`.
+    """Average one slice of the updates of a round, so many `elements` long. Answered by `Parted`.
 
     `terms` holds (digest of the slice of an update, integer weight). `close` tells one closing of a round from another.
     """
@@ -416,17 +416,16 @@ class MixSlice:
     round: int
     close: int
     number: int
-    model: Digest
-    start: int
-    end: int
+    elements: int
     terms: tuple[tuple[Digest, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Join:
-    """Put averaged slices together to the model of a round. Answered by `Mixed`."""
+    """Put averaged slices together, and make the model of a round of `model` and that. Answered by `Mixed`."""
 
     round: int
+    model: Digest
     slices: tuple[Digest, ...]
 
 

@@ -274,7 +274,7 @@ class ShardedRound(RoutedRound):
         for number in range(len(self._charter.cuts)):
             who = self._owners(number, nodes)
             if spread or self._me in who:
-                yield from self._average(number, close, base, words, holds)
+                yield from self._average(number, close, words, holds)
             if spread:
                 parts += [self._made[number].digest] if number in self._made else []
                 continue
@@ -291,13 +291,11 @@ class ShardedRound(RoutedRound):
         if len(parts) < len(self._charter.cuts):
             return
         if all(within_bound(units) for units in norms):
-            yield Join(close.body.round, tuple(parts))
+            yield Join(close.body.round, base.digest, tuple(parts))
         else:
             self._stuck = self._stuck or "an update's slices are together over the charter's bound"
 
-    def _average(
-        self, number: int, close: Closed, base: Model, words: Words, holds: Callable[[Digest], bool]
-    ) -> Iterator[Action]:
+    def _average(self, number: int, close: Closed, words: Words, holds: Callable[[Digest], bool]) -> Iterator[Action]:
         if self._recovered(number, words, holds) or number in self._in_hand:
             return
         digests = [placed.body.blobs[number][0] for placed in close.terms]
@@ -306,7 +304,7 @@ class ShardedRound(RoutedRound):
             weights = [weight for _, weight in close.body.included]
             terms = tuple(zip(digests, weights, strict=True))
             start, end = self._charter.cuts[number]
-            yield MixSlice(close.body.round, close.index, number, base.digest, start, end, terms)
+            yield MixSlice(close.body.round, close.index, number, end - start, terms)
 
 
 class FoldRound(RoutedRound):

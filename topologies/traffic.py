@@ -221,6 +221,7 @@ def choose_exact_route(
     network: Network | None = None,
     *,
     codec_ratio: float = 1.0,
+    average_ratio: float = 1.0,
     sum_ratio: float = FIXED_POINT_RATIO,
     shard_owners: int | None = None,
     needs_every_update: bool = False,
@@ -234,8 +235,8 @@ def choose_exact_route(
         n: Members.
         model_bytes: Of one model in float32.
         network: Latency, barrier, bandwidth; None for a hospital's 100 Mbit/s at 30 ms.
-        codec_ratio: Bytes of an encoded update for each byte of model, above 0. What is made of updates, averages and
-            sums, travels as it is.
+        codec_ratio: Bytes of an encoded update for each byte of model, above 0.
+        average_ratio: The same of an average of slices, on the way *sharded* takes; sums travel as they are.
         sum_ratio: Bytes of a sum for each byte of model, on the way *fold* takes; 2 for int64.
         shard_owners: How many members average each slice in *sharded*, by default as many as do in a node, or all there
             are: two compare digests, so that neither need be trusted.
@@ -262,7 +263,7 @@ def choose_exact_route(
     updates, sums = model_bytes * codec_ratio, model_bytes * sum_ratio
     costs = [
         _spread(n, updates, network, topology),
-        _sharded(n, updates, model_bytes, network, topology, shard_owners),
+        _sharded(n, updates, model_bytes * average_ratio, network, topology, shard_owners),
         _folded(n, updates, sums, network, topology),
         _scheduled(finite.ceca(n), sums, network, topology),
     ]
@@ -346,14 +347,14 @@ def _spread(n: int, copy_bytes: float, network: Network, topology: Topology | No
 
 
 def _sharded(
-    n: int, update_bytes: float, model_bytes: float, network: Network, topology: Topology | None, owners: int
+    n: int, update_bytes: float, average_bytes: float, network: Network, topology: Topology | None, owners: int
 ) -> RouteCost:
     """Of every n-th of the vector `owners` members average all updates, and hand the average to those who are not.
 
     Reduce-scatter and all-gather by direct exchange (Thakur, Rabenseifner & Gropp, 2005): with one owner, no route
     moves fewer bytes.
     """
-    each = owners * (n - 1) / n * update_bytes + (n - owners) / n * model_bytes
+    each = owners * (n - 1) / n * update_bytes + (n - owners) / n * average_bytes
     rounds = 2 * int(n > 1)
     return RouteCost(
         name="sharded",

@@ -185,7 +185,14 @@ def _routed(draft: terms.Charter, route: str, uplink: float, latency: float) -> 
         codec = draft.codec
         ratio = 1.0 if codec is None else encoded_bytes(codec, draft.task.parameters) / draft.model_bytes
         network = Network(latency_s=latency / 1000, bandwidth_bytes_s=uplink * 125_000)
-        choice = choose_exact_route(len(draft.members), draft.model_bytes, network, codec_ratio=ratio, offered=offered)
+        choice = choose_exact_route(
+            len(draft.members),
+            draft.model_bytes,
+            network,
+            codec_ratio=ratio,
+            average_ratio=ratio if draft.averages else 1.0,
+            offered=offered,
+        )
         route = choice.route
         if route == SHARDED and draft.task.parameters < len(draft.members):
             route = SPREAD

@@ -93,6 +93,7 @@ def run_site(site: Site, settings: Settings, signed: SignedCharter) -> Finished 
             outer=charter.round.outer,
             codec=charter.codec,
             cuts=charter.cuts,
+            averages=charter.averages,
         )
         node = Node(
             signed=signed,

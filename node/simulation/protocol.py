@@ -64,7 +64,7 @@ def found(
 ) -> Founded:
     """Make keys and a charter for a scenario; the same arguments give the same ledger id.
 
-    With a `schedule` sites mix by gossip along it, without one exactly, by `route` if one is given; `links` are the links
+    With a `schedule` sites mix by gossip along it, without one exactly, by a `route` if one is given; `links` are those
     that the charter grants.
 
     Raises:
@@ -175,6 +175,7 @@ class Play:
             blobs=[founded.initial],
             codec=founded.signed.charter.codec,
             cuts=founded.signed.charter.cuts,
+            averages=founded.signed.charter.averages,
             checkers=[self._watch],
             ledger_id=founded.signed.ledger_id,
         )

@@ -21,9 +21,8 @@ def counts(charter: Charter, nodes: Sequence[NodeId], author: NodeId, body: Part
     if charter.cuts:
         if not 0 <= body.number < len(charter.cuts):
             return False
-        start, end = charter.cuts[body.number]
         theirs = author in owners(body.number, len(charter.cuts), nodes)
-        return theirs and body.size == 4 * (end - start) and len(body.norms) == len(nodes)
+        return theirs and body.size == charter.average_bytes(body.number) and len(body.norms) == len(nodes)
     fold = Fold(len(nodes))
     theirs = author in nodes[: fold.folded] and 1 <= body.number <= fold.steps
     return theirs and body.size == SUM_BYTES * charter.task.parameters and not body.norms

@@ -206,7 +206,8 @@ class Rounds:
                 return False
             first = number % len(nodes) if len(self.lengths) >= len(nodes) else number * len(nodes) // len(self.lengths)
             theirs = author in {nodes[first], nodes[(first + 1) % len(nodes)]}
-            return theirs and (size, len(norms)) == (4 * self.lengths[number], len(nodes))
+            least, _ = sizes(self.codec if self.codec in ("bf16", "int8") else "", self.lengths[number])
+            return theirs and (size, len(norms)) == (least, len(nodes))
         steps = len(nodes).bit_length() - 1
         theirs = author in nodes[: 2**steps] and 1 <= number <= steps
         return theirs and (size, norms) == (8 * self.parameters, [])

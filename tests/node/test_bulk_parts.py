@@ -11,7 +11,7 @@ import pytest
 from node.bulk import MIX_BLOCK_ELEMENTS, BulkWorker
 from node.storage import BlobStore
 from swarm.machine import AddUp, Digest, Divide, Inspect, Inspected, Join, Mix, Mixed, MixSlice, Parted, Stored, Trained
-from swarm.mixing.compress.forms import parse
+from swarm.mixing.compress.forms import decode, encoded_bytes, parse
 from swarm.routes import cuts, slices_digest
 from swarm.vector import Vector, blob_digest, leaf_hashes
 from tests.node.test_bulk import Bench, FullAfterNaming
@@ -27,7 +27,7 @@ BOUND = 1e6
 class Yard(Bench):
     """A worker that cuts updates."""
 
-    def __init__(self, store: BlobStore, *, codec: str = "", sliced: bool = True) -> None:
+    def __init__(self, store: BlobStore, *, codec: str = "", averages: str = "", sliced: bool = True) -> None:
         super().__init__(store, elements=ELEMENTS, bound=BOUND)
         self.worker.close()
         self.worker = BulkWorker(
@@ -37,6 +37,7 @@ class Yard(Bench):
             wake=self._wake,
             codec=parse(codec) if codec else None,
             cuts=SLICES if sliced else (),
+            averages=parse(averages) if averages else None,
         )
 
     def trained(self, update: Vector) -> Trained:
@@ -112,11 +113,11 @@ def test_averaged_slices_joined_are_the_mean(store: BlobStore, base: Vector) -> 
     parts = []
     for number, (start, end) in enumerate(SLICES):
         terms = tuple((one.slices[number][0], weight) for one, weight in zip(sent, WEIGHTS, strict=True))
-        made = yard.parted(MixSlice(1, 8, number, model, start, end, terms))
+        made = yard.parted(MixSlice(1, 8, number, end - start, terms))
         assert made.size == 4 * (end - start)
         assert made.part is not None
         parts.append(made.part)
-    assert yard.model(Join(1, tuple(parts))) == spread(store, base)
+    assert yard.model(Join(1, model, tuple(parts))) == spread(store, base)
     yard.worker.close()
 
 
@@ -151,10 +152,10 @@ def test_compressed_slices_say_what_they_say_alone_and_the_rest_is_owed(store: B
     model = yard.blob(base)
     parts = []
     for number, (start, end) in enumerate(SLICES):
-        made = yard.parted(MixSlice(1, 8, number, model, start, end, ((first.slices[number][0], 5),)))
+        made = yard.parted(MixSlice(1, 8, number, end - start, ((first.slices[number][0], 5),)))
         assert made.part is not None
         parts.append(made.part)
-    after = np.array(store.open_vector(yard.model(Join(1, tuple(parts)))))
+    after = np.array(store.open_vector(yard.model(Join(1, model, tuple(parts)))))
     left_out = update - (after - base)
     assert 0 < np.abs(left_out).max() < 0.03
     yard.worker.submit_counted(first.update)  # type: ignore[arg-type]
@@ -162,10 +163,28 @@ def test_compressed_slices_say_what_they_say_alone_and_the_rest_is_owed(store: B
     second = yard.trained(np.zeros(ELEMENTS, np.float32))
     third = yard.trained(np.zeros(ELEMENTS, np.float32))
     assert second.update == third.update, "owed until that has counted too"
-    made = yard.parted(MixSlice(2, 9, 0, model, *SLICES[0], ((second.slices[0][0], 5),)))
+    made = yard.parted(MixSlice(2, 9, 0, SLICES[0][1], ((second.slices[0][0], 5),)))
     assert made.part is not None
-    owed = np.array(store.open_vector(made.part)) - base[slice(*SLICES[0])]
+    owed = np.array(store.open_vector(made.part))
     assert np.abs(owed - left_out[slice(*SLICES[0])]).max() < 0.01 * np.abs(left_out).max() + 1e-6
+    yard.worker.close()
+
+
+def test_averages_may_be_compressed_too(store: BlobStore, base: Vector) -> None:
+    yard = Yard(store, codec="int8", averages="int8")
+    sent = [yard.trained(update) for update in updates()]
+    parts, said = [], np.empty(ELEMENTS, np.float32)
+    for number, (start, end) in enumerate(SLICES):
+        terms = tuple((one.slices[number][0], weight) for one, weight in zip(sent, WEIGHTS, strict=True))
+        made = yard.parted(MixSlice(1, 8, number, end - start, terms))
+        assert made.size == encoded_bytes(parse("int8"), end - start)
+        assert made.part is not None
+        parts.append(made.part)
+        decode(store.path(made.part).read_bytes(), end - start, out=said[start:end])
+    model = yard.model(Join(1, yard.blob(base), tuple(parts)))
+    assert np.array_equal(store.open_vector(model), base + said)
+    exact = np.average(updates(), axis=0, weights=WEIGHTS)
+    assert np.abs(said - exact).max() < 0.05
     yard.worker.close()
 
 

@@ -65,6 +65,7 @@ def gossiping(
         checkers=[Agreement(), HonestOnTheWire(), PersistBeforeSend(), *checkers],
         codec=swarm.charter.codec,
         cuts=swarm.charter.cuts,
+        averages=swarm.charter.averages,
         ledger_id=swarm.signed.ledger_id,
     )
     return world

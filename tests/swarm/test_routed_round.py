@@ -184,7 +184,7 @@ def test_an_average_is_of_the_slice_of_everybody_and_is_said_with_its_norms(shar
         sharded.norms[sharded.slice(author, 3)] = bound / 2
     first, last = with_own_slices(sharded)
     assert last.terms == tuple((sharded.slice(author, 3), 10) for author in range(4))
-    assert (last.start, last.end, last.model) == (30, 40, INITIAL)
+    assert last.elements == 10
     body = sharded.done(last, "average 3")
     assert body is not None
     assert (body.number, body.digest, body.norms) == (3, digest("average 3"), (NORM_UNITS // 4,) * 4)
@@ -215,7 +215,9 @@ def all_said(desk: Desk, **more: int) -> None:
 
 def test_all_slices_together_are_the_model(sharded: Desk) -> None:
     all_said(sharded)
-    assert of(Join, sharded.go()) == [Join(1, tuple(Digest(digest(f"average {number}")) for number in range(4)))]
+    assert of(Join, sharded.go()) == [
+        Join(1, INITIAL, tuple(Digest(digest(f"average {number}")) for number in range(4)))
+    ]
     (say, _) = sharded.round.mixed(Mixed(1, MODEL, 160), sharded.state, sharded.now)
     assert isinstance(say, Say)
     assert isinstance(say.body, e.Attest)
@@ -291,7 +293,7 @@ def test_what_was_made_for_the_first_close_is_not_taken_for_the_second(sharded: 
         sharded.done(effect, f"average {effect.number} of three")
     assert sharded.done(first, "average 0 of four") is None
     parts = tuple(Digest(digest(f"average {number} of three")) for number in range(4))
-    assert of(Join, sharded.go()) == [Join(1, parts)]
+    assert of(Join, sharded.go()) == [Join(1, INITIAL, parts)]
 
 
 def test_a_model_that_was_put_together_before_the_second_close_is_not_attested(sharded: Desk) -> None:

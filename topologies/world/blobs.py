@@ -12,8 +12,10 @@ import functools
 import math
 import random
 from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from swarm.errors import Reject, UsageError
 from swarm.ledger.disk import DiskFull
@@ -63,6 +65,8 @@ BLOB_S = 0.001
 HANG_S = 4.0
 """A training that hangs shows half its progress at the pace of one that would take this long."""
 
+Bytes: TypeAlias = NDArray[np.uint8]
+
 Work = Callable[[], Sequence[Event]]
 """What a worker does when its virtual time is over: the events to hand to the machine, in order."""
 
@@ -78,9 +82,10 @@ class BlobStore:
         elements: int = 0,
         bound: float = 0.0,
         cuts: Sequence[tuple[int, int]] = (),
+        averages: Spec | None = None,
     ) -> None:
         self.full = False
-        self._cuts = cuts
+        self._cuts, self._averages = cuts, averages
         self._codec, self._elements, self._bound = codec, elements, bound
         self._owed: Vector | None = None
         self._rests: dict[Digest, Vector] = {}
@@ -218,17 +223,15 @@ class BlobStore:
 
     def mix_slice(self, effect: MixSlice) -> Work:
         """Average a slice."""
-        base = self.vector(effect.model)
-        updates = [self.contribution(digest, effect.end - effect.start) for digest, _ in effect.terms]
+        updates = [self.contribution(digest, effect.elements) for digest, _ in effect.terms]
 
-        def made() -> Vector | str:
+        def made() -> Vector | Bytes | str:
             present = [update for update in updates if update is not None]
-            if base is None or len(present) < len(updates):
+            if len(present) < len(updates):
                 return "couldn't average a slice: a blob that it names is not in the store"
-            before = base[effect.start : effect.end]
-            out = np.empty_like(before)
-            weighted_mean_into(out, before, present, [weight for _, weight in effect.terms])
-            return out
+            out = np.zeros(effect.elements, np.float32)
+            weighted_mean_into(out, out, present, [weight for _, weight in effect.terms])
+            return out if self._averages is None else np.frombuffer(encode(out, self._averages), np.uint8)
 
         return self._part(effect, made)
 
@@ -254,12 +257,19 @@ class BlobStore:
 
     def join(self, effect: Join) -> Work:
         """Put averaged slices together."""
-        slices = [self.vector(digest) for digest in effect.slices]
+        base = self.vector(effect.model)
+        lengths = [end - start for start, end in self._cuts]
+        read = self.vector if self._averages is None else None
+        slices = [
+            read(digest) if read is not None else self.contribution(digest, length)
+            for digest, length in zip(effect.slices, lengths, strict=True)
+        ]
 
         def made() -> Vector | str:
             present = [part for part in slices if part is not None]
-            whole = len(present) == len(slices)
-            return np.concatenate(present) if whole else "couldn't join slices: one is not in the store"
+            if base is None or len(present) < len(slices):
+                return "couldn't join slices: a blob that it names is not in the store"
+            return np.add(base, np.concatenate(present))
 
         return self._ending(effect.round, made)
 
@@ -291,7 +301,7 @@ class BlobStore:
 
         return work
 
-    def _part(self, effect: MixSlice | AddUp, made: Callable[[], Vector | Sums | str]) -> Work:
+    def _part(self, effect: MixSlice | AddUp, made: Callable[[], Vector | Sums | Bytes | str]) -> Work:
         """Work that stores a part of a mean."""
 
         def work() -> Sequence[Event]:

@@ -123,6 +123,7 @@ class World:
         audit: Checks the records of a whole ledger and returns what is wrong with it, empty if nothing is.
         codec: How contributions are compressed, as the charter has it.
         cuts: The slices in which they travel, as the charter has them.
+        averages: How averages of those are compressed, as the charter has it.
         learner: Answers Train, Evaluate and Inspect; without one training fails with a sentence.
         ids: Identity of each member, default `member_id`.
         twins: Members run as two processes with one identity and two disks: the liar of Bano et al., "Twins: BFT
@@ -149,6 +150,7 @@ class World:
         audit: Callable[[Sequence[bytes]], str] = lambda _: "",
         codec: Spec | None = None,
         cuts: Sequence[tuple[int, int]] = (),
+        averages: Spec | None = None,
         ids: Sequence[NodeId] | None = None,
         twins: Collection[int] = (),
         twin_split: bool = True,
@@ -159,7 +161,7 @@ class World:
         record_trace: bool = False,
     ) -> None:
         self.seed, self.topology, self.plan = seed, topology, plan or FaultPlan()
-        self.learner, self._audit, self._codec, self._cuts = learner, audit, codec, cuts
+        self.learner, self._audit, self._codec, self._cuts, self._averages = learner, audit, codec, cuts, averages
         self.stats = Stats()
         self.trace = Trace(record=record_trace)
         self._make, self._sync_s, self._ledger_id = make, sync_s, ledger_id
@@ -225,7 +227,14 @@ class World:
         if self.learner is None:
             return BlobStore(blobs)
         learner = self.learner
-        return BlobStore(blobs, codec=self._codec, elements=learner.elements, bound=learner.bound, cuts=self._cuts)
+        return BlobStore(
+            blobs,
+            codec=self._codec,
+            elements=learner.elements,
+            bound=learner.bound,
+            cuts=self._cuts,
+            averages=self._averages,
+        )
 
     def _hook(self, checkers: Sequence[Checker]) -> None:
         """Remember only the hooks that are overridden: a run makes millions of calls."""
