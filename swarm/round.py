@@ -156,7 +156,8 @@ class Round:
     def pieces(self, author: NodeId, body: e.Contribution, state: State) -> tuple[tuple[Digest, int], ...]:
         """Return digest and size of what this peer needs of a member's contribution."""
         del author
-        return body.blobs if body.round >= state.round else ()
+        # Nothing is fetched for what could not be averaged: an entry may name hundreds of blobs that are nowhere.
+        return body.blobs if body.round >= state.round and self._charter.carries(body) else ()
 
     def stuck(self, now: float) -> bool:
         """Whether the charter's route does not seem to lead the closed round to a mean. Here there is one route."""

@@ -101,7 +101,7 @@ class RoutedRound(Round):
     @override
     def pieces(self, author: NodeId, body: e.Contribution, state: State) -> tuple[tuple[Digest, int], ...]:
         spread = body.round == state.round and state.close is not None and (self._stuck or not state.on_route)
-        if spread or body.round < state.round:
+        if spread or not super().pieces(author, body, state):
             return super().pieces(author, body, state)
         nodes = [seat.node for seat in state.terms.members]
         if state.close is not None and body.round == state.round:
@@ -173,11 +173,11 @@ class RoutedRound(Round):
         if not holds(base.digest):
             yield Fetch(base.digest, base.size, ())
             return
+        self.phase = Phase.MIXING
         words = self._words(state, close) if state.on_route else {}
         for action in self._parts(close, base, words, holds):
             if isinstance(action, (Join, Divide)):
                 self._mixing, self._mixing_close = round_, close.index
-                self.phase = Phase.MIXING
             yield action
 
     def _outdated(self, close: Closed | None) -> bool:

@@ -77,6 +77,8 @@ class Updates:
         whole = self._replica.head.exchange is not None
         lengths = [end - start for start, end in self._charter.cuts] or [0]
         for body in self._wanted():
+            if not self._charter.carries(body):
+                continue
             if body.slices:
                 self._slices[Digest(body.update_digest)] = tuple(digest for digest, _ in body.blobs)
             for (digest, size), elements in zip(body.blobs, lengths, strict=False):

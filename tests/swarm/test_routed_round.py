@@ -173,6 +173,16 @@ def test_an_owner_fetches_its_slices_and_no_others(sharded: Desk) -> None:
     assert fetched(sharded.go()) == wanted, "and after it"
 
 
+def test_nothing_is_fetched_for_what_could_not_be_averaged() -> None:
+    desk = Desk(SHARDED)
+    slices = tuple((digest(f"nowhere {number}"), 40) for number in range(200))
+    body = replace(desk.offer(1), slices=slices, update_digest=slices_digest(slices), update_bytes=200 * 40)
+    assert desk.round.pieces(desk.nodes[1], body, desk.state) == ()
+    assert desk.round.pieces(desk.nodes[1], desk.offer(1), desk.state)
+    desk.write(1, body)
+    assert fetched(desk.go()) == set()
+
+
 def test_when_fewer_are_in_owners_are_others(sharded: Desk) -> None:
     sharded.close(0, 2)
     assert fetched(sharded.go()) == {sharded.slice(author, number) for author in (0, 2) for number in range(4)}
