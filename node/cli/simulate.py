@@ -10,7 +10,7 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from node.simulation.compare import Progress
-    from node.simulation.results import Result, Speed
+    from node.simulation.results import Result, Speed, Tables
 
 NODES = 16
 """Sites when nothing else says how many."""
@@ -44,11 +44,22 @@ GRAPH_BYTES_MAX = 1 << 26
 MARKER = ".swarm-simulate"
 """In a folder that a simulation made, so that the next may replace what is in it."""
 
+TABLES: dict[str, tuple[Tables, ...]] = {"csv": ("csv",), "parquet": ("parquet",), "both": ("csv", "parquet")}
+
 SPEEDS: dict[str, tuple[Speed, ...]] = {
     "learning": ("learning",),
     "protocol": ("protocol",),
     "both": ("learning", "protocol"),
 }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class How:
+    """What does not change the result: forms of its tables, what is written and printed beside it."""
+
+    tables: tuple[Tables, ...]
+    export: bool
+    as_json: bool
 
 
 @click.command()
@@ -95,6 +106,13 @@ SPEEDS: dict[str, tuple[Speed, ...]] = {
     help="Folder for the result.",
 )
 @click.option(
+    "--tables",
+    type=click.Choice(sorted(TABLES)),
+    default="csv",
+    show_default=True,
+    help="How rounds and peers are written beside result.json; Parquet needs pyarrow.",
+)
+@click.option(
     "--export", type=click.Choice(["charter"]), help="Write what founds a swarm with the recommended topology."
 )
 @JSON
@@ -118,6 +136,7 @@ def simulate(
     seeds: str | None,
     target_accuracy: float | None,
     output: Path,
+    tables: str,
     export: str | None,
     as_json: bool,
 ) -> None:
@@ -151,8 +170,10 @@ def simulate(
     }
     given = {name: value for name, value in asked.items() if value is not None}
     chosen = replace(chosen, learning=replace(chosen.learning, **given))  # type: ignore[arg-type]  # as the options say
+    _check_extras(tables)
     folder = _fresh(output)
-    _play(chosen, SPEEDS[speed], folder, export=export == "charter", as_json=as_json)
+    how = How(tables=TABLES[tables], export=export == "charter", as_json=as_json)
+    _play(chosen, SPEEDS[speed], folder, how)
 
 
 def presets() -> dict[str, str]:
@@ -242,6 +263,14 @@ def _numbers(text: str) -> tuple[int, ...]:
         ) from None
 
 
+def _check_extras(tables: str) -> None:
+    """Refuse what cannot be before there is a folder."""
+    if tables != "csv":
+        from node.simulation import parquet
+
+        parquet.check_available()
+
+
 def _fresh(folder: Path) -> Path:
     """Return a folder to write to: a new one, or one that an earlier simulation made."""
     if folder.exists() and not (folder / MARKER).exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -256,7 +285,7 @@ def _fresh(folder: Path) -> Path:
 # --- playing ----------------------------------------------------------------------------------------------------------
 
 
-def _play(scenario: Scenario, speeds: Sequence[Speed], folder: Path, *, export: bool, as_json: bool) -> None:
+def _play(scenario: Scenario, speeds: Sequence[Speed], folder: Path, how: How) -> None:
     from node.simulation.compare import Comparison, open_topology
     from node.simulation.export import write_charter
     from node.simulation.recommend import lines
@@ -277,17 +306,17 @@ def _play(scenario: Scenario, speeds: Sequence[Speed], folder: Path, *, export: 
     finally:
         watcher.close()
     result = comparison.result(partial=interrupted)
-    result.write(folder)
+    result.write(folder, how.tables)
     write_report(folder, result)
     exported: list[Path] = []
-    if export and result.recommendation is not None:
+    if how.export and result.recommendation is not None:
         run = result.select(result.recommendation.topology, result.recommendation.speed)[0]
         schedule = open_topology(run.topology, scenario, run.schedule_seed)
         exported = write_charter(folder, result, scenario, schedule, comparison.task)
     found = [*lines(result), *(f"note: {note}" for note in result.notes)]
     found += [f"The charter: sh {exported[0]}, see {exported[1]}"] if exported else []
     found.append(f"The result: {folder / 'report.html'} ({duration_words(clock.now() - begun)})")
-    emit(_plain(result, folder, exported), as_json=as_json, text="\n".join(found))
+    emit(_plain(result, folder, exported), as_json=how.as_json, text="\n".join(found))
     if interrupted:
         done = count(sum(len(run.rounds) for run in result.runs), "round")
         raise Failure(

@@ -1,8 +1,8 @@
 """What a simulation found, as one value: written to a folder, read back from it, the source of every table and picture.
 
-`result.json` holds all of it, `rounds.csv` and `peers.csv` the same numbers for a spreadsheet. Nothing in it depends on
-the machine or the hour: the same command gives the same bytes, so results can be compared with `diff`. How long the
-simulation itself took is therefore said on the terminal and not here.
+`result.json` holds all of it; the tables `rounds` and `peers` hold the same numbers, as CSV for a spreadsheet or as
+Parquet for a notebook. Nothing in it depends on the machine or the hour: the same command gives the same bytes, so
+results can be compared with `diff`. How long the simulation itself took is therefore said on the terminal and not here.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Literal
 
 import msgspec
 
+from node.simulation import parquet
 from node.storage import write_file_durably
 from swarm.errors import UsageError
 
@@ -26,6 +27,7 @@ RESULT_BYTES_MAX = 1 << 28
 """Largest result.json that is read: 1,000 peers over a hundred rounds, ten topologies and three seeds take a tenth."""
 
 Speed = Literal["learning", "protocol"]
+Tables = Literal["csv", "parquet"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -334,16 +336,25 @@ class Result:
         """The runs of one topology at one speed, by seed."""
         return tuple(run for run in self.runs if run.topology == topology and run.speed == speed)
 
-    def write(self, folder: Path) -> None:
-        """Write `result.json`, `rounds.csv` and `peers.csv`; files of these names are replaced.
+    def write(self, folder: Path, tables: Sequence[Tables] = ("csv",)) -> None:
+        """Write `result.json`, and `rounds` and `peers` as tables of these forms; what had these names is gone.
 
         Raises:
+            UsageError: Parquet is asked for, and pyarrow is not installed.
             OSError: The folder cannot be written to.
         """
         text = msgspec.json.format(msgspec.json.encode(self), indent=1)
         write_file_durably(folder / "result.json", text + b"\n", mode=0o644)
-        write_file_durably(folder / "rounds.csv", _table(ROUND_COLUMNS, self._round_rows()), mode=0o644)
-        write_file_durably(folder / "peers.csv", _table(PEER_COLUMNS, self._peer_rows()), mode=0o644)
+        for form, encode in (("csv", _csv), ("parquet", parquet.encoded)):
+            for name, columns, rows in (
+                ("rounds", ROUND_COLUMNS, self._round_rows),
+                ("peers", PEER_COLUMNS, self._peer_rows),
+            ):
+                path = folder / f"{name}.{form}"
+                if form in tables:
+                    write_file_durably(path, encode(columns, rows()), mode=0o644)
+                else:
+                    path.unlink(missing_ok=True)  # of an earlier simulation: it would be taken for this one's
 
     @classmethod
     def load(cls, folder: Path) -> Result:
@@ -384,14 +395,34 @@ class Result:
                     yield run.topology, run.seed, run.speed, one.number, score.peer, score.accuracy, score.loss
 
 
-ROUND_COLUMNS = (
-    *("topology", "seed", "speed", "round", "virtual_s", "bytes_total", "bytes_busiest", "consensus_distance"),
-    *("accuracy_mean", "accuracy_min", "accuracy_max", "accuracy_std", "average_model_accuracy", "loss_mean"),
-)
-PEER_COLUMNS = ("topology", "seed", "speed", "round", "peer", "accuracy", "loss")
+ROUND_COLUMNS: dict[str, type] = {
+    "topology": str,
+    "seed": int,
+    "speed": str,
+    "round": int,
+    "virtual_s": float,
+    "bytes_total": int,
+    "bytes_busiest": int,
+    "consensus_distance": float,
+    "accuracy_mean": float,
+    "accuracy_min": float,
+    "accuracy_max": float,
+    "accuracy_std": float,
+    "average_model_accuracy": float,
+    "loss_mean": float,
+}
+PEER_COLUMNS: dict[str, type] = {
+    "topology": str,
+    "seed": int,
+    "speed": str,
+    "round": int,
+    "peer": int,
+    "accuracy": float,
+    "loss": float,
+}
 
 
-def _table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:
+def _csv(columns: Mapping[str, type], rows: Iterable[Sequence[object]]) -> bytes:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(columns)
