@@ -25,6 +25,9 @@ from pathlib import Path
 
 from swarm.errors import UsageError
 
+MODULE_PREFIX = "swarm_task_"
+"""Task files are loaded as modules whose names begin so."""
+
 METRICS_MAX = 32
 METRIC_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
 
@@ -135,7 +138,7 @@ def _number(value: object) -> float | None:
 
 
 def _module(path: Path) -> object:
-    name = f"swarm_task_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
+    name = f"{MODULE_PREFIX}{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)

@@ -55,9 +55,11 @@ SPEEDS: dict[str, tuple[Speed, ...]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class How:
-    """What does not change the result: forms of its tables, what is written and printed beside it."""
+    """What does not change the result: forms of its tables, who works on it, what is written and printed beside it."""
 
     tables: tuple[Tables, ...]
+    workers: int | None
+    cluster: str | None
     export: bool
     as_json: bool
 
@@ -112,6 +114,14 @@ class How:
     show_default=True,
     help="How rounds and peers are written beside result.json; Parquet needs pyarrow.",
 )
+@click.option("--workers", type=click.IntRange(min=1), help="Processes at learning speed.  [default: one per core]")
+@click.option(
+    "--ray",
+    "cluster",
+    metavar="ADDRESS",
+    help="Learn on a Ray cluster, its workers instead of processes, as in head:6379; local starts one here. The result"
+    " is the same.",
+)
 @click.option(
     "--export", type=click.Choice(["charter"]), help="Write what founds a swarm with the recommended topology."
 )
@@ -137,6 +147,8 @@ def simulate(
     target_accuracy: float | None,
     output: Path,
     tables: str,
+    workers: int | None,
+    cluster: str | None,
     export: str | None,
     as_json: bool,
 ) -> None:
@@ -170,9 +182,9 @@ def simulate(
     }
     given = {name: value for name, value in asked.items() if value is not None}
     chosen = replace(chosen, learning=replace(chosen.learning, **given))  # type: ignore[arg-type]  # as the options say
-    _check_extras(tables)
+    _check_extras(tables, cluster, speed)
     folder = _fresh(output)
-    how = How(tables=TABLES[tables], export=export == "charter", as_json=as_json)
+    how = How(tables=TABLES[tables], workers=workers, cluster=cluster, export=export == "charter", as_json=as_json)
     _play(chosen, SPEEDS[speed], folder, how)
 
 
@@ -263,12 +275,17 @@ def _numbers(text: str) -> tuple[int, ...]:
         ) from None
 
 
-def _check_extras(tables: str) -> None:
+def _check_extras(tables: str, cluster: str | None, speed: str) -> None:
     """Refuse what cannot be before there is a folder."""
     if tables != "csv":
         from node.simulation import parquet
 
         parquet.check_available()
+    if cluster is not None and speed == "protocol":
+        raise UsageError(
+            "couldn't use --ray at protocol speed: there the nodes of one world run in one process",
+            hint="leave --ray out, or take --speed learning",
+        )
 
 
 def _fresh(folder: Path) -> Path:
@@ -294,7 +311,7 @@ def _play(scenario: Scenario, speeds: Sequence[Speed], folder: Path, how: How) -
     clock = Clock()
     begun = clock.now()
     command = shlex.join(["swarm", *sys.argv[1:]])
-    comparison = Comparison(scenario, speeds, folder, command)
+    comparison = Comparison(scenario, speeds, folder, command, cluster=how.cluster, workers=how.workers)
     watcher = Watcher(sys.stderr, clock)
     watcher.begin(scenario, comparison.parameters)
     interrupted = False

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from node.data import SiteData
 from node.simulation import datasets, protocol
+from node.simulation.actors import check_available
 from node.simulation.flat import FlatModel
 from node.simulation.learner import TaskLearner, score, task_source, tensors
 from node.simulation.learning import Dataset, LocalTraining
@@ -121,14 +122,27 @@ class Comparison:
         speeds: At which speeds.
         folder: Where the task file goes that every site would run; the result is written by whoever asked.
         command: What was typed, for the result.
+        cluster: Address of a Ray cluster for the learning speed (`actors.LOCAL`: of this machine alone); None forks.
+        workers: Processes or actors at learning speed; None is one per core.
 
     Raises:
         UsageError: It cannot be run as described; nothing has been simulated.
     """
 
-    def __init__(self, scenario: Scenario, speeds: Sequence[Speed], folder: Path, command: str = "") -> None:
+    def __init__(
+        self,
+        scenario: Scenario,
+        speeds: Sequence[Speed],
+        folder: Path,
+        command: str = "",
+        *,
+        cluster: str | None = None,
+        workers: int | None = None,
+    ) -> None:
         self.scenario, self.speeds = scenario, tuple(speeds)
-        self._command = command
+        self._command, self._cluster, self._workers = command, cluster, workers
+        if cluster is not None:
+            check_available()
         learning = scenario.learning
         self.reachable = scenario.links
         for name in scenario.topologies:
@@ -233,7 +247,8 @@ class Comparison:
 
     def _check_memory(self) -> None:
         n, elements = self.scenario.n, self._model.elements
-        if "learning" in self.speeds and self.scenario.learning.mixing == "gossip":
+        here = self._cluster is None  # the machines of a cluster are asked when they are known
+        if here and "learning" in self.speeds and self.scenario.learning.mixing == "gossip":
             check_memory(n, elements, velocities=False)
         if "protocol" in self.speeds and not _fits(n, elements):
             low, high = 0, n
@@ -381,6 +396,8 @@ class Comparison:
             seed=blank.seed,
             names=self.scenario.names,
             tested=learning.tested or None,
+            workers=self._workers,
+            cluster=self._cluster,
         )
         ledger = _Ledger(self.scenario.n, pace, 4 * self._model.elements)
         rounds: list[Round] = []

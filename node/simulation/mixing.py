@@ -99,6 +99,11 @@ class SparseRows:
         owner = np.repeat(np.arange(self.n), np.diff(self.starts))
         return int(((owner != self.sources) & (self.weights != 0)).sum())
 
+    @property
+    def dense(self) -> bool:
+        """Whether so many weights are not zero that they are best multiplied as a whole matrix."""
+        return len(self.weights) > DENSE_FROM * self.n**2
+
 
 class Mixer:
     """One exchange, ready to be applied to any block of columns.
@@ -108,14 +113,13 @@ class Mixer:
 
     def __init__(self, rows: SparseRows) -> None:
         self._dense: Tensor | None = None
-        if len(rows.weights) > DENSE_FROM * rows.n**2:
+        if rows.dense:
             dense = np.zeros((rows.n, rows.n))
             np.add.at(dense, (np.repeat(np.arange(rows.n), np.diff(rows.starts)), rows.sources), rows.weights)
             self._dense = torch.from_numpy(dense).float()
-        self._starts, self._sources = torch.from_numpy(rows.starts[:-1]), torch.from_numpy(rows.sources)
-        self._weights = torch.from_numpy(rows.weights).float()
+        self._sparse = Bags(rows.starts, rows.sources, rows.weights)
+        self._stripe = stripe_columns(rows.n)
         self._room = torch.empty(0)
-        self._stripe = max(64, STRIPE_BYTES // (4 * rows.n))
 
     def mix(self, models: Tensor, block: slice) -> None:
         """Replace these columns of `models`, shape (n, elements), by W times them, in place."""
@@ -124,22 +128,33 @@ class Mixer:
             return
         for start in range(block.start, block.stop, self._stripe):
             columns = models[:, start : min(start + self._stripe, block.stop)]
-            # A bag of embeddings is a sparse row times a dense matrix, and the one such product PyTorch does fast.
-            columns.copy_(
-                functional.embedding_bag(
-                    self._sources,
-                    self._copied(columns),
-                    self._starts,
-                    mode="sum",
-                    per_sample_weights=self._weights,
-                )
-            )
+            columns.copy_(self._sparse.times(self._copied(columns)))
 
     def _copied(self, columns: Tensor) -> Tensor:
         """Return a contiguous copy, good until the next."""
         if len(self._room) < columns.numel():
             self._room = torch.empty(columns.numel())
         return self._room[: columns.numel()].view(columns.shape).copy_(columns)
+
+
+class Bags:
+    """Compressed rows, ready to be multiplied. A row is the same sum in the same order whichever others are there."""
+
+    def __init__(self, starts: NDArray[np.int64], sources: NDArray[np.int64], weights: NDArray[np.float64]) -> None:
+        self._starts, self._sources = torch.from_numpy(starts[:-1]), torch.from_numpy(sources)
+        self._weights = torch.from_numpy(weights).float()
+
+    def times(self, columns: Tensor) -> Tensor:
+        """Return these rows times `columns`, shape (sources, width), contiguous."""
+        # A bag of embeddings is a sparse row times a dense matrix, and the one such product PyTorch does fast.
+        return functional.embedding_bag(
+            self._sources, columns, self._starts, mode="sum", per_sample_weights=self._weights
+        )
+
+
+def stripe_columns(rows: int) -> int:
+    """Return how many columns of so many rows a sparse product takes at a time."""
+    return max(64, STRIPE_BYTES // (4 * rows))
 
 
 def merge(models: Tensor, block: slice, out: Tensor) -> float:

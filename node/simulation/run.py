@@ -12,12 +12,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from node.clock import Clock
+from node.simulation.actors import RayShards
 from node.simulation.choice import Form, choose_steps
 from node.simulation.flat import FlatModel
 from node.simulation.learning import CROSS_ENTROPY, Dataset, LocalTraining, Objective
@@ -87,7 +89,8 @@ class Experiment:
         tested: Peers whose own models are tested, drawn once; None tests all.
         test_every: Rounds between tests; the last round is always tested.
         form: Which form of local training (`steps`).
-        workers: Processes; None is one per core.
+        workers: Processes, or actors; None is one per core.
+        cluster: Address of a Ray cluster to work on, `actors.LOCAL` for one on this machine; None forks processes.
 
     Raises:
         UsageError: It cannot be run as described.
@@ -107,6 +110,7 @@ class Experiment:
     test_every: int = 1
     form: Form = "auto"
     workers: int | None = None
+    cluster: str | None = None
 
     def __post_init__(self) -> None:
         wrong = None
@@ -220,7 +224,8 @@ class Simulation:
         n = len(self._sizes)
         self._taking_part = _participants(experiment.exchange, n)
         self._tested = _tested(experiment, n)
-        self._shards: Shards = LocalShards(
+        place = LocalShards if experiment.cluster is None else partial(RayShards, address=experiment.cluster)
+        self._shards: Shards = place(
             model,
             steps,
             experiment.objective,

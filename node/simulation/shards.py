@@ -1,5 +1,7 @@
 """Where the models live and the work is done. `Shards` is the interface; `LocalShards` are processes of one machine.
 
+`actors.RayShards` are actors on as many machines as a Ray cluster has.
+
 Models that live on are rows of one float32 matrix in memory that the processes share, so nothing is copied between
 them: a process is told *what* to do, takes the next unit of it from a common counter until none is left, and answers in
 a few numbers. A unit (some peers to train, a block of columns to mix, a model and a thousand examples to test it on) is
@@ -121,7 +123,7 @@ class LocalShards:
         workers: int | None = None,
     ) -> None:
         check_memory(rows, model.elements, velocities=velocities)
-        self._bench = _Bench(model, steps, objective, shares, names, seed, test, rows, velocities=velocities)
+        self._bench = Bench(model, steps, objective, shares, names, seed, test, rows, velocities=velocities)
         self._sent: SparseRows | None = None
         chosen = available_cores() if workers is None else workers
         forks = chosen > 1 and sys.platform == "linux"  # elsewhere a fork breaks the system's own libraries
@@ -170,15 +172,19 @@ class LocalShards:
         units = self._bench.begin(order)
         if self._crew is not None:
             return self._crew.do(order, units)
-        with _one_thread():
+        with one_thread():
             try:
                 return [self._bench.do(unit) for unit in range(units)]
             except Exception as error:  # the model is user code and may raise anything
-                raise _failed(f"{type(error).__name__}: {error}") from error
+                raise failed(f"{type(error).__name__}: {error}") from error
 
 
-class _Bench:
-    """Memory and work of the shards, as each process sees them. `begin` takes an order, `do` does one unit of it."""
+class Bench:
+    """Memory and work of the shards, as each process sees them. `begin` takes an order, `do` does one unit of it.
+
+    Orders speak of all `rows`; `held` says which of them are in this memory, all unless it is given. To train, to test
+    and to add up are done with rows that are held; to mix and to merge take all of them.
+    """
 
     def __init__(
         self,
@@ -192,33 +198,41 @@ class _Bench:
         rows: int,
         *,
         velocities: bool,
+        held: slice | None = None,
     ) -> None:
         self._model, self._steps, self._objective, self._test, self._seed = model, steps, objective, test, seed
         self._names = tuple(names)
         self._shares = [torch.from_numpy(np.ascontiguousarray(share, dtype=np.int64)) for share in shares]
         self.rows = rows
-        self._models = _shared(rows, model.elements)
-        self._velocities = _shared(rows, model.elements) if velocities else None
-        self._sums = _shared(0 if rows else min(SUMS, len(shares)), model.elements, torch.float64)
-        self._common = _shared(1, model.elements)[0]
-        self._common.copy_(model.initial)
+        held = slice(0, rows) if held is None else held
+        self._first: int = held.start
+        self.models = _shared(held.stop - held.start, model.elements)
+        self._velocities = _shared(len(self.models), model.elements) if velocities else None
+        self.sums = _shared(0 if rows else min(SUMS, len(shares)), model.elements, torch.float64)
+        self.common = _shared(1, model.elements)[0]
+        self.common.copy_(model.initial)
         self._blocks = blocks(max(1, rows), model.elements)
-        self._tests = range(0, len(test), TEST_ROWS)
+        self._tests = self.tests(test)
         self._mixer: Mixer | None = None
         self._order: Order = ("evaluate", ())
         self._chunks: list[slice] = []
         self._scratch = torch.empty(0, model.elements)
+
+    @staticmethod
+    def tests(test: Dataset) -> range:
+        """Return where the parts begin that examples are tested in."""
+        return range(0, len(test), TEST_ROWS)
 
     def begin(self, order: Order) -> int:
         """Take an order; return how many units it has."""
         self._order = order
         match order:
             case ("train", _, peers, _):
-                self._chunks = _chunks(len(peers), self._steps.stacked)
+                self._chunks = chunks(len(peers), self._steps.stacked)
                 return len(self._chunks)
             case ("average", _, peers, _):
-                self._chunks = _chunks(len(peers), self._steps.stacked)
-                return min(len(self._sums), len(self._chunks))
+                self._chunks = chunks(len(peers), self._steps.stacked)
+                return min(len(self.sums), len(self._chunks))
             case ("mix", rows):
                 if rows is not None:
                     self._mixer = Mixer(rows)
@@ -233,39 +247,40 @@ class _Bench:
         match self._order:
             case ("train", round_, peers, restart):
                 rows = self._chunks[unit]
-                velocities = None if self._velocities is None else self._velocities[rows]
-                self._train(self._models[rows], velocities, round_, peers[rows], self._common if restart else None)
+                own = slice(rows.start - self._first, rows.stop - self._first)
+                velocities = None if self._velocities is None else self._velocities[own]
+                self._train(self.models[own], velocities, round_, peers[rows], self.common if restart else None)
                 return None
             case ("average", round_, peers, weights):
                 self._average(unit, round_, peers, weights)
                 return None
             case ("mix", _):
                 assert self._mixer is not None, "the first order to mix says with what"
-                self._mixer.mix(self._models, self._blocks[unit])
+                self._mixer.mix(self.models, self._blocks[unit])
                 return None
             case ("merge",):
-                return merge(self._models, self._blocks[unit], self._common)
+                return merge(self.models, self._blocks[unit], self.common)
             case ("evaluate", wanted):
                 row, start = divmod(unit, len(self._tests))
                 vector = self.vector(wanted[row])
                 return self._model.evaluate(vector, self._test, self._objective, self._tests[start])
 
     def vector(self, row: int) -> Tensor:
-        """Return a row, or the common model, as it lies in the shared memory."""
-        return self._common if row == COMMON else self._models[row]
+        """Return a row that is held, or the common model, as it lies in the shared memory."""
+        return self.common if row == COMMON else self.models[row - self._first]
 
     def finish_average(self, used: int) -> None:
-        """Make the sums of the first so many units the common model."""
-        self._common.copy_(self._sums[:used].sum(0))
+        """Make the sums of the first so many units, in `sums`, the common model."""
+        self.common.copy_(added_up(self.sums[:used]))
 
     def _average(self, unit: int, round_: int, peers: Sequence[int], weights: NDArray[np.float64]) -> None:
         """Train every so many-th chunk from the common model; leave the weighted sum of the results in one row."""
         if len(self._scratch) < self._chunks[0].stop:
             self._scratch = torch.empty(self._chunks[0].stop, self._model.elements)
-        total = self._sums[unit].zero_()
-        for rows in self._chunks[unit :: min(len(self._sums), len(self._chunks))]:
+        total = self.sums[unit].zero_()
+        for rows in self._chunks[unit :: min(len(self.sums), len(self._chunks))]:
             models = self._scratch[: rows.stop - rows.start]
-            self._train(models, None, round_, peers[rows], self._common)
+            self._train(models, None, round_, peers[rows], self.common)
             for model, weight in zip(models, weights[rows].tolist(), strict=True):
                 total.add_(model, alpha=weight)  # in float64, for the sum is; a model is still in the cache
 
@@ -279,7 +294,7 @@ class _Bench:
 class _Crew:
     """Forked processes that work through the units of an order together."""
 
-    def __init__(self, bench: _Bench, size: int) -> None:
+    def __init__(self, bench: Bench, size: int) -> None:
         context = multiprocessing.get_context("fork")
         self._next = context.Value("q", 0)
         self._owner = os.getpid()
@@ -325,7 +340,7 @@ class _Crew:
                     answers[unit] = answer
         if failure:
             self.close()
-            raise _failed(failure)
+            raise failed(failure)
         return answers
 
     def close(self) -> None:
@@ -336,7 +351,7 @@ class _Crew:
         for process in self._processes:
             process.join()
 
-    def _work(self, bench: _Bench, link: Connection, foreign: Sequence[Connection]) -> None:
+    def _work(self, bench: Bench, link: Connection, foreign: Sequence[Connection]) -> None:
         """Run in a forked process until the other side hangs up."""
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is for the process that people talk to
         torch.set_num_threads(1)
@@ -347,7 +362,7 @@ class _Crew:
                 order, units = link.recv()
                 link.send(self._take(bench, order, units))
 
-    def _take(self, bench: _Bench, order: Order, units: int) -> tuple[list[tuple[int, Answer]], str]:
+    def _take(self, bench: Bench, order: Order, units: int) -> tuple[list[tuple[int, Answer]], str]:
         done: list[tuple[int, Answer]] = []
         try:
             bench.begin(order)
@@ -377,20 +392,25 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def check_memory(rows: int, elements: int, *, velocities: bool) -> None:
-    """Raise `UsageError` when so many models do not fit into the memory that is free, and say how many would."""
+def check_memory(
+    rows: int, elements: int, *, velocities: bool, free: int | None = None, where: str = "of memory"
+) -> None:
+    """Raise `UsageError` when so many models do not fit into the memory that is free, and say how many would.
+
+    `free` is in bytes; None looks at this machine.
+    """
     one = 4 * elements * (2 if velocities else 1)
-    free = _free_bytes()
+    free = free_bytes() if free is None else free
     if rows * one + MEMORY_SPARE > free:
         most = max(0, (free - MEMORY_SPARE) // one)
         raise UsageError(
             f"couldn't hold {rows:,} models of {elements:,} parameters: they take {rows * one / 2**30:.1f} GiB and "
-            f"{free / 2**30:.1f} GiB of memory are free",
+            f"{free / 2**30:.1f} GiB {where} are free",
             hint=f"Take at most {most:,} peers of this model, or a smaller model.",
         )
 
 
-def _free_bytes() -> int:
+def free_bytes() -> int:
     """Return the memory that can be had: the machine's, or the control group's where that is less."""
     found = []
     with contextlib.suppress(OSError, ValueError, StopIteration):
@@ -412,13 +432,19 @@ def _shared(rows: int, elements: int, dtype: torch.dtype = torch.float32) -> Ten
     return torch.frombuffer(mmap.mmap(-1, dtype.itemsize * rows * elements), dtype=dtype).view(rows, elements)
 
 
-def _chunks(rows: int, stacked: int) -> list[slice]:
+def chunks(rows: int, stacked: int) -> list[slice]:
     """Return which rows are trained together: few enough that there is work for several cores, 4 to 32 of them."""
     width = max(1, min(stacked, -(-rows // max(4, min(32, rows // 8)))))
     return [slice(start, min(start + width, rows)) for start in range(0, rows, width)]
 
 
-def _failed(reason: str) -> UsageError:
+def added_up(sums: Tensor) -> Tensor:
+    """Return the common model, float32, from the sums of the units of an `average`, float64, in order of units."""
+    return sums.sum(0).float()
+
+
+def failed(reason: str) -> UsageError:
+    """Return the error of a run that cannot go on."""
     return UsageError(f"couldn't go on with the simulation: {reason}", hint="If memory ran out, take fewer peers.")
 
 
@@ -427,7 +453,7 @@ def _ending(code: int | None) -> str:
 
 
 @contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """Compute with one thread, as the forked processes do: sums may depend on how many there are."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)

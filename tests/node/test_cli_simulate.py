@@ -105,6 +105,7 @@ def test_interrupted_it_writes_what_there_is_and_says_so(tmp_path: Path, monkeyp
         (["--target-accuracy", "2"], "2 is not between 0 and 1"),
         (["--lr", "-1"], "learning.learning_rate"),
         (["--partition", "dirichlet:0.0001", "--nodes", "300"], "couldn't divide"),
+        (["--ray", "local", "--speed", "protocol"], "couldn't use --ray at protocol speed"),
     ],
 )
 def test_what_cannot_be_is_said_in_a_sentence_before_anything_runs(
@@ -113,6 +114,23 @@ def test_what_cannot_be_is_said_in_a_sentence_before_anything_runs(
     answer = run(tmp_path / "out", "--rounds", "1", *arguments)
     assert isinstance(answer.exception, UsageError), answer.output
     assert says in answer.exception.message
+
+
+def test_a_cluster_without_ray_is_refused_in_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("node.simulation.actors.available", lambda: False)
+    answer = run(tmp_path, *QUICK, "--ray", "head:6379")
+    assert isinstance(answer.exception, UsageError)
+    assert answer.exception.message == "couldn't simulate on a Ray cluster: Ray is not installed"
+    assert answer.exception.hint == "pip install 'swarm-node[ray]'"
+    assert {path.name for path in tmp_path.iterdir()} == {command.MARKER}
+
+
+def test_the_number_of_processes_leaves_no_trace(tmp_path: Path) -> None:
+    written = []
+    for workers in ("1", "2"):
+        assert run(tmp_path, *QUICK, "--workers", workers).exit_code == 0
+        written.append([(tmp_path / name).read_bytes() for name in ("rounds.csv", "peers.csv")])
+    assert written[0] == written[1]
 
 
 def test_a_graph_of_ones_own_brings_its_names(tmp_path: Path) -> None:

@@ -193,7 +193,7 @@ def test_a_link_that_neither_end_can_open_is_refused_by_name(tmp_path: Path) -> 
 def test_too_many_nodes_for_memory_are_refused_with_how_many_fit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("node.simulation.shards._free_bytes", lambda: (512 << 20) + (100 << 20))
+    monkeypatch.setattr("node.simulation.shards.free_bytes", lambda: (512 << 20) + (100 << 20))
     with pytest.raises(UsageError) as refused:
         Comparison(small(40, "ring"), ("protocol",), tmp_path)
     assert "couldn't play 40 nodes" in refused.value.message
