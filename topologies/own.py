@@ -13,11 +13,11 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from swarm.errors import UsageError
-from topologies.graph import NODES_MAX, Topology, reached
+from topologies.graph import NODES_MAX, Edge, Topology, reached
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
@@ -29,6 +29,9 @@ TEXT_CHARACTERS_MAX = 1 << 26
 
 NAME_CHARACTERS_MAX = 200
 """Longest name of a member; longer ones are a sign of another kind of file."""
+
+LISTED_MAX = 8
+"""Members that a hint names."""
 
 Named = tuple[tuple[str, ...], Topology]
 """Names in the order of the members 0..n-1, and who is linked to whom."""
@@ -186,6 +189,40 @@ def from_networkx(graph: nx.Graph[Hashable]) -> Named:
                 hint="Links carry both ways: pass graph.to_undirected(), or use schedules.directed for push-sum.",
             )
     return _joined({name: i for i, name in enumerate(names)}, [(names[a], names[b]) for a, b in links], "graph")
+
+
+def placed(graph: Named, members: Sequence[str]) -> tuple[Edge, ...]:
+    """Return the links as ascending pairs of members, sorted: those of a charter.
+
+    The graph calls members by their names; or, where not all of its names are theirs, by their numbers from 0.
+
+    Raises:
+        UsageError: It names somebody who is no member, or leaves a member out.
+    """
+    names, topology = graph
+    place = {name: member for member, name in enumerate(members)}
+    called = members
+    if not all(name in place for name in names) and all(name.isascii() and name.isdigit() for name in names):
+        place = {str(member): member for member in range(len(members))}
+        called = tuple(place)
+    if strangers := [name for name in names if name not in place]:
+        raise UsageError(
+            f"couldn't use the links: {strangers[0]!r} is no member",
+            hint=f"Write the members' names ({_listed(members)}) or their numbers from 0 to {len(members) - 1}.",
+        )
+    if left_out := [member for member, name in zip(members, called, strict=True) if name not in {*names}]:
+        others = f" and {len(left_out) - 1} more have none" if len(left_out) > 1 else " has none"
+        raise UsageError(
+            f"couldn't use the links: {left_out[0]!r}{others}",
+            hint="Link every member to at least one other.",
+        )
+    pairs = ((place[names[a]], place[names[b]]) for a, b in topology.edges)
+    return tuple(sorted((min(pair), max(pair)) for pair in pairs))
+
+
+def _listed(members: Sequence[str]) -> str:
+    shown = ", ".join(members[:LISTED_MAX])
+    return shown if len(members) <= LISTED_MAX else f"{shown} and {len(members) - LISTED_MAX} more"
 
 
 def _headed(rows: list[tuple[int, list[str]]]) -> tuple[tuple[str, ...], list[tuple[int, list[str]]]]:

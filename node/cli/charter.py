@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 import msgspec
 
+from node.cli.graphs import read_links
 from node.cli.init import JSON, fingerprint
 from node.cli.ledger.reading import verify_quietly
 from node.cli.output import INCOMPLETE, INVALID, Failure, check_target, check_task, count, emit
@@ -24,7 +25,7 @@ from swarm.ledger.state import State
 from swarm.mixing.compress.forms import FORMS, encoded_bytes
 from swarm.routes import FOLD, ROUTES, SHARDED, SPREAD
 from topologies.families import FAMILIES, build
-from topologies.plan import open_schedule
+from topologies.plan import LINKS, open_schedule
 from topologies.traffic import Network, choose_exact_route
 
 PATH = click.argument("path", type=click.Path(path_type=Path))
@@ -58,16 +59,20 @@ def charter() -> None:
 @click.option(
     "--topology",
     type=click.Choice(sorted(FAMILIES)),
-    default="complete",
-    show_default=True,
-    help="Who is linked to whom.",
+    help="Who is linked to whom.  [default: complete]",
+)
+@click.option(
+    "--links",
+    type=click.Path(path_type=Path),
+    help="Who is linked to whom, in a file of your own: edge list, adjacency .csv or .graphml, with the members' names"
+    " or their numbers from 0 in the order of their cards.",
 )
 @click.option(
     "--gossip",
     metavar="SCHEDULE",
     default="",
     help="Let sites exchange models with a few others a round, as in base2, ring, random_matching or random_regular:4,"
-    " instead of averaging all of them. The last round averages all.",
+    " or with all they are linked to (links), instead of averaging all of them. The last round averages all.",
 )
 @click.option(
     "--codec",
@@ -112,7 +117,8 @@ def new(
     clip_norm: float,
     weight_cap: float,
     metrics: str,
-    topology: str,
+    topology: str | None,
+    links: Path | None,
     gossip: str,
     codec: str,
     route: str,
@@ -156,7 +162,7 @@ def new(
         ),
         ledger=terms.LedgerPolicy(600_000, 3_000, require_byzantine, "record"),
         metrics=tuple(part for part in metrics.split(",") if part),
-        edges=_edges(topology, gossip, len(members)),
+        edges=_edges(topology, links, gossip, members),
         predecessor=() if before is None else ((before.ledger_id, before.size, before.frontier.root()),),
         options=tuple((key, text) for key, text in ((terms.CODEC, codec), (terms.SCHEDULE, gossip)) if text),
     )
@@ -343,28 +349,53 @@ def _whole(option: str, value: float, scale: int) -> int:
     return round(value * scale)
 
 
-def _edges(topology: str, gossip: str, members: int) -> tuple[tuple[int, int], ...]:
-    """Return the links of a topology, none for all; they must carry what the schedule sends."""
+def _edges(
+    topology: str | None, links: Path | None, gossip: str, members: tuple[terms.Card, ...]
+) -> tuple[tuple[int, int], ...]:
+    """Return the links of a topology or of a file, none for all; they must carry what the schedule sends."""
     try:
-        used = open_schedule(gossip, members, seed=0).links.edges if gossip else ()
+        used = open_schedule(gossip, len(members), seed=0).links.edges if gossip not in ("", LINKS) else ()
     except UsageError as error:
         raise UsageError(
             error.message, hint="choose another schedule for --gossip; base2 suits any number of members"
         ) from None
-    if topology == "complete":
+    if topology is not None and links is not None:
+        raise UsageError(
+            f"couldn't draft the charter: --topology {topology} and --links {links} both say who is linked to whom",
+            hint="give one of them",
+        )
+    if links is None and topology in (None, "complete"):
         return ()
+    edges = _own_links(links, members) if links is not None else _named_links(str(topology), len(members))
+    if lacking := sorted({*used} - {*edges}):
+        low, high = (members[member].name for member in lacking[0])
+        raise UsageError(
+            f"couldn't draft the charter: gossip over {gossip} needs a link between {low} and {high}, which"
+            f" {links or topology} has not",
+            hint=f"leave {'--links' if links else '--topology'} out: a link that is not used costs next to nothing"
+            + ("; or exchange models over your own links, with --gossip links" if links else ""),
+        )
+    return edges
+
+
+def _named_links(topology: str, members: int) -> tuple[tuple[int, int], ...]:
     try:
-        edges = build(topology, members).edges
+        return build(topology, members).edges
     except UsageError as error:
         raise UsageError(
             error.message, hint="choose another --topology; complete suits any number of members"
         ) from None
-    if lacking := sorted({*used} - {*edges}):
-        low, high = lacking[0]
-        raise UsageError(
-            f"couldn't draft the charter: gossip over {gossip} needs a link {low}-{high}, which {topology} has not",
-            hint="leave --topology out: a link that is not used costs next to nothing",
-        )
+
+
+def _own_links(path: Path, members: tuple[terms.Card, ...]) -> tuple[tuple[int, int], ...]:
+    edges = read_links(path, [card.name for card in members])
+    for low, high in edges:
+        if not (members[low].endpoint or members[high].endpoint):
+            raise UsageError(
+                f"couldn't use the links in {path}: {members[low].name} and {members[high].name} are linked, and both"
+                " dial out only",
+                hint="take the link out, or let one of them `swarm init --advertise` an address",
+            )
     return edges
 
 
@@ -392,7 +423,8 @@ def _summary(signed: terms.SignedCharter) -> str:
 
 def _mixing(c: terms.Charter) -> str:
     if c.schedule:
-        return f"gossip over {c.schedule}; the last round averages all models into one"
+        over = "all links" if c.schedule == LINKS else c.schedule
+        return f"gossip over {over}; the last round averages all models into one"
     routes = {
         SHARDED: f"; {c.route.slices} slices, each averaged by two sites" if c.route else "",
         FOLD: "; sums double from step to step",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, TextIO
 
 import click
 
+from node.cli.graphs import read_graph, read_text
 from node.cli.init import JSON
 from node.cli.output import INTERRUPTED, Failure, count, emit
 from node.clock import Clock
@@ -37,9 +38,6 @@ NODES = 16
 
 PLAIN_S = 2.0
 """Between lines of progress where the output is no terminal."""
-
-GRAPH_BYTES_MAX = 1 << 26
-"""Largest file with a graph."""
 
 MARKER = ".swarm-simulate"
 """In a folder that a simulation made, so that the next may replace what is in it."""
@@ -211,7 +209,7 @@ def _scenario(name: str, nodes: int | None) -> Scenario:
                 f"couldn't find the scenario {name}: it is neither packaged nor a file",
                 hint=f"packaged are {', '.join(packaged)}",
             )
-        chosen = parse(_read(path), name)
+        chosen = parse(read_text(path), name)
     if nodes is not None and nodes != chosen.n:
         raise UsageError(
             f"couldn't simulate {nodes} nodes of {name}: it describes {chosen.n} sites",
@@ -222,13 +220,7 @@ def _scenario(name: str, nodes: int | None) -> Scenario:
 
 def _with_graph(scenario: Scenario, path: Path, *, named: bool, fixed: bool) -> Scenario:
     """Add a graph of one's own. Its names are the sites' where the scenario has no sites of its own."""
-    text = _read(path)
-    read: Callable[[str], own.Named] = own.from_edge_list
-    if path.suffix.lower() in (".graphml", ".xml"):
-        read = own.from_graphml
-    elif path.suffix.lower() == ".csv":
-        read = own.from_adjacency_csv
-    names, topology = read(text)
+    names, topology = read_graph(path)
     if not fixed:
         sites = tuple(Site(name=_site_name(name, member)) for member, name in enumerate(names))
         scenario = replace(scenario, sites=sites)
@@ -237,33 +229,16 @@ def _with_graph(scenario: Scenario, path: Path, *, named: bool, fixed: bool) -> 
             f"couldn't use the graph {path}: it has {topology.n} members, the scenario {scenario.n} sites",
             hint="leave --nodes out, or give a graph of the same size",
         )
-    place = {name: member for member, name in enumerate(scenario.names)}
-    known = all(name in place for name in names)
     edges = topology.edges
-    if known:
-        edges = tuple(sorted(_ascending(place[names[a]], place[names[b]]) for a, b in edges))
+    if {*names} <= {*scenario.names}:
+        edges = own.placed((names, topology), scenario.names)
     compared = scenario.topologies if named else (OWN, *(t for t in scenario.topologies if t != OWN))
     return replace(scenario, graph=edges, topologies=compared)
-
-
-def _ascending(a: int, b: int) -> tuple[int, int]:
-    return (a, b) if a < b else (b, a)
 
 
 def _site_name(name: str, member: int) -> str:
     """A name that a charter can have; what cannot be one becomes a number."""
     return name if name.isascii() and name.replace("-", "").replace("_", "").isalnum() else f"site-{member}"
-
-
-def _read(path: Path) -> str:
-    try:
-        if path.stat().st_size > GRAPH_BYTES_MAX:
-            raise UsageError(f"couldn't read {path}: it is larger than {GRAPH_BYTES_MAX >> 20} MiB")
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"couldn't read {path}: {error.strerror}", hint="name a file that is there") from None
-    except UnicodeDecodeError:
-        raise UsageError(f"couldn't read {path}: it is not text", hint="name a text file in UTF-8") from None
 
 
 def _numbers(text: str) -> tuple[int, ...]:

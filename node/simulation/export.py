@@ -1,7 +1,6 @@
 """From a simulation to the real thing: the command that drafts a charter with the topology that was chosen.
 
-`swarm charter new` names families and schedules. A graph that it cannot name is given as the lines that belong into
-the draft, before anybody signs it.
+`swarm charter new` names families and schedules. A graph that it cannot name goes along as a list of links.
 """
 
 from __future__ import annotations
@@ -21,6 +20,8 @@ from topologies.schedules import Schedule
 def write_charter(folder: Path, result: Result, scenario: Scenario, schedule: Schedule, task: Path) -> list[Path]:
     """Write `charter.sh`, the command, and `topology.toml`, what it stands for; return both paths.
 
+    Where the topology has no name, there is `links.txt` too, which the command takes.
+
     Raises:
         UsageError: Nothing was recommended, or nodes cannot run what was.
     """
@@ -34,13 +35,17 @@ def write_charter(folder: Path, result: Result, scenario: Scenario, schedule: Sc
             hint="nodes gossip over symmetric schedules: compare base2, ring, torus or random_matching",
         )
     named = found.topology != OWN and (gossip or found.topology in FAMILIES)
-    command, topology = folder / "charter.sh", folder / "topology.toml"
-    write_file_durably(command, _command(scenario, found.topology, task, named=named).encode(), mode=0o644)
-    write_file_durably(topology, _topology(scenario, found.topology, schedule, named=named).encode(), mode=0o644)
+    command, topology, links = folder / "charter.sh", folder / "topology.toml", folder / "links.txt"
+    written = _command(scenario, found.topology, task, None if named else links)
+    write_file_durably(command, written.encode(), mode=0o644)
+    write_file_durably(topology, _topology(scenario, found.topology, schedule).encode(), mode=0o644)
+    if not named:
+        listed = "".join(f"{scenario.names[a]} {scenario.names[b]}\n" for a, b in schedule.links.edges)
+        write_file_durably(links, f"# Which sites are linked, as simulated.\n{listed}".encode(), mode=0o644)
     return [command, topology]
 
 
-def _command(scenario: Scenario, topology: str, task: Path, *, named: bool) -> str:
+def _command(scenario: Scenario, topology: str, task: Path, links: Path | None) -> str:
     terms, learning = scenario.terms, scenario.learning
     arguments = ["swarm", "charter", "new", "--name", scenario.name, "--task", str(task)]
     arguments += ["--rounds", str(learning.rounds), "--seed", str(learning.seeds[0])]
@@ -48,34 +53,22 @@ def _command(scenario: Scenario, topology: str, task: Path, *, named: bool) -> s
     arguments += ["--clip-norm", f"{terms.clip_norm:g}", "--metrics", "accuracy,loss"]
     if terms.min_contributions:
         arguments += ["--min-contributions", str(terms.min_contributions)]
-    if named:
-        arguments += ["--gossip" if learning.mixing == "gossip" else "--topology", topology]
+    gossip = learning.mixing == "gossip"
+    if links is None:
+        arguments += ["--gossip" if gossip else "--topology", topology]
+    else:
+        arguments += ["--links", str(links), *(["--gossip", LINKS] if gossip else [])]
     cards = " \\\n  ".join(f"--card {shlex.quote(f'{site.name}.card.toml')}" for site in scenario.sites)
-    more = ""
-    if not named:
-        more = (
-            "#\n# This topology has no name that the command knows: put the lines of topology.toml into charter.toml\n"
-            "# afterwards, before anybody signs.\n"
-        )
     return (
         f"# Draft the charter of {scenario.name} with the topology {topology}, as simulated. Every site sends its\n"
         "# card.toml (`swarm init`); save each under the name below. The task file is the one that was simulated.\n"
-        f"{more}{shlex.join(arguments)} \\\n  {cards}\n"
+        f"{shlex.join(arguments)} \\\n  {cards}\n"
     )
 
 
-def _topology(scenario: Scenario, topology: str, schedule: Schedule, *, named: bool) -> str:
-    gossip = scenario.learning.mixing == "gossip"
+def _topology(scenario: Scenario, topology: str, schedule: Schedule) -> str:
     names = ", ".join(f'"{name}"' for name in scenario.names)
     head = f'# The topology {topology} of {scenario.n} sites, as simulated.\ntopology = "{topology}"\n'
     head += f'mixing = "{scenario.learning.mixing}"\nsites = [{names}]\n'
     links = ", ".join(f"[{low}, {high}]" for low, high in schedule.links.edges)
-    if named:
-        return f"{head}\n# Which sites are linked, by their place in the list above.\nlinks = [{links}]\n"
-    rule = (
-        '# In [round] of the draft: mixing = "gossip". In [share], in place of the lines of the same names:\n'
-        f'edges = [{links}]\noptions = [["schedule", "{LINKS}"]]\n'
-        if gossip
-        else f"# In [share] of the draft, in place of the line of the same name:\nedges = [{links}]\n"
-    )
-    return f"{head}\n{rule}"
+    return f"{head}\n# Which sites are linked, by their place in the list above.\nlinks = [{links}]\n"

@@ -660,8 +660,64 @@ def test_links_that_a_schedule_needs_must_be_there(home: Path, monkeypatch: pyte
     (home / "task.py").write_text(TASK)
     cards = [f"{name}/card.toml" for name in "abcd"]
     message, hint = refused(*new(*cards), "--gossip", "complete", "--topology", "ring")
-    assert "gossip over complete needs a link 0-2, which ring has not" in message
+    assert "gossip over complete needs a link between a and c, which ring has not" in message
     assert "leave --topology out" in hint
+
+
+RING = {
+    "links.txt": "# who meets whom\nb a\nb c\na d\nd b\n",
+    "numbers.txt": "0 1\n1 2\n0 3\n1 3\n",
+    "links.csv": ",b,a,d,c\nb,0,1,1,1\na,1,0,1,0\nd,1,1,0,0\nc,1,0,0,0\n",
+    "links.graphml": '<graphml xmlns="http://graphml.graphdrawing.org/xmlns"><graph edgedefault="undirected">'
+    + "".join(f'<node id="{name}"/>' for name in "dcba")
+    + "".join(f'<edge source="{a}" target="{b}"/>' for a, b in ("ab", "bc", "ad", "bd"))
+    + "</graph></graphml>",
+}
+"""One graph in every form: a-b, b-c, a-d, b-d."""
+
+
+@pytest.mark.parametrize("name", RING)
+def test_links_of_ones_own_are_those_of_the_charter(home: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr("node.cli.charter.describe_task", lambda *_: c.Task("t", CODE, LAYOUT, 1234, digest("m"), 7))
+    sites(home, 4)
+    (home / "task.py").write_text(TASK)
+    (home / name).write_text(RING[name])
+    cards = [f"{name}/card.toml" for name in "abcd"]
+    said(*new(*cards), "--links", name)
+    made = c.from_toml((home / "charter.toml").read_text()).charter
+    assert (made.edges, made.round.mixing) == (((0, 1), (0, 3), (1, 2), (1, 3)), "exact")
+    assert "gossip over all links" in said(*new(*cards), "--force", "--links", name, "--gossip", "links")
+    gossiping = c.from_toml((home / "charter.toml").read_text()).charter
+    assert (gossiping.edges, gossiping.round.mixing, gossiping.schedule) == (made.edges, "gossip", "links")
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "words", "works"),
+    [
+        ("a b\nc d\n", [], "'c' and 1 more cannot be reached from 'a'", "add a link that joins"),
+        ("a b\nb mars\n", [], "'mars' is no member", "the members' names (a, b, c, d) or their numbers from 0 to 3"),
+        ("0 1\n1 4\n4 2\n2 3\n", [], "'4' is no member", "from 0 to 3"),
+        ("a b\nb c\n", [], "'d' has none", "link every member"),
+        ("0 1\n", [], "'c' and 1 more have none", "link every member"),
+        ("a b\nb c\nc\n", [], "line 3: 'c' stands alone", "write two members"),
+        ("a b\na c\nc d\n", [], "c and d are linked, and both dial out only", "take the link out"),
+        ("a b\na c\na d\n", ["--gossip", "complete"], "needs a link between b and c, which links.txt has not", "--gossip links"),
+        ("a b\na c\na d\n", ["--topology", "star"], "both say who is linked to whom", "give one of them"),
+        (None, [], "No such file", "name a file that is there"),
+    ],
+)  # fmt: skip
+def test_links_that_cannot_be_are_refused_with_what_would_work(
+    home: Path, text: str | None, options: list[str], words: str, works: str
+) -> None:
+    sites(home, 4)
+    (home / "task.py").write_text(TASK)
+    if text is not None:
+        (home / "links.txt").write_text(text)
+    message, hint = refused(*new(*(f"{name}/card.toml" for name in "abcd")), "--links", "links.txt", *options)
+    assert words in message
+    assert "links" in message
+    assert works in hint
+    assert not (home / "charter.toml").exists()
 
 
 @pytest.mark.parametrize("target", ["a", "charter.toml/x", "x" * 300])

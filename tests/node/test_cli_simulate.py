@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from click.testing import Result as Answer
+from msgspec.structs import replace
 
 from node.cli import simulate as command
 from node.cli.main import cli
@@ -176,12 +177,29 @@ def test_the_exported_command_drafts_a_charter_with_the_topology(
     assert 'topology = "base2"' in (out / "topology.toml").read_text()
 
 
-def test_an_exported_graph_of_ones_own_is_lines_for_the_draft(tmp_path: Path) -> None:
-    graph = tmp_path / "links.txt"
-    graph.write_text("a b\nb c\nc a\n")
-    answer = run(tmp_path / "out", "--graph", str(graph), "--topology", "own", "--export", "charter", *QUICK[2:6])
+@pytest.mark.real
+@pytest.mark.parametrize("mixing", ["gossip", "exact"])
+def test_an_exported_graph_of_ones_own_drafts_what_the_graph_itself_drafts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mixing: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("links.txt").write_text("oslo paris\nparis rome\nrome oslo\nrome bonn\n")
+    own = ["--graph", "links.txt", "--topology", "own", "--mixing", mixing]
+    answer = run(Path("out"), *own, "--export", "charter", *QUICK[2:6])
     assert answer.exit_code == 0, answer.output
-    lines = (tmp_path / "out" / "topology.toml").read_text()
-    assert "edges = [[0, 1], [0, 2], [1, 2]]" in lines
-    assert 'options = [["schedule", "links"]]' in lines
-    assert "put the lines of topology.toml into charter.toml" in (tmp_path / "out" / "charter.sh").read_text()
+    for number, name in enumerate(("oslo", "paris", "rome", "bonn")):
+        card = make_card(identity(number), name=name, endpoint=f"tcp://127.0.0.1:{17000 + number}")
+        Path(f"{name}.card.toml").write_text(card_to_toml(card))
+    lines = [line for line in Path("out/charter.sh").read_text().splitlines() if not line.startswith("#")]
+    words = shlex.split(" ".join(line.removesuffix("\\") for line in lines))
+    assert words[words.index("--links") + 1] == "out/links.txt"
+    drafted = []
+    for links in ("out/links.txt", "links.txt"):
+        words[words.index("--links") + 1] = links
+        answer = CliRunner().invoke(cli, [*words[1:], "--force"])
+        assert answer.exit_code == 0, answer.output
+        drafted.append(replace(from_toml(Path("charter.toml").read_text()).charter, created_ms=0))
+    assert drafted[0] == drafted[1]
+    assert drafted[0].edges == ((0, 1), (0, 2), (1, 2), (2, 3))
+    assert (drafted[0].round.mixing, drafted[0].schedule) == (mixing, "links" if mixing == "gossip" else "")
+    assert "links = [[0, 1], [0, 2], [1, 2], [2, 3]]" in Path("out/topology.toml").read_text()
