@@ -9,10 +9,11 @@ from pathlib import Path
 import click
 import msgspec
 
+from node.cli.forms import told
 from node.cli.graphs import read_links
 from node.cli.init import JSON, fingerprint
 from node.cli.ledger.reading import verify_quietly
-from node.cli.output import INCOMPLETE, INVALID, Failure, check_target, check_task, count, emit
+from node.cli.output import INCOMPLETE, INVALID, Failure, Form, check_target, check_task, count, emit, emit_bytes
 from node.clock import Clock
 from node.site import Site
 from node.solo import describe
@@ -297,16 +298,22 @@ def check(path: Path, *, as_json: bool) -> None:
 
 @charter.command()
 @PATH
-@JSON
-def show(path: Path, *, as_json: bool) -> None:
-    """Show the terms in words, and whose signature is on them. Exit 3 when one does not match."""
+@told(raw=True, short=False)
+def show(path: Path, *, form: Form) -> None:
+    """Show the terms in words, and whose signature is on them. Exit 3 when one does not match.
+
+    Raw are the bytes that every founder signs.
+    """
     signed = terms.from_toml(_read(path))
     _check_terms(signed)
     void = signed.void()
-    if void and not as_json:
+    if void and form is Form.TABLE:
         click.echo(_summary(signed))
     if void:
         signed.check(complete=False)
+    if form is Form.RAW:
+        emit_bytes([signed.charter.encode()])
+        return
     data = {
         "name": signed.charter.name,
         "members": [{"name": c.name, "node": c.node.hex(), "endpoint": c.endpoint} for c in signed.charter.members],
@@ -315,7 +322,7 @@ def show(path: Path, *, as_json: bool) -> None:
         "missing": list(signed.missing()),
         "ledger_id": None if signed.missing() else signed.ledger_id.hex(),
     }
-    emit(data, as_json=as_json, text=_summary(signed))
+    emit(data, as_json=form is Form.JSON, text=_summary(signed))
 
 
 def describe_task(task: Path, seed: int, forkserver: Path | None = None) -> terms.Task:

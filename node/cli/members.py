@@ -9,6 +9,7 @@ import secrets
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -16,8 +17,9 @@ from gossip.messages import KnockAnswer
 from gossip.zeromq import Incident, PeerAddress, Transport
 from node.admission import ASK_AGAIN, Invitation, contact_to_toml, invitation_from_toml, invitation_to_toml, knock
 from node.cli.control import ask
+from node.cli.forms import listed
 from node.cli.init import FOLDER, JSON, fingerprint
-from node.cli.output import FAILED, Failure, check_target, check_task, count, emit
+from node.cli.output import FAILED, Failure, Form, check_target, check_task, count, emit, emit_rows
 from node.clock import Clock
 from node.config import check_address
 from node.runtime import seeded
@@ -37,27 +39,35 @@ DAYS = click.option("--days", type=click.IntRange(1, 90), default=30, show_defau
 
 @click.command()
 @FOLDER
-@JSON
-def members(folder: Path, *, as_json: bool) -> None:
+@listed(short=False)
+def members(folder: Path, *, form: Form) -> None:
     """Show who the members are and what is proposed. Asks the running peer of the site in FOLDER."""
     status = ask(Site(folder).control)
     rows, motions = status["members"], status["motions"]
     assert isinstance(rows, list) and isinstance(motions, list), "a status lists both"  # noqa: PT018
     rows = [row for row in rows if row["member"]]
-    lines = [f"{status['swarm']}   epoch {status['epoch']}, {status['tolerance']}"]
-    lines += [f"  {row['name']:<18} {row['node'][:16]}{'   this site' if row['me'] else ''}" for row in rows]
+    proposed = [line for motion in motions for line in _motion(motion)]
     if motions:
-        lines += ["", "Proposed:"]
-    for motion in motions:
-        until = datetime.fromtimestamp(motion["expires_ms"] / 1000, UTC).strftime("%Y-%m-%d")
-        lines.append(f"  {motion['id'][:8]}  {motion['text']}, proposed by {motion['by']}, open until {until}")
-        lines.append(f"            yes: {', '.join(motion['yes']) or 'nobody'} (of {motion['needed']} needed)")
-        if motion["no"]:
-            lines.append(f"            no:  {', '.join(motion['no'])}")
-    if motions:
-        lines.append(f"Say what this site thinks: swarm vote {motions[0]['id'][:8]} yes|no --folder {folder}")
-    data = {"epoch": status["epoch"], "members": rows, "proposals": motions, "quorum": status["quorum"]}
-    emit(data, as_json=as_json, text="\n".join(lines))
+        vote = f"Say what this site thinks: swarm vote {motions[0]['id'][:8]} yes|no --folder {folder}"
+        proposed = ["", "Proposed:", *proposed, vote]
+    emit_rows(
+        "members",
+        [(row, f"  {row['name']:<18} {row['node'][:16]}{'   this site' if row['me'] else ''}") for row in rows],
+        form=form,
+        head=[f"{status['swarm']}   epoch {status['epoch']}, {status['tolerance']}"],
+        foot=proposed,
+        rest={"epoch": status["epoch"], "proposals": motions, "quorum": status["quorum"]},
+    )
+
+
+def _motion(motion: Mapping[str, Any]) -> list[str]:
+    """Return a proposal in words."""
+    until = datetime.fromtimestamp(motion["expires_ms"] / 1000, UTC).strftime("%Y-%m-%d")
+    lines = [
+        f"  {motion['id'][:8]}  {motion['text']}, proposed by {motion['by']}, open until {until}",
+        f"            yes: {', '.join(motion['yes']) or 'nobody'} (of {motion['needed']} needed)",
+    ]
+    return lines + ([f"            no:  {', '.join(motion['no'])}"] if motion["no"] else [])
 
 
 @click.command()

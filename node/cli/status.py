@@ -8,8 +8,9 @@ from pathlib import Path
 import click
 
 from node.cli.control import ask
-from node.cli.init import FOLDER, JSON
-from node.cli.output import emit
+from node.cli.forms import told
+from node.cli.init import FOLDER
+from node.cli.output import Form, emit
 from node.clock import sleep
 from node.console import bar, member_state
 from node.site import Site
@@ -17,11 +18,11 @@ from node.site import Site
 
 @click.command()
 @FOLDER
-@JSON
+@told(short=False)
 @click.option("--watch", is_flag=True, help="Ask again every second.")
-def status(folder: Path, *, as_json: bool, watch: bool) -> None:
+def status(folder: Path, *, form: Form, watch: bool) -> None:
     """Ask the peer of the site in FOLDER how things stand."""
-    control = Site(folder).control
+    control, as_json = Site(folder).control, form is Form.JSON
     while True:
         answer = ask(control)
         emit(answer, as_json=as_json, text=render(answer))

@@ -664,6 +664,26 @@ def test_links_that_a_schedule_needs_must_be_there(home: Path, monkeypatch: pyte
     assert "leave --topology out" in hint
 
 
+def test_a_charter_is_shown_in_every_form(home: Path) -> None:
+    path = signed_by_all(home)
+    assert said("charter", "show", path, "--format", "json") == said("charter", "show", path, "--json")
+    assert said("charter", "show", path, "--format", "table") == said("charter", "show", path)
+    raw = swarm("charter", "show", path, "--format", "raw").stdout_bytes
+    signed = c.from_toml(path.read_text())
+    assert raw == signed.charter.encode(), "the very bytes that the founders sign"
+    lines = json.loads(swarm("charter", "show", path, "--format", "jsonl").stdout)
+    assert lines["error"]["hint"] == "--format json prints it as one object"
+
+
+def test_a_charter_with_a_signature_that_does_not_match_is_shown_to_people_alone(home: Path) -> None:
+    path = signed_by_all(home)
+    replace(path, "rounds = 20", "rounds = 21")
+    for form in ("json", "raw"):
+        result = swarm("charter", "show", path, "--format", form)
+        assert (result.exit_code, "SIGNATURE INVALID" in result.stdout) == (3, False)
+    assert "SIGNATURE INVALID" in swarm("charter", "show", path).stdout
+
+
 RING = {
     "links.txt": "# who meets whom\nb a\nb c\na d\nd b\n",
     "numbers.txt": "0 1\n1 2\n0 3\n1 3\n",

@@ -362,6 +362,12 @@ def test_status_asks_the_running_node(site: Site) -> None:
     reply = the_status_of_a_node()
     with answering(site, reply):
         plain, machine = swarm("status", site.folder), swarm("status", site.folder, "--json")
+        assert swarm("status", site.folder, "--format=json").stdout == machine.stdout
+        assert swarm("status", site.folder, "--format=table").stdout == plain.stdout
+        lines = swarm("status", site.folder, "--format", "jsonl")
+        assert json.loads(lines.stdout)["error"]["hint"] == "--format json prints it as one object"
+        both = swarm("status", site.folder, "--json", "--format", "table")
+        assert "--json and --format table contradict each other" in json.loads(both.stdout)["error"]["message"]
     assert (plain.exit_code, plain.stderr) == (0, "")
     assert plain.stdout == render(reply) + "\n"
     body = json.loads(machine.stdout)
@@ -633,7 +639,8 @@ def test_help_lists_every_command_and_every_exit_code() -> None:
     [words for words in every_command() if words and words not in (["charter"], ["ledger"])],
 )
 def test_every_command_can_speak_json(words: list[str]) -> None:
-    assert "--json" in swarm(*words, "--help").stdout
+    help_text = swarm(*words, "--help").stdout
+    assert "--json" in help_text or "--format table|json" in help_text
 
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference" / "cli.md"

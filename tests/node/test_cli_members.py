@@ -127,6 +127,20 @@ def test_members_lists_who_is_in_and_what_can_be_voted_on(site: Site, node: Node
     assert set(data) == {"epoch", "members", "proposals", "quorum"}
 
 
+def test_members_are_listed_in_every_form(site: Site, node: Node) -> None:
+    whole = said("members", "alpha", "--format", "json")
+    assert said("members", "alpha", "--json") == whole
+    assert said("members", "alpha", "--format", "table") == said("members", "alpha")
+    lines = swarm("members", "alpha", "--format", "jsonl")
+    rows = [json.loads(line)["data"] for line in lines.stdout.splitlines()]
+    assert rows == json.loads(whole)["data"]["members"]
+    assert [row["name"] for row in rows] == list(NODES)
+    assert "ea17eadc  delta joins" in lines.stderr, "what is proposed concerns who reads lines too"
+    refusal = swarm("members", "alpha", "--format", "raw")
+    assert (refusal.exit_code, "couldn't print swarm members as raw" in refusal.stderr) == (2, True)
+    assert "--json" not in said("members", "--help")
+
+
 def test_a_vote_goes_to_the_node(site: Site, node: Node) -> None:
     assert said("vote", "ea17", "no", "--folder", "alpha") == "said no to ea17\n"
     assert node.asked == ["vote ea17 no"]

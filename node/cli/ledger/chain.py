@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from node.cli.ledger.forms import listed, shown, told
+from node.cli.forms import listed, shown, told
 from node.cli.ledger.naming import BLOCK, Height, Search, block_label
 from node.cli.ledger.reading import (
     WHERE,

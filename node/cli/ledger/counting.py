@@ -9,8 +9,8 @@ from pathlib import Path
 
 import click
 
+from node.cli.forms import shown
 from node.cli.ledger.checking import follow_leaves
-from node.cli.ledger.forms import shown
 from node.cli.ledger.reading import WHERE, date, judge
 from node.cli.ledger.sources import TilesFolder, open_ledger
 from node.cli.ledger.tiled import follow_tiles

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import click
 
+from node.cli.forms import listed, told
 from node.cli.ledger.chain import hashes_of, show_block
 from node.cli.ledger.checking import follow_along
-from node.cli.ledger.forms import listed, told
 from node.cli.ledger.naming import ENTRY, MARKED_BLOCK, MARKED_ROUND, Search, block_label, entry_label
 from node.cli.ledger.reading import (
     UNKNOWN,

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import click
 
+from node.cli.forms import listed, shown
 from node.cli.ledger.checking import follow_leaves
-from node.cli.ledger.forms import listed, shown
 from node.cli.ledger.naming import ENTRY, Search, entry_label
 from node.cli.ledger.published import Head, Uncosigned, compare, contents, judged, keys_of, members_policy, open_head
 from node.cli.ledger.reading import WHERE, entries_of, followed, judge

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from node.cli.ledger.forms import listed
+from node.cli.forms import listed
 from node.cli.ledger.reading import WHERE, Files, followed, open_ledger
 from node.cli.output import CONTRADICTION, INVALID, Failure, Form, count, emit_rows
 from swarm import codec

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import click
 
+from node.cli.forms import listed, shown
 from node.cli.init import fingerprint
-from node.cli.ledger.forms import listed, shown
 from node.cli.ledger.naming import ENTRY, Height, Search, entry_label
 from node.cli.ledger.reading import (
     WHERE,

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
+from node.cli.forms import shown
 from node.cli.ledger.checking import HeadOnly, follow
-from node.cli.ledger.forms import shown
 from node.cli.ledger.reading import (
     WHERE,
     date,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from node.cli.ledger.forms import shown
+from node.cli.forms import shown
 from node.cli.ledger.reading import Files, Source, judge, open_folder, open_ledger
 from node.cli.output import CONTRADICTION, INCOMPLETE, INVALID, UNAVAILABLE, Failure, count, emit
 from node.storage import DirectoryLock, RealDisk, sync_folder

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from node.cli.ledger.forms import shown
+from node.cli.forms import shown
 from node.cli.ledger.reading import WHERE, Source, judge, open_ledger, torn_lines
 from node.cli.output import INVALID, Failure, emit
 from node.clock import Clock

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from node.cli.ledger.forms import listed, shown
+from node.cli.forms import listed, shown
 from node.cli.ledger.naming import ROUND
 from node.cli.ledger.reading import (
     WHERE,

@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from node import bundle
-from node.cli.ledger.forms import shown
+from node.cli.forms import shown
 from node.cli.ledger.published import claimed_size, compare, open_head
 from node.cli.ledger.reading import (
     UNKNOWN,

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import click
 
-from node.cli.ledger.forms import listed, shown
+from node.cli.forms import listed, shown
 from node.cli.ledger.naming import LEDGER, Search
 from node.cli.ledger.reading import date
 from node.cli.output import ROLLED_BACK, Failure, Form, count, emit, emit_rows

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import click
 
+from node.cli.forms import shown
 from node.cli.ledger.checking import Deferred, HeadOnly, Walk, follow, walk, workers
-from node.cli.ledger.forms import shown
 from node.cli.ledger.naming import Height
 from node.cli.ledger.published import Uncosigned, compare, first_bad, open_head
 from node.cli.ledger.reading import WHERE, judge, torn_end, torn_lines

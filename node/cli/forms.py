@@ -1,4 +1,8 @@
-"""`--format`, and `--json` as its short form: how every command of `swarm ledger` prints what it found."""
+"""`--format`, and `--json` as its short form: how commands that show something print what they found.
+
+Where `--json` came first and `--format` later (`status`, `members`, `charter show`), the short form still works and is
+not spoken of any more.
+"""
 
 from __future__ import annotations
 
@@ -19,18 +23,18 @@ _WORDS = {
 }
 _WHY_NOT = {
     Form.JSONL: ("it has one thing to tell and nothing to list", "--format json prints it as one object"),
-    Form.RAW: ("it works out what it prints", "`show`, `block` and `blocks` print the ledger's own bytes"),
+    Form.RAW: ("it works out what it prints", "`swarm ledger show`, `block` and `blocks` print the ledger's own bytes"),
 }
 
 
-def listed(*, raw: bool = False) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Let a command that lists things print them in any form. It takes `form`."""
-    return _offering((Form.TABLE, Form.JSON, Form.JSONL, *((Form.RAW,) if raw else ())))
+def listed(*, raw: bool = False, short: bool = True) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Let a command that lists things print them in any form. It takes `form`; `short` is whether help has `--json`."""
+    return _offering((Form.TABLE, Form.JSON, Form.JSONL, *((Form.RAW,) if raw else ())), short=short)
 
 
-def told(*, raw: bool = False) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Let a command that has one thing to tell print it in any form but lines. It takes `form`."""
-    return _offering((Form.TABLE, Form.JSON, *((Form.RAW,) if raw else ())))
+def told(*, raw: bool = False, short: bool = True) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Let a command that has one thing to tell print it in any form but lines. It takes `form`; `short` as above."""
+    return _offering((Form.TABLE, Form.JSON, *((Form.RAW,) if raw else ())), short=short)
 
 
 def shown(command: Callable[..., None]) -> Callable[..., None]:
@@ -43,7 +47,7 @@ def shown(command: Callable[..., None]) -> Callable[..., None]:
     return told()(run)
 
 
-def _offering(forms: tuple[Form, ...]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def _offering(forms: tuple[Form, ...], *, short: bool) -> Callable[[Callable[..., None]], Callable[..., None]]:
     words = [_WORDS[form] for form in forms]
     text = f"How to print it: {', '.join(words[:-1])}, or {words[-1]}. [default: table]"
 
@@ -54,7 +58,8 @@ def _offering(forms: tuple[Form, ...]) -> Callable[[Callable[..., None]], Callab
 
         every = click.Choice([form.value for form in Form])
         meta = "|".join(form.value for form in forms)
-        run = click.option("--json", "as_json", is_flag=True, help="Short for --format json.")(run)
+        brief = click.option("--json", "as_json", is_flag=True, hidden=not short, help="Short for --format json.")
+        run = brief(run)
         return click.option("--format", "named", type=every, metavar=meta, help=text)(run)
 
     return decorate
