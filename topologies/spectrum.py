@@ -15,7 +15,7 @@ form takes a couple of hundred multiplications by W and no n x n matrix.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,6 +55,17 @@ ROUNDS_MAX = 100_000
 
 MEASURED_COLUMNS = 8
 """Random vectors measured at once: enough that the slowest mode is not missed by bad luck."""
+
+SETTLED = 6.0
+"""Rounds of a rate's measurement for each 1 / gap. The distance shrinks by e^-SETTLED in them, and directions that
+shrink faster by that much more: on a ring, whose third eigenvalue is four gaps below 1, they are down to e^-9 of the
+slowest after half of it."""
+
+MEASURED_STEPS = 400
+"""Steps of that measurement at least; of a schedule that repeats, a step is as many periods as it takes."""
+
+SETTLING_MAX = 1 << 20
+"""Rounds at most: beyond, a swarm would not agree in years."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,23 +206,51 @@ def measured_rounds(schedule: Schedule, distance: float, *, seed: int = 0, round
     )
 
 
-def measured_rate(schedule: Schedule, *, seed: int = 0, rounds: int = 400) -> float:
+def measured_rate(schedule: Schedule, *, seed: int = 0, rounds: int | None = None) -> float:
     """What a round multiplies the distance by, late in a run of `rounds` rounds: the geometric mean of its second half.
 
-    The vectors are rescaled every round, so the answer does not drown in rounding. Whole periods are compared.
+    The vectors are rescaled every step, so the answer does not drown in rounding. Whole periods are compared. None runs
+    until the slowest direction is what is left, `SETTLED` times 1 / gap, many periods at a time where that is long: a
+    ring of 500 takes 100,000 rounds.
     """
     period = schedule.period or 1
-    half = max(1, rounds // 2 // period) * period
+    stride = 1 if rounds is not None else _stride(schedule, period)
+    half = max(1, (rounds or MEASURED_STEPS) // 2 // period) * period
+    steps: Iterable[Callable[..., NDArray[np.float64]]]
+    if stride > 1:
+        steps = [_product(schedule, period, stride).__matmul__] * (2 * half)
+    else:
+        steps = (mixing.apply for mixing in schedule.mixings(2 * half))
     x_ND = np.random.default_rng(seed).standard_normal((schedule.n, MEASURED_COLUMNS))  # noqa: N806 - shape suffix
     total = 0.0
-    for t, mixing in enumerate(schedule.mixings(2 * half)):
-        x_ND = mixing.apply(x_ND - x_ND.mean(axis=0))  # noqa: N806 - shape suffix
+    for step, apply in enumerate(steps):
+        x_ND = apply(x_ND - x_ND.mean(axis=0))  # noqa: N806 - shape suffix
         size = _spread(x_ND)
         if size < NEGLIGIBLE:
             return 0.0
         x_ND = x_ND / size  # noqa: N806 - shape suffix
-        total += math.log(size) if t >= half else 0.0
-    return math.exp(total / half)
+        total += math.log(size) if step >= half else 0.0
+    return math.exp(total / half / (stride * period if stride > 1 else 1))
+
+
+def _stride(schedule: Schedule, period: int) -> int:
+    """Periods at a time with which `MEASURED_STEPS` steps are enough: a power of two, 1 where it is not known."""
+    if schedule.period is None or schedule.n > DENSE_MAX or schedule.states > 1:
+        return 1
+    try:
+        gap = rate(schedule).gap
+    except UsageError:  # nothing predicts it
+        return 1
+    needed = min(SETTLING_MAX, SETTLED / max(gap, SETTLED / SETTLING_MAX)) / period
+    return 1 << max(0, math.ceil(math.log2(needed / MEASURED_STEPS)))
+
+
+def _product(schedule: Schedule, period: int, times: int = 1) -> NDArray[np.float64]:
+    """The matrix of so many periods."""
+    product = np.eye(schedule.n)
+    for mixing in schedule.mixings(period):
+        product = mixing.apply(product)
+    return np.linalg.matrix_power(product, times)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -321,9 +360,7 @@ def hops(topology: Topology) -> Hops:
 
 def _dense_rate(schedule: Schedule, period: int) -> Rate:
     """From the product of a period, without its trivial eigenvalue 1."""
-    product = np.eye(schedule.n)
-    for mixing in schedule.mixings(period):
-        product = mixing.apply(product)
+    product = _product(schedule, period)
     eigenvalues = np.linalg.eigvals(product)
     trivial = int(np.argmin(np.abs(eigenvalues - 1)))
     radius = float(np.abs(np.delete(eigenvalues, trivial)).max())

@@ -160,9 +160,9 @@ def spectra_section(findings: Findings) -> Html:
     words = (
         "Without training, one exchange multiplies the consensus distance by at most the second largest eigenvalue "
         "modulus of the mixing matrix (SLEM, the dashed circle); 1 minus it is the spectral gap. The hollow dot at 1 "
-        "is the agreement itself. The measured rate is that of random vectors late in 400 rounds; a topology that "
-        "needs more to agree has not come to its long run by then, and measures less than predicted. The gap says how "
-        "fast gossip averages, not how well a model learns: judge by the curves above."
+        "is the agreement itself. The measured rate is that of random vectors, once the slowest of their differences "
+        "is what is left. The gap says how fast gossip averages, not how well a model learns: judge that by the curves "
+        "above."
     )
     disks = []
     for candidate in known:
@@ -290,7 +290,8 @@ def traffic_section(findings: Findings) -> Html:
     )
     words = (
         "A round lasts as long as its slowest site and link need, not as long as the mean: the busiest site's line is "
-        "what must be paid for. Times are predicted for the links and the computers that the scenario describes."
+        "what must be paid for. Times are predicted for the links and the computers that the scenario describes. The "
+        "last round, in which all models become one, costs more than an exchange, and counts in all but the copies."
     )
     return join(h("p", words), table_of("Traffic and time", heads, rows))
 

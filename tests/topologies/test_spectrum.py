@@ -6,7 +6,7 @@ import pytest
 from swarm.errors import UsageError
 from topologies import weights
 from topologies.families import barbell, complete, grid, hypercube, path, random_regular, ring, star, torus
-from topologies.mixing import Mixing
+from topologies.mixing import Mixing, Schedule
 from topologies.schedules import (
     base,
     build,
@@ -18,6 +18,7 @@ from topologies.schedules import (
     moshpit,
     od_equidyn,
     one_peer_exponential,
+    periodic,
     random_matching,
     static,
     static_exponential,
@@ -100,6 +101,20 @@ def test_measured_rounds_are_near_the_published_table() -> None:
 )
 def test_the_measured_rate_is_the_spectral_prediction(schedule: object) -> None:
     assert measured_rate(schedule, rounds=2000) == pytest.approx(rate(schedule).asymptotic, rel=2e-3)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("schedule", [static(ring(128)), static(path(60)), static(barbell(50))], ids=lambda s: s.name)
+def test_a_slow_graph_is_measured_until_it_has_settled(schedule: Schedule) -> None:
+    predicted = rate(schedule).gap
+    assert predicted < 0.004
+    assert 1 - measured_rate(schedule) == pytest.approx(predicted, rel=1e-3)
+
+
+def test_a_slow_period_is_measured_as_a_whole() -> None:
+    slow = static(ring(40)).mixing(0)
+    paired = Mixing(40, [[(i - i % 2, 0.5), (i - i % 2 + 1, 0.5)] for i in range(40)])
+    schedule = periodic([slow, paired])
+    assert measured_rate(schedule) == pytest.approx(rate(schedule).asymptotic, rel=1e-6)
 
 
 def test_no_round_leaves_more_than_the_prediction_allows() -> None:
