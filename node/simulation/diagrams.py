@@ -104,11 +104,14 @@ class Plan:
         named = n <= NAMED_MAX
         room = max((len(short(name, 14)) for name in net.names), default=0) * LETTER + 14 if named else 14.0
         across = SIZE / 2 - room
-        middle = SIZE / 2, min(SIZE / 2, max(float(np.ptp(net.places[:, 1])) / 2 * across + 34, 40.0))
+        half = min(SIZE / 2, max(float(np.ptp(net.places[:, 1])) / 2 * across + 34, 40.0))
+        # A polygon of five has its middle below that of its height.
+        off = float(net.places[:, 1].max() + net.places[:, 1].min()) / 2 * across
+        middle = SIZE / 2, half - off
         places = [(middle[0] + float(x) * across, middle[1] + float(y) * across) for x, y in net.places]
         radius = 7.0 if n <= 20 else 5.5 if named else max(2.4, 150 / n)
         names = _written(net, places, middle, radius) if named else ()
-        return cls(height=2 * middle[1], radius=radius, places=places, names=names)
+        return cls(height=2 * half, radius=radius, places=places, names=names)
 
 
 def network(net: Network, *, title: str, desc: str) -> Html:

@@ -365,7 +365,7 @@ def inside(drawing: str) -> ET.Element:
             start = float(one.attrib["x"]) - (wide if "end" in one.attrib.get("class", "").split() else shift)
             assert start >= -1, one.text
             assert start + wide <= width + 1, one.text
-            assert 0 <= float(one.attrib["y"]) <= height
+            assert 4 <= float(one.attrib["y"]) <= height - 4, one.text
     return root
 
 
@@ -442,6 +442,15 @@ def test_every_network_fits_on_its_paper(name: str, n: int) -> None:
     assert len(list(root.iter("text"))) == (2 * n if n <= NAMED_MAX else 0)
     apart_by = np.linalg.norm(net.places[:, None] - net.places[None], axis=2) + 9 * np.eye(n)
     assert apart_by.min() > 0.5 / n, "two members stand on one spot"
+
+
+@pytest.mark.parametrize("n", [3, 5, 7])
+def test_a_polygon_with_a_corner_on_top_has_room_for_its_name(n: int) -> None:
+    net = structure(schedules.build("ring", n), tuple(f"site-{i}" for i in range(n)), copy_bytes=1.0).network
+    assert net is not None
+    marks = [float(one.attrib["cy"]) for one in inside(diagrams.network(net, title="", desc="d")).iter("circle")]
+    height = diagrams.Plan.of(net).height
+    assert min(marks) == pytest.approx(height - max(marks), abs=0.2), "as much room above as below"
 
 
 def test_a_grid_is_drawn_as_a_grid() -> None:
