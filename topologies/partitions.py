@@ -71,8 +71,9 @@ def dirichlet_equal(labels: Labels, n: int, seed: int, *, alpha: float) -> Parti
 
     Hsu, Qi & Brown, "Measuring the effects of non-identical data distribution for federated visual classification"
     (2019), section 3: `prior` is the mix of the whole data set, so that alpha -> infinity gives every peer that mix and
-    alpha -> 0 one label. A label that has run out is drawn no more, and the last peers take what is left. Sizes differ
-    by one example at most.
+    alpha -> 0 one label. So `alpha` is shared out among the labels: with ten of them alpha = 1 is as uneven as 0.1 a
+    label, which is what a symmetric Dirichlet over labels, and many a code base, calls 0.1. A label that has run out is
+    drawn no more, and the last peers take what is left. Sizes differ by one example at most.
 
     Raises:
         UsageError: If `alpha` is not positive or there are fewer examples than peers.

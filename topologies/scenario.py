@@ -142,7 +142,8 @@ class Learning:
         data: "digits", "mnist:PATH", "npz:PATH" or "csv:PATH".
         model: "mlp", "mlp:WIDTH,WIDTH", "linear" or "task:FILE".
         partition: "iid", "dirichlet:ALPHA", "dirichlet-equal:ALPHA", "shards:K", "power:EXPONENT", "ratios" or
-            "column:NAME"; with "+scanners" behind it every site's device sees differently.
+            "column:NAME"; with "+scanners" behind it every site's device sees differently. The alpha of
+            "dirichlet" divides each label among sites, that of "dirichlet-equal" each site among all labels together.
         rounds: How many.
         local_epochs: Passes over a site's own data between two exchanges.
         batch: Examples a step.
