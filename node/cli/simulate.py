@@ -79,8 +79,9 @@ class How:
 @click.option(
     "--partition",
     metavar="HOW",
-    help="iid, dirichlet:0.1, dirichlet-equal:0.1, shards:2, power:1.5, ratios:8,1,1 or column:NAME; with +scanners"
-    " behind it every site's device sees differently.  [default: iid]",
+    help="iid, dirichlet:0.1, dirichlet-equal:1, shards:2, power:1.5, ratios:8,1,1 or column:NAME; with +scanners"
+    " behind it every site's device sees differently. Less is more uneven; dirichlet-equal shares its number out among"
+    " the labels, so that 1 with ten of them is as uneven as 0.1 for each.  [default: iid]",
 )
 @click.option("--rounds", type=int, help="How many rounds.  [default: 30]")
 @click.option("--local-epochs", type=int, help="Passes over a site's data in a round.  [default: 1]")
@@ -360,7 +361,7 @@ class Watcher:
         """Show a round."""
         one, last = progress.round, progress.round.number == progress.rounds
         mean, least = one.accuracy_mean, one.accuracy_min
-        known = "" if mean is None or least is None else f"  accuracy {mean:.1%}, worst {least:.1%}"
+        known = "" if mean is None or least is None else f"  accuracy {100 * mean:.1f} %, worst {100 * least:.1f} %"
         label = f"{progress.topology}, seed {progress.seed}, {progress.speed}"
         words = f"  {label:<34} {bar(one.number, progress.rounds)} round {one.number}/{progress.rounds}{known}"
         words += f", {duration_words(one.virtual_s)} in the swarm's time"

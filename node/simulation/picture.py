@@ -142,7 +142,7 @@ def _names(names: Sequence[str], x: Sequence[float], width: float, height: int) 
         for column, name in enumerate(names)
         if column % step == 0
     ]
-    return join(*written, h("text", "peer", x=(_LEFT + _WIDTH - _RIGHT) / 2, y=height - 6, class_="middle"))
+    return join(*written, h("text", "site", x=(_LEFT + _WIDTH - _RIGHT) / 2, y=height - 6, class_="middle"))
 
 
 def _short(name: str, most: int = _NAME_CHARACTERS) -> str:

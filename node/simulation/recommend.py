@@ -13,7 +13,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from node.console import duration_words, size_words
+from node.console import size_words
+from node.simulation.findings import duration_words
+from node.simulation.report_words import goal_words, percent
 from node.simulation.results import Recommendation, Result, Run, Speed, Verdict
 
 NEAR_BEST = 0.01
@@ -28,6 +30,12 @@ CHEAPER = 0.5
 
 MIXED_LATE = 0.02
 """Difference of best and worst site, on average, from which it is worth a remark."""
+
+MORE = "More rounds may do, or a lower target."
+
+PARTS = {2: "half", 3: "a third", 4: "a quarter", 5: "a fifth", 6: "a sixth", 8: "an eighth", 10: "a tenth"}
+NEARLY = 0.1
+"""Parts of a whole in words, and how far from one a share may be to be called so."""
 
 
 def recommend(runs: Sequence[Run], names: Sequence[str], target: float | None) -> Recommendation | None:
@@ -50,7 +58,7 @@ def recommend(runs: Sequence[Run], names: Sequence[str], target: float | None) -
         topology=best.topology,
         speed=speed,
         target=goal,
-        sentence=_sentence(best, len(table), goal),
+        sentence=_sentence(table, goal, groups[best.topology]),
         reasons=tuple(_reasons(best, table, goal, groups[best.topology], names)),
         table=table,
     )
@@ -62,14 +70,14 @@ def lines(result: Result) -> list[str]:
     if found is None:
         return ["Nothing was finished, so there is nothing to compare."]
     wide = max(len("topology"), *(len(one.topology) for one in found.table))
-    title = f"to {found.target:.1%}"
+    title = f"to {goal_words(found.target)}"
     head = (
         f"  {'topology':<{wide}}  accuracy  worst site  {title:>9}  seconds  {'run, s':>8}  {'node, round':>11}"
         f"  {'busiest':>8}  {'distance':>8}  losing one, two"
     )
     rows = [
-        f"{'*' if one is found.table[0] else ' '} {one.topology:<{wide}}  {one.accuracy:>8.1%}"
-        f"  {one.accuracy_worst:>10.1%}  {_rounds(one.target_round):>9}  {_seconds(one.target_s):>7}"
+        f"{'*' if one is found.table[0] else ' '} {one.topology:<{wide}}  {percent(one.accuracy):>8}"
+        f"  {percent(one.accuracy_worst):>10}  {_rounds(one.target_round):>9}  {_seconds(one.target_s):>7}"
         f"  {one.total_s:>8.1f}"
         f"  {size_words(round(one.bytes_node_round)):>11}  {size_words(round(one.bytes_busiest)):>8}"
         f"  {_distance(one.consensus_distance):>8}  {_lost(one)}"
@@ -148,15 +156,28 @@ def _by_bytes_where_equal(ranked: Sequence[Verdict]) -> list[Verdict]:
 # --- words ------------------------------------------------------------------------------------------------------------
 
 
-def _sentence(best: Verdict, count: int, goal: float) -> str:
-    if best.target_s is None:
-        return (
-            f"None of the {count} reached {goal:.1%} with every seed; {best.topology} came closest with "
-            f"{best.accuracy:.1%}: more rounds are needed."
-        )
-    if count == 1:
-        return f"{best.topology} reaches {goal:.1%} in {duration_words(best.target_s)}; nothing else was tried."
-    return f"Take {best.topology}: it reaches {goal:.1%} in {duration_words(best.target_s)}{_risk(best)}."
+def _sentence(table: Sequence[Verdict], goal: float, runs: Sequence[Run]) -> str:
+    """What to take, or how near the best came; `runs` are the best's, one a seed."""
+    best = table[0]
+    if best.target_s is not None and len(table) == 1:
+        return f"{best.topology} reaches {goal_words(goal)} in {duration_words(best.target_s)}; nothing else was tried."
+    if best.target_s is not None:
+        return f"Take {best.topology}: it reaches {goal_words(goal)} in {duration_words(best.target_s)}{_risk(best)}."
+    came = f"it came to {percent(best.accuracy)}"
+    if len(runs) > 1:
+        there = sum(run.first_at(goal) is not None for run in runs)
+        came += f" on average and reached {goal_words(goal)} with {there or 'none'} of {len(runs)} seeds"
+    if len(table) == 1:
+        return f"{best.topology} does not reach {_always(goal, runs)}: {came}. {MORE}"
+    nearer = any(one.accuracy > best.accuracy for one in table)
+    which = (
+        f"of those that hang on no single site, {best.topology} is nearest" if nearer else f"{best.topology} is nearest"
+    )
+    return f"None of the {len(table)} reaches {_always(goal, runs)}; {which}: {came}. {MORE}"
+
+
+def _always(goal: float, runs: Sequence[Run]) -> str:
+    return f"{goal_words(goal)} with every seed" if len(runs) > 1 else goal_words(goal)
 
 
 def _risk(best: Verdict) -> str:
@@ -166,19 +187,13 @@ def _risk(best: Verdict) -> str:
 def _reasons(
     best: Verdict, table: Sequence[Verdict], goal: float, runs: Sequence[Run], names: Sequence[str]
 ) -> list[str]:
-    others = [one for one in table if one is not table[0]]
+    others = table[1:]
     reasons = [
-        f"Accuracy: {best.accuracy:.1%} after the last round, when all models become one"
-        + (f"; {goal:.1%} after {_rounds(best.target_round)} rounds." if best.target_round is not None else ".")
+        f"Accuracy: {percent(best.accuracy)} after the last round, when all models become one"
+        + (f"; {goal_words(goal)} after {_counted(best.target_round)}." if best.target_round is not None else ".")
     ]
     if best.target_s is not None:
-        slower = [one for one in others if one.target_s is not None and one.target_s > best.target_s * (1 + SAME_TIME)]
-        if slower:
-            worst = max(slower, key=lambda one: one.target_s or 0.0)
-            reasons.append(
-                f"Time: {duration_words(best.target_s)} to {goal:.1%}, {worst.topology} needs "
-                f"{(worst.target_s or 0.0) / best.target_s:.1f} times as long."
-            )
+        reasons += _times(best, best.target_s, others, goal)
     heavier = [one for one in others if one.bytes_node_round > best.bytes_node_round * 1.05]
     sent = f"Traffic: {size_words(round(best.bytes_node_round))} a node and round"
     if heavier:
@@ -192,17 +207,51 @@ def _reasons(
         least = min(cheaper, key=lambda one: one.bytes_node_round)
         reasons.append(
             f"If traffic matters more than time: {least.topology} sends {size_words(round(least.bytes_node_round))} a "
-            f"node and round and takes {(least.target_s or 0.0) / best.target_s:.1f} times as long."
+            f"node and round and {_late(least, best.target_s, goal)}."
         )
     if best.spread > MIXED_LATE:
-        reasons.append(f"On the way sites differ by {best.spread:.1%} on average: {_agreement(runs[0])}")
+        reasons.append(
+            f"On the way the best site is {100 * best.spread:.1f} points above the worst on average: "
+            + _agreement(runs[0])
+        )
     reasons.append(_losses(runs[0], names))
     return reasons
 
 
+def _times(best: Verdict, target_s: float, others: Sequence[Verdict], goal: float) -> list[str]:
+    """How the times compare: with the slowest, and with a quicker one, which somebody will ask about."""
+    there = [one for one in others if one.target_s is not None]
+    slower = [one for one in there if (one.target_s or 0.0) > target_s * (1 + SAME_TIME)]
+    quicker = [one for one in there if (one.target_s or 0.0) < target_s and one.single_points <= best.single_points]
+    said = []
+    if slower:
+        worst = max(slower, key=lambda one: one.target_s or 0.0)
+        times = (worst.target_s or 0.0) / target_s
+        said.append(
+            f"Time: {duration_words(target_s)} to {goal_words(goal)}; {worst.topology} needs {times:.1f} times as long."
+        )
+    if quicker:
+        first = min(quicker, key=lambda one: one.target_s or 0.0)
+        said.append(
+            f"Little quicker: {first.topology} takes {duration_words(first.target_s or 0.0)}. Within "
+            f"{100 * SAME_TIME:.0f} % times count as the same, and bytes decide."
+        )
+    return said
+
+
+def _late(one: Verdict, target_s: float, goal: float) -> str:
+    """How much longer it takes; and that it only gets there at the very end, where that is so."""
+    times = f"{(one.target_s or 0.0) / target_s:.1f} times as"
+    if one.target_s == one.total_s:
+        return f"comes to {goal_words(goal)} only in the last round, when all models become one, {times} late"
+    return f"takes {times} long"
+
+
 def _fraction(times: float) -> str:
-    named = {2: "half", 3: "a third", 4: "a quarter"}
-    return named.get(round(times), f"one {round(times)}th") if times >= 1.5 else f"{1 / times:.0%}"
+    """One part in so many, in words where it is near a whole number of parts."""
+    whole = round(times)
+    near = whole in PARTS and abs(times / whole - 1) <= NEARLY
+    return PARTS[whole] if near else f"{100 / times:.0f} %"
 
 
 def _agreement(run: Run) -> str:
@@ -236,17 +285,18 @@ def _losses(run: Run, names: Sequence[str]) -> str:
 
 def _remark(one: Verdict, best: Verdict, goal: float, runs: Sequence[Run], names: Sequence[str]) -> str:
     if one.target_s is None:
-        return f"does not reach {goal:.1%} with every seed"
+        return f"does not reach {_always(goal, runs)}"
     if one.single_points and not best.single_points:
         return f"hangs on {names[runs[0].resilience.single_points[0]]}"
     assert best.target_s is not None, "the best is there if anybody is"
     if one.target_s > best.target_s * (1 + SAME_TIME):
-        return f"takes {one.target_s / best.target_s:.1f} times as long to {goal:.1%}"
+        late = _late(one, best.target_s, goal)
+        return late if one.target_s == one.total_s else f"{late} to {goal_words(goal)}"
     return f"sends {one.bytes_node_round / best.bytes_node_round:.1f} times as much"
 
 
-def _counted(rounds: int) -> str:
-    return f"{rounds} round{'s' * (rounds != 1)}"
+def _counted(rounds: float) -> str:
+    return f"{_rounds(rounds)} round{'s' * (rounds != 1)}"
 
 
 def _rounds(count: float | None) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from node.simulation.recommend import lines, recommend
+from node.simulation.recommend import _fraction, lines, recommend
 from node.simulation.results import Facts, Holdings, Loss, PeerScore, Resilience, Result, Round, Run
 from swarm.errors import UsageError
 
@@ -130,7 +130,50 @@ def test_a_target_that_one_seed_misses_is_not_reached() -> None:
     found = recommend([made("ring", (0.5, 0.8)), made("ring", (0.5, 0.6), seed=2)], NAMES, 0.75)
     assert found is not None
     assert found.table[0].target_s is None
-    assert "None of the 1 reached 75.0%" in found.sentence
+    assert found.sentence == (
+        "ring does not reach 75 % with every seed: it came to 70.0 % on average and reached 75 % with 1 of 2 seeds. "
+        "More rounds may do, or a lower target."
+    )
+    assert found.table[0].remark == ""
+
+
+def test_who_came_nearest_is_said_without_contradicting_itself() -> None:
+    runs = [made(name, (0.5, last), seed=seed) for name, last in (("a", 0.7), ("b", 0.6)) for seed in (1, 2)]
+    runs[0] = made("a", (0.5, 0.9), seed=1)  # 80 % on average, above the target, and yet not with every seed
+    found = recommend(runs, NAMES, 0.78)
+    assert found is not None
+    assert found.sentence == (
+        "None of the 2 reaches 78 % with every seed; a is nearest: it came to 80.0 % on average and reached 78 % with "
+        "1 of 2 seeds. More rounds may do, or a lower target."
+    )
+    assert found.table[1].remark == "does not reach 78 % with every seed"
+    alone = recommend([made("a", (0.5,)), made("b", (0.4,))], NAMES, 0.78)
+    assert alone is not None
+    assert alone.sentence.startswith("None of the 2 reaches 78 %; a is nearest: it came to 50.0 %. ")
+    star = recommend([made("star", (0.6,), single=(0,)), made("ring", (0.5,))], NAMES, 0.78)
+    assert star is not None
+    assert "of those that hang on no single site, ring is nearest: it came to 50.0 %" in star.sentence
+
+
+def test_rounds_times_and_shares_are_said_as_people_say_them() -> None:
+    quick, cheap = made("quick", (0.9, 0.9), node_bytes=500), made("cheap", (0.9, 0.9), round_s=1.1, node_bytes=100)
+    late = made("late", (0.5, 0.9), round_s=2.0, node_bytes=20)
+    found = recommend([quick, cheap, late], NAMES, 0.85)
+    assert found is not None
+    assert found.sentence == "Take cheap: it reaches 85 % in 1.1 s."
+    assert found.reasons[:4] == (
+        "Accuracy: 90.0 % after the last round, when all models become one; 85 % after 1 round.",
+        "Time: 1.1 s to 85 %; late needs 3.6 times as long.",
+        "Little quicker: quick takes 1 s. Within 15 % times count as the same, and bytes decide.",
+        "Traffic: 100 B a node and round, a fifth of what quick sends; its busiest node sends 200 B in the whole run.",
+    )
+    assert found.reasons[4] == (
+        "If traffic matters more than time: late sends 20 B a node and round and comes to 85 % only in the last round, "
+        "when all models become one, 3.6 times as late."
+    )
+    assert [_fraction(times) for times in (1.1, 1.66, 2.06, 3.0, 7.0, 33.0)] == [
+        "91 %", "60 %", "half", "a third", "14 %", "3 %",
+    ]  # fmt: skip
 
 
 def test_runs_that_were_cut_short_are_not_compared() -> None:
@@ -160,7 +203,7 @@ def test_a_result_comes_back_from_its_folder_as_it_was_and_speaks(tmp_path: Path
     assert Result.load(tmp_path) == result
     told = "\n".join(lines(result))
     assert "* ring" in told
-    assert "Take ring: it reaches 89.0% in 2 s." in told
+    assert "Take ring: it reaches 89 % in 2 s." in told
     assert "1 single point" in told
     (tmp_path / "result.json").write_text("{}")
     with pytest.raises(UsageError, match="couldn't read"):
