@@ -148,11 +148,17 @@ def large(train: Dataset, test: Dataset, repeats: int) -> None:
     rows: dict[str, list[Spent]] = {"100 x 600": [], "1,000 x 60, exact": [], "1,000 x 60, ring": []}
     peaks = {}
     for name, asked in zip(rows, (hundred, thousand, ring), strict=True):
-        # One after the other: two matrices at once would not be what is measured.
+        # Memory one after the other: two matrices at once would not be what is measured.
         with Memory(0 if asked is not ring else 4 * 1000 * 199_210) as memory, Simulation(asked) as simulation:
-            simulation.next_round()
-            rows[name] = [rounds(simulation, 1) for _ in range(repeats)]
+            for _ in range(3):
+                simulation.next_round()
         peaks[name] = memory.peak
+    with contextlib.ExitStack() as stack:
+        # Time in turn, each with processes of its own, so that a busy machine slows all of it.
+        ready = [(name, *begun(asked, stack)) for name, asked in zip(rows, (hundred, thousand, ring), strict=True)]
+        for _ in range(repeats):
+            for name, simulation, pids in ready:
+                rows[name].append(rounds(simulation, 1, pids))
     table(rows, ["100 x 600"])
     print(
         "peak memory:",
@@ -206,9 +212,17 @@ class Ring:
         return self
 
 
-def rounds(simulation: Simulation, count: int) -> Spent:
-    """Time rounds of a simulation, exchange included."""
-    pids = [process.pid for process in multiprocessing.active_children()]
+def begun(asked: Experiment, stack: contextlib.ExitStack) -> tuple[Simulation, list[int]]:
+    """Begin a simulation; return it, after a first round, and its processes."""
+    before = multiprocessing.active_children()
+    simulation = stack.enter_context(Simulation(asked))
+    simulation.next_round()
+    return simulation, [process.pid for process in multiprocessing.active_children() if process not in before]
+
+
+def rounds(simulation: Simulation, count: int, pids: list[int] | None = None) -> Spent:
+    """Time rounds of a simulation, exchange included. Its processes are those given, or all there are."""
+    pids = [process.pid for process in multiprocessing.active_children()] if pids is None else pids
     cpu = time.process_time() + sum(map(cpu_seconds, pids))
     began = time.perf_counter()
     samples = sum(simulation.next_round().examples for _ in range(count))
