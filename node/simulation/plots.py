@@ -308,7 +308,7 @@ def _networks(findings: Findings) -> Figure | None:
         _network(axes, net)
         least, most = min(net.load.values()), max(net.load.values())
         words = megabytes(most) if most - least <= 1e-9 * most else f"{megabytes(least)} to {megabytes(most)}"
-        axes.set_title(f"{_plain(name)}: {len(net.load)} links, {words} a round", fontsize=10, color=_INK)
+        axes.set_title(f"{_plain(name)}: {len(net.load)} links, each {words} a round", fontsize=10, color=_INK)
     for axes in figure.axes:
         axes.set_axis_off()
     text = (
