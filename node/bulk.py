@@ -18,12 +18,14 @@ from typing import TypeAlias
 import numpy as np
 
 from node.messages import Messages
+from node.momentum import Momentum
 from node.storage import BlobStore
 from swarm.errors import SwarmError, UsageError
 from swarm.machine import Blend, Buffer, Check, Checked, Digest, Event, Inspect, Inspected, Mix, Mixed, Stored, Trained
 from swarm.mixing.average import weighted_mean_into
 from swarm.mixing.compress.forms import Spec
 from swarm.mixing.gossip import mix_into, step_into
+from swarm.mixing.momentum import Stretches
 from swarm.mixing.outer import OUTER_STEPS
 from swarm.mixing.sketch import sketch
 from swarm.privacy.clipping import clip_in_place, inspect
@@ -73,12 +75,14 @@ class BulkWorker:
         wake: Callable[[], None],
         outer: str = "none",
         codec: Spec | None = None,
+        momentum: float = 0.0,
     ) -> None:
         self._store = store
         self._elements = elements
         self._bound = bound
         self._step = OUTER_STEPS[outer]
         self._messages = None if codec is None else Messages(store, codec, elements=elements, bound=bound)
+        self._momentum = Momentum(store, elements=elements, beta=momentum) if momentum else None
         self._wake = wake
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="bulk")
         self._done: deque[Event | _Made] = deque()
@@ -100,12 +104,15 @@ class BulkWorker:
         """Make one step of gossip."""
         self._submit(self._blend, effect)
 
-    def submit_update(self, trained: Trained, path: Path, base: Digest | None = None) -> None:
+    def submit_update(
+        self, trained: Trained, path: Path, base: Digest | None = None, parameters: Stretches | None = None
+    ) -> None:
         """Clip what the trainer wrote, move it into the store, and only then say that training is done.
 
-        With `base` the model that the update makes of it goes there instead.
+        With `base` the model that the update makes of it goes there instead, its `parameters` carried on by the site's
+        momentum if the charter wants one.
         """
-        self._submit(self._update, trained, path, base)
+        self._submit(self._update, trained, path, base, parameters)
 
     def take(self) -> list[Event]:
         """Return the finished results, in order, new blobs adopted. For the loop's thread.
@@ -162,13 +169,17 @@ class BulkWorker:
             good = ()  # What cannot be read is fetched again.
         return [Checked(effect.digest, good)]
 
-    def _update(self, trained: Trained, path: Path, base: Digest | None) -> Sequence[Event | _Made]:
+    def _update(
+        self, trained: Trained, path: Path, base: Digest | None, parameters: Stretches | None
+    ) -> Sequence[Event | _Made]:
         try:
             update = np.memmap(path, dtype="<f4", mode="r+")
             if update.size != self._elements:
                 raise UsageError(f"it has {update.size} elements, the charter's model has {self._elements}")
             clip_in_place(update, self._bound)
             if base is not None:
+                if self._momentum is not None:
+                    self._momentum.carry(update, trained.round, base, parameters)
                 self._add(update, base)
             if self._messages is not None:
                 stored = self._compressed(self._messages, update, path, whole=base is not None)

@@ -124,10 +124,12 @@ def found(
     min_contributions: int | None = None,
     forkserver: Path | None = None,
     gossip: str = "",
+    correction: str = "",
 ) -> list[LocalPeer]:
     """Make a site for each part of the data, a charter for all of them, and every signature.
 
-    With the socket of a fork server their trainers are forked from it, with a `gossip` schedule they mix by gossip.
+    With the socket of a fork server their trainers are forked from it, with a `gossip` schedule they mix by gossip,
+    with the `correction` of a charter if there is one.
     """
     peers, cards = [], []
     for part, port in zip(data, free_ports(len(data)), strict=True):
@@ -156,7 +158,7 @@ def found(
         metrics=metrics,
         edges=(),
         predecessor=(),
-        options=((terms.SCHEDULE, gossip),) if gossip else (),
+        options=terms.options_of(correction=correction, schedule=gossip),
     )
     signed = terms.SignedCharter(draft, {})
     for peer in peers:

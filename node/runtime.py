@@ -409,7 +409,7 @@ class Runtime:
                 self._events.append(Stepped(event.round, event.step, event.steps))
             case TrainDone():
                 trained = Trained(event.round, None, samples=event.samples, metrics=event.metrics)
-                self._bulk.submit_update(trained, *self._updates.pop(event.round))
+                self._bulk.submit_update(trained, *self._updates.pop(event.round), event.parameters)
             case EvaluateDone():
                 asked = self._models.pop(event.round)
                 self._events.append(Evaluated(event.round, asked.model, event.samples, event.metrics))

@@ -22,6 +22,7 @@ from swarm.errors import LedgerError, Reject, UsageError
 from swarm.ledger.block import MEMBERS_MAX, NO_HASH, faults, quorum
 from swarm.ledger.entry import CHARTER, ENTRY_BYTES_MAX, ENTRY_VERSION, METRICS_MAX, NO_AUTHOR, Entry
 from swarm.machine import NodeId
+from swarm.mixing import momentum
 from swarm.mixing.compress.forms import Spec, encoded_bytes, parse
 from swarm.mixing.outer import OUTER_STEPS
 
@@ -45,6 +46,10 @@ after a colon the degree of those that have one: "base2", "ring", "random_regula
 
 CODEC = "codec"
 """The option that says how contributions are compressed (`swarm.mixing.compress.forms`); they are float32 without."""
+
+CORRECTION = "correction"
+"""The option that says what gossip does about data that differ from site to site (`swarm.mixing.momentum.parse`): "qg",
+"qg:500"; nothing without."""
 
 EXACT_CODECS = ("bf16", "int8", "int4", "sign", "topk")
 """Those that need no key. What they leave out a site sends later (`swarm.mixing.compress.residual`)."""
@@ -195,6 +200,12 @@ class Charter(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
         name = dict(self.options).get(CODEC, "")
         return parse(name) if name else None
 
+    @property
+    def momentum(self) -> float:
+        """The quasi-global momentum of gossip, below 1; 0 for none."""
+        name = dict(self.options).get(CORRECTION, "")
+        return momentum.parse(name) if name else 0.0
+
     def carries(self, update_bytes: int) -> bool:
         """Whether a contribution may be of this size. Its content tells the rest."""
         spec = self.codec
@@ -226,6 +237,11 @@ class Charter(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
     def fault_tolerance(self) -> str:
         """Say in words what the number of members can bear."""
         return tolerance_text(len(self.members))
+
+
+def options_of(**chosen: str) -> tuple[tuple[str, str], ...]:
+    """Return the options that are not empty, as a charter lists them."""
+    return tuple((name, text) for name, text in sorted(chosen.items()) if text)
 
 
 class SignedCharter(msgspec.Struct, frozen=True):
@@ -443,7 +459,7 @@ def _check_terms(charter: Charter) -> None:
 def _check_options(charter: Charter) -> None:
     names = [name for name, _ in charter.options]
     for name in names:
-        if name not in (CODEC, SCHEDULE):
+        if name not in (CODEC, CORRECTION, SCHEDULE):
             message = f"couldn't accept the charter: unknown option {name!r}"
             raise UsageError(message, hint="a newer version of this software may have made it")
     if sorted({*names}) != names:
@@ -456,6 +472,13 @@ def _check_options(charter: Charter) -> None:
         raise UsageError(
             f"couldn't accept the charter: gossip has no common step that outer = {charter.round.outer!r} could take",
             hint=_REDRAFT,
+        )
+    if CORRECTION in names:
+        momentum.parse(dict(charter.options)[CORRECTION])
+    if CORRECTION in names and not gossips:
+        raise UsageError(
+            "couldn't accept the charter: a correction is for gossip; in exact mixing all sites go on from one model",
+            hint="leave the correction out, or mix by gossip",
         )
     if CODEC in names:
         _check_codec(charter, dict(charter.options)[CODEC])

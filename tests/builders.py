@@ -75,6 +75,7 @@ def make_swarm(
     first: int = 0,
     schedule: str = "",
     codec: str = "",
+    correction: str = "",
 ) -> Swarm:
     """Return a swarm of `n` members whose model starts at zero. `first` picks other identities.
 
@@ -105,7 +106,7 @@ def make_swarm(
         metrics=tuple(metrics),
         edges=edges,
         predecessor=(),
-        options=tuple((name, text) for name, text in (("codec", codec), ("schedule", schedule)) if text),
+        options=c.options_of(codec=codec, correction=correction, schedule=schedule),
     )
     signed = c.SignedCharter(charter, {})
     for who in identities:

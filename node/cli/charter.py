@@ -73,6 +73,12 @@ def charter() -> None:
     help="Send contributions in fewer bytes: bf16, int8, int4, sign or topk:50 (thousandths). What it leaves out comes"
     " later. With --gossip bf16 only.",
 )
+@click.option(
+    "--correction",
+    default="",
+    help="With --gossip, for sites whose data differ: qg lets a momentum follow the swarm's models, not a site's own"
+    " gradients; qg:500 is a momentum of 0.5 instead of 0.7.",
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the initial model.")
 @click.option(
     "--after", type=click.Path(path_type=Path, exists=True), help="A site of a swarm that cannot go on, to continue it."
@@ -103,6 +109,7 @@ def new(
     topology: str,
     gossip: str,
     codec: str,
+    correction: str,
     seed: int,
     after: Path | None,
     require_byzantine: bool,
@@ -143,7 +150,7 @@ def new(
         metrics=tuple(part for part in metrics.split(",") if part),
         edges=_edges(topology, gossip, len(members)),
         predecessor=() if before is None else ((before.ledger_id, before.size, before.frontier.root()),),
-        options=tuple((key, text) for key, text in ((terms.CODEC, codec), (terms.SCHEDULE, gossip)) if text),
+        options=terms.options_of(codec=codec, correction=correction, schedule=gossip),
     )
     # First with a model of one parameter: building the real one takes seconds.
     draft.check()
@@ -334,6 +341,7 @@ def _summary(signed: terms.SignedCharter) -> str:
         f"task          {c.task.name}, {c.task.parameters:,} parameters, file {c.task.digest.hex()[:16]}",
         f"mixing        {_mixing(c)}",
         *([f"compression   {c.codec}: {FORMS[c.codec.name].description}"] if c.codec else []),
+        *([f"correction    quasi-global momentum of {c.momentum:g}"] if c.momentum else []),
         f"rounds        {c.round.rounds}, each with at least {count(c.round.min_contributions, 'site')}",
         f"waiting       {c.round.patience_ms / 1000:g} s for a stuck site, {c.round.deadline_ms / 1000:g} s in all",
         f"bounds        update norm {c.clip_norm:g}, one site's weight at most {c.round.weight_cap_ppm / 10_000:g} %",

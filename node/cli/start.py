@@ -92,6 +92,7 @@ def run_site(site: Site, settings: Settings, signed: SignedCharter) -> Finished 
             wake=transport.wake,
             outer=charter.round.outer,
             codec=charter.codec,
+            momentum=charter.momentum,
         )
         node = Node(
             signed=signed,

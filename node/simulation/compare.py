@@ -46,6 +46,7 @@ from node.simulation.run import Round as EngineRound
 from node.simulation.shards import check_memory
 from node.task import load_task
 from swarm.errors import UsageError
+from swarm.mixing.momentum import parse as parse_correction
 from swarm.vector import Vector
 from topologies import partitions, resilience, schedules, spectrum
 from topologies.graph import Edge, Topology
@@ -234,7 +235,7 @@ class Comparison:
     def _check_memory(self) -> None:
         n, elements = self.scenario.n, self._model.elements
         if "learning" in self.speeds and self.scenario.learning.mixing == "gossip":
-            check_memory(n, elements, velocities=False)
+            check_memory(n, elements, velocities=False, displacements=bool(self.scenario.learning.correction))
         if "protocol" in self.speeds and not _fits(n, elements):
             low, high = 0, n
             while high - low > 1:
@@ -380,6 +381,7 @@ class Comparison:
             rounds=learning.rounds,
             seed=blank.seed,
             names=self.scenario.names,
+            correction=parse_correction(learning.correction) if learning.correction else 0.0,
             tested=learning.tested or None,
         )
         ledger = _Ledger(self.scenario.n, pace, 4 * self._model.elements)

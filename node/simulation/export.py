@@ -11,6 +11,7 @@ from pathlib import Path
 
 from node.simulation.results import Result
 from node.storage import write_file_durably
+from swarm.charter import options_of
 from swarm.errors import UsageError
 from topologies.families import FAMILIES
 from topologies.plan import LINKS
@@ -50,6 +51,8 @@ def _command(scenario: Scenario, topology: str, task: Path, *, named: bool) -> s
         arguments += ["--min-contributions", str(terms.min_contributions)]
     if named:
         arguments += ["--gossip" if learning.mixing == "gossip" else "--topology", topology]
+    if learning.correction:
+        arguments += ["--correction", learning.correction]
     cards = " \\\n  ".join(f"--card {shlex.quote(f'{site.name}.card.toml')}" for site in scenario.sites)
     more = ""
     if not named:
@@ -72,9 +75,11 @@ def _topology(scenario: Scenario, topology: str, schedule: Schedule, *, named: b
     links = ", ".join(f"[{low}, {high}]" for low, high in schedule.links.edges)
     if named:
         return f"{head}\n# Which sites are linked, by their place in the list above.\nlinks = [{links}]\n"
+    chosen = options_of(correction=scenario.learning.correction, schedule=LINKS)
+    options = ", ".join(f'["{name}", "{text}"]' for name, text in chosen)
     rule = (
         '# In [round] of the draft: mixing = "gossip". In [share], in place of the lines of the same names:\n'
-        f'edges = [{links}]\noptions = [["schedule", "{LINKS}"]]\n'
+        f"edges = [{links}]\noptions = [{options}]\n"
         if gossip
         else f"# In [share] of the draft, in place of the line of the same name:\nedges = [{links}]\n"
     )

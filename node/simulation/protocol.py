@@ -98,7 +98,7 @@ def found(
         metrics=("accuracy", "loss"),
         edges=() if complete else links.edges,
         predecessor=(),
-        options=((terms.SCHEDULE, schedule),) if schedule else (),
+        options=terms.options_of(correction=scenario.learning.correction, schedule=schedule),
     )
     signed = terms.SignedCharter(draft, {})
     for who in identities:
@@ -163,6 +163,7 @@ class Play:
             learner=learner,
             audit=lambda payloads: _fault_of(payloads, founded.signed),
             ids=[who.node for who in founded.identities],
+            momentum=founded.signed.charter.momentum,
             twins=scenario.twins,
             blobs=[founded.initial],
             checkers=[self._watch],

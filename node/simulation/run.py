@@ -84,6 +84,7 @@ class Experiment:
         seed: What everything random comes from.
         names: The peers', from which their shuffles follow as a node's do; site-0, site-1, ... if there are none.
         objective: What is minimised and counted.
+        correction: The quasi-global momentum of gossip (`swarm.mixing.momentum`), 0 to below 1.
         tested: Peers whose own models are tested, drawn once; None tests all.
         test_every: Rounds between tests; the last round is always tested.
         form: Which form of local training (`steps`).
@@ -103,6 +104,7 @@ class Experiment:
     seed: int
     names: Sequence[str] = ()
     objective: Objective = CROSS_ENTROPY
+    correction: float = 0.0
     tested: int | None = 10
     test_every: int = 1
     form: Form = "auto"
@@ -131,6 +133,10 @@ class Experiment:
             wrong = f"a fraction of {self.exchange.fraction} of the peers is not between 0 and 1"
         elif isinstance(self.exchange, Exact) and self.local.keep_momentum:
             wrong = "with an exact mean every round starts afresh, so that no momentum can be kept"
+        elif not 0 <= self.correction < 1:
+            wrong = f"a correction of {self.correction} is not 0 or more and below 1"
+        elif isinstance(self.exchange, Exact) and self.correction:
+            wrong = "with an exact mean there is nothing that a correction could correct"
         if wrong:
             raise UsageError(f"couldn't set up the simulation: {wrong}", hint="Change that setting.")
 
@@ -230,6 +236,7 @@ class Simulation:
             test=experiment.test,
             rows=n if isinstance(experiment.exchange, Gossip) else 0,
             velocities=experiment.local.keep_momentum and experiment.local.momentum > 0,
+            correction=experiment.correction,
             workers=experiment.workers,
         )
         self._round = self._bytes = 0

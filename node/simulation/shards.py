@@ -100,6 +100,7 @@ class LocalShards:
         test: Examples to test on.
         rows: Models that live on by themselves; 0 where only `average` is asked for.
         velocities: Whether momentum outlives a round.
+        correction: The quasi-global momentum, 0 for none (`swarm.mixing.momentum`).
         workers: Processes; 1 works in this one.
 
     Raises:
@@ -118,10 +119,13 @@ class LocalShards:
         test: Dataset,
         rows: int,
         velocities: bool = False,
+        correction: float = 0.0,
         workers: int | None = None,
     ) -> None:
-        check_memory(rows, model.elements, velocities=velocities)
-        self._bench = _Bench(model, steps, objective, shares, names, seed, test, rows, velocities=velocities)
+        check_memory(rows, model.elements, velocities=velocities, displacements=correction > 0)
+        self._bench = _Bench(
+            model, steps, objective, shares, names, seed, test, rows, velocities=velocities, correction=correction
+        )
         self._sent: SparseRows | None = None
         chosen = available_cores() if workers is None else workers
         forks = chosen > 1 and sys.platform == "linux"  # elsewhere a fork breaks the system's own libraries
@@ -192,6 +196,7 @@ class _Bench:
         rows: int,
         *,
         velocities: bool,
+        correction: float,
     ) -> None:
         self._model, self._steps, self._objective, self._test, self._seed = model, steps, objective, test, seed
         self._names = tuple(names)
@@ -199,6 +204,9 @@ class _Bench:
         self.rows = rows
         self._models = _shared(rows, model.elements)
         self._velocities = _shared(rows, model.elements) if velocities else None
+        self._moved = _shared(rows, model.elements) if correction else None
+        self._correction = correction
+        self._parameters = model.parameters(model.module)
         self._sums = _shared(0 if rows else min(SUMS, len(shares)), model.elements, torch.float64)
         self._common = _shared(1, model.elements)[0]
         self._common.copy_(model.initial)
@@ -234,7 +242,8 @@ class _Bench:
             case ("train", round_, peers, restart):
                 rows = self._chunks[unit]
                 velocities = None if self._velocities is None else self._velocities[rows]
-                self._train(self._models[rows], velocities, round_, peers[rows], self._common if restart else None)
+                with self._corrected(rows, restart=restart):
+                    self._train(self._models[rows], velocities, round_, peers[rows], self._common if restart else None)
                 return None
             case ("average", round_, peers, weights):
                 self._average(unit, round_, peers, weights)
@@ -257,6 +266,27 @@ class _Bench:
     def finish_average(self, used: int) -> None:
         """Make the sums of the first so many units the common model."""
         self._common.copy_(self._sums[:used].sum(0))
+
+    @contextlib.contextmanager
+    def _corrected(self, rows: slice, *, restart: bool) -> Iterator[None]:
+        """Carry these models on by their momentum s when they have been trained.
+
+        Between rounds a row of `_moved` holds beta s - (1 - beta) x, x being the model that the round began with: with
+        (1 - beta) times the mixed model added it is the next s, and no second matrix is needed for x.
+        """
+        if self._moved is None:
+            yield
+            return
+        models, moved, beta = self._models[rows], self._moved[rows], self._correction
+        if restart:
+            base = self._common.expand_as(models)
+        else:
+            base = models.clone()
+            moved.add_(base, alpha=1 - beta)
+        yield
+        for first, end in self._parameters:
+            models[:, first:end].add_(moved[:, first:end], alpha=beta)
+        moved.mul_(beta).sub_(base, alpha=1 - beta)
 
     def _average(self, unit: int, round_: int, peers: Sequence[int], weights: NDArray[np.float64]) -> None:
         """Train every so many-th chunk from the common model; leave the weighted sum of the results in one row."""
@@ -377,9 +407,9 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def check_memory(rows: int, elements: int, *, velocities: bool) -> None:
+def check_memory(rows: int, elements: int, *, velocities: bool, displacements: bool = False) -> None:
     """Raise `UsageError` when so many models do not fit into the memory that is free, and say how many would."""
-    one = 4 * elements * (2 if velocities else 1)
+    one = 4 * elements * (1 + velocities + displacements)
     free = _free_bytes()
     if rows * one + MEMORY_SPARE > free:
         most = max(0, (free - MEMORY_SPARE) // one)

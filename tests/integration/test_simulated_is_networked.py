@@ -33,6 +33,7 @@ def networked(folder: Path, sites: list[SiteData], task: Path, scenario: Scenari
             min_contributions=len(sites),
             forkserver=forkserver,
             gossip=gossip,
+            correction=scenario.learning.correction,
         )
         try:
             for peer in peers:
@@ -74,9 +75,16 @@ def simulated(sites: list[SiteData], task: Path, scenario: Scenario, gossip: str
 
 @pytest.mark.real
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("gossip", ["ring", ""], ids=["gossip", "exact"])
-def test_the_simulated_swarm_ends_with_the_very_bytes_of_the_networked_one(tmp_path: Path, gossip: str) -> None:
-    learning = Learning(model="mlp:16", partition="power:1", rounds=3, local_epochs=2, momentum=0.5)
+@pytest.mark.parametrize(
+    ("gossip", "correction"), [("ring", ""), ("ring", "qg"), ("", "")], ids=["gossip", "momentum", "exact"]
+)
+def test_the_simulated_swarm_ends_with_the_very_bytes_of_the_networked_one(
+    tmp_path: Path, gossip: str, correction: str
+) -> None:
+    rounds = 5 if correction else 3
+    learning = Learning(
+        model="mlp:16", partition="power:1", rounds=rounds, local_epochs=2, momentum=0.5, correction=correction
+    )
     terms = Terms(patience_s=PATIENCE_S, deadline_s=2 * PATIENCE_S, min_contributions=4)
     scenario = replace(plain(4), learning=learning, terms=terms)
     examples = datasets.load(learning.data)

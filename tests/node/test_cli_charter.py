@@ -613,6 +613,8 @@ def test_a_charter_that_is_there_is_not_replaced_by_a_draft(home: Path) -> None:
         (["--gossip", "complete:3"], "a number follows the name only of"),
         (["--codec", "zip"], "couldn't choose a compression: 'zip' is not one"),
         (["--gossip", "complete", "--codec", "int8"], "codec = 'int8' with gossip mixing, known are bf16"),
+        (["--gossip", "complete", "--correction", "sgd"], "couldn't choose a correction: 'sgd' is not one"),
+        (["--correction", "qg"], "a correction is for gossip"),
         (["--deadline", "inf"], "couldn't use --deadline inf: it is not a finite number"),
         (["--clip-norm", "nan"], "couldn't use --clip-norm nan: it is not a finite number"),
         (["--weight-cap", "-inf"], "couldn't use --weight-cap -inf: it is not a finite number"),
@@ -644,11 +646,13 @@ def test_a_charter_says_how_sites_mix_and_compress(home: Path, monkeypatch: pyte
     sites(home, 4)
     (home / "task.py").write_text(TASK)
     cards = [f"{name}/card.toml" for name in "abcd"]
-    text = said(*new(*cards), "--gossip", "base2", "--codec", "bf16")
+    text = said(*new(*cards), "--gossip", "base2", "--codec", "bf16", "--correction", "qg")
     assert "gossip over base2; the last round averages all models into one" in text
     assert "bf16: half the bytes" in text
+    assert "quasi-global momentum of 0.7" in text
     made = c.from_toml((home / "charter.toml").read_text()).charter
     assert (made.round.mixing, made.schedule, str(made.codec)) == ("gossip", "base2", "bf16")
+    assert made.momentum == 0.7
     said(*new(*cards), "--force")
     made = c.from_toml((home / "charter.toml").read_text()).charter
     assert (made.round.mixing, made.options) == ("exact", ())

@@ -603,6 +603,25 @@ def test_gossip_without_a_schedule_is_refused_and_so_is_a_schedule_without_gossi
         changed(make_swarm(4), options=(("schedule", "base2"),)).check()
 
 
+def test_a_correction_is_a_momentum_and_none_without_it() -> None:
+    for text, beta in (("qg", 0.7), ("qg:500", 0.5), ("qg:999", 0.999)):
+        charter = gossiping(options=c.options_of(correction=text, schedule="ring"))
+        charter.check()
+        assert charter.momentum == beta
+    assert gossiping().momentum == 0.0
+
+
+@pytest.mark.parametrize("text", ["QG", "qg:", "qg:0", "qg:1000", "qg:0.5", "tracking"])
+def test_a_correction_nobody_knows_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="couldn't choose a correction"):
+        gossiping(options=c.options_of(correction=text, schedule="ring")).check()
+
+
+def test_a_correction_is_for_gossip() -> None:
+    with pytest.raises(UsageError, match="a correction is for gossip"):
+        changed(make_swarm(4), options=(("correction", "qg"),)).check()
+
+
 def test_two_schedules_are_refused() -> None:
     with pytest.raises(UsageError, match="repeated"):
         gossiping(options=(("schedule", "base2"), ("schedule", "ring"))).check()

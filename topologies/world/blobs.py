@@ -12,6 +12,7 @@ import functools
 import math
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -43,6 +44,7 @@ from swarm.mixing.average import weighted_mean_into
 from swarm.mixing.compress.forms import Spec, decode, encode
 from swarm.mixing.compress.residual import Residual, apply
 from swarm.mixing.gossip import mix_into, step_into
+from swarm.mixing.momentum import carry_into, follow_into
 from swarm.mixing.sketch import sketch
 from swarm.privacy.clipping import inspect
 from swarm.vector import blob_digest, leaf_hashes
@@ -61,16 +63,37 @@ Work = Callable[[], Sequence[Event]]
 """What a worker does when its virtual time is over: the events to hand to the machine, in order."""
 
 
+MOMENTA_KEPT = 2
+"""As `node.momentum.KEPT`."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Momentum:
+    """A model that a round begins with, and how it has moved until then."""
+
+    round: int
+    model: Vector
+    momentum: Vector
+
+
 class BlobStore:
     """Complete blobs and interrupted transfers. While `full` is set nothing can be added."""
 
     def __init__(
-        self, blobs: Sequence[Buffer] = (), *, codec: Spec | None = None, elements: int = 0, bound: float = 0.0
+        self,
+        blobs: Sequence[Buffer] = (),
+        *,
+        codec: Spec | None = None,
+        elements: int = 0,
+        bound: float = 0.0,
+        momentum: float = 0.0,
     ) -> None:
         self.full = False
         self._codec, self._elements, self._bound = codec, elements, bound
         self._owed: Vector | None = None
         self._rests: dict[Digest, Vector] = {}
+        self._beta = momentum
+        self._momenta: dict[Digest, _Momentum] = {}
         self._complete: dict[Digest, tuple[Stored, Buffer]] = {}
         self._synced: dict[Digest, None] = {}
         self._partial: dict[Digest, bytearray] = {}
@@ -246,22 +269,38 @@ class BlobStore:
             works.append(
                 (
                     lesson.duration_s,
-                    functools.partial(self._hand_in, effect.round, lesson, model if effect.whole else None),
+                    functools.partial(self._hand_in, effect, lesson, model if effect.whole else None),
                 )
             )
         return works
 
-    def _hand_in(self, number: int, lesson: Lesson, base: Vector | None) -> Sequence[Event]:
+    def _hand_in(self, effect: Train, lesson: Lesson, base: Vector | None) -> Sequence[Event]:
         """The end of a training: the update, or what it makes of `base`, is stored, then the machine hears of it."""
+        number = effect.round
         if lesson.update is None:
             return (Trained(number, None, metrics=lesson.metrics, error=lesson.error),)
         try:
             if base is not None and base.size == lesson.update.size:
+                if self._beta:
+                    carry_into(lesson.update, self._momentum(effect, base), self._beta, lesson.parameters)
                 step_into(lesson.update, base)
             stored = self._put_contribution(lesson.update, whole=base is not None)
         except DiskFull as error:
             return (Trained(number, None, error=error.message),)
         return (stored, Trained(number, stored.digest, stored.size, lesson.samples, lesson.metrics))
+
+    def _momentum(self, effect: Train, base: Vector) -> Vector:
+        """The momentum of the model that a round begins with, as `node.momentum` files it."""
+        known = self._momenta.get(effect.model)
+        if known is None:
+            known = _Momentum(effect.round, base, np.zeros_like(base))
+            earlier = [one for one in self._momenta.values() if one.round < effect.round]
+            if earlier:
+                last = max(earlier, key=lambda one: one.round)
+                follow_into(known.momentum, last.momentum, last.model, base, self._beta)
+            kept = sorted([*self._momenta.items(), (effect.model, known)], key=lambda item: item[1].round)
+            self._momenta = dict(kept[-MOMENTA_KEPT:])
+        return known.momentum
 
     def _put_contribution(self, vector: Vector, *, whole: bool) -> Stored:
         """Store an update, or a whole model, as it travels, and keep what its codec leaves out."""
@@ -301,6 +340,8 @@ class BlobStore:
                 del self._complete[digest]
             if fate == 1 and len(data):
                 self._partial[digest] = _torn(data, rng)
+        if self._momenta and rng.randrange(2):
+            self._momenta.clear()
         for digest, partial in list(self._partial.items()):
             if rng.randrange(3) == 0:
                 del self._partial[digest]

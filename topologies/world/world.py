@@ -118,6 +118,7 @@ class World:
             second, further delay in seconds).
         audit: Checks the records of a whole ledger and returns what is wrong with it, empty if nothing is.
         codec: How contributions are compressed, as the charter has it.
+        momentum: The quasi-global momentum of the charter; 0 for none.
         learner: Answers Train, Evaluate and Inspect; without one training fails with a sentence.
         ids: Identity of each member, default `member_id`.
         twins: Members run as two processes with one identity and two disks: the liar of Bano et al., "Twins: BFT
@@ -143,6 +144,7 @@ class World:
         learner: Learner | None = None,
         audit: Callable[[Sequence[bytes]], str] = lambda _: "",
         codec: Spec | None = None,
+        momentum: float = 0.0,
         ids: Sequence[NodeId] | None = None,
         twins: Collection[int] = (),
         twin_split: bool = True,
@@ -153,7 +155,7 @@ class World:
         record_trace: bool = False,
     ) -> None:
         self.seed, self.topology, self.plan = seed, topology, plan or FaultPlan()
-        self.learner, self._audit, self._codec = learner, audit, codec
+        self.learner, self._audit, self._codec, self._momentum = learner, audit, codec, momentum
         self.stats = Stats()
         self.trace = Trace(record=record_trace)
         self._make, self._sync_s, self._ledger_id = make, sync_s, ledger_id
@@ -218,7 +220,13 @@ class World:
     def _store(self, blobs: Sequence[bytes]) -> BlobStore:
         if self.learner is None:
             return BlobStore(blobs)
-        return BlobStore(blobs, codec=self._codec, elements=self.learner.elements, bound=self.learner.bound)
+        return BlobStore(
+            blobs,
+            codec=self._codec,
+            elements=self.learner.elements,
+            bound=self.learner.bound,
+            momentum=self._momentum,
+        )
 
     def _hook(self, checkers: Sequence[Checker]) -> None:
         """Remember only the hooks that are overridden: a run makes millions of calls."""

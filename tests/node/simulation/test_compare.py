@@ -62,6 +62,15 @@ def test_both_speeds_give_the_same_models(tmp_path: Path, topology: str, mixing:
     assert learning.rounds[-1].consensus_distance == pytest.approx(0.0, abs=1e-4), "the last round makes one model"
 
 
+@pytest.mark.parametrize("topology", ["ring", "base2"])
+def test_both_speeds_give_the_same_models_with_a_momentum(tmp_path: Path, topology: str) -> None:
+    scenario = small(5, topology, partition="power:1", correction="qg:800", local_epochs=2, rounds=5)
+    learning, protocol = played(scenario, tmp_path / "with", "learning", "protocol").runs
+    assert models_agree(learning, protocol)
+    (without,) = played(small(5, topology, partition="power:1", local_epochs=2, rounds=5), tmp_path / "without").runs
+    assert not models_agree(learning, without), "or there was nothing to compare"
+
+
 def test_seconds_are_reckoned_nearly_as_the_simulated_world_lives_them(tmp_path: Path) -> None:
     scenario = small(6, "ring", rounds=5)
     far = replace(scenario, sites=tuple(replace(site, latency_s=0.05, step_s=0.05) for site in scenario.sites))
