@@ -156,6 +156,8 @@ class Rounds:
         self.gossips = charter[5][1] == "gossip"
         options = dict(map(tuple, charter[10]))
         self.codec = options.pop("codec", "")
+        assert self.gossips or "correction" not in options
+        options.pop("correction", "")
         assert [*options] == ["schedule"] * self.gossips
         self.receipts: dict[bytes, list[int]] = {}
         self.models: dict[bytes, list] = {}
