@@ -24,7 +24,7 @@ from swarm.errors import SwarmError, UsageError
 from swarm.machine import Blend, Buffer, Check, Checked, Digest, Event, Inspect, Inspected, Mix, Mixed, Stored, Trained
 from swarm.mixing.average import weighted_mean_into
 from swarm.mixing.compress.forms import Spec
-from swarm.mixing.gossip import mix_into, step_into
+from swarm.mixing.gossip import mix_into, scale_into, step_into
 from swarm.mixing.momentum import Stretches
 from swarm.mixing.outer import OUTER_STEPS
 from swarm.mixing.sketch import sketch
@@ -105,14 +105,19 @@ class BulkWorker:
         self._submit(self._blend, effect)
 
     def submit_update(
-        self, trained: Trained, path: Path, base: Digest | None = None, parameters: Stretches | None = None
+        self,
+        trained: Trained,
+        path: Path,
+        base: Digest | None = None,
+        parameters: Stretches | None = None,
+        step: float = 1.0,
     ) -> None:
         """Clip what the trainer wrote, move it into the store, and only then say that training is done.
 
-        With `base` the model that the update makes of it goes there instead, its `parameters` carried on by the site's
-        momentum if the charter wants one.
+        With `base` the model that `step` times the update makes of it goes there instead, its `parameters` carried on
+        by the site's momentum if the charter wants one.
         """
-        self._submit(self._update, trained, path, base, parameters)
+        self._submit(self._update, trained, path, base, parameters, step)
 
     def take(self) -> list[Event]:
         """Return the finished results, in order, new blobs adopted. For the loop's thread.
@@ -170,7 +175,7 @@ class BulkWorker:
         return [Checked(effect.digest, good)]
 
     def _update(
-        self, trained: Trained, path: Path, base: Digest | None, parameters: Stretches | None
+        self, trained: Trained, path: Path, base: Digest | None, parameters: Stretches | None, step: float
     ) -> Sequence[Event | _Made]:
         try:
             update = np.memmap(path, dtype="<f4", mode="r+")
@@ -178,6 +183,7 @@ class BulkWorker:
                 raise UsageError(f"it has {update.size} elements, the charter's model has {self._elements}")
             clip_in_place(update, self._bound)
             if base is not None:
+                scale_into(update, step)
                 if self._momentum is not None:
                     self._momentum.carry(update, trained.round, base, parameters)
                 self._add(update, base)
@@ -251,7 +257,7 @@ class BulkWorker:
             if own is not None:
                 # What travelled is rounded, and rounded it is given away: what rounding took stays here, and the mean.
                 models += [functools.partial(_stretch, own), read]
-                weights += [1.0, -1.0]
+                weights += [effect.rest, -effect.rest]
         return lambda out, start: mix_into(out, [read(start, out.size) for read in models], weights)
 
     def _average(self, effect: Mix) -> _Combine:

@@ -125,11 +125,12 @@ def found(
     forkserver: Path | None = None,
     gossip: str = "",
     correction: str = "",
+    directed: bool = False,
 ) -> list[LocalPeer]:
     """Make a site for each part of the data, a charter for all of them, and every signature.
 
     With the socket of a fork server their trainers are forked from it, with a `gossip` schedule they mix by gossip,
-    with the `correction` of a charter if there is one.
+    with the `correction` of a charter if there is one, over links of one way if they are `directed`.
     """
     peers, cards = [], []
     for part, port in zip(data, free_ports(len(data)), strict=True):
@@ -158,7 +159,7 @@ def found(
         metrics=metrics,
         edges=(),
         predecessor=(),
-        options=terms.options_of(correction=correction, schedule=gossip),
+        options=terms.options_of(correction=correction, links="directed" if directed else "", schedule=gossip),
     )
     signed = terms.SignedCharter(draft, {})
     for peer in peers:

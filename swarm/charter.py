@@ -51,6 +51,9 @@ CORRECTION = "correction"
 """The option that says what gossip does about data that differ from site to site (`swarm.mixing.momentum.parse`): "qg",
 "qg:500"; nothing without."""
 
+LINKS = "links"
+"""The option that says whether gossip's links go one way (`swarm.ledger.pushing`): "directed"; both ways without."""
+
 EXACT_CODECS = ("bf16", "int8", "int4", "sign", "topk")
 """Those that need no key. What they leave out a site sends later (`swarm.mixing.compress.residual`)."""
 
@@ -199,6 +202,11 @@ class Charter(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
         """How contributions are compressed; None if they are float32 vectors as they are."""
         name = dict(self.options).get(CODEC, "")
         return parse(name) if name else None
+
+    @property
+    def directed(self) -> bool:
+        """Whether a member may give its model to others than it takes theirs from."""
+        return LINKS in dict(self.options)
 
     @property
     def momentum(self) -> float:
@@ -459,7 +467,7 @@ def _check_terms(charter: Charter) -> None:
 def _check_options(charter: Charter) -> None:
     names = [name for name, _ in charter.options]
     for name in names:
-        if name not in (CODEC, CORRECTION, SCHEDULE):
+        if name not in (CODEC, CORRECTION, LINKS, SCHEDULE):
             message = f"couldn't accept the charter: unknown option {name!r}"
             raise UsageError(message, hint="a newer version of this software may have made it")
     if sorted({*names}) != names:
@@ -473,6 +481,9 @@ def _check_options(charter: Charter) -> None:
             f"couldn't accept the charter: gossip has no common step that outer = {charter.round.outer!r} could take",
             hint=_REDRAFT,
         )
+    if charter.directed and (not gossips or dict(charter.options)[LINKS] != "directed"):
+        what = "links can only be directed" if gossips else "links of one way are for gossip"
+        raise UsageError(f"couldn't accept the charter: {what}", hint=_REDRAFT)
     if CORRECTION in names:
         momentum.parse(dict(charter.options)[CORRECTION])
     if CORRECTION in names and not gossips:

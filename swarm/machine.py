@@ -355,12 +355,13 @@ class Inspect:
 class Train:
     """Train from `model` for one round; answered by `Stepped`* and one `Trained`.
 
-    That names the clipped update, or with `whole` the model that it makes of `model`.
+    That names the clipped update, or with `whole` the model that it makes of `model`; `step` multiplies it before.
     """
 
     round: int
     model: Digest
     whole: bool = False
+    step: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -385,11 +386,15 @@ class Mix:
 
 @dataclass(frozen=True, slots=True)
 class Blend:
-    """One step of gossip: the sum of models by these weights, in this order. Answered by `Mixed` with a sketch."""
+    """One step of gossip: the sum of models by these weights, in this order. Answered by `Mixed` with a sketch.
+
+    Of what rounding took off this site's own model before it travelled `rest` parts are added.
+    """
 
     round: int
     terms: tuple[tuple[Digest, float], ...]
     seed: int
+    rest: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,6 +76,7 @@ def make_swarm(
     schedule: str = "",
     codec: str = "",
     correction: str = "",
+    links: str = "",
 ) -> Swarm:
     """Return a swarm of `n` members whose model starts at zero. `first` picks other identities.
 
@@ -106,7 +107,7 @@ def make_swarm(
         metrics=tuple(metrics),
         edges=edges,
         predecessor=(),
-        options=c.options_of(codec=codec, correction=correction, schedule=schedule),
+        options=c.options_of(codec=codec, correction=correction, links=links, schedule=schedule),
     )
     signed = c.SignedCharter(charter, {})
     for who in identities:
@@ -159,6 +160,7 @@ class Feeds:
             e.Attest: e.ATTEST,
             e.Evaluation: e.EVALUATION,
             e.Receipt: e.RECEIPT,
+            e.Push: e.PUSH,
         }
         who = self._swarm.identities[author]
         seq, prev = self.ends[author]

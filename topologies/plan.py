@@ -23,6 +23,7 @@ from swarm.machine import NodeId
 from swarm.terms import Terms
 from topologies import schedules
 from topologies.graph import Topology
+from topologies.mixing import Promise
 from topologies.schedules import Schedule
 
 OF_A_DEGREE = ("random_regular", "watts_strogatz", "el_oracle", "el_local")
@@ -37,11 +38,12 @@ LINKS = "links"
 one's own, which no family has."""
 
 
-def open_schedule(text: str, n: int, seed: int) -> Schedule:
+def open_schedule(text: str, n: int, seed: int, *, directed: bool = False) -> Schedule:
     """Return the schedule that a charter names for n members: "ring", "base3", "random_regular:4".
 
     Raises:
-        UsageError: there is none of that name or size, or it is not symmetric, as pairs that skip together need it.
+        UsageError: there is none of that name or size; or it is not symmetric, as pairs that skip together need it,
+            unless links go one way; or only all its rounds together make an average.
     """
     name, colon, degree = text.partition(":")
     if colon and (name not in OF_A_DEGREE or not degree.isdecimal()):
@@ -50,10 +52,15 @@ def open_schedule(text: str, n: int, seed: int) -> Schedule:
             hint=f"say {name}, or for instance random_regular:4",
         )
     found = schedules.build(name, n, degree=int(degree) if colon else DEGREE, seed=seed)
-    if not found.symmetric:
+    if not found.symmetric and not directed:
         raise UsageError(
             f"couldn't use the schedule {text}: in it members send to others than they hear from",
-            hint="choose a symmetric one: base2, ring, torus, random_matching, ...",
+            hint="choose a symmetric one: base2, ring, torus, random_matching, ...; or give --directed too",
+        )
+    if found.states > 1 or found.promise is Promise.PRODUCT:
+        raise UsageError(
+            f"couldn't use the schedule {text}: only all its rounds together make an average",
+            hint="choose base2, which ends in the exact mean too",
         )
     return found
 
@@ -65,7 +72,7 @@ class SchedulePlan:
     of the charter with Metropolis-Hastings weights take its place, so that a vote can never stop the learning.
     """
 
-    def __init__(self, text: str, ledger_id: bytes) -> None:
+    def __init__(self, text: str, ledger_id: bytes, *, directed: bool = False) -> None:
         """Follow a charter.
 
         Raises:
@@ -77,15 +84,23 @@ class SchedulePlan:
                 hint="update this software: the charter was made with a newer version",
             )
         self._text, self._seed = text, int.from_bytes(ledger_id[:4], "big")
+        self._directed = directed
         self._of = lru_cache(maxsize=4)(self._make)
 
     def partners(self, terms: Terms, round_: int, node: NodeId) -> tuple[NodeId, ...]:
-        """Return whom a member exchanges with in a round, in member order."""
+        """Return whose models a member takes in a round, in member order: with whom it exchanges."""
         index = terms.index(node)
         if index is None:
             return ()
         row = self._schedule(terms).row(round_ - 1, index)
         return tuple(terms.members[source].node for source, weight in row if source != index and weight)
+
+    def targets(self, terms: Terms, round_: int, node: NodeId) -> tuple[NodeId, ...]:
+        """Return who takes a member's model in a round, in member order."""
+        index = terms.index(node)
+        if index is None:
+            return ()
+        return tuple(terms.members[other].node for other in self._schedule(terms).targets(round_ - 1, index))
 
     def shares(
         self, terms: Terms, round_: int, node: NodeId, weights: Mapping[NodeId, int], exchanged: Collection[NodeId]
@@ -107,5 +122,5 @@ class SchedulePlan:
     def _make(self, n: int, edges: tuple[tuple[int, int], ...]) -> Schedule:
         if self._text != LINKS:
             with suppress(UsageError):
-                return open_schedule(self._text, n, self._seed)
+                return open_schedule(self._text, n, self._seed, directed=self._directed)
         return schedules.static(Topology.from_edges(n, edges or tuple(combinations(range(n), 2))))

@@ -68,6 +68,12 @@ def charter() -> None:
     " instead of averaging all of them. The last round averages all.",
 )
 @click.option(
+    "--directed",
+    is_flag=True,
+    help="With --gossip, let models go one way, as in one_peer_exponential: whom a site gives its model need not give"
+    " it theirs. Masses in the ledger keep the mean, whatever is lost.",
+)
+@click.option(
     "--codec",
     default="",
     help="Send contributions in fewer bytes: bf16, int8, int4, sign or topk:50 (thousandths). What it leaves out comes"
@@ -108,6 +114,7 @@ def new(
     metrics: str,
     topology: str,
     gossip: str,
+    directed: bool,
     codec: str,
     correction: str,
     seed: int,
@@ -148,9 +155,11 @@ def new(
         ),
         ledger=terms.LedgerPolicy(600_000, 3_000, require_byzantine, "record"),
         metrics=tuple(part for part in metrics.split(",") if part),
-        edges=_edges(topology, gossip, len(members)),
+        edges=_edges(topology, gossip, len(members), directed=directed),
         predecessor=() if before is None else ((before.ledger_id, before.size, before.frontier.root()),),
-        options=terms.options_of(codec=codec, correction=correction, schedule=gossip),
+        options=terms.options_of(
+            codec=codec, correction=correction, links="directed" if directed else "", schedule=gossip
+        ),
     )
     # First with a model of one parameter: building the real one takes seconds.
     draft.check()
@@ -306,13 +315,14 @@ def _whole(option: str, value: float, scale: int) -> int:
     return round(value * scale)
 
 
-def _edges(topology: str, gossip: str, members: int) -> tuple[tuple[int, int], ...]:
+def _edges(topology: str, gossip: str, members: int, *, directed: bool) -> tuple[tuple[int, int], ...]:
     """Return the links of a topology, none for all; they must carry what the schedule sends."""
+    one_way = "" if directed else "; --directed takes those in which models go one way"
     try:
-        used = open_schedule(gossip, members, seed=0).links.edges if gossip else ()
+        used = open_schedule(gossip, members, seed=0, directed=directed).links.edges if gossip else ()
     except UsageError as error:
         raise UsageError(
-            error.message, hint="choose another schedule for --gossip; base2 suits any number of members"
+            error.message, hint=f"choose another schedule for --gossip; base2 suits any number of members{one_way}"
         ) from None
     if topology == "complete":
         return ()
@@ -356,7 +366,8 @@ def _summary(signed: terms.SignedCharter) -> str:
 
 def _mixing(c: terms.Charter) -> str:
     if c.schedule:
-        return f"gossip over {c.schedule}; the last round averages all models into one"
+        ways = ", links going one way" if c.directed else ""
+        return f"gossip over {c.schedule}{ways}; the last round averages all models into one"
     return "exact: every site ends every round with the same model"
 
 

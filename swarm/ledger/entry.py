@@ -50,6 +50,7 @@ ANCHOR = 11
 ROUND_CLOSE = 12
 EVALUATION = 13
 RECEIPT = 14
+PUSH = 16
 
 KIND_NAMES = {
     CHARTER: "charter",
@@ -67,6 +68,7 @@ KIND_NAMES = {
     ROUND_CLOSE: "round_close",
     EVALUATION: "evaluation",
     RECEIPT: "receipt",
+    PUSH: "push",
 }
 
 NO_AUTHOR = NodeId(bytes(32))
@@ -154,6 +156,17 @@ class Receipt(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
 
     round: int
     held: tuple[int, ...]
+
+
+class Push(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """A receipt where links go one way, and to whom the author gives of its own mass: ids of members, ascending.
+
+    The last word of a member before the close counts; see `swarm.ledger.pushing`.
+    """
+
+    round: int
+    held: tuple[int, ...]
+    targets: tuple[bytes, ...]
 
 
 class RoundClose(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):

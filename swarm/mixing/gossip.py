@@ -92,6 +92,12 @@ def mix_into(out: Vector | Wide, models: Sequence[Vector | Wide], weights: Seque
         np.copyto(out[span], total[:n], casting="same_kind")
 
 
+def scale_into(update: Vector, step: float) -> None:
+    """Set update = step * update, shape (elements,): one float32 product an element. A step of 1 touches nothing."""
+    if step != 1.0:
+        np.multiply(update, np.float32(step), out=update)
+
+
 def step_into(update: Vector, base: Vector) -> None:
     """Set update = base + update, both of shape (elements,): the model that local steps made of `base`.
 

@@ -658,6 +658,20 @@ def test_a_charter_says_how_sites_mix_and_compress(home: Path, monkeypatch: pyte
     assert (made.round.mixing, made.options) == ("exact", ())
 
 
+def test_a_charter_says_that_links_go_one_way(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("node.cli.charter.describe_task", lambda *_: c.Task("t", CODE, LAYOUT, 1234, digest("m"), 7))
+    sites(home, 4)
+    (home / "task.py").write_text(TASK)
+    cards = [f"{name}/card.toml" for name in "abcd"]
+    message, hint = refused(*new(*cards), "--gossip", "one_peer_exponential")
+    assert "in it members send to others than they hear from" in message
+    assert "--directed takes those in which models go one way" in hint
+    text = said(*new(*cards), "--gossip", "one_peer_exponential", "--directed")
+    assert "gossip over one_peer_exponential, links going one way" in text
+    assert c.from_toml((home / "charter.toml").read_text()).charter.directed
+    assert "links of one way are for gossip" in refused(*new(*cards), "--directed", "--force")[0]
+
+
 def test_links_that_a_schedule_needs_must_be_there(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("node.cli.charter.describe_task", lambda *_: c.Task("t", CODE, LAYOUT, 1234, digest("m"), 7))
     sites(home, 4)

@@ -113,11 +113,16 @@ class CountingBulk(BulkWorker):
         super().submit_mix(effect)
 
     def submit_update(
-        self, trained: Trained, path: Path, base: Digest | None = None, parameters: Stretches | None = None
+        self,
+        trained: Trained,
+        path: Path,
+        base: Digest | None = None,
+        parameters: Stretches | None = None,
+        step: float = 1.0,
     ) -> None:
         """See `BulkWorker`."""
         self.submitted += 1
-        super().submit_update(trained, path, base, parameters)
+        super().submit_update(trained, path, base, parameters, step)
 
 
 class FakeTransport:

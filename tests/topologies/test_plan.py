@@ -93,6 +93,23 @@ def test_who_is_no_member_has_no_partners() -> None:
     assert plan.partners(terms, 1, NodeId(bytes(32))) == ()
 
 
+def test_where_links_go_one_way_whom_one_gives_to_takes_it_from_one() -> None:
+    for schedule in ("one_peer_exponential", "static_exponential", "el_local:2", "ring"):
+        swarm = make_swarm(6)
+        plan, terms = SchedulePlan(schedule, LEDGER, directed=True), founding(swarm.charter)
+        nodes = [who.node for who in swarm.identities]
+        for round_ in range(1, 5):
+            given = {(a, b) for a in nodes for b in plan.targets(terms, round_, a)}
+            taken = {(a, b) for b in nodes for a in plan.partners(terms, round_, b)}
+            assert given == taken
+    assert plan.targets(terms, 1, NodeId(bytes(32))) == ()
+
+
+def test_rounds_that_average_only_together_are_refused_one_way_too() -> None:
+    with pytest.raises(UsageError, match="only all its rounds together"):
+        open_schedule("ceca", 6, 1, directed=True)
+
+
 @pytest.mark.parametrize("schedule", ["one_peer_exponential", "el_local", "ceca"])
 def test_schedules_that_are_not_symmetric_are_refused(schedule: str) -> None:
     with pytest.raises(UsageError, match="hear from"):

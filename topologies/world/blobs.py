@@ -43,7 +43,7 @@ from swarm.machine import (
 from swarm.mixing.average import weighted_mean_into
 from swarm.mixing.compress.forms import Spec, decode, encode
 from swarm.mixing.compress.residual import Residual, apply
-from swarm.mixing.gossip import mix_into, step_into
+from swarm.mixing.gossip import mix_into, scale_into, step_into
 from swarm.mixing.momentum import carry_into, follow_into
 from swarm.mixing.sketch import sketch
 from swarm.privacy.clipping import inspect
@@ -235,7 +235,7 @@ class BlobStore:
         for digest, _ in effect.terms:
             if digest in self._rests:
                 models += [self._rests[digest], self.contribution(digest)]
-                weights += [1.0, -1.0]
+                weights += [effect.rest, -effect.rest]
 
         def work() -> Sequence[Event]:
             present = [model for model in models if model is not None]
@@ -281,6 +281,7 @@ class BlobStore:
             return (Trained(number, None, metrics=lesson.metrics, error=lesson.error),)
         try:
             if base is not None and base.size == lesson.update.size:
+                scale_into(lesson.update, effect.step)
                 if self._beta:
                     carry_into(lesson.update, self._momentum(effect, base), self._beta, lesson.parameters)
                 step_into(lesson.update, base)

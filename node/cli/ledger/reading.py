@@ -36,6 +36,7 @@ BODIES: dict[int, type[msgspec.Struct]] = {
     e.CONTRIBUTION: e.Contribution,
     e.ATTEST: e.Attest,
     e.RECEIPT: e.Receipt,
+    e.PUSH: e.Push,
     e.EVALUATION: e.Evaluation,
     e.ROUND_CLOSE: e.RoundClose,
     e.ROUND_COMMIT: e.RoundCommit,
@@ -378,6 +379,9 @@ def describe(entry: e.Entry, known: Words) -> tuple[int | None, str]:
         case e.RECEIPT:
             r = codec.decode(entry.body, e.Receipt, limit=limit)
             return r.round, f"round {r.round}, {known.held(r.held)}"
+        case e.PUSH:
+            p = codec.decode(entry.body, e.Push, limit=limit)
+            return p.round, f"round {p.round}, {known.held(p.held)}, gives its own to {known.named(p.targets)}"
         case e.EVALUATION:
             v = codec.decode(entry.body, e.Evaluation, limit=limit)
             return v.round, f"round {v.round}, scored on {v.samples} held-out samples"

@@ -111,7 +111,7 @@ def test_an_unknown_version_is_refused(version: int) -> None:
 def test_kind_numbers_are_on_disk_for_ever() -> None:
     names = "charter contribution attest round_commit member_proposal member_vote epoch evidence block_cert snapshot"
     names += " annotation anchor round_close evaluation receipt"
-    assert list(e.KIND_NAMES.items()) == list(enumerate(names.split()))
+    assert list(e.KIND_NAMES.items()) == [*enumerate(names.split()), (16, "push")]
     assert [e.REASONS[code] for code in (1, 2, 3)] == ["unusable", "unavailable", "started from another model"]
 
 

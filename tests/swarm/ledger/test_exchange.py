@@ -31,7 +31,7 @@ from swarm.ledger.state import (
 )
 from swarm.machine import Blend, Digest, NodeId
 from swarm.mixing.sketch import BUCKETS, FRACTION_BITS, SKETCH_BYTES
-from tests.builders import CODE, Feeds, contribution, digest, identity, make_swarm
+from tests.builders import CODE, Feeds, Swarm, contribution, digest, identity, make_swarm
 from topologies.plan import SchedulePlan
 
 SWARM = make_swarm(4, rounds=3, schedule="ring")
@@ -46,9 +46,9 @@ def told(*values: float) -> bytes:
 class Log:
     """A state to which members' entries are appended."""
 
-    def __init__(self) -> None:
-        self.feeds = Feeds(SWARM)
-        self.state: State = genesis(SWARM.signed)
+    def __init__(self, swarm: Swarm = SWARM) -> None:
+        self.feeds = Feeds(swarm)
+        self.state: State = genesis(swarm.signed)
 
     def say(self, author: int, body: msgspec.Struct) -> None:
         leaf = self.feeds.write(author, body)
