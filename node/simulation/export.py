@@ -29,19 +29,18 @@ def write_charter(folder: Path, result: Result, scenario: Scenario, schedule: Sc
     if found is None:
         raise UsageError("couldn't export a charter: no topology was finished", hint="let the simulation finish")
     gossip = scenario.learning.mixing == "gossip"
-    if gossip and not schedule.symmetric:
-        raise UsageError(
-            f"couldn't export a charter for {found.topology}: in it members send to others than they hear from",
-            hint="nodes gossip over symmetric schedules: compare base2, ring, torus or random_matching",
-        )
     named = found.topology != OWN and (gossip or found.topology in FAMILIES)
     command, topology = folder / "charter.sh", folder / "topology.toml"
-    write_file_durably(command, _command(scenario, found.topology, task, named=named).encode(), mode=0o644)
+    write_file_durably(
+        command,
+        _command(scenario, found.topology, task, named=named, directed=gossip and not schedule.symmetric).encode(),
+        mode=0o644,
+    )
     write_file_durably(topology, _topology(scenario, found.topology, schedule, named=named).encode(), mode=0o644)
     return [command, topology]
 
 
-def _command(scenario: Scenario, topology: str, task: Path, *, named: bool) -> str:
+def _command(scenario: Scenario, topology: str, task: Path, *, named: bool, directed: bool) -> str:
     terms, learning = scenario.terms, scenario.learning
     arguments = ["swarm", "charter", "new", "--name", scenario.name, "--task", str(task)]
     arguments += ["--rounds", str(learning.rounds), "--seed", str(learning.seeds[0])]
@@ -51,6 +50,8 @@ def _command(scenario: Scenario, topology: str, task: Path, *, named: bool) -> s
         arguments += ["--min-contributions", str(terms.min_contributions)]
     if named:
         arguments += ["--gossip" if learning.mixing == "gossip" else "--topology", topology]
+    if directed:
+        arguments.append("--directed")
     if learning.correction:
         arguments += ["--correction", learning.correction]
     cards = " \\\n  ".join(f"--card {shlex.quote(f'{site.name}.card.toml')}" for site in scenario.sites)

@@ -53,11 +53,19 @@ class Founded:
 
 
 def found(
-    scenario: Scenario, learner: TaskLearner, task: Path, *, schedule: str, links: Topology, seed: int
+    scenario: Scenario,
+    learner: TaskLearner,
+    task: Path,
+    *,
+    schedule: str,
+    links: Topology,
+    seed: int,
+    directed: bool = False,
 ) -> Founded:
     """Make keys and a charter for a scenario; the same arguments give the same ledger id.
 
-    With a `schedule` sites mix by gossip along it, without one exactly; `links` are the links that the charter grants.
+    With a `schedule` sites mix by gossip along it, `directed` or not; without one exactly. `links` are the links that
+    the charter grants.
 
     Raises:
         UsageError: The terms cannot be accepted.
@@ -98,7 +106,9 @@ def found(
         metrics=("accuracy", "loss"),
         edges=() if complete else links.edges,
         predecessor=(),
-        options=terms.options_of(correction=scenario.learning.correction, schedule=schedule),
+        options=terms.options_of(
+            correction=scenario.learning.correction, links="directed" if directed else "", schedule=schedule
+        ),
     )
     signed = terms.SignedCharter(draft, {})
     for who in identities:

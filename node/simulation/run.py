@@ -51,11 +51,13 @@ class Gossip:
 
     Attributes:
         mixing: t -> the exchange, such as `Schedule.mixing`.
+        steps: Round, from 0 -> by what each peer's training is multiplied before the exchange; None is 1 for all.
     """
 
     mixing: Callable[[int], Exchange]
     exchanges: int = 1
     by_samples: bool = False
+    steps: Callable[[int], NDArray[np.float64]] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -286,7 +288,8 @@ class Simulation:
         self.close()
 
     def _gossip(self, gossip: Gossip) -> NDArray[np.int64]:
-        self._shards.train(self._round, self._by_size.tolist(), restart=self._round == 1)
+        steps = None if gossip.steps is None else gossip.steps(self._round - 1)[self._by_size].tolist()
+        self._shards.train(self._round, self._by_size.tolist(), restart=self._round == 1, steps=steps)
         if gossip.by_samples:
             self._scalars = np.asarray(self._sizes / self._sizes.mean(), dtype=np.float64)
         for step in range(gossip.exchanges):

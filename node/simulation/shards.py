@@ -55,8 +55,11 @@ Score: TypeAlias = tuple[int, float]
 class Shards(Protocol):
     """Rows of models, spread over places that work at the same time, and one common model, the same everywhere."""
 
-    def train(self, round_: int, peers: Sequence[int], *, restart: bool) -> None:
-        """Let row k do one round of local training as `peers[k]`, from the common model if `restart`."""
+    def train(self, round_: int, peers: Sequence[int], *, restart: bool, steps: Sequence[float] | None = None) -> None:
+        """Let row k do one round of local training as `peers[k]`, from the common model if `restart`.
+
+        What that does to its model is multiplied by `steps[k]`.
+        """
 
     def average(self, round_: int, peers: Sequence[int], weights: NDArray[np.float64]) -> None:
         """Let these peers do one round from the common model; the weighted mean of what they get is the next one."""
@@ -78,7 +81,7 @@ class Shards(Protocol):
 
 
 Order: TypeAlias = (
-    tuple[Literal["train"], int, tuple[int, ...], bool]
+    tuple[Literal["train"], int, tuple[int, ...], bool, Sequence[float] | None]
     | tuple[Literal["average"], int, tuple[int, ...], NDArray[np.float64]]
     | tuple[Literal["mix"], SparseRows | None]
     | tuple[Literal["merge"]]
@@ -131,9 +134,9 @@ class LocalShards:
         forks = chosen > 1 and sys.platform == "linux"  # elsewhere a fork breaks the system's own libraries
         self._crew = _Crew(self._bench, chosen) if forks else None
 
-    def train(self, round_: int, peers: Sequence[int], *, restart: bool) -> None:
+    def train(self, round_: int, peers: Sequence[int], *, restart: bool, steps: Sequence[float] | None = None) -> None:
         """See `Shards.train`. Peers come in descending order of their number of examples."""
-        self._do(("train", round_, tuple(peers), restart))
+        self._do(("train", round_, tuple(peers), restart, steps))
 
     def mix(self, rows: SparseRows) -> None:
         """See `Shards.mix`."""
@@ -221,7 +224,7 @@ class _Bench:
         """Take an order; return how many units it has."""
         self._order = order
         match order:
-            case ("train", _, peers, _):
+            case ("train", _, peers, _, _):
                 self._chunks = _chunks(len(peers), self._steps.stacked)
                 return len(self._chunks)
             case ("average", _, peers, _):
@@ -239,10 +242,11 @@ class _Bench:
     def do(self, unit: int) -> Answer:
         """Do one unit of the order at hand."""
         match self._order:
-            case ("train", round_, peers, restart):
+            case ("train", round_, peers, restart, steps):
                 rows = self._chunks[unit]
                 velocities = None if self._velocities is None else self._velocities[rows]
-                with self._corrected(rows, restart=restart):
+                own = None if steps is None else torch.tensor(steps[rows])
+                with self._corrected(rows, own, restart=restart):
                     self._train(self._models[rows], velocities, round_, peers[rows], self._common if restart else None)
                 return None
             case ("average", round_, peers, weights):
@@ -268,22 +272,25 @@ class _Bench:
         self._common.copy_(self._sums[:used].sum(0))
 
     @contextlib.contextmanager
-    def _corrected(self, rows: slice, *, restart: bool) -> Iterator[None]:
-        """Carry these models on by their momentum s when they have been trained.
+    def _corrected(self, rows: slice, steps: Tensor | None, *, restart: bool) -> Iterator[None]:
+        """When these models are trained, multiply what that did by `steps`, and carry them on by their momentum s.
 
         Between rounds a row of `_moved` holds beta s - (1 - beta) x, x being the model that the round began with: with
         (1 - beta) times the mixed model added it is the next s, and no second matrix is needed for x.
         """
-        if self._moved is None:
+        if self._moved is None and steps is None:
             yield
             return
-        models, moved, beta = self._models[rows], self._moved[rows], self._correction
-        if restart:
-            base = self._common.expand_as(models)
-        else:
-            base = models.clone()
-            moved.add_(base, alpha=1 - beta)
+        models, beta = self._models[rows], self._correction
+        base = self._common.expand_as(models) if restart else models.clone()
         yield
+        if steps is not None:
+            models.sub_(base).mul_(steps.unsqueeze(1)).add_(base)
+        if self._moved is None:
+            return
+        moved = self._moved[rows]
+        if not restart:
+            moved.add_(base, alpha=1 - beta)
         for first, end in self._parameters:
             models[:, first:end].add_(moved[:, first:end], alpha=beta)
         moved.mul_(beta).sub_(base, alpha=1 - beta)

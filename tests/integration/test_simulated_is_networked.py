@@ -34,6 +34,7 @@ def networked(folder: Path, sites: list[SiteData], task: Path, scenario: Scenari
             forkserver=forkserver,
             gossip=gossip,
             correction=scenario.learning.correction,
+            directed=is_one_way(gossip),
         )
         try:
             for peer in peers:
@@ -59,7 +60,9 @@ def simulated(sites: list[SiteData], task: Path, scenario: Scenario, gossip: str
     learner = TaskLearner(
         task, sites, scenario.sites, seed=SEED, bound=scenario.terms.clip_norm, behaviours=scenario.behaviours
     )
-    founded = protocol.found(scenario, learner, task, schedule=gossip, links=scenario.links, seed=SEED)
+    founded = protocol.found(
+        scenario, learner, task, schedule=gossip, links=scenario.links, seed=SEED, directed=is_one_way(gossip)
+    )
     play = protocol.Play(
         scenario, founded, learner, sites, links=scenario.links, seed=1, score=lambda _: (0.0, 0.0), tested=()
     )
@@ -73,10 +76,16 @@ def simulated(sites: list[SiteData], task: Path, scenario: Scenario, gossip: str
     return blob_digest(len(data), leaf_hashes(data)).hex()
 
 
+def is_one_way(gossip: str) -> bool:
+    return gossip == "one_peer_exponential"
+
+
 @pytest.mark.real
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
-    ("gossip", "correction"), [("ring", ""), ("ring", "qg"), ("", "")], ids=["gossip", "momentum", "exact"]
+    ("gossip", "correction"),
+    [("ring", ""), ("ring", "qg"), ("one_peer_exponential", "qg:500"), ("", "")],
+    ids=["gossip", "momentum", "one-way", "exact"],
 )
 def test_the_simulated_swarm_ends_with_the_very_bytes_of_the_networked_one(
     tmp_path: Path, gossip: str, correction: str
