@@ -14,7 +14,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from swarm.charter import SignedCharter
+from swarm.charter import Charter, SignedCharter
 from swarm.ledger import entry as e
 from swarm.ledger.audit import Audit, RoundView
 from swarm.ledger.exchange import partners
@@ -115,8 +115,8 @@ class Exchanges:
 
 
 @functools.lru_cache(maxsize=8)
-def _plan(schedule: str, ledger_id: bytes, *, directed: bool) -> SchedulePlan:
-    return SchedulePlan(schedule, ledger_id, directed=directed)
+def _plan(charter: Charter, ledger_id: bytes) -> SchedulePlan:
+    return SchedulePlan.of(charter, ledger_id)
 
 
 def exchanges_of(signed: SignedCharter, view: RoundView) -> Exchanges | None:
@@ -124,7 +124,7 @@ def exchanges_of(signed: SignedCharter, view: RoundView) -> Exchanges | None:
     closed, terms = view.closed, view.terms
     if closed is None or terms is None or not closed.exchange:
         return None
-    plan = _plan(signed.charter.schedule, signed.ledger_id, directed=signed.charter.directed)
+    plan = _plan(signed.charter, signed.ledger_id)
     included = {placed.author: placed.index for placed in closed.terms}
     weights = {placed.author: weight for placed, (_, weight) in zip(closed.terms, closed.body.included, strict=True)}
     pairs: list[tuple[NodeId, NodeId]] = []

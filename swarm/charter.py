@@ -52,13 +52,20 @@ CORRECTION = "correction"
 "qg:500"; nothing without."""
 
 LINKS = "links"
-"""The option that says whether gossip's links go one way (`swarm.ledger.pushing`): "directed"; both ways without."""
+"""The option that says that gossip's links go one way (`swarm.ledger.pushing`): "directed", as the schedule has it, or
+one's own, by giver and taker among the founders, "0>1 0>2 1>2 2>0", every round. Both ways without."""
+
+OWN_LINKS = "links"
+"""In place of a schedule's name: the charter's own links, every round. For a graph that no family has."""
 
 EXACT_CODECS = ("bf16", "int8", "int4", "sign", "topk")
 """Those that need no key. What they leave out a site sends later (`swarm.mixing.compress.residual`)."""
 
 GOSSIP_CODECS = ("bf16",)
 """Coarser ones need a memory at both ends of a link, and partners change from round to round."""
+
+_ARC = re.compile(r"(\d+)>(\d+)")
+_ARCS = re.compile(r"(0|[1-9]\d{0,3})>(0|[1-9]\d{0,3})( (0|[1-9]\d{0,3})>(0|[1-9]\d{0,3}))*")
 
 _SCHEDULE_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}(:[1-9][0-9]{0,3})?")
 
@@ -207,6 +214,12 @@ class Charter(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
     def directed(self) -> bool:
         """Whether a member may give its model to others than it takes theirs from."""
         return LINKS in dict(self.options)
+
+    @property
+    def arcs(self) -> tuple[tuple[int, int], ...]:
+        """Who gives its model to whom every round, (giver, taker), where the charter lists it; else empty."""
+        text = dict(self.options).get(LINKS, "")
+        return tuple((int(a), int(b)) for a, b in _ARC.findall(text)) if _ARCS.fullmatch(text) else ()
 
     @property
     def momentum(self) -> float:
@@ -481,9 +494,10 @@ def _check_options(charter: Charter) -> None:
             f"couldn't accept the charter: gossip has no common step that outer = {charter.round.outer!r} could take",
             hint=_REDRAFT,
         )
-    if charter.directed and (not gossips or dict(charter.options)[LINKS] != "directed"):
-        what = "links can only be directed" if gossips else "links of one way are for gossip"
-        raise UsageError(f"couldn't accept the charter: {what}", hint=_REDRAFT)
+    if charter.directed and not gossips:
+        raise UsageError("couldn't accept the charter: links of one way are for gossip", hint=_REDRAFT)
+    if charter.directed:
+        _check_arcs(charter, dict(charter.options)[LINKS])
     if CORRECTION in names:
         momentum.parse(dict(charter.options)[CORRECTION])
     if CORRECTION in names and not gossips:
@@ -493,6 +507,37 @@ def _check_options(charter: Charter) -> None:
         )
     if CODEC in names:
         _check_codec(charter, dict(charter.options)[CODEC])
+
+
+def _check_arcs(charter: Charter, text: str) -> None:
+    """Refuse links of one way that are no text of their kind, that no link carries, or that do not reach everybody."""
+    arcs = charter.arcs
+    if text != "directed" and (not arcs or sorted({*arcs}) != [*arcs] or charter.schedule != OWN_LINKS):
+        raise UsageError(
+            f"couldn't accept the charter: links = {text[:60]!r}, it must be directed, or with the schedule {OWN_LINKS}"
+            " who gives to whom, in order",
+            hint=_REDRAFT,
+        )
+    n = len(charter.members)
+    for a, b in arcs:
+        pair = (min(a, b), max(a, b))
+        if a == b or not 0 <= pair[0] <= pair[1] < n or (charter.edges and pair not in charter.edges):
+            raise UsageError(f"couldn't accept the charter: no link leads from member {a} to {b}", hint=_REDRAFT)
+    first = charter.members[0].name
+    for giver, taker in ((0, 1), (1, 0)) if arcs else ():
+        seen, frontier = {0}, [0]
+        while frontier:
+            here = frontier.pop()
+            fresh = {arc[taker] for arc in arcs if arc[giver] == here} - seen
+            seen |= fresh
+            frontier += sorted(fresh)
+        if len(seen) < n:
+            lonely = next(card.name for i, card in enumerate(charter.members) if i not in seen)
+            one, other = (first, lonely) if giver == 0 else (lonely, first)
+            raise UsageError(
+                f"couldn't accept the charter: nothing that {one!r} gives ever reaches {other!r}",
+                hint="let every site be reached from every other along the directions",
+            )
 
 
 def _check_codec(charter: Charter, name: str) -> None:

@@ -13,16 +13,17 @@ between a large and a small site is slower.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import combinations
 
+from swarm.charter import OWN_LINKS, Charter
 from swarm.errors import UsageError
 from swarm.machine import NodeId
 from swarm.terms import Terms
 from topologies import schedules
-from topologies.graph import Topology
+from topologies.graph import Edge, Topology
 from topologies.mixing import Promise
 from topologies.schedules import Schedule
 
@@ -33,9 +34,9 @@ DEGREE = 3
 """How many, if it is not said."""
 
 
-LINKS = "links"
-"""In place of a schedule's name: the charter's own links every round, with Metropolis-Hastings weights. For a graph of
-one's own, which no family has."""
+LINKS = OWN_LINKS
+"""In place of a schedule's name: the charter's own links every round, with Metropolis-Hastings weights or, where they
+go one way, as it lists them. For a graph of one's own, which no family has."""
 
 
 def open_schedule(text: str, n: int, seed: int, *, directed: bool = False) -> Schedule:
@@ -69,10 +70,19 @@ class SchedulePlan:
     """The schedule of a swarm in each of its epochs (`swarm.gossip_round.Plan`).
 
     Members that join or leave change n. Where the family has no member of the new size (a hypercube of five), the links
-    of the charter with Metropolis-Hastings weights take its place, so that a vote can never stop the learning.
+    of the charter with Metropolis-Hastings weights take its place, so that a vote can never stop the learning. So they
+    do for links of one way that a charter lists, which are those of its founders.
     """
 
-    def __init__(self, text: str, ledger_id: bytes, *, directed: bool = False) -> None:
+    def __init__(
+        self,
+        text: str,
+        ledger_id: bytes,
+        *,
+        directed: bool = False,
+        arcs: Sequence[Edge] = (),
+        founders: Sequence[NodeId] = (),
+    ) -> None:
         """Follow a charter.
 
         Raises:
@@ -84,8 +94,14 @@ class SchedulePlan:
                 hint="update this software: the charter was made with a newer version",
             )
         self._text, self._seed = text, int.from_bytes(ledger_id[:4], "big")
-        self._directed = directed
+        self._directed, self._arcs, self._founders = directed, tuple(arcs), tuple(founders)
         self._of = lru_cache(maxsize=4)(self._make)
+
+    @classmethod
+    def of(cls, charter: Charter, ledger_id: bytes) -> SchedulePlan:
+        """Follow a charter. Raises `UsageError` if it names a schedule that this software does not know."""
+        founders = [card.node for card in charter.members]
+        return cls(charter.schedule, ledger_id, directed=charter.directed, arcs=charter.arcs, founders=founders)
 
     def partners(self, terms: Terms, round_: int, node: NodeId) -> tuple[NodeId, ...]:
         """Return whose models a member takes in a round, in member order: with whom it exchanges."""
@@ -117,7 +133,13 @@ class SchedulePlan:
         return tuple((terms.members[source].node, share) for source, share in sorted(found.items()))
 
     def _schedule(self, terms: Terms) -> Schedule:
+        if self._arcs and tuple(seat.node for seat in terms.members) == self._founders:
+            return self._own
         return self._of(len(terms.members), terms.edges)  # Asked on every step: the links are not spelled out here.
+
+    @cached_property
+    def _own(self) -> Schedule:
+        return schedules.directed(len(self._founders), self._arcs)
 
     def _make(self, n: int, edges: tuple[tuple[int, int], ...]) -> Schedule:
         if self._text != LINKS:

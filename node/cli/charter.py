@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -74,6 +75,11 @@ def charter() -> None:
     " it theirs. Masses in the ledger keep the mean, whatever is lost.",
 )
 @click.option(
+    "--arcs",
+    type=click.Path(path_type=Path),
+    help="Gossip along links of your own that go one way: a file with two sites a line, giver and taker, every round.",
+)
+@click.option(
     "--codec",
     default="",
     help="Send contributions in fewer bytes: bf16, int8, int4, sign or topk:50 (thousandths). What it leaves out comes"
@@ -115,6 +121,7 @@ def new(
     topology: str,
     gossip: str,
     directed: bool,
+    arcs: Path | None,
     codec: str,
     correction: str,
     seed: int,
@@ -136,6 +143,14 @@ def new(
     members = tuple(terms.card_from_toml(_read(path)) for path in cards)
     check_task(task)
     majority = len(members) // 2 + 1
+    links = "directed" if directed else ""
+    if arcs is not None:
+        if gossip or directed:
+            raise UsageError(
+                "couldn't draft the charter: --arcs is who gives to whom in every round, and --gossip says it too",
+                hint="leave --gossip and --directed out",
+            )
+        gossip, links = terms.OWN_LINKS, _arcs(arcs, members)
     before = None if after is None else verify_quietly(after).state
     draft = terms.Charter(
         version=terms.CHARTER_VERSION,
@@ -155,11 +170,9 @@ def new(
         ),
         ledger=terms.LedgerPolicy(600_000, 3_000, require_byzantine, "record"),
         metrics=tuple(part for part in metrics.split(",") if part),
-        edges=_edges(topology, gossip, len(members), directed=directed),
+        edges=_edges(topology, "" if arcs else gossip, len(members), directed=directed),
         predecessor=() if before is None else ((before.ledger_id, before.size, before.frontier.root()),),
-        options=terms.options_of(
-            codec=codec, correction=correction, links="directed" if directed else "", schedule=gossip
-        ),
+        options=terms.options_of(codec=codec, correction=correction, links=links, schedule=gossip),
     )
     # First with a model of one parameter: building the real one takes seconds.
     draft.check()
@@ -315,6 +328,28 @@ def _whole(option: str, value: float, scale: int) -> int:
     return round(value * scale)
 
 
+def _arcs(path: Path, members: Sequence[terms.Card]) -> str:
+    """Return the links in a file of two names a line as the charter lists them.
+
+    Raises:
+        UsageError: a line is no link between two of the members.
+    """
+    index = {card.name: i for i, card in enumerate(members)}
+    found: set[tuple[int, int]] = set()
+    for number, line in enumerate(_read(path).splitlines(), 1):
+        words = line.partition("#")[0].replace(",", " ").split()
+        if words and (len(words) != 2 or any(word not in index for word in words)):
+            raise UsageError(
+                f"couldn't read {path}: line {number} does not name two of the sites",
+                hint="write giver and taker, as in: hospital-a hospital-b",
+            )
+        if words:
+            found.add((index[words[0]], index[words[1]]))
+    if not found:
+        raise UsageError(f"couldn't read {path}: it has no link", hint="write giver and taker, two names a line")
+    return " ".join(f"{a}>{b}" for a, b in sorted(found))
+
+
 def _edges(topology: str, gossip: str, members: int, *, directed: bool) -> tuple[tuple[int, int], ...]:
     """Return the links of a topology, none for all; they must carry what the schedule sends."""
     one_way = "" if directed else "; --directed takes those in which models go one way"
@@ -367,7 +402,8 @@ def _summary(signed: terms.SignedCharter) -> str:
 def _mixing(c: terms.Charter) -> str:
     if c.schedule:
         ways = ", links going one way" if c.directed else ""
-        return f"gossip over {c.schedule}{ways}; the last round averages all models into one"
+        over = f"{count(len(c.arcs), 'link')} of its own" if c.arcs else c.schedule
+        return f"gossip over {over}{ways}; the last round averages all models into one"
     return "exact: every site ends every round with the same model"
 
 

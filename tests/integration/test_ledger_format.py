@@ -160,8 +160,8 @@ class Rounds:
         assert self.gossips or not {*options} & {"correction", "links"}
         options.pop("correction", "")
         links = options.pop("links", "")
-        assert links in ("", "directed")
-        self.directed = links == "directed"
+        assert links in ("", "directed") or options["schedule"] == "links"
+        self.directed = links != ""
         self.targets: dict[bytes, list[bytes]] = {}
         self.masses: dict[bytes, list[int]] = {}
         self.dues: dict[bytes, list] = {}

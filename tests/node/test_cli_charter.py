@@ -670,6 +670,19 @@ def test_a_charter_says_that_links_go_one_way(home: Path, monkeypatch: pytest.Mo
     assert "gossip over one_peer_exponential, links going one way" in text
     assert c.from_toml((home / "charter.toml").read_text()).charter.directed
     assert "links of one way are for gossip" in refused(*new(*cards), "--directed", "--force")[0]
+    (home / "arcs.txt").write_text("# giver taker\na b\nb, c\nc d\n\nd a  # and round\na b\n")
+    text = said(*new(*cards), "--arcs", "arcs.txt", "--force")
+    assert "gossip over 4 links of its own, links going one way" in text
+    assert c.from_toml((home / "charter.toml").read_text()).charter.arcs == ((0, 1), (1, 2), (2, 3), (3, 0))
+    for lines, words in (
+        ("a b\nb\n", "line 2 does not name two of the sites"),
+        ("a b\nb e\n", "line 2 does not name two of the sites"),
+        ("# nothing\n", "it has no link"),
+        ("a b\nb a\n", "nothing that 'a' gives ever reaches 'c'"),
+    ):
+        (home / "arcs.txt").write_text(lines)
+        assert words in refused(*new(*cards), "--arcs", "arcs.txt", "--force")[0]
+    assert "and --gossip says it too" in refused(*new(*cards), "--arcs", "arcs.txt", "--gossip", "ring", "--force")[0]
 
 
 def test_links_that_a_schedule_needs_must_be_there(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

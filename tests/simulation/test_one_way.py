@@ -61,7 +61,7 @@ def models_and_masses(world: World) -> tuple[Wide, Wide]:
 def by_hand(swarm: Swarm, task: QuadraticTask, rounds: int) -> Wide:
     """Push-sum in float64 when nothing is lost; the weighted mean of the last models."""
     n = len(task.samples)
-    plan, terms = SchedulePlan(swarm.charter.schedule, swarm.signed.ledger_id, directed=True), founding(swarm.charter)
+    plan, terms = SchedulePlan.of(swarm.charter, swarm.signed.ledger_id), founding(swarm.charter)
     nodes = [who.node for who in swarm.identities]
     counts = np.array(task.samples, float)
     x, mass = np.zeros((n, task.elements)), counts.copy()
@@ -84,9 +84,10 @@ def by_hand(swarm: Swarm, task: QuadraticTask, rounds: int) -> Wide:
     raise AssertionError("a run has a last round")
 
 
-@pytest.mark.parametrize("schedule", ["one_peer_exponential", "static_exponential", "ring", "el_local:2"])
+@pytest.mark.parametrize("schedule", ["one_peer_exponential", "static_exponential", "ring", "el_local:2", "own"])
 def test_models_are_what_push_sum_says(schedule: str) -> None:
-    swarm = swarm_of(6, 7, schedule)
+    arcs = "0>1 0>2 1>2 2>3 3>4 4>0 4>5 5>3"
+    swarm = make_swarm(6, rounds=7, schedule="links", links=arcs) if schedule == "own" else swarm_of(6, 7, schedule)
     task = QuadraticTask(seed=3, samples=SAMPLES, bound=100.0)
     world = gossiping(swarm, task)
     assert world.run(all_done)
