@@ -133,7 +133,7 @@ class GossipRound(Round):
     def _make_up(
         self, state: State, mine: Sequence[msgspec.Struct], holds: Callable[[Digest], bool], now: float
     ) -> Iterator[Action]:
-        """Blend what was given to this member in a round that ended while it was away or slow."""
+        """Blend a round that ended while this member was away or slow, by the same terms: the others have its model."""
         due = self._due(state, mine)
         if due is None or self._mixing is not None or now < self._mix_at:
             return
@@ -150,12 +150,24 @@ class GossipRound(Round):
                 yield Fetch(digest, part.size, (part.giver,))
             found.append((digest, part.amount))
         if all(holds(digest) for digest, _ in found):
-            held = sum(amount for _, amount in found)
             self._still_since.clear()
             self._mixing, self._blending = due.round, (due.round, due.close)
             self.phase = Phase.MIXING
-            terms = tuple((digest, amount / held) for digest, amount in found)
-            yield Blend(due.round, terms, int.from_bytes(state.ledger_id[:8], "big"), due.before / held)
+            shares, rest = self._due_shares(state, due)
+            terms = tuple((digest, share) for (digest, _), share in zip(found, shares, strict=True))
+            yield Blend(due.round, terms, int.from_bytes(state.ledger_id[:8], "big"), rest)
+
+    def _due_shares(self, state: State, due: Due) -> tuple[list[float], float]:
+        """Return how much of each part to take, and of what rounding took off this member's own model."""
+        if due.before:
+            held = sum(part.amount for part in due.parts)
+            return [part.amount / held for part in due.parts], due.before / held
+        terms = state.terms_of(due.epoch)
+        weights = {part.giver: part.amount for part in due.parts}
+        if terms is None:  # Too long ago to know who was to exchange with whom: its own model has to do.
+            return [float(part.giver == self._me) for part in due.parts], 1.0
+        row = dict(self._plan.shares(terms, due.round, self._me, weights, {*weights} - {self._me}))
+        return [row.get(part.giver, 0.0) for part in due.parts], 1.0
 
     def _lost(self, state: State, part: Part, now: float) -> bool:
         """Whether a model has not moved for the charter's deadline: long enough for whoever has it to come back."""

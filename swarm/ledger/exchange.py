@@ -44,7 +44,11 @@ class Mass(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Part(msgspec.Struct, frozen=True, array_like=True):
-    """So much of a member's mass, in units of 2**-20, counts for the model that `giver` offered, this blob."""
+    """The model that `giver` offered, this blob, and what it counts.
+
+    Where links go one way that is so much of the member's mass, in units of 2**-20; else the giver's weight in the
+    close.
+    """
 
     giver: NodeId
     digest: bytes
@@ -55,11 +59,13 @@ class Part(msgspec.Struct, frozen=True, array_like=True):
 class Due(msgspec.Struct, frozen=True, array_like=True):
     """What a member has yet to make of a round that is over: its next model, of these parts.
 
-    `close` is the index of the round's close, `before` the member's mass before it.
+    `close` is the index of the round's close, in `epoch`; `before` the member's mass before it, 0 where links go both
+    ways.
     """
 
     round: int
     close: int
+    epoch: int
     before: int
     parts: tuple[Part, ...]
 
@@ -67,7 +73,7 @@ class Due(msgspec.Struct, frozen=True, array_like=True):
 class Exchange(msgspec.Struct, frozen=True):
     """What gossip adds to the state. `receipts`, `sketches` and `targets` are those of the open round.
 
-    `targets`, `masses` and `dues` are there where links go one way only.
+    `dues` are of earlier rounds. `targets` and `masses` are there where links go one way only.
     """
 
     receipts: Mapping[NodeId, tuple[int, ...]] = {}
@@ -83,8 +89,10 @@ class Exchange(msgspec.Struct, frozen=True):
         masses, dues = dict(self.masses), dict[NodeId, Due]()
         for node, due in self.dues.items():
             lost = sum(part.amount for part in due.parts if part.giver in left)
-            masses[node] = Mass(masses[node].weight, masses[node].held - lost)  # It leaves with its giver.
-            dues[node] = Due(due.round, due.close, due.before, tuple(p for p in due.parts if p.giver not in left))
+            if node in masses:
+                masses[node] = Mass(masses[node].weight, masses[node].held - lost)  # It leaves with its giver.
+            parts = tuple(part for part in due.parts if part.giver not in left)
+            dues[node] = Due(due.round, due.close, due.epoch, due.before, parts)
         return Exchange(
             {node: held for node, held in self.receipts.items() if closed or node not in left},
             {node: own for node, own in self.models.items() if node not in left},

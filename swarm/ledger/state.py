@@ -27,7 +27,7 @@ from swarm.ledger import entry as e
 from swarm.ledger import snapshot
 from swarm.ledger.block import FINALIZE, MEMBERS_MAX, NO_HASH, Header, Root
 from swarm.ledger.evidence import judge
-from swarm.ledger.exchange import Due, Exchange, Mass, Own, Part, distances_ppm
+from swarm.ledger.exchange import Due, Exchange, Mass, Own, Part, distances_ppm, partners
 from swarm.ledger.merkle import Frontier, leaf_hash
 from swarm.ledger.motions import Motion, carried, moved, open_at, open_change, voted
 from swarm.ledger.pushing import Settled, settle
@@ -142,8 +142,10 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
         """
         if self.exchange is None:
             return base == self.committed.model
+        if author in self.exchange.dues:
+            return False
         own = self.exchange.models.get(author)
-        return (own is None or base == own.model) and author not in self.exchange.dues
+        return own is None or base == own.model
 
     @property
     def round(self) -> int:
@@ -513,20 +515,25 @@ def _after_commit(state: State, exchange: Exchange, commit: e.RoundCommit) -> Ex
 def _dues(state: State, exchange: Exchange) -> dict[NodeId, Due]:
     """Return what members have yet to make of the open round, now that it is over, and of those before."""
     close, done = state.close, settled(state)
-    if close is None or done is None:
-        return {}
+    assert close is not None, "a round is committed once it is closed"
     found = dict(exchange.dues)
+    included = {placed.author: placed.index for placed in close.terms}
+    weights = {placed.author: weight for placed, (_, weight) in zip(close.terms, close.body.included, strict=True)}
     for placed in close.terms:
         node = placed.author
         if node in state.attests or state.terms.index(node) is None:
             continue
-        amounts = done.amounts(node)
+        if done is not None:
+            before, amounts = done.before[node].held, done.amounts(node)
+        else:
+            met = {node, *partners(node, included, exchange.receipts)}
+            before, amounts = 0, {other: weight for other, weight in weights.items() if other in met}
         parts = tuple(
             Part(one.author, one.body.update_digest, one.body.update_bytes, amounts[one.author])
             for one in close.terms
             if one.author in amounts
         )
-        found[node] = Due(close.body.round, close.index, done.before[node].held, parts)
+        found[node] = Due(close.body.round, close.index, close.epoch, before, parts)
     return found
 
 

@@ -296,25 +296,33 @@ class Rounds:
         return held * min(weight, theirs) // (weight * (len(self.targets[giver]) + 1))
 
     def owed(self, node: bytes, after: dict[bytes, list[int]]) -> list:
-        """What a member has yet to make of the round: `[round, close, mass before, parts]`."""
-        index, body, chosen, *_ = self.close
+        """What a member has yet to make of the round: `[round, close, epoch, mass before, parts]`."""
+        index, body, chosen, _, epoch = self.close
         came = {placed[1]: w << 20 for placed, (_, w) in zip(chosen, body[2], strict=True)}
+        if not self.directed:
+            met = {node, *(other for pair in self.pairs[body[0]] if node in pair for other in pair)}
+            parts = [[who, said[4], said[5], came[who] >> 20] for _, who, said in chosen if who in met]
+            return [body[0], index, epoch, 0, parts]
         got = {giver: self.gift(giver, node, came) for giver, taker in self.gifts() if taker == node}
         got[node] = after[node][1] - sum(got.values())
         before = self.masses[node][1] if node in self.masses else came[node]
         parts = [[who, said[4], said[5], got[who]] for _, who, said in chosen if who in got]
-        return [body[0], index, before, parts]
+        return [body[0], index, epoch, before, parts]
 
     def commit(self, body: list, time_ms: int, terms: Terms) -> None:
         if self.directed and body[3]:
-            self.masses, self.targets, self.dues = {}, {}, {}
+            self.masses, self.targets = {}, {}
         elif self.directed:
             after = self.settle()
-            for _, node, _ in self.close[2]:
-                if node not in self.attests and node in terms.by_id:
-                    self.dues[node] = self.owed(node, after)
+            late = [placed for placed in self.close[2] if placed[1] not in self.attests and placed[1] in terms.by_id]
+            self.dues |= {node: self.owed(node, after) for _, node, _ in late}
             self.masses = {node: mass for node, mass in after.items() if node in terms.by_id}
             self.targets = {}
+        elif self.gossips and not body[3]:
+            late = [placed for placed in self.close[2] if placed[1] not in self.attests and placed[1] in terms.by_id]
+            self.dues |= {node: self.owed(node, {}) for _, node, _ in late}
+        if body[3]:
+            self.dues = {}
         self.committed, self.opened_ms = [body[0], body[2], body[3]], time_ms
         self.contributions = {key: placed for key, placed in self.contributions.items() if key[0] > body[0]}
         self.late, self.close, self.attests, self.receipts, self.sketches = [], None, {}, {}, {}
@@ -325,8 +333,9 @@ class Rounds:
         """An epoch begins: its members are those of `terms`."""
         self.contributions = {key: placed for key, placed in self.contributions.items() if key[1] in terms.by_id}
         for node, due in self.dues.items():
-            self.masses[node][1] -= sum(part[3] for part in due[3] if part[0] not in terms.by_id)
-            due[3] = [part for part in due[3] if part[0] in terms.by_id]
+            if node in self.masses:
+                self.masses[node][1] -= sum(part[3] for part in due[4] if part[0] not in terms.by_id)
+            due[4] = [part for part in due[4] if part[0] in terms.by_id]
         pending = [] if self.close else [self.receipts, self.targets, self.masses]
         for kept in (self.attests, self.models, self.sketches, self.dues, *pending):
             for gone in [node for node in kept if node not in terms.by_id]:
