@@ -18,6 +18,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from node.messages import Messages
+from node.momentum import Momentum
 from node.storage import BlobStore
 from swarm.errors import Reject, SwarmError, UsageError
 from swarm.machine import (
@@ -41,7 +42,8 @@ from swarm.machine import (
 )
 from swarm.mixing.average import Sums, add_weighted, mean_of_sums_into, sums_problem, weighted_mean_into
 from swarm.mixing.compress.forms import Spec, encode, encoded_bytes
-from swarm.mixing.gossip import mix_into, step_into
+from swarm.mixing.gossip import mix_into, scale_into, step_into
+from swarm.mixing.momentum import Stretches
 from swarm.mixing.outer import OUTER_STEPS
 from swarm.mixing.sketch import sketch
 from swarm.privacy.clipping import clip_in_place, inspect
@@ -97,6 +99,7 @@ class BulkWorker:
         codec: Spec | None = None,
         cuts: Sequence[tuple[int, int]] = (),
         averages: Spec | None = None,
+        momentum: float = 0.0,
     ) -> None:
         self._store = store
         self._cuts, self._averages = cuts, averages
@@ -104,6 +107,7 @@ class BulkWorker:
         self._bound = bound
         self._step = OUTER_STEPS[outer]
         self._messages = None if codec is None else Messages(store, codec, elements=elements, bound=bound)
+        self._momentum = Momentum(store, elements=elements, beta=momentum) if momentum else None
         self._wake = wake
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="bulk")
         self._done: deque[Event | _Made] = deque()
@@ -145,12 +149,20 @@ class BulkWorker:
         """Note that an update of this site is in the model that it goes on from."""
         self._submit(self._counted, update)
 
-    def submit_update(self, trained: Trained, path: Path, base: Digest | None = None) -> None:
+    def submit_update(
+        self,
+        trained: Trained,
+        path: Path,
+        base: Digest | None = None,
+        parameters: Stretches | None = None,
+        step: float = 1.0,
+    ) -> None:
         """Clip what the trainer wrote, move it into the store, and only then say that training is done.
 
-        With `base` the model that the update makes of it goes there instead.
+        With `base` the model that `step` times the update makes of it goes there instead, its `parameters` carried on
+        by the site's momentum if the charter wants one.
         """
-        self._submit(self._update, trained, path, base)
+        self._submit(self._update, trained, path, base, parameters, step)
 
     def take(self) -> list[Event]:
         """Return the finished results, in order, new blobs adopted. For the loop's thread.
@@ -217,13 +229,18 @@ class BulkWorker:
             self._messages.counted(update)
         return ()
 
-    def _update(self, trained: Trained, path: Path, base: Digest | None) -> Sequence[Event | _Made]:
+    def _update(
+        self, trained: Trained, path: Path, base: Digest | None, parameters: Stretches | None, step: float
+    ) -> Sequence[Event | _Made]:
         try:
             update = np.memmap(path, dtype="<f4", mode="r+")
             if update.size != self._elements:
                 raise UsageError(f"it has {update.size} elements, the charter's model has {self._elements}")
             clip_in_place(update, self._bound)
             if base is not None:
+                scale_into(update, step)
+                if self._momentum is not None:
+                    self._momentum.carry(update, trained.round, base, parameters)
                 self._add(update, base)
             if self._cuts:
                 return [self._sliced(trained, update, path)]
@@ -357,7 +374,7 @@ class BulkWorker:
             if own is not None:
                 # What travelled is rounded, and rounded it is given away: what rounding took stays here, and the mean.
                 models += [functools.partial(_stretch, own), read]
-                weights += [1.0, -1.0]
+                weights += [effect.rest, -effect.rest]
         return lambda out, start: mix_into(out, [read(start, out.size) for read in models], weights)
 
     def _average(self, effect: Mix) -> _Combine:

@@ -2,7 +2,9 @@
 
 All of it is recomputed from the ledger. The pairs that have exchanged follow from the receipts before the close
 (`swarm.ledger.exchange`), those that should have from the charter's schedule and the members of the round's epoch, and
-both together with the numbers of samples give the matrix by which the round was mixed (`topologies.plan`).
+both together with the numbers of samples give the matrix by which the round was mixed (`topologies.plan`). Where links
+go one way a pair is a gift, of the first to the second, and the masses in the ledger give the matrix
+(`swarm.ledger.pushing`).
 """
 
 from __future__ import annotations
@@ -12,10 +14,11 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from swarm.charter import SignedCharter
+from swarm.charter import Charter, SignedCharter
 from swarm.ledger import entry as e
 from swarm.ledger.audit import Audit, RoundView
 from swarm.ledger.exchange import partners
+from swarm.ledger.pushing import Settled
 from swarm.machine import NodeId
 from swarm.terms import Terms
 from topologies.plan import SchedulePlan
@@ -31,7 +34,10 @@ MATRIX_MEMBERS_MAX = 200
 
 @dataclass(frozen=True, slots=True)
 class Skip:
-    """Two members whom the schedule had exchange in a round, and why they did not, in words that name them by id."""
+    """Two members whom the schedule had exchange in a round, and why they did not, in words that name them by id.
+
+    Where links go one way `one` was to give its model to `other`.
+    """
 
     one: NodeId
     other: NodeId
@@ -43,7 +49,8 @@ class Skip:
 class Exchanges:
     """A closed round of gossip: the pairs that exchanged models, in member order, and those that were to and did not.
 
-    `weights` has what the close gives each member that is in the round; `terms` are those it was closed by.
+    `weights` has what the close gives each member that is in the round; `terms` are those it was closed by; `settled`
+    what the round did to masses where links go one way, and then pairs are (giver, taker).
     """
 
     number: int
@@ -52,6 +59,12 @@ class Exchanges:
     pairs: tuple[tuple[NodeId, NodeId], ...]
     skipped: tuple[Skip, ...]
     plan: SchedulePlan
+    settled: Settled | None = None
+
+    @property
+    def joint(self) -> str:
+        """The word between the two of a pair."""
+        return "with" if self.settled is None else "to"
 
     @property
     def scheduled(self) -> int:
@@ -59,11 +72,13 @@ class Exchanges:
         return len(self.pairs) + len(self.skipped)
 
     def planned(self, node: NodeId) -> tuple[NodeId, ...]:
-        """Return with whom a member was to exchange, in member order."""
+        """Return with whom a member was to exchange, or whose models it was to take, in member order."""
         return self.plan.partners(self.terms, self.number, node)
 
     def partners(self, node: NodeId) -> list[NodeId]:
-        """Return with whom a member exchanged, in member order."""
+        """Return with whom a member exchanged, or whose models it took, in member order."""
+        if self.settled is not None:
+            return [giver for giver, taker in self.pairs if node == taker]
         return [b if node == a else a for a, b in self.pairs if node in (a, b)]
 
     def skips(self, node: NodeId) -> list[Skip]:
@@ -74,13 +89,19 @@ class Exchanges:
         """Return a member's row of the round's matrix, its own share included; who is not in the round keeps all."""
         if node not in self.weights:
             return {node: 1.0}
+        if self.settled is not None:
+            return self.settled.row(node)
         return dict(self.plan.shares(self.terms, self.number, node, self.weights, self.partners(node)))
 
     def check(self) -> bool:
         """Whether the matrix is one of shares and leaves the weighted mean of all models where it was.
 
-        Its rows sum to 1, no share is negative, and w_i A_ij = w_j A_ji for the members' weights w.
+        Its rows sum to 1, no share is negative, and w_i A_ij = w_j A_ji for the members' weights w; or, where links go
+        one way, what all have is what all had, and nobody has nothing.
         """
+        if self.settled is not None:
+            before, after = ([mass.held for mass in had.values()] for had in (self.settled.before, self.settled.after))
+            return sum(before) == sum(after) and min(after, default=1) > 0
         rows = {node: self.row(node) for node in self.weights}
         return all(
             min(row.values()) >= -SUM_TOLERANCE
@@ -94,8 +115,8 @@ class Exchanges:
 
 
 @functools.lru_cache(maxsize=8)
-def _plan(schedule: str, ledger_id: bytes) -> SchedulePlan:
-    return SchedulePlan(schedule, ledger_id)
+def _plan(charter: Charter, ledger_id: bytes) -> SchedulePlan:
+    return SchedulePlan.of(charter, ledger_id)
 
 
 def exchanges_of(signed: SignedCharter, view: RoundView) -> Exchanges | None:
@@ -103,11 +124,19 @@ def exchanges_of(signed: SignedCharter, view: RoundView) -> Exchanges | None:
     closed, terms = view.closed, view.terms
     if closed is None or terms is None or not closed.exchange:
         return None
-    plan = _plan(signed.charter.schedule, signed.ledger_id)
+    plan = _plan(signed.charter, signed.ledger_id)
     included = {placed.author: placed.index for placed in closed.terms}
     weights = {placed.author: weight for placed, (_, weight) in zip(closed.terms, closed.body.included, strict=True)}
     pairs: list[tuple[NodeId, NodeId]] = []
     skipped: list[Skip] = []
+    if view.settled is not None:
+        for seat in terms.members:
+            for target in plan.targets(terms, view.number, seat.node):
+                if seat.node in view.settled.gifts.get(target, ()):
+                    pairs.append((seat.node, target))
+                else:
+                    skipped.append(_kept(view, included, seat.node, target))
+        return Exchanges(view.number, terms, weights, tuple(pairs), tuple(skipped), plan, view.settled)
     for index, seat in enumerate(terms.members):
         met = partners(seat.node, included, view.receipts)
         for other in plan.partners(terms, view.number, seat.node):
@@ -128,14 +157,36 @@ def every_exchange(signed: SignedCharter, result: Audit) -> Iterator[Exchanges]:
             yield found
 
 
-def _skip(view: RoundView, included: Mapping[NodeId, int], one: NodeId, other: NodeId) -> Skip:
-    """Return why a scheduled pair did not exchange: the first reason that is enough."""
+def _absent(view: RoundView, included: Mapping[NodeId, int], one: NodeId, other: NodeId) -> Skip | None:
+    """Return which of two is not in a round, and why."""
     rejected = dict(view.closed.body.rejected) if view.closed is not None else {}
     for node in (one, other):
         if node not in included:
             placed = view.contributions.get(node)
             reason = None if placed is None else rejected.get(placed.index)
             return Skip(one, other, node, "offered no model in time" if reason is None else _REJECTED[reason])
+    return None
+
+
+def _kept(view: RoundView, included: Mapping[NodeId, int], giver: NodeId, taker: NodeId) -> Skip:
+    """Return why a gift was not made: the first reason that is enough."""
+    absent = _absent(view, included, giver, taker)
+    if absent is not None:
+        return absent
+    if giver not in view.targets:
+        return Skip(giver, taker, giver, "did not say before the close to whom it gives")
+    if taker not in view.receipts:
+        return Skip(giver, taker, taker, "did not say before the close what it holds")
+    if taker not in view.targets[giver]:
+        return Skip(giver, taker, giver, "gave it nothing")
+    return Skip(giver, taker, taker, "did not have the other's model, or found it unusable")
+
+
+def _skip(view: RoundView, included: Mapping[NodeId, int], one: NodeId, other: NodeId) -> Skip:
+    """Return why a scheduled pair did not exchange: the first reason that is enough."""
+    absent = _absent(view, included, one, other)
+    if absent is not None:
+        return absent
     for node in (one, other):
         if node not in view.receipts:
             return Skip(one, other, node, "did not say before the close what it holds")

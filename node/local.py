@@ -125,11 +125,14 @@ def found(
     forkserver: Path | None = None,
     gossip: str = "",
     route: str = "",
+    correction: str = "",
+    directed: bool = False,
 ) -> list[LocalPeer]:
     """Make a site for each part of the data, a charter for all of them, and every signature.
 
     With the socket of a fork server their trainers are forked from it, with a `gossip` schedule they mix by gossip,
-    with a `route` they get to the mean in parts.
+    over links of one way if they are `directed`, with a charter's `correction`. With a `route` they get to the mean in
+    parts.
     """
     peers, cards = [], []
     for part, port in zip(data, free_ports(len(data)), strict=True):
@@ -158,7 +161,9 @@ def found(
         metrics=metrics,
         edges=(),
         predecessor=(),
-        options=tuple((key, text) for key, text in ((terms.ROUTE, route), (terms.SCHEDULE, gossip)) if text),
+        options=terms.options_of(
+            correction=correction, links="directed" if directed else "", route=route, schedule=gossip
+        ),
     )
     signed = terms.SignedCharter(draft, {})
     for peer in peers:

@@ -314,8 +314,10 @@ def _exchanges(told: Told) -> Html:
         if met is None:
             continue
         room -= met.scheduled
-        done = [f"{told.names[one]} with {told.names[other]}" for one, other in met.pairs]
-        not_done = [f"{told.names[s.one]} with {told.names[s.other]}: {told.names[s.who]} {s.why}" for s in met.skipped]
+        done = [f"{told.names[one]} {met.joint} {told.names[other]}" for one, other in met.pairs]
+        not_done = [
+            f"{told.names[s.one]} {met.joint} {told.names[s.other]}: {told.names[s.who]} {s.why}" for s in met.skipped
+        ]
         commit = told.views[number].commit
         apart = "" if commit is None or commit.attests < 2 else f"up to {percent(commit.distance_max_ppm)}"
         cells = (h("td", f"{len(met.pairs)} of {met.scheduled}", class_="n"), h("td", _few(done, "pair", room)))

@@ -39,7 +39,6 @@ from swarm.machine import (
     Audit,
     Blend,
     Check,
-    Digest,
     Divide,
     Effect,
     Evaluate,
@@ -160,7 +159,7 @@ class Runtime:
         self._finished: Finished | None = None
         self._finished_at = 0.0
         self._snapshot_at = 0.0
-        self._updates: dict[int, tuple[Path, Digest | None]] = {}
+        self._updates: dict[int, tuple[Path, Train]] = {}
         self._models: dict[int, Evaluate] = {}
         self._control: ControlSocket | None = None
         self._layout_digest, self._layout_path, self._public = layout_digest, layout_path, public
@@ -328,7 +327,7 @@ class Runtime:
                 if effect.counted is not None:
                     self._bulk.submit_counted(effect.counted)
                 path = self._store.new_file()
-                self._updates[effect.round] = path, effect.model if effect.whole else None
+                self._updates[effect.round] = path, effect
                 self._trainer.train(effect.round, self._store.path(effect.model), path)
             case Evaluate():
                 self._models[effect.round] = effect
@@ -423,7 +422,9 @@ class Runtime:
                 self._events.append(Stepped(event.round, event.step, event.steps))
             case TrainDone():
                 trained = Trained(event.round, None, samples=event.samples, metrics=event.metrics)
-                self._bulk.submit_update(trained, *self._updates.pop(event.round))
+                path, asked_for = self._updates.pop(event.round)
+                base = asked_for.model if asked_for.whole else None
+                self._bulk.submit_update(trained, path, base, event.parameters, asked_for.step)
             case EvaluateDone():
                 asked = self._models.pop(event.round)
                 self._events.append(Evaluated(event.round, asked.model, event.samples, event.metrics))

@@ -24,6 +24,7 @@ import msgpack
 
 from node.forkserver import ForkedProcess
 from swarm.errors import UsageError
+from swarm.mixing.momentum import Stretches
 
 LINE_CHARACTERS_MAX = 500
 """User output is passed on line by line, each cut here."""
@@ -52,11 +53,16 @@ class Described:
 
 @dataclass(frozen=True, slots=True)
 class TrainDone:
-    """Training ended well; the update is in the file asked for."""
+    """Training ended well; the update is in the file asked for.
+
+    `parameters` are the stretches [start, end) of it that are trained: all but buffers, such as running statistics, and
+    what the task has frozen. None is all of it.
+    """
 
     round: int
     samples: int
     metrics: Mapping[str, float]
+    parameters: Stretches | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,9 +272,14 @@ class Trainer:
         self._current = None
         if did == "describe":
             return [Described(bytes(message["layout"]))]  # type: ignore[call-overload]
-        kind = TrainDone if did == "train" else EvaluateDone
         remarks = [LogLine(str(remark)) for remark in message["remarks"]]  # type: ignore[attr-defined]
-        return [*remarks, kind(int(str(message["round"])), int(str(message["samples"])), message["metrics"])]  # type: ignore[arg-type]
+        round_, samples = int(str(message["round"])), int(str(message["samples"]))
+        metrics: Mapping[str, float] = message["metrics"]  # type: ignore[assignment]
+        if did == "train":
+            bounds: list[int] = message["parameters"]  # type: ignore[assignment]
+            stretches = tuple(zip(bounds[::2], bounds[1::2], strict=True))
+            return [*remarks, TrainDone(round_, samples, metrics, stretches)]
+        return [*remarks, EvaluateDone(round_, samples, metrics)]
 
     def _fail(self, text: str) -> Sequence[TrainerEvent]:
         current, self._current = self._current, None

@@ -86,7 +86,7 @@ class Worker:
         run = self._begin(round_)
         samples, metrics, remarks = checked_result(self._task.train(model, self._get_data(), run), "train")
         self._write_update(model, base, update_path)
-        return {"samples": samples, "metrics": metrics, "remarks": remarks}
+        return {"samples": samples, "metrics": metrics, "remarks": remarks, "parameters": self._parameters(model)}
 
     def _evaluate(self, round_: int, model_path: Path) -> dict[str, object]:
         model = self._restore(np.memmap(model_path, dtype="<f4", mode="r"))
@@ -138,6 +138,11 @@ class Worker:
         for name, (start, end) in self._layout.offsets().items():
             trained = tensors[name].detach().float().cpu().numpy().reshape(-1)
             np.subtract(trained, base[start:end], out=update[start:end])
+
+    def _parameters(self, model: torch.nn.Module) -> list[int]:
+        """Return the bounds of the vector's stretches that are trained: start, end, start, end, ..."""
+        trained = [name for name, tensor in self._tensors(model).items() if tensor.requires_grad]
+        return [bound for stretch in self._layout.stretches(trained) for bound in stretch]
 
     def _get_data(self) -> object:
         if not self._loaded:

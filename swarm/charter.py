@@ -30,6 +30,7 @@ from swarm.ledger.entry import (
     Entry,
 )
 from swarm.machine import NodeId
+from swarm.mixing import momentum
 from swarm.mixing.compress.forms import Spec, encoded_bytes, parse
 from swarm.mixing.outer import OUTER_STEPS
 from swarm.routes import FOLD, Route, cuts
@@ -58,6 +59,16 @@ CODEC = "codec"
 
 ROUTE = "route"
 """The option that says how exact mixing gets to the mean (`swarm.routes`); without, every update goes to everybody."""
+CORRECTION = "correction"
+"""The option that says what gossip does about data that differ from site to site (`swarm.mixing.momentum.parse`): "qg",
+"qg:500"; nothing without."""
+
+LINKS = "links"
+"""The option that says that gossip's links go one way (`swarm.ledger.pushing`): "directed", as the schedule has it, or
+one's own, by giver and taker among the founders, "0>1 0>2 1>2 2>0", every round. Both ways without."""
+
+OWN_LINKS = "links"
+"""In place of a schedule's name: the charter's own links, every round. For a graph that no family has."""
 
 EXACT_CODECS = ("bf16", "int8", "int4", "sign", "topk")
 """Those that need no key. What they leave out a site sends later (`swarm.mixing.compress.residual`)."""
@@ -67,6 +78,9 @@ AVERAGE_CODECS = ("bf16", "int8")
 
 GOSSIP_CODECS = ("bf16",)
 """Coarser ones need a memory at both ends of a link, and partners change from round to round."""
+
+_ARC = re.compile(r"(\d+)>(\d+)")
+_ARCS = re.compile(r"(0|[1-9]\d{0,3})>(0|[1-9]\d{0,3})( (0|[1-9]\d{0,3})>(0|[1-9]\d{0,3}))*")
 
 _SCHEDULE_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}(:[1-9][0-9]{0,3})?")
 
@@ -211,6 +225,23 @@ class Charter(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
         name = dict(self.options).get(CODEC, "")
         return parse(name) if name else None
 
+    @property
+    def directed(self) -> bool:
+        """Whether a member may give its model to others than it takes theirs from."""
+        return LINKS in dict(self.options)
+
+    @property
+    def arcs(self) -> tuple[tuple[int, int], ...]:
+        """Who gives its model to whom every round, (giver, taker), where the charter lists it; else empty."""
+        text = dict(self.options).get(LINKS, "")
+        return tuple((int(a), int(b)) for a, b in _ARC.findall(text)) if _ARCS.fullmatch(text) else ()
+
+    @property
+    def momentum(self) -> float:
+        """The quasi-global momentum of gossip, below 1; 0 for none."""
+        name = dict(self.options).get(CORRECTION, "")
+        return momentum.parse(name) if name else 0.0
+
     @cached_property
     def route(self) -> Route | None:
         """How exact mixing gets to the mean; None if every update goes to everybody."""
@@ -280,6 +311,11 @@ class Charter(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
     def fault_tolerance(self) -> str:
         """Say in words what the number of members can bear."""
         return tolerance_text(len(self.members))
+
+
+def options_of(**chosen: str) -> tuple[tuple[str, str], ...]:
+    """Return the options that are not empty, as a charter lists them."""
+    return tuple((name, text) for name, text in sorted(chosen.items()) if text)
 
 
 class SignedCharter(msgspec.Struct, frozen=True):
@@ -497,7 +533,7 @@ def _check_terms(charter: Charter) -> None:
 def _check_options(charter: Charter) -> None:
     names = [name for name, _ in charter.options]
     for name in names:
-        if name not in (CODEC, ROUTE, SCHEDULE):
+        if name not in (CODEC, CORRECTION, LINKS, ROUTE, SCHEDULE):
             message = f"couldn't accept the charter: unknown option {name!r}"
             raise UsageError(message, hint="a newer version of this software may have made it")
     if sorted({*names}) != names:
@@ -510,6 +546,17 @@ def _check_options(charter: Charter) -> None:
         raise UsageError(
             f"couldn't accept the charter: gossip has no common step that outer = {charter.round.outer!r} could take",
             hint=_REDRAFT,
+        )
+    if charter.directed and not gossips:
+        raise UsageError("couldn't accept the charter: links of one way are for gossip", hint=_REDRAFT)
+    if charter.directed:
+        _check_arcs(charter, dict(charter.options)[LINKS])
+    if CORRECTION in names:
+        momentum.parse(dict(charter.options)[CORRECTION])
+    if CORRECTION in names and not gossips:
+        raise UsageError(
+            "couldn't accept the charter: a correction is for gossip; in exact mixing all sites go on from one model",
+            hint="leave the correction out, or mix by gossip",
         )
     if CODEC in names:
         _check_codec(charter, dict(charter.options)[CODEC])
@@ -532,6 +579,37 @@ def _check_route(charter: Charter, route: Route) -> None:
             f"couldn't accept the charter: {charter.task.parameters} parameters in {route.slices} slices",
             hint="a model this small goes by spread; leave the route out",
         )
+
+
+def _check_arcs(charter: Charter, text: str) -> None:
+    """Refuse links of one way that are no text of their kind, that no link carries, or that do not reach everybody."""
+    arcs = charter.arcs
+    if text != "directed" and (not arcs or sorted({*arcs}) != [*arcs] or charter.schedule != OWN_LINKS):
+        raise UsageError(
+            f"couldn't accept the charter: links = {text[:60]!r}, it must be directed, or with the schedule {OWN_LINKS}"
+            " who gives to whom, in order",
+            hint=_REDRAFT,
+        )
+    n = len(charter.members)
+    for a, b in arcs:
+        pair = (min(a, b), max(a, b))
+        if a == b or not 0 <= pair[0] <= pair[1] < n or (charter.edges and pair not in charter.edges):
+            raise UsageError(f"couldn't accept the charter: no link leads from member {a} to {b}", hint=_REDRAFT)
+    first = charter.members[0].name
+    for giver, taker in ((0, 1), (1, 0)) if arcs else ():
+        seen, frontier = {0}, [0]
+        while frontier:
+            here = frontier.pop()
+            fresh = {arc[taker] for arc in arcs if arc[giver] == here} - seen
+            seen |= fresh
+            frontier += sorted(fresh)
+        if len(seen) < n:
+            lonely = next(card.name for i, card in enumerate(charter.members) if i not in seen)
+            one, other = (first, lonely) if giver == 0 else (lonely, first)
+            raise UsageError(
+                f"couldn't accept the charter: nothing that {one!r} gives ever reaches {other!r}",
+                hint="let every site be reached from every other along the directions",
+            )
 
 
 def _check_codec(charter: Charter, name: str) -> None:

@@ -3,7 +3,8 @@
 D-PSGD with local steps (Lian et al. 2017, algorithm 1; Koloskova et al. 2020): x_i <- sum over j of A_ij (x_j + u_j),
 with u_j what member j's local steps did to its model x_j and A the matrix of the round. Who has exchanged with whom is
 agreed in the ledger before anybody blends (`swarm.ledger.exchange`); A follows from that, from the schedule and from
-the sites' sample counts (`Plan`). In the last round everybody's models are averaged into one, as in exact mixing, so
+the sites' sample counts (`Plan`), or, where links go one way, from masses that the ledger keeps
+(`swarm.ledger.pushing`). In the last round everybody's models are averaged into one, as in exact mixing, so
 that a run ends with a common model.
 
 Like its parent it is level-triggered and remembers nothing that the ledger, the feed or the store do not.
@@ -19,9 +20,10 @@ from typing_extensions import override
 
 from swarm.charter import Charter
 from swarm.ledger import entry as e
-from swarm.ledger.exchange import partners
+from swarm.ledger.exchange import Due, Part, partners
+from swarm.ledger.pushing import step
 from swarm.ledger.replica import Witness
-from swarm.ledger.state import Placed, State
+from swarm.ledger.state import Closed, Placed, State, masses, settled
 from swarm.machine import Blend, Digest, Mix, Mixed, NodeId, Report, Train
 from swarm.round import Action, Fetch, Model, Phase, Round, Say
 from swarm.terms import Terms
@@ -31,7 +33,11 @@ class Plan(Protocol):
     """Who exchanges with whom in a round, and what that does to their models."""
 
     def partners(self, terms: Terms, round_: int, node: NodeId) -> tuple[NodeId, ...]:
-        """Return whom a member exchanges with in a round, in member order. It is their partner as well."""
+        """Return whose models a member takes in a round, in member order. Unless links go one way, they take its."""
+        ...
+
+    def targets(self, terms: Terms, round_: int, node: NodeId) -> tuple[NodeId, ...]:
+        """Return who takes a member's model in a round, in member order."""
         ...
 
     def shares(
@@ -60,7 +66,13 @@ class GossipRound(Round):
     def advance(
         self, state: State, mine: Sequence[msgspec.Struct], holds: Callable[[Digest], bool], now: float
     ) -> list[Action]:
-        return [*super().advance(state, mine, holds, now), *self._receipt(state, mine, now)]
+        actions = super().advance(state, mine, holds, now)
+        return [*actions, *self._receipt(state, mine, now), *self._make_up(state, mine, holds, now)]
+
+    @override
+    def keep(self, state: State) -> set[Digest]:
+        dues = () if state.exchange is None else state.exchange.dues.values()
+        return super().keep(state) | {Digest(part.digest) for due in dues for part in due.parts}
 
     @override
     def next_wake(self, now: float) -> float | None:
@@ -82,7 +94,8 @@ class GossipRound(Round):
         self._mixing = None
         round_, close_index = blending
         self._mixed[round_] = Model(event.model, event.size)
-        if round_ not in (state.round, state.committed.round):
+        due = None if state.exchange is None else state.exchange.dues.get(self._me)
+        if round_ not in (state.round, state.committed.round) and (due is None or due.round != round_):
             return []  # The others are two rounds on: what this peer goes on from is what it attested last.
         values: dict[str, str | int | float | bool] = {"round": round_, "model": event.model.hex()}
         body = e.Attest(round_, close_index, event.model, event.size, (), event.sketch)
@@ -98,8 +111,10 @@ class GossipRound(Round):
             super()._learn_models(state, mine)
             return
         assert state.exchange is not None, "a swarm that gossips has its exchanges in its state"
-        if self._blending is not None and self._blending[0] == done.round:
+        if self._blending is not None and self._blending[0] <= done.round:
             return  # The others were quicker; what this member goes on from is about to be known.
+        if self._due(state, mine) is not None:
+            return
         said = [body for body in mine if isinstance(body, e.Attest) and body.sketch and body.round <= done.round]
         own = state.exchange.models.get(self._me)
         if said:
@@ -109,6 +124,60 @@ class GossipRound(Round):
         elif self._training is None:
             self._mixed[done.round] = self._adopted(state)
         self._forget_before(state)
+
+    def _due(self, state: State, mine: Sequence[msgspec.Struct]) -> Due | None:
+        """Return what this member has yet to make of a round that is over without it, if there is anything."""
+        due = None if state.exchange is None else state.exchange.dues.get(self._me)
+        said = due is not None and any(isinstance(body, e.Attest) and body.round == due.round for body in mine)
+        return None if said else due
+
+    def _make_up(
+        self, state: State, mine: Sequence[msgspec.Struct], holds: Callable[[Digest], bool], now: float
+    ) -> Iterator[Action]:
+        """Blend a round that ended while this member was away or slow, by the same terms: the others have its model."""
+        due = self._due(state, mine)
+        if due is None or self._mixing is not None or now < self._mix_at:
+            return
+        assert state.exchange is not None, "somebody has looked"
+        own = state.exchange.models.get(self._me)
+        found: list[tuple[Digest, int]] = []
+        for part in due.parts:
+            digest = Digest(part.digest)
+            if not holds(digest) and self._lost(state, part, now) and own is not None:
+                digest = Digest(own.model)  # It is nowhere any more: this member's own has to stand for it.
+                if not holds(digest):
+                    yield Fetch(digest, own.model_bytes, ())
+            elif not holds(digest):
+                yield Fetch(digest, part.size, (part.giver,))
+            found.append((digest, part.amount))
+        if all(holds(digest) for digest, _ in found):
+            self._still_since.clear()
+            self._mixing, self._blending = due.round, (due.round, due.close)
+            self.phase = Phase.MIXING
+            shares, rest = self._due_shares(state, due)
+            terms = tuple((digest, share) for (digest, _), share in zip(found, shares, strict=True))
+            yield Blend(due.round, terms, int.from_bytes(state.ledger_id[:8], "big"), rest)
+
+    def _due_shares(self, state: State, due: Due) -> tuple[list[float], float]:
+        """Return how much of each part to take, and of what rounding took off this member's own model."""
+        if due.before:
+            held = sum(part.amount for part in due.parts)
+            return [part.amount / held for part in due.parts], due.before / held
+        terms = state.terms_of(due.epoch)
+        weights = {part.giver: part.amount for part in due.parts}
+        if terms is None:  # Too long ago to know who was to exchange with whom: its own model has to do.
+            return [float(part.giver == self._me) for part in due.parts], 1.0
+        row = dict(self._plan.shares(terms, due.round, self._me, weights, {*weights} - {self._me}))
+        return [row.get(part.giver, 0.0) for part in due.parts], 1.0
+
+    def _lost(self, state: State, part: Part, now: float) -> bool:
+        """Whether a model has not moved for the charter's deadline: long enough for whoever has it to come back."""
+        digest = Digest(part.digest)
+        if self._witness.moving(digest, now):
+            self._still_since[digest] = now
+        until = self._still_since.setdefault(digest, now) + state.terms.round.deadline_ms / 1000
+        self._wait_until = until if self._wait_until is None else min(until, self._wait_until)
+        return now >= until
 
     def _adopted(self, state: State) -> Model:
         """Return what a member that has no model yet begins with: a partner's, or whose there is."""
@@ -140,7 +209,7 @@ class GossipRound(Round):
             return
         if (state.round, self._me) not in state.contributions or self._me in exchange.receipts:
             return
-        if any(isinstance(body, e.Receipt) and body.round == state.round for body in mine):
+        if any(isinstance(body, e.Receipt | e.Push) and body.round == state.round for body in mine):
             return
         held: list[int] = []
         for node in self._plan.partners(state.terms, state.round, self._me):
@@ -154,7 +223,11 @@ class GossipRound(Round):
                 if usable:
                     held.append(placed.index)
         self._still_since.clear()
-        yield Say(e.RECEIPT, e.Receipt(state.round, tuple(sorted(held))))
+        if self._charter.directed:
+            targets = self._plan.targets(state.terms, state.round, self._me)
+            yield Say(e.PUSH, e.Push(state.round, tuple(sorted(held)), tuple(sorted(targets))))
+        else:
+            yield Say(e.RECEIPT, e.Receipt(state.round, tuple(sorted(held))))
 
     def _gone(self, state: State, node: NodeId, now: float) -> bool:
         """Whether there is no point in waiting for a partner's model."""
@@ -188,11 +261,8 @@ class GossipRound(Round):
         terms_then = state.terms_of(close.epoch)  # An epoch may have begun since, and others have blended before.
         if self._me not in placed or round_ in self._mixed or terms_then is None:
             return
-        assert state.exchange is not None, "somebody has looked"
-        weights = {term.author: weight for term, (_, weight) in zip(close.terms, close.body.included, strict=True)}
-        indices = {author: term.index for author, term in placed.items()}
-        exchanged = partners(self._me, indices, state.exchange.receipts)
-        shares = self._plan.shares(terms_then, round_, self._me, weights, exchanged)
+        done = settled(state)
+        shares = self._shares(state, close, terms_then) if done is None else _in_order(done.row(self._me), close)
         terms = tuple((Digest(placed[node].body.update_digest), share) for node, share in shares)
         missing = [(node, digest) for (node, _), (digest, _) in zip(shares, terms, strict=True) if not holds(digest)]
         for node, digest in missing:  # It was here, and a crash took it: the round waits for nobody else by now.
@@ -200,7 +270,16 @@ class GossipRound(Round):
         if not missing:
             self._mixing, self._blending = round_, (round_, close.index)
             self.phase = Phase.MIXING
-            yield Blend(round_, terms, int.from_bytes(state.ledger_id[:8], "big"))
+            rest = 1.0 if done is None else done.rest(self._me)
+            yield Blend(round_, terms, int.from_bytes(state.ledger_id[:8], "big"), rest)
+
+    def _shares(self, state: State, close: Closed, terms: Terms) -> tuple[tuple[NodeId, float], ...]:
+        """Return this member's row of the matrix of a round in which pairs exchange."""
+        assert state.exchange is not None, "a swarm that gossips has its exchanges in its state"
+        weights = {term.author: weight for term, (_, weight) in zip(close.terms, close.body.included, strict=True)}
+        indices = {term.author: term.index for term in close.terms}
+        exchanged = partners(self._me, indices, state.exchange.receipts)
+        return self._plan.shares(terms, close.body.round, self._me, weights, exchanged)
 
     def _merge(self, state: State, mine: Sequence[msgspec.Struct], holds: Callable[[Digest], bool]) -> Iterator[Action]:
         """The last round: the mean of all models, the same bytes everywhere."""
@@ -212,4 +291,11 @@ class GossipRound(Round):
         self, state: State, mine: Sequence[msgspec.Struct], holds: Callable[[Digest], bool], now: float
     ) -> Iterator[Action]:
         for action in super()._train(state, mine, holds, now):
-            yield Train(action.round, action.model, whole=True) if isinstance(action, Train) else action
+            if isinstance(action, Train):
+                yield Train(action.round, action.model, whole=True, step=step(masses(state).get(self._me)))
+            else:
+                yield action
+
+
+def _in_order(row: Mapping[NodeId, float], close: Closed) -> tuple[tuple[NodeId, float], ...]:
+    return tuple((term.author, row[term.author]) for term in close.terms if term.author in row)

@@ -376,14 +376,16 @@ class Inspect:
 class Train:
     """Train from `model` for one round; answered by `Stepped`* and one `Trained`.
 
-    That names the clipped update, or with `whole` the model that it makes of `model`. `counted` is this site's own
-    update in the round before, if it is in `model`: what compression left out of that one is owed from now on.
+    That names the clipped update, or with `whole` the model that it makes of `model`; `step` multiplies it before.
+    `counted` is this site's own update in the round before, if it is in `model`: what compression left out of that one
+    is owed from now on.
     """
 
     round: int
     model: Digest
     whole: bool = False
     counted: Digest | None = None
+    step: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -459,11 +461,15 @@ class Divide:
 
 @dataclass(frozen=True, slots=True)
 class Blend:
-    """One step of gossip: the sum of models by these weights, in this order. Answered by `Mixed` with a sketch."""
+    """One step of gossip: the sum of models by these weights, in this order. Answered by `Mixed` with a sketch.
+
+    Of what rounding took off this site's own model before it travelled `rest` parts are added.
+    """
 
     round: int
     terms: tuple[tuple[Digest, float], ...]
     seed: int
+    rest: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

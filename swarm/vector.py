@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 import numpy as np
@@ -101,6 +101,16 @@ class Layout(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
             found[tensor.name] = (start, start + tensor.elements)
             start += tensor.elements
         return found
+
+    def stretches(self, names: Collection[str]) -> tuple[tuple[int, int], ...]:
+        """Return the ranges [start, end) that these tensors take up, ascending; adjoining ones are one."""
+        found: list[tuple[int, int]] = []
+        for name, (start, end) in self.offsets().items():
+            if name in names and found and found[-1][1] == start:
+                found[-1] = (found[-1][0], end)
+            elif name in names:
+                found.append((start, end))
+        return tuple(found)
 
 
 def flatten(arrays: Mapping[str, NDArray[np.generic]], layout: Layout, out: Vector | None = None) -> Vector:

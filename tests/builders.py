@@ -76,6 +76,8 @@ def make_swarm(
     schedule: str = "",
     codec: str = "",
     route: str = "",
+    correction: str = "",
+    links: str = "",
 ) -> Swarm:
     """Return a swarm of `n` members whose model starts at zero. `first` picks other identities.
 
@@ -106,9 +108,7 @@ def make_swarm(
         metrics=tuple(metrics),
         edges=edges,
         predecessor=(),
-        options=tuple(
-            (name, text) for name, text in (("codec", codec), ("route", route), ("schedule", schedule)) if text
-        ),
+        options=c.options_of(codec=codec, correction=correction, links=links, route=route, schedule=schedule),
     )
     signed = c.SignedCharter(charter, {})
     for who in identities:
@@ -162,6 +162,7 @@ class Feeds:
             e.Evaluation: e.EVALUATION,
             e.Receipt: e.RECEIPT,
             e.Partial: e.PARTIAL,
+            e.Push: e.PUSH,
         }
         who = self._swarm.identities[author]
         seq, prev = self.ends[author]

@@ -47,9 +47,16 @@ def troubled(schedule: str = "ring") -> Played:
     return _played(schedule, 8, (alone, Crash(at_s=12.0, slot=DOWN, down_s=40.0)), 0.02)
 
 
+def one_way() -> Played:
+    """Return one whose links go one way, with the same trouble."""
+    alone = Partition(at_s=5.0, duration_s=1.5, groups=((1,), (0, 2, 3, 4)))
+    faults = (alone, Crash(at_s=12.0, slot=DOWN, down_s=40.0))
+    return _played("one_peer_exponential", 8, faults, 0.02, "directed")
+
+
 @functools.cache
-def _played(schedule: str, rounds: int, faults: tuple[Fault, ...], loss: float) -> Played:
-    swarm = make_swarm(MEMBERS, rounds=rounds, schedule=schedule, patience_ms=3_000)
+def _played(schedule: str, rounds: int, faults: tuple[Fault, ...], loss: float, links: str = "") -> Played:
+    swarm = make_swarm(MEMBERS, rounds=rounds, schedule=schedule, patience_ms=3_000, links=links)
     task, blends = QuadraticTask(seed=3, samples=SAMPLES, bound=100.0), Blends()
     world = gossiping(swarm, task, faults=faults, network=NetworkProfile(loss=loss), checkers=[blends])
     assert world.run(all_done)
@@ -57,11 +64,18 @@ def _played(schedule: str, rounds: int, faults: tuple[Fault, ...], loss: float) 
 
 
 @functools.cache
-def changing_gossip() -> Played:
+def changing_gossip(schedule: str = "ring", links: str = "") -> Played:
     """Return one of four epochs: site-4 joins, site-2 takes new keys, site-1 leaves."""
     fresh, blends = {2: identity(FRESH)}, Blends()
     world = changing(
-        4, newcomers=1, rounds=10, approve=governance.ALL, successors=fresh, schedule="ring", checkers=[blends]
+        4,
+        newcomers=1,
+        rounds=10,
+        approve=governance.ALL,
+        successors=fresh,
+        schedule=schedule,
+        links=links,
+        checkers=[blends],
     )
     changes: Sequence[tuple[int, int, t.Change, tuple[int, ...]]] = (
         (1, 0, t.add(card(4)), (0, 1, 2, 3)),
@@ -73,7 +87,7 @@ def changing_gossip() -> Played:
         propose(world, who, change)
         assert world.run(in_epoch(epoch, *members), end_s=300)
     assert world.run(finished(0, 2, 3, 4), end_s=300)
-    return Played(make_swarm(4, rounds=10, schedule="ring").signed, _blocks(world), blends.seen)
+    return Played(make_swarm(4, rounds=10, schedule=schedule, links=links).signed, _blocks(world), blends.seen)
 
 
 def _blocks(world: World) -> tuple[bytes, ...]:

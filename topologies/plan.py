@@ -13,16 +13,18 @@ between a large and a small site is slower.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import combinations
 
+from swarm.charter import OWN_LINKS, Charter
 from swarm.errors import UsageError
 from swarm.machine import NodeId
 from swarm.terms import Terms
 from topologies import schedules
-from topologies.graph import Topology
+from topologies.graph import Edge, Topology
+from topologies.mixing import Promise
 from topologies.schedules import Schedule
 
 OF_A_DEGREE = ("random_regular", "watts_strogatz", "el_oracle", "el_local")
@@ -32,16 +34,17 @@ DEGREE = 3
 """How many, if it is not said."""
 
 
-LINKS = "links"
-"""In place of a schedule's name: the charter's own links every round, with Metropolis-Hastings weights. For a graph of
-one's own, which no family has."""
+LINKS = OWN_LINKS
+"""In place of a schedule's name: the charter's own links every round, with Metropolis-Hastings weights or, where they
+go one way, as it lists them. For a graph of one's own, which no family has."""
 
 
-def open_schedule(text: str, n: int, seed: int) -> Schedule:
+def open_schedule(text: str, n: int, seed: int, *, directed: bool = False) -> Schedule:
     """Return the schedule that a charter names for n members: "ring", "base3", "random_regular:4".
 
     Raises:
-        UsageError: there is none of that name or size, or it is not symmetric, as pairs that skip together need it.
+        UsageError: there is none of that name or size; or it is not symmetric, as pairs that skip together need it,
+            unless links go one way; or only all its rounds together make an average.
     """
     name, colon, degree = text.partition(":")
     if colon and (name not in OF_A_DEGREE or not degree.isdecimal()):
@@ -50,10 +53,15 @@ def open_schedule(text: str, n: int, seed: int) -> Schedule:
             hint=f"say {name}, or for instance random_regular:4",
         )
     found = schedules.build(name, n, degree=int(degree) if colon else DEGREE, seed=seed)
-    if not found.symmetric:
+    if not found.symmetric and not directed:
         raise UsageError(
             f"couldn't use the schedule {text}: in it members send to others than they hear from",
-            hint="choose a symmetric one: base2, ring, torus, random_matching, ...",
+            hint="choose a symmetric one: base2, ring, torus, random_matching, ...; or give --directed too",
+        )
+    if found.states > 1 or found.promise is Promise.PRODUCT:
+        raise UsageError(
+            f"couldn't use the schedule {text}: only all its rounds together make an average",
+            hint="choose base2, which ends in the exact mean too",
         )
     return found
 
@@ -62,10 +70,19 @@ class SchedulePlan:
     """The schedule of a swarm in each of its epochs (`swarm.gossip_round.Plan`).
 
     Members that join or leave change n. Where the family has no member of the new size (a hypercube of five), the links
-    of the charter with Metropolis-Hastings weights take its place, so that a vote can never stop the learning.
+    of the charter with Metropolis-Hastings weights take its place, so that a vote can never stop the learning. So they
+    do for links of one way that a charter lists, which are those of its founders.
     """
 
-    def __init__(self, text: str, ledger_id: bytes) -> None:
+    def __init__(
+        self,
+        text: str,
+        ledger_id: bytes,
+        *,
+        directed: bool = False,
+        arcs: Sequence[Edge] = (),
+        founders: Sequence[NodeId] = (),
+    ) -> None:
         """Follow a charter.
 
         Raises:
@@ -77,15 +94,29 @@ class SchedulePlan:
                 hint="update this software: the charter was made with a newer version",
             )
         self._text, self._seed = text, int.from_bytes(ledger_id[:4], "big")
+        self._directed, self._arcs, self._founders = directed, tuple(arcs), tuple(founders)
         self._of = lru_cache(maxsize=4)(self._make)
 
+    @classmethod
+    def of(cls, charter: Charter, ledger_id: bytes) -> SchedulePlan:
+        """Follow a charter. Raises `UsageError` if it names a schedule that this software does not know."""
+        founders = [card.node for card in charter.members]
+        return cls(charter.schedule, ledger_id, directed=charter.directed, arcs=charter.arcs, founders=founders)
+
     def partners(self, terms: Terms, round_: int, node: NodeId) -> tuple[NodeId, ...]:
-        """Return whom a member exchanges with in a round, in member order."""
+        """Return whose models a member takes in a round, in member order: with whom it exchanges."""
         index = terms.index(node)
         if index is None:
             return ()
         row = self._schedule(terms).row(round_ - 1, index)
         return tuple(terms.members[source].node for source, weight in row if source != index and weight)
+
+    def targets(self, terms: Terms, round_: int, node: NodeId) -> tuple[NodeId, ...]:
+        """Return who takes a member's model in a round, in member order."""
+        index = terms.index(node)
+        if index is None:
+            return ()
+        return tuple(terms.members[other].node for other in self._schedule(terms).targets(round_ - 1, index))
 
     def shares(
         self, terms: Terms, round_: int, node: NodeId, weights: Mapping[NodeId, int], exchanged: Collection[NodeId]
@@ -102,10 +133,16 @@ class SchedulePlan:
         return tuple((terms.members[source].node, share) for source, share in sorted(found.items()))
 
     def _schedule(self, terms: Terms) -> Schedule:
+        if self._arcs and tuple(seat.node for seat in terms.members) == self._founders:
+            return self._own
         return self._of(len(terms.members), terms.edges)  # Asked on every step: the links are not spelled out here.
+
+    @cached_property
+    def _own(self) -> Schedule:
+        return schedules.directed(len(self._founders), self._arcs)
 
     def _make(self, n: int, edges: tuple[tuple[int, int], ...]) -> Schedule:
         if self._text != LINKS:
             with suppress(UsageError):
-                return open_schedule(self._text, n, self._seed)
+                return open_schedule(self._text, n, self._seed, directed=self._directed)
         return schedules.static(Topology.from_edges(n, edges or tuple(combinations(range(n), 2))))

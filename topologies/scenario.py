@@ -20,6 +20,7 @@ from dataclasses import dataclass, field, fields
 from typing import TypeVar
 
 from swarm.errors import UsageError
+from swarm.mixing.momentum import parse as parse_correction
 from topologies.graph import NODES_MAX, Edge, Topology
 from topologies.world.faults import (
     ClockJump,
@@ -150,6 +151,7 @@ class Learning:
         learning_rate: Of SGD.
         momentum: Of SGD, 0 to below 1; begins anew every round.
         mixing: "gossip" or "exact".
+        correction: Of gossip: "", "qg" or "qg:500" (`swarm.mixing.momentum.parse`).
         seeds: One run for each.
         target_accuracy: What has to be reached, 0 to 1; None for "within a point of the best".
         tested: Peers whose own models are tested; 0 for all.
@@ -164,6 +166,7 @@ class Learning:
     learning_rate: float = 0.3
     momentum: float = 0.0
     mixing: str = "gossip"
+    correction: str = ""
     seeds: tuple[int, ...] = (1,)
     target_accuracy: float | None = None
     tested: int = 32
@@ -179,6 +182,10 @@ class Learning:
             _within("learning.target_accuracy", self.target_accuracy, 0.0, 1.0)
         if self.mixing not in ("gossip", "exact"):
             raise _wrong("learning.mixing", f"{self.mixing!r} is no way to mix", 'write "gossip" or "exact"')
+        if self.correction and self.mixing != "gossip":
+            raise _wrong("learning.correction", "it is for gossip", f"leave it out with {self.mixing} mixing")
+        if self.correction:
+            parse_correction(self.correction)
         if not 1 <= len({*self.seeds}) == len(self.seeds) <= SEEDS_MAX or any(not 0 <= s < 2**31 for s in self.seeds):
             raise _wrong(
                 "learning.seeds",
@@ -588,6 +595,7 @@ def _learning(path: str, value: object) -> Learning:
         learning_rate=table.take("learning_rate", any_number, usual.learning_rate),
         momentum=table.take("momentum", any_number, usual.momentum),
         mixing=table.take("mixing", _text, usual.mixing),
+        correction=table.take("correction", _text, usual.correction),
         seeds=table.take("seeds", _wholes, usual.seeds),
         target_accuracy=table.take("target_accuracy", _maybe, usual.target_accuracy),
         tested=table.take("tested", _whole, usual.tested),

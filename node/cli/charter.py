@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -76,6 +77,17 @@ def charter() -> None:
     " or with all they are linked to (links), instead of averaging all of them. The last round averages all.",
 )
 @click.option(
+    "--directed",
+    is_flag=True,
+    help="With --gossip, let models go one way, as in one_peer_exponential: whom a site gives its model need not give"
+    " it theirs. Masses in the ledger keep the mean, whatever is lost.",
+)
+@click.option(
+    "--arcs",
+    type=click.Path(path_type=Path),
+    help="Gossip along links of your own that go one way: a file with two sites a line, giver and taker, every round.",
+)
+@click.option(
     "--codec",
     default="",
     help="Send contributions in fewer bytes: bf16, int8, int4, sign or topk:50 (thousandths). What it leaves out comes"
@@ -91,6 +103,12 @@ def charter() -> None:
 )
 @click.option("--uplink", type=float, default=100.0, show_default=True, help="For --route auto: a site's Mbit/s.")
 @click.option("--latency", type=float, default=30.0, show_default=True, help="For --route auto: one way, in ms.")
+@click.option(
+    "--correction",
+    default="",
+    help="With --gossip, for sites whose data differ: qg lets a momentum follow the swarm's models, not a site's own"
+    " gradients; qg:500 is a momentum of 0.5 instead of 0.7.",
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the initial model.")
 @click.option(
     "--after", type=click.Path(path_type=Path, exists=True), help="A site of a swarm that cannot go on, to continue it."
@@ -121,10 +139,13 @@ def new(
     topology: str | None,
     links: Path | None,
     gossip: str,
+    directed: bool,
+    arcs: Path | None,
     codec: str,
     route: str,
     uplink: float,
     latency: float,
+    correction: str,
     seed: int,
     after: Path | None,
     require_byzantine: bool,
@@ -144,6 +165,14 @@ def new(
     members = tuple(terms.card_from_toml(_read(path)) for path in cards)
     check_task(task)
     majority = len(members) // 2 + 1
+    ways = "directed" if directed else ""
+    if arcs is not None:
+        if gossip or directed:
+            raise UsageError(
+                "couldn't draft the charter: --arcs is who gives to whom in every round, and --gossip says it too",
+                hint="leave --gossip and --directed out",
+            )
+        gossip, ways = terms.OWN_LINKS, _arcs(arcs, members)
     before = None if after is None else verify_quietly(after).state
     draft = terms.Charter(
         version=terms.CHARTER_VERSION,
@@ -163,9 +192,9 @@ def new(
         ),
         ledger=terms.LedgerPolicy(600_000, 3_000, require_byzantine, "record"),
         metrics=tuple(part for part in metrics.split(",") if part),
-        edges=_edges(topology, links, gossip, members),
+        edges=_edges(topology, links, "" if arcs else gossip, members, directed=directed),
         predecessor=() if before is None else ((before.ledger_id, before.size, before.frontier.root()),),
-        options=tuple((key, text) for key, text in ((terms.CODEC, codec), (terms.SCHEDULE, gossip)) if text),
+        options=terms.options_of(codec=codec, correction=correction, links=ways, schedule=gossip),
     )
     # First with a model of one parameter: building the real one takes seconds.
     draft.check()
@@ -356,15 +385,39 @@ def _whole(option: str, value: float, scale: int) -> int:
     return round(value * scale)
 
 
+def _arcs(path: Path, members: Sequence[terms.Card]) -> str:
+    """Return the links in a file of two names a line as the charter lists them.
+
+    Raises:
+        UsageError: a line is no link between two of the members.
+    """
+    index = {card.name: i for i, card in enumerate(members)}
+    found: set[tuple[int, int]] = set()
+    for number, line in enumerate(_read(path).splitlines(), 1):
+        words = line.partition("#")[0].replace(",", " ").split()
+        if words and (len(words) != 2 or any(word not in index for word in words)):
+            raise UsageError(
+                f"couldn't read {path}: line {number} does not name two of the sites",
+                hint="write giver and taker, as in: hospital-a hospital-b",
+            )
+        if words:
+            found.add((index[words[0]], index[words[1]]))
+    if not found:
+        raise UsageError(f"couldn't read {path}: it has no link", hint="write giver and taker, two names a line")
+    return " ".join(f"{a}>{b}" for a, b in sorted(found))
+
+
 def _edges(
-    topology: str | None, links: Path | None, gossip: str, members: tuple[terms.Card, ...]
+    topology: str | None, links: Path | None, gossip: str, members: tuple[terms.Card, ...], *, directed: bool
 ) -> tuple[tuple[int, int], ...]:
     """Return the links of a topology or of a file, none for all; they must carry what the schedule sends."""
+    one_way = "" if directed else "; --directed takes those in which models go one way"
     try:
-        used = open_schedule(gossip, len(members), seed=0).links.edges if gossip not in ("", LINKS) else ()
+        named = gossip not in ("", LINKS)
+        used = open_schedule(gossip, len(members), seed=0, directed=directed).links.edges if named else ()
     except UsageError as error:
         raise UsageError(
-            error.message, hint="choose another schedule for --gossip; base2 suits any number of members"
+            error.message, hint=f"choose another schedule for --gossip; base2 suits any number of members{one_way}"
         ) from None
     if topology is not None and links is not None:
         raise UsageError(
@@ -416,6 +469,7 @@ def _summary(signed: terms.SignedCharter) -> str:
         f"task          {c.task.name}, {c.task.parameters:,} parameters, file {c.task.digest.hex()[:16]}",
         f"mixing        {_mixing(c)}",
         *([f"compression   {c.codec}: {FORMS[c.codec.name].description}"] if c.codec else []),
+        *([f"correction    quasi-global momentum of {c.momentum:g}"] if c.momentum else []),
         f"rounds        {c.round.rounds}, each with at least {count(c.round.min_contributions, 'site')}",
         f"waiting       {c.round.patience_ms / 1000:g} s for a stuck site, {c.round.deadline_ms / 1000:g} s in all",
         f"bounds        update norm {c.clip_norm:g}, one site's weight at most {c.round.weight_cap_ppm / 10_000:g} %",
@@ -430,8 +484,11 @@ def _summary(signed: terms.SignedCharter) -> str:
 
 def _mixing(c: terms.Charter) -> str:
     if c.schedule:
-        over = "all links" if c.schedule == LINKS else c.schedule
-        return f"gossip over {over}; the last round averages all models into one"
+        ways = ", links going one way" if c.directed else ""
+        over = (
+            f"{count(len(c.arcs), 'link')} of its own" if c.arcs else "all links" if c.schedule == LINKS else c.schedule
+        )
+        return f"gossip over {over}{ways}; the last round averages all models into one"
     routes = {
         SHARDED: f"; {c.route.slices} slices, each averaged by two sites" if c.route else "",
         FOLD: "; sums double from step to step",

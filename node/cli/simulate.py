@@ -89,6 +89,7 @@ class How:
 @click.option("--lr", type=float, help="Learning rate.  [default: 0.3]")
 @click.option("--momentum", type=float, help="Of SGD; begins anew every round.  [default: 0]")
 @click.option("--mixing", type=click.Choice(["gossip", "exact"]), help="How models are averaged.  [default: gossip]")
+@click.option("--correction", metavar="NAME", help="Of gossip where data differ: qg or qg:500.  [default: none]")
 @click.option(
     "--speed",
     type=click.Choice(sorted(SPEEDS)),
@@ -141,6 +142,7 @@ def simulate(
     lr: float | None,
     momentum: float | None,
     mixing: str | None,
+    correction: str | None,
     speed: str,
     seeds: str | None,
     target_accuracy: float | None,
@@ -176,6 +178,7 @@ def simulate(
         "learning_rate": lr,
         "momentum": momentum,
         "mixing": mixing,
+        "correction": correction,
         "seeds": None if seeds is None else _numbers(seeds),
         "target_accuracy": target_accuracy,
     }

@@ -94,6 +94,7 @@ def run_site(site: Site, settings: Settings, signed: SignedCharter) -> Finished 
             codec=charter.codec,
             cuts=charter.cuts,
             averages=charter.averages,
+            momentum=charter.momentum,
         )
         node = Node(
             signed=signed,

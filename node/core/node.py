@@ -133,7 +133,7 @@ class Node:
         self.engine = engine = Engine(terms, me, hello, peers, rng, sponsors)
         self.transfer = Transfer(me=me, rng=rng)
         if charter.round.mixing == "gossip":
-            plan = SchedulePlan(charter.schedule, ledger_id)
+            plan = SchedulePlan.of(charter, ledger_id)
             self.round: Round = GossipRound(
                 charter, me, code_digest=code_digest, data_digest=data_digest, plan=plan, witness=self
             )

@@ -15,6 +15,7 @@ from swarm.ledger.block import Header
 from swarm.ledger.evidence import describe
 from swarm.ledger.exchange import partners
 from swarm.ledger.replica import Replica
+from swarm.ledger.state import settled
 from swarm.machine import Digest, Effect, NodeId, Report
 from swarm.round import phase_name
 
@@ -83,10 +84,13 @@ class Telling:
         return [final, *effects]
 
     def _exchanged(self, close: e.RoundClose) -> list[str] | None:
-        """Return with whom this site has exchanged models in a round of gossip; None in any other."""
+        """Return with whom this site has exchanged models in a round of gossip, or whose it took; None in any other."""
         head = self._replica.head
         if head.close is None or head.close.body != close or not head.exchanging or head.exchange is None:
             return None
+        done = settled(head)
+        if done is not None:
+            return sorted(self.name(node) for node in done.gifts.get(self._who.node, ()))
         included = {placed.author: placed.index for placed in head.close.terms}
         return sorted(self.name(node) for node in partners(self._who.node, included, head.exchange.receipts))
 

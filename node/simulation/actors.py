@@ -89,9 +89,9 @@ class Actor:
         node = str(_ray().get_runtime_context().get_node_id())
         return Place(node=node, host=os.uname().nodename, free=free_bytes(), torch=torch.__version__)
 
-    def begin(self, bench: tuple[Any, ...], held: slice, *, velocities: bool) -> None:
+    def begin(self, bench: tuple[Any, ...], held: slice, *, velocities: bool, correction: float) -> None:
         """Take the data, and room for these rows."""
-        self._bench = Bench(*bench, velocities=velocities, held=held)
+        self._bench = Bench(*bench, velocities=velocities, correction=correction, held=held)
         self._held = held
         self._mixer: Mixer | None = None
         self._bags: Bags | None = None
@@ -175,6 +175,7 @@ class RayShards:
         test: Examples to test on.
         rows: Models that live on by themselves; 0 where only `average` is asked for.
         velocities: Whether momentum outlives a round.
+        correction: The quasi-global momentum; 0 for none.
         workers: Actors; None is one for each processor of the cluster.
         address: The cluster's, as `ray.init` takes it; `LOCAL` starts one on this machine.
 
@@ -194,6 +195,7 @@ class RayShards:
         test: Dataset,
         rows: int,
         velocities: bool = False,
+        correction: float = 0.0,
         workers: int | None = None,
         address: str = LOCAL,
     ) -> None:
@@ -218,20 +220,20 @@ class RayShards:
         self._lent: list[dict[int, Any]] = []
         self._cut = blocks(max(1, rows), model.elements)
         try:
-            self._settle(spans, velocities=velocities)
+            self._settle(spans, velocities=velocities, displacements=correction > 0)
             _ship_code(model.module)
             bench = self._ray.put((model, steps, objective, shares, names, seed, test, rows))
             self._all(
-                actor.begin.remote(bench, span, velocities=velocities)
+                actor.begin.remote(bench, span, velocities=velocities, correction=correction)
                 for actor, span in zip(self._actors, spans, strict=True)
             )
         except BaseException:
             self.close()
             raise
 
-    def train(self, round_: int, peers: Sequence[int], *, restart: bool) -> None:
+    def train(self, round_: int, peers: Sequence[int], *, restart: bool, steps: Sequence[float] | None = None) -> None:
         """See `Shards.train`. Peers come in descending order of their number of examples."""
-        self._do(("train", round_, tuple(peers), restart), self._units)
+        self._do(("train", round_, tuple(peers), restart, steps), self._units)
 
     def average(self, round_: int, peers: Sequence[int], weights: NDArray[np.float64]) -> None:
         """See `Shards.average`. Peers come in descending order of their number of examples."""
@@ -366,7 +368,7 @@ class RayShards:
 
     # --- actors ---------------------------------------------------------------------------------------------------
 
-    def _settle(self, spans: Sequence[slice], *, velocities: bool) -> None:
+    def _settle(self, spans: Sequence[slice], *, velocities: bool, displacements: bool) -> None:
         """Wait for the actors; refuse machines that cannot hold their rows, or would compute something else."""
         places = self._all((actor.place.remote() for actor in self._actors), timeout_s=START_S)
         rows: dict[str, int] = defaultdict(int)
@@ -380,7 +382,14 @@ class RayShards:
                 )
         for place in places:
             here = f"of memory on {place.host}"
-            check_memory(rows[place.node], self._elements, velocities=velocities, free=place.free, where=here)
+            check_memory(
+                rows[place.node],
+                self._elements,
+                velocities=velocities,
+                displacements=displacements,
+                free=place.free,
+                where=here,
+            )
 
     def _owner(self, row: int) -> int:
         return next(number for number, span in enumerate(self._spans) if span.start <= row < span.stop)

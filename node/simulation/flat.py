@@ -56,6 +56,10 @@ class FlatModel:
         """Length of the vector."""
         return self.layout.elements
 
+    def parameters(self, module: nn.Module) -> tuple[tuple[int, int], ...]:
+        """Return the stretches [start, end) of the vector that are trained: no buffers, and nothing frozen."""
+        return self.layout.stretches([name for name, tensor in travelling(module).items() if tensor.requires_grad])
+
     def view(self, vectors: Tensor) -> dict[str, Tensor]:
         """Return the tensors of one vector, shape (elements,), or of several, shape (k, elements), as views."""
         lead = vectors.shape[:-1]

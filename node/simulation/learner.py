@@ -103,6 +103,7 @@ class TaskLearner:
             duration_s=self._duration(member, behaviour),
             metrics=metrics,
             error=error,
+            parameters=self.model.parameters(self._module),
         )
 
     def evaluate(self, member: int, model: Vector) -> tuple[int, Mapping[str, float]]:

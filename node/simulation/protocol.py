@@ -61,11 +61,12 @@ def found(
     links: Topology,
     seed: int,
     route: str = "",
+    directed: bool = False,
 ) -> Founded:
     """Make keys and a charter for a scenario; the same arguments give the same ledger id.
 
-    With a `schedule` sites mix by gossip along it, without one exactly, by a `route` if one is given; `links` are those
-    that the charter grants.
+    With a `schedule` sites mix by gossip along it, `directed` or not; without one exactly, by a `route` if any is given.
+    `links` are those that the charter grants.
 
     Raises:
         UsageError: The terms cannot be accepted.
@@ -106,7 +107,12 @@ def found(
         metrics=("accuracy", "loss"),
         edges=() if complete else links.edges,
         predecessor=(),
-        options=tuple((key, text) for key, text in ((terms.ROUTE, route), (terms.SCHEDULE, schedule)) if text),
+        options=terms.options_of(
+            correction=scenario.learning.correction,
+            links="directed" if directed else "",
+            route=route,
+            schedule=schedule,
+        ),
     )
     signed = terms.SignedCharter(draft, {})
     for who in identities:
@@ -171,6 +177,7 @@ class Play:
             learner=learner,
             audit=lambda payloads: _fault_of(payloads, founded.signed),
             ids=[who.node for who in founded.identities],
+            momentum=founded.signed.charter.momentum,
             twins=scenario.twins,
             blobs=[founded.initial],
             codec=founded.signed.charter.codec,

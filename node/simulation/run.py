@@ -53,11 +53,13 @@ class Gossip:
 
     Attributes:
         mixing: t -> the exchange, such as `Schedule.mixing`.
+        steps: Round, from 0 -> by what each peer's training is multiplied before the exchange; None is 1 for all.
     """
 
     mixing: Callable[[int], Exchange]
     exchanges: int = 1
     by_samples: bool = False
+    steps: Callable[[int], NDArray[np.float64]] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +88,7 @@ class Experiment:
         seed: What everything random comes from.
         names: The peers', from which their shuffles follow as a node's do; site-0, site-1, ... if there are none.
         objective: What is minimised and counted.
+        correction: The quasi-global momentum of gossip (`swarm.mixing.momentum`), 0 to below 1.
         tested: Peers whose own models are tested, drawn once; None tests all.
         test_every: Rounds between tests; the last round is always tested.
         form: Which form of local training (`steps`).
@@ -106,6 +109,7 @@ class Experiment:
     seed: int
     names: Sequence[str] = ()
     objective: Objective = CROSS_ENTROPY
+    correction: float = 0.0
     tested: int | None = 10
     test_every: int = 1
     form: Form = "auto"
@@ -135,6 +139,10 @@ class Experiment:
             wrong = f"a fraction of {self.exchange.fraction} of the peers is not between 0 and 1"
         elif isinstance(self.exchange, Exact) and self.local.keep_momentum:
             wrong = "with an exact mean every round starts afresh, so that no momentum can be kept"
+        elif not 0 <= self.correction < 1:
+            wrong = f"a correction of {self.correction} is not 0 or more and below 1"
+        elif isinstance(self.exchange, Exact) and self.correction:
+            wrong = "with an exact mean there is nothing that a correction could correct"
         if wrong:
             raise UsageError(f"couldn't set up the simulation: {wrong}", hint="Change that setting.")
 
@@ -235,6 +243,7 @@ class Simulation:
             test=experiment.test,
             rows=n if isinstance(experiment.exchange, Gossip) else 0,
             velocities=experiment.local.keep_momentum and experiment.local.momentum > 0,
+            correction=experiment.correction,
             workers=experiment.workers,
         )
         self._round = self._bytes = 0
@@ -284,7 +293,8 @@ class Simulation:
         self.close()
 
     def _gossip(self, gossip: Gossip) -> NDArray[np.int64]:
-        self._shards.train(self._round, self._by_size.tolist(), restart=self._round == 1)
+        steps = None if gossip.steps is None else gossip.steps(self._round - 1)[self._by_size].tolist()
+        self._shards.train(self._round, self._by_size.tolist(), restart=self._round == 1, steps=steps)
         if gossip.by_samples:
             self._scalars = np.asarray(self._sizes / self._sizes.mean(), dtype=np.float64)
         for step in range(gossip.exchanges):

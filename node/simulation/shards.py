@@ -57,8 +57,11 @@ Score: TypeAlias = tuple[int, float]
 class Shards(Protocol):
     """Rows of models, spread over places that work at the same time, and one common model, the same everywhere."""
 
-    def train(self, round_: int, peers: Sequence[int], *, restart: bool) -> None:
-        """Let row k do one round of local training as `peers[k]`, from the common model if `restart`."""
+    def train(self, round_: int, peers: Sequence[int], *, restart: bool, steps: Sequence[float] | None = None) -> None:
+        """Let row k do one round of local training as `peers[k]`, from the common model if `restart`.
+
+        What that does to its model is multiplied by `steps[k]`.
+        """
 
     def average(self, round_: int, peers: Sequence[int], weights: NDArray[np.float64]) -> None:
         """Let these peers do one round from the common model; the weighted mean of what they get is the next one."""
@@ -80,7 +83,7 @@ class Shards(Protocol):
 
 
 Order: TypeAlias = (
-    tuple[Literal["train"], int, tuple[int, ...], bool]
+    tuple[Literal["train"], int, tuple[int, ...], bool, Sequence[float] | None]
     | tuple[Literal["average"], int, tuple[int, ...], NDArray[np.float64]]
     | tuple[Literal["mix"], SparseRows | None]
     | tuple[Literal["merge"]]
@@ -102,6 +105,7 @@ class LocalShards:
         test: Examples to test on.
         rows: Models that live on by themselves; 0 where only `average` is asked for.
         velocities: Whether momentum outlives a round.
+        correction: The quasi-global momentum, 0 for none (`swarm.mixing.momentum`).
         workers: Processes; 1 works in this one.
 
     Raises:
@@ -120,18 +124,21 @@ class LocalShards:
         test: Dataset,
         rows: int,
         velocities: bool = False,
+        correction: float = 0.0,
         workers: int | None = None,
     ) -> None:
-        check_memory(rows, model.elements, velocities=velocities)
-        self._bench = Bench(model, steps, objective, shares, names, seed, test, rows, velocities=velocities)
+        check_memory(rows, model.elements, velocities=velocities, displacements=correction > 0)
+        self._bench = Bench(
+            model, steps, objective, shares, names, seed, test, rows, velocities=velocities, correction=correction
+        )
         self._sent: SparseRows | None = None
         chosen = available_cores() if workers is None else workers
         forks = chosen > 1 and sys.platform == "linux"  # elsewhere a fork breaks the system's own libraries
         self._crew = _Crew(self._bench, chosen) if forks else None
 
-    def train(self, round_: int, peers: Sequence[int], *, restart: bool) -> None:
+    def train(self, round_: int, peers: Sequence[int], *, restart: bool, steps: Sequence[float] | None = None) -> None:
         """See `Shards.train`. Peers come in descending order of their number of examples."""
-        self._do(("train", round_, tuple(peers), restart))
+        self._do(("train", round_, tuple(peers), restart, steps))
 
     def mix(self, rows: SparseRows) -> None:
         """See `Shards.mix`."""
@@ -199,6 +206,7 @@ class Bench:
         *,
         velocities: bool,
         held: slice | None = None,
+        correction: float = 0.0,
     ) -> None:
         self._model, self._steps, self._objective, self._test, self._seed = model, steps, objective, test, seed
         self._names = tuple(names)
@@ -208,6 +216,9 @@ class Bench:
         self._first: int = held.start
         self.models = _shared(held.stop - held.start, model.elements)
         self._velocities = _shared(len(self.models), model.elements) if velocities else None
+        self._moved = _shared(len(self.models), model.elements) if correction else None
+        self._correction = correction
+        self._parameters = model.parameters(model.module)
         self.sums = _shared(0 if rows else min(SUMS, len(shares)), model.elements, torch.float64)
         self.common = _shared(1, model.elements)[0]
         self.common.copy_(model.initial)
@@ -227,7 +238,7 @@ class Bench:
         """Take an order; return how many units it has."""
         self._order = order
         match order:
-            case ("train", _, peers, _):
+            case ("train", _, peers, _, _):
                 self._chunks = chunks(len(peers), self._steps.stacked)
                 return len(self._chunks)
             case ("average", _, peers, _):
@@ -245,11 +256,13 @@ class Bench:
     def do(self, unit: int) -> Answer:
         """Do one unit of the order at hand."""
         match self._order:
-            case ("train", round_, peers, restart):
+            case ("train", round_, peers, restart, steps):
                 rows = self._chunks[unit]
                 own = slice(rows.start - self._first, rows.stop - self._first)
                 velocities = None if self._velocities is None else self._velocities[own]
-                self._train(self.models[own], velocities, round_, peers[rows], self.common if restart else None)
+                scales = None if steps is None else torch.tensor(steps[rows])
+                with self._corrected(own, scales, restart=restart):
+                    self._train(self.models[own], velocities, round_, peers[rows], self.common if restart else None)
                 return None
             case ("average", round_, peers, weights):
                 self._average(unit, round_, peers, weights)
@@ -272,6 +285,30 @@ class Bench:
     def finish_average(self, used: int) -> None:
         """Make the sums of the first so many units, in `sums`, the common model."""
         self.common.copy_(added_up(self.sums[:used]))
+
+    @contextlib.contextmanager
+    def _corrected(self, rows: slice, steps: Tensor | None, *, restart: bool) -> Iterator[None]:
+        """When these models are trained, multiply what that did by `steps`, and carry them on by their momentum s.
+
+        Between rounds a row of `_moved` holds beta s - (1 - beta) x, x being the model that the round began with: with
+        (1 - beta) times the mixed model added it is the next s, and no second matrix is needed for x.
+        """
+        if self._moved is None and steps is None:
+            yield
+            return
+        models, beta = self.models[rows], self._correction
+        base = self.common.expand_as(models) if restart else models.clone()
+        yield
+        if steps is not None:
+            models.sub_(base).mul_(steps.unsqueeze(1)).add_(base)
+        if self._moved is None:
+            return
+        moved = self._moved[rows]
+        if not restart:
+            moved.add_(base, alpha=1 - beta)
+        for first, end in self._parameters:
+            models[:, first:end].add_(moved[:, first:end], alpha=beta)
+        moved.mul_(beta).sub_(base, alpha=1 - beta)
 
     def _average(self, unit: int, round_: int, peers: Sequence[int], weights: NDArray[np.float64]) -> None:
         """Train every so many-th chunk from the common model; leave the weighted sum of the results in one row."""
@@ -393,13 +430,19 @@ def available_cores() -> int:
 
 
 def check_memory(
-    rows: int, elements: int, *, velocities: bool, free: int | None = None, where: str = "of memory"
+    rows: int,
+    elements: int,
+    *,
+    velocities: bool,
+    displacements: bool = False,
+    free: int | None = None,
+    where: str = "of memory",
 ) -> None:
     """Raise `UsageError` when so many models do not fit into the memory that is free, and say how many would.
 
     `free` is in bytes; None looks at this machine.
     """
-    one = 4 * elements * (2 if velocities else 1)
+    one = 4 * elements * (1 + velocities + displacements)
     free = free_bytes() if free is None else free
     if rows * one + MEMORY_SPARE > free:
         most = max(0, (free - MEMORY_SPARE) // one)

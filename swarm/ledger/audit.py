@@ -21,7 +21,8 @@ from swarm.ledger import entry as e
 from swarm.ledger.block import BLOCK_BYTES_MAX, Certificate, FinalBlock, Header
 from swarm.ledger.exchange import Own
 from swarm.ledger.motions import Motion, open_change
-from swarm.ledger.state import Closed, Noted, Placed, Signatures, State, apply_block, genesis
+from swarm.ledger.pushing import Settled
+from swarm.ledger.state import Closed, Noted, Placed, Signatures, State, apply_block, genesis, settled
 from swarm.machine import NodeId
 from swarm.terms import Change, Terms
 
@@ -43,6 +44,7 @@ class RoundView:
 
     `terms` are those by which it was closed. In a round of gossip, `receipts` has by author the leaf indices of the
     contributions it said to hold, as of the close, and `models` the digest of the model that each says it ended with.
+    Where links go one way `settled` has what that did to masses, and `targets` by author to whom it gave.
     """
 
     number: int
@@ -56,6 +58,8 @@ class RoundView:
     terms: Terms | None = None
     receipts: Mapping[NodeId, tuple[int, ...]] = field(default_factory=dict)
     models: dict[NodeId, bytes] = field(default_factory=dict)
+    targets: Mapping[NodeId, tuple[bytes, ...]] = field(default_factory=dict)
+    settled: Settled | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,6 +229,7 @@ def _note(result: Audit, header: Header, noted: Sequence[Noted]) -> None:
                 view.closed, view.closed_ms, view.terms = state.close, header.time_ms, state.terms
                 if state.exchanging and state.exchange is not None:
                     view.receipts = state.exchange.receipts
+                    view.targets, view.settled = state.exchange.targets, settled(state)
             case e.Attest():
                 own = None if state.exchange is None else state.exchange.models.get(author)
                 if own == Own(body.round, body.model_digest, body.model_bytes) and body.round in result.rounds:

@@ -51,6 +51,7 @@ ROUND_CLOSE = 12
 EVALUATION = 13
 RECEIPT = 14
 PARTIAL = 15
+PUSH = 16
 
 KIND_NAMES = {
     CHARTER: "charter",
@@ -69,6 +70,7 @@ KIND_NAMES = {
     EVALUATION: "evaluation",
     RECEIPT: "receipt",
     PARTIAL: "partial",
+    PUSH: "push",
 }
 
 NO_AUTHOR = NodeId(bytes(32))
@@ -181,6 +183,17 @@ class Partial(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
     digest: bytes
     size: int
     norms: tuple[int, ...]
+
+
+class Push(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """A receipt where links go one way, and to whom the author gives of its own mass: ids of members, ascending.
+
+    The last word of a member before the close counts; see `swarm.ledger.pushing`.
+    """
+
+    round: int
+    held: tuple[int, ...]
+    targets: tuple[bytes, ...]
 
 
 class RoundClose(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):

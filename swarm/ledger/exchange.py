@@ -33,20 +33,73 @@ class Own(msgspec.Struct, frozen=True, array_like=True):
     model_bytes: int
 
 
+class Mass(msgspec.Struct, frozen=True, array_like=True):
+    """How much a member's model counts where links go one way (`swarm.ledger.pushing`).
+
+    `weight` is what it came with, as its first close has it; `held` what it has now, in units of 2**-20 of that.
+    """
+
+    weight: int
+    held: int
+
+
+class Part(msgspec.Struct, frozen=True, array_like=True):
+    """The model that `giver` offered, this blob, and what it counts.
+
+    Where links go one way that is so much of the member's mass, in units of 2**-20; else the giver's weight in the
+    close.
+    """
+
+    giver: NodeId
+    digest: bytes
+    size: int
+    amount: int
+
+
+class Due(msgspec.Struct, frozen=True, array_like=True):
+    """What a member has yet to make of a round that is over: its next model, of these parts.
+
+    `close` is the index of the round's close, in `epoch`; `before` the member's mass before it, 0 where links go both
+    ways.
+    """
+
+    round: int
+    close: int
+    epoch: int
+    before: int
+    parts: tuple[Part, ...]
+
+
 class Exchange(msgspec.Struct, frozen=True):
-    """What gossip adds to the state. `receipts` and `sketches` are those of the open round."""
+    """What gossip adds to the state. `receipts`, `sketches` and `targets` are those of the open round.
+
+    `dues` are of earlier rounds. `targets` and `masses` are there where links go one way only.
+    """
 
     receipts: Mapping[NodeId, tuple[int, ...]] = {}
     models: Mapping[NodeId, Own] = {}
     sketches: Mapping[NodeId, bytes] = {}
+    targets: Mapping[NodeId, tuple[bytes, ...]] = {}
+    masses: Mapping[NodeId, Mass] = {}
+    dues: Mapping[NodeId, Due] = {}
 
     def without(self, gone: Iterable[NodeId], *, closed: bool = False) -> Exchange:
         """Forget members that have left. What they said of a round that is `closed` stands: others blend by it."""
         left = {*gone}
+        masses, dues = dict(self.masses), dict[NodeId, Due]()
+        for node, due in self.dues.items():
+            lost = sum(part.amount for part in due.parts if part.giver in left)
+            if node in masses:
+                masses[node] = Mass(masses[node].weight, masses[node].held - lost)  # It leaves with its giver.
+            parts = tuple(part for part in due.parts if part.giver not in left)
+            dues[node] = Due(due.round, due.close, due.epoch, due.before, parts)
         return Exchange(
             {node: held for node, held in self.receipts.items() if closed or node not in left},
             {node: own for node, own in self.models.items() if node not in left},
             {node: sketch for node, sketch in self.sketches.items() if node not in left},
+            {node: to for node, to in self.targets.items() if closed or node not in left},
+            {node: mass for node, mass in masses.items() if closed or node not in left},
+            {node: due for node, due in dues.items() if node not in left},
         )
 
 

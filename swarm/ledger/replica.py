@@ -578,7 +578,7 @@ class Replica:
                 if verdict:
                     return Invalid(f"the update of {card.name} is {e.REASONS[verdict]}")
                 if self._expects_receipt(opened, card.node, state.time_ms, now):
-                    if any(isinstance(p.body, e.Receipt) for p in self._pool[card.node].values()):
+                    if any(isinstance(p.body, e.Receipt | e.Push) for p in self._pool[card.node].values()):
                         return Overtaken(f"what {card.name} holds is known after all")
                     return Wait(f"{card.name} has not said what it holds", progressing=False)
             elif placed is not None and reason == e.UNUSABLE:

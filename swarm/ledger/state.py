@@ -27,10 +27,11 @@ from swarm.ledger import entry as e
 from swarm.ledger import snapshot
 from swarm.ledger.block import FINALIZE, MEMBERS_MAX, NO_HASH, Header, Root
 from swarm.ledger.evidence import judge
-from swarm.ledger.exchange import Exchange, Own, distances_ppm
+from swarm.ledger.exchange import Due, Exchange, Mass, Own, Part, distances_ppm, partners
 from swarm.ledger.merkle import Frontier, leaf_hash
 from swarm.ledger.motions import Motion, carried, moved, open_at, open_change, voted
 from swarm.ledger.partials import counts
+from swarm.ledger.pushing import Settled, settle
 from swarm.machine import NodeId
 from swarm.mixing.average import integer_weights
 from swarm.mixing.sketch import SKETCH_BYTES
@@ -145,10 +146,13 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
         """Whether a contribution to the open round may start from this model.
 
         In exact mixing, from the model of the round before. In gossip from the author's own; one that has none yet
-        takes any other's, which may have another by the time this is on record.
+        takes any other's, which may have another by the time this is on record. Nobody that has yet to take what it was
+        given in an earlier round takes part in another one.
         """
         if self.exchange is None:
             return base == self.committed.model
+        if author in self.exchange.dues:
+            return False
         own = self.exchange.models.get(author)
         return own is None or base == own.model
 
@@ -264,6 +268,13 @@ def decode_body(entry: e.Entry) -> msgspec.Struct:
             if len(partial.norms) > MEMBERS_MAX or not all(0 <= units < 2**40 for units in partial.norms):
                 raise Reject("couldn't accept a partial: its norms are too many or out of range")
             return partial
+        case e.PUSH:
+            push = codec.decode(entry.body, e.Push, limit=e.ENTRY_BYTES_MAX)
+            lists: tuple[tuple[int, ...] | tuple[bytes, ...], ...] = (push.held, push.targets)
+            fair = all(len(one) <= MEMBERS_MAX and sorted({*one}) == [*one] for one in lists)
+            if push.round < 1 or not fair or any(len(target) != 32 for target in push.targets):
+                raise Reject("couldn't accept a push: a field is out of range or order")
+            return push
         case e.EVALUATION:
             evaluation = codec.decode(entry.body, e.Evaluation, limit=e.ENTRY_BYTES_MAX)
             if evaluation.round < 0 or len(evaluation.model_digest) != 32 or evaluation.samples < 0:
@@ -312,7 +323,7 @@ def apply_authored(state: State, authored: Authored) -> State:
             noted = _note_contribution(state, author, authored.body)
         case e.Attest():
             noted = _note_attest(state, author, authored.body)
-        case e.Receipt():
+        case e.Receipt() | e.Push():
             noted = _note_receipt(state, author, authored.body)
         case e.Partial():
             noted = _note_partial(state, author, authored.body)
@@ -512,11 +523,58 @@ def _append_derived(state: State, leaf: bytes, body: Derived, time_ms: int) -> S
 
 def _after_commit(state: State, exchange: Exchange, commit: e.RoundCommit) -> Exchange:
     """Return what is left of a round: once all models are averaged into one, that is everybody's."""
-    models = exchange.models
     if commit.model_bytes:
         common = Own(commit.round, commit.model_digest, commit.model_bytes)
-        models = {seat.node: common for seat in state.terms.members}
-    return Exchange(models=models)
+        return Exchange(models={seat.node: common for seat in state.terms.members})
+    after = masses(state)
+    return Exchange(
+        models=exchange.models,
+        masses={node: mass for node, mass in after.items() if state.terms.index(node) is not None},
+        dues=_dues(state, exchange),
+    )
+
+
+def _dues(state: State, exchange: Exchange) -> dict[NodeId, Due]:
+    """Return what members have yet to make of the open round, now that it is over, and of those before."""
+    close, done = state.close, settled(state)
+    assert close is not None, "a round is committed once it is closed"
+    found = dict(exchange.dues)
+    included = {placed.author: placed.index for placed in close.terms}
+    weights = {placed.author: weight for placed, (_, weight) in zip(close.terms, close.body.included, strict=True)}
+    for placed in close.terms:
+        node = placed.author
+        if node in state.attests or state.terms.index(node) is None:
+            continue
+        if done is not None:
+            before, amounts = done.before[node].held, done.amounts(node)
+        else:
+            met = {node, *partners(node, included, exchange.receipts)}
+            before, amounts = 0, {other: weight for other, weight in weights.items() if other in met}
+        parts = tuple(
+            Part(one.author, one.body.update_digest, one.body.update_bytes, amounts[one.author])
+            for one in close.terms
+            if one.author in amounts
+        )
+        found[node] = Due(close.body.round, close.index, close.epoch, before, parts)
+    return found
+
+
+def settled(state: State) -> Settled | None:
+    """Return what the open round did to masses, once it is closed, in a swarm whose links go one way; else None."""
+    close, exchange = state.close, state.exchange
+    if close is None or exchange is None or not close.exchange or not state.signed.charter.directed:
+        return None
+    included = {placed.author: placed.index for placed in close.terms}
+    weights = {placed.author: weight for placed, (_, weight) in zip(close.terms, close.body.included, strict=True)}
+    return settle(exchange, included, weights)
+
+
+def masses(state: State) -> Mapping[NodeId, Mass]:
+    """Return the masses that members have now, after the open round if it is closed; none where links go both ways."""
+    done = settled(state)
+    if done is not None:
+        return done.after
+    return {} if state.exchange is None else state.exchange.masses
 
 
 def derived_leaf(state: State, kind: int, body: msgspec.Struct, time_ms: int) -> bytes:
@@ -640,12 +698,17 @@ def _note_attest(state: State, author: NodeId, body: e.Attest) -> dict[str, Any]
     noted: dict[str, Any] = {}
     exchange = state.exchange
     counted = state.close is not None and (body.round, body.close_index) == (state.round, state.close.index)
-    if exchange is not None and (counted or body.round == state.committed.round) and len(body.sketch) == SKETCH_BYTES:
+    due = None if exchange is None else exchange.dues.get(author)
+    told = counted or body.round == state.committed.round or (due is not None and body.round == due.round)
+    if exchange is not None and told and len(body.sketch) == SKETCH_BYTES:
         own = exchange.models.get(author)
         if own is None or own.round < body.round:
             noted["exchange"] = exchange = replace(
                 exchange, models={**exchange.models, author: Own(body.round, body.model_digest, body.model_bytes)}
             )
+        if due is not None and body.round == due.round:
+            rest = {node: other for node, other in exchange.dues.items() if node != author}
+            noted["exchange"] = exchange = replace(exchange, dues=rest)
     if not counted or author in state.attests:
         return noted
     if state.exchanging:
@@ -655,11 +718,16 @@ def _note_attest(state: State, author: NodeId, body: e.Attest) -> dict[str, Any]
     return noted | {"attests": {**state.attests, author: (body.model_digest, body.model_bytes)}}
 
 
-def _note_receipt(state: State, author: NodeId, body: e.Receipt) -> dict[str, Any]:
-    """The last word before the close counts."""
+def _note_receipt(state: State, author: NodeId, body: e.Receipt | e.Push) -> dict[str, Any]:
+    """The last word before the close counts. Where links go one way that is a push, else a receipt."""
     if state.exchange is None or not state.exchanging or state.close is not None or body.round != state.round:
         return {}
-    return {"exchange": replace(state.exchange, receipts={**state.exchange.receipts, author: body.held})}
+    if isinstance(body, e.Push) != state.signed.charter.directed:
+        return {}
+    noted = replace(state.exchange, receipts={**state.exchange.receipts, author: body.held})
+    if isinstance(body, e.Push):
+        noted = replace(noted, targets={**noted.targets, author: body.targets})
+    return {"exchange": noted}
 
 
 def _note_partial(state: State, author: NodeId, body: e.Partial) -> dict[str, Any]:

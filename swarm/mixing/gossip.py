@@ -22,7 +22,6 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import TypeAlias
 
 import numpy as np
@@ -39,15 +38,6 @@ Wide: TypeAlias = NDArray[np.float64]
 
 ROW_SLACK = 1e-9
 """How far from 1 a row may sum: rounding of a few thousand float64 weights stays far below it."""
-
-CORRECTIONS: Mapping[str, str] = MappingProxyType(
-    {
-        "none": "local steps as they are: right where every site's data look alike",
-        "qg": "quasi-global momentum: it follows the swarm's models, not one site's gradients; no extra bytes",
-        "tracking": "gradient tracking: each site learns how its gradients differ from the swarm's; twice the bytes",
-    }
-)
-"""What may correct the drift of sites with different data, by the name the charter gives."""
 
 
 def check_row(row: Row, member: int) -> None:
@@ -90,6 +80,12 @@ def mix_into(out: Vector | Wide, models: Sequence[Vector | Wide], weights: Seque
             np.multiply(model[span], weight, out=term[:n], dtype=np.float64)
             np.add(total[:n], term[:n], out=total[:n])
         np.copyto(out[span], total[:n], casting="same_kind")
+
+
+def scale_into(update: Vector, step: float) -> None:
+    """Set update = step * update, shape (elements,): one float32 product an element. A step of 1 touches nothing."""
+    if step != 1.0:
+        np.multiply(update, np.float32(step), out=update)
 
 
 def step_into(update: Vector, base: Vector) -> None:

@@ -19,6 +19,7 @@ from swarm.ledger import (
     merkle,
     motions,
     partials,
+    pushing,
     replica,
     state,
     views,
@@ -42,6 +43,7 @@ from tests.swarm.ledger import test_evidence as proofs
 from tests.swarm.ledger import test_exchange as exchanges
 from tests.swarm.ledger import test_journal as journals
 from tests.swarm.ledger import test_merkle as trees
+from tests.swarm.ledger import test_pushing as pushes
 from tests.swarm.ledger import test_replica as replicas
 from tests.swarm.ledger import test_state as states
 
@@ -726,6 +728,37 @@ GOSSIP = (
         exchanges.test_members_go_on_from_their_own_models,
     ),
     Bug(
+        "a member takes part in a round before it has taken what it was given in the one before",
+        (Edit(state.State.starts_well, "if author in self.exchange.dues:", "if False:"),),
+        exchanges.test_who_missed_the_end_of_a_round_makes_up_for_it_before_it_takes_part_in_another,
+    ),
+    Bug(
+        "what is due to a member stays due when it has attested it",
+        (Edit(state._note_attest, "if due is not None and body.round == due.round:", "if False:"),),
+        exchanges.test_who_missed_the_end_of_a_round_makes_up_for_it_before_it_takes_part_in_another,
+    ),
+    Bug(
+        "a gift is made on the giver's word alone",
+        (Edit(pushing.settle, "and index in exchange.receipts.get(target, ())", ""),),
+        pushes.test_a_gift_takes_the_word_of_both,
+    ),
+    Bug(
+        "a share that is lost is gone",
+        (
+            Edit(
+                pushing.settle,
+                "                held[giver] -= given\n                held[target] += given\n",
+                "                held[target] += given\n            held[giver] -= mass.held // (len(targets) + 1)\n",
+            ),
+        ),
+        pushes.test_a_share_that_is_lost_stays_with_its_giver,
+    ),
+    Bug(
+        "a large site gives a small one more than it gets",
+        (Edit(pushing.settle, "min(before[target].weight, mass.weight)", "mass.weight"),),
+        pushes.test_a_large_site_gives_a_small_one_what_that_one_gives_it,
+    ),
+    Bug(
         "a round of gossip waits for the attest of a member that has left",
         (
             Edit(
@@ -738,7 +771,13 @@ GOSSIP = (
     ),
     Bug(
         "who leaves takes back what it exchanged in a round that is closed",
-        (Edit(exchange.Exchange.without, "if closed or node not in left", "if node not in left"),),
+        (
+            Edit(
+                exchange.Exchange.without,
+                "self.receipts.items() if closed or node not in left",
+                "self.receipts.items() if node not in left",
+            ),
+        ),
         exchanges.test_an_epoch_that_begins_before_a_member_has_blended_does_not_change_its_row,
     ),
     Bug(

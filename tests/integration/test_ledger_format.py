@@ -5,6 +5,7 @@ Below this line nothing of this project is imported until the tests themselves m
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 import hashlib
@@ -12,7 +13,7 @@ import itertools
 import math
 import struct
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -163,6 +164,14 @@ class Rounds:
         edges = [k * self.parameters // slices for k in range(slices + 1)] if slices else []
         self.lengths = [end - start for start, end in itertools.pairwise(edges)]
         self.partials: dict[tuple[int, bytes], list] = {}
+        assert self.gossips or not {*options} & {"correction", "links"}
+        options.pop("correction", "")
+        links = options.pop("links", "")
+        assert links in ("", "directed") or options["schedule"] == "links"
+        self.directed = links != ""
+        self.targets: dict[bytes, list[bytes]] = {}
+        self.masses: dict[bytes, list[int]] = {}
+        self.dues: dict[bytes, list] = {}
         assert [*options] == ["schedule"] * self.gossips
         self.receipts: dict[bytes, list[int]] = {}
         self.models: dict[bytes, list] = {}
@@ -185,10 +194,13 @@ class Rounds:
                 known = self.contributions.get((body[0], author))
                 if known is None or known[2][1] < body[1]:
                     self.contributions[body[0], author] = [index, author, body]
-        elif entry[1] == 14:
-            assert body[1] == sorted({*body[1]})
-            if self.exchanging(terms) and not self.close and body[0] == self.open:
+        elif entry[1] in (14, 16):
+            assert all(one == sorted({*one}) for one in body[1:])
+            counts = self.exchanging(terms) and not self.close and body[0] == self.open
+            if counts and self.directed == (entry[1] == 16):
                 self.receipts[author] = body[1]
+                if self.directed:
+                    self.targets[author] = body[2]
         elif entry[1] == 15:
             named = self.close is not None and self.close[1][1] == 1 and body[:2] == [self.open, self.close[0]]
             if named and self.routed and (body[2], author) not in self.partials and self._computes(author, body):
@@ -215,10 +227,13 @@ class Rounds:
     def _attest(self, author: bytes, body: list, terms: Terms) -> None:
         round_, close, digest, size, _, sketch = body
         named = self.close is not None and close == self.close[0]
-        if self.gossips and sketch and (named or round_ == self.committed[0]):
+        owes = author in self.dues and self.dues[author][0] == round_
+        if self.gossips and sketch and (named or owes or round_ == self.committed[0]):
             own = self.models.get(author)
             if own is None or own[0] < round_:
                 self.models[author] = [round_, digest, size]
+            if owes:
+                del self.dues[author]
         if named and author not in self.attests and (sketch or not self.exchanging(terms)):
             self.attests[author] = [digest, size]
             if self.exchanging(terms):
@@ -240,6 +255,9 @@ class Rounds:
         assert sorted([*reasons, *(i for i, _ in included)]) == sorted(placed[0] for placed in mine.values())
         for node, (at, _, contribution) in mine.items():
             base = self.committed[1]
+            if node in self.dues:
+                assert reasons.get(at) == 3
+                continue
             if self.gossips:
                 base = self.models[node][1] if node in self.models else contribution[3]
             assert (reasons.get(at) == 3) == (contribution[3] != base)
@@ -257,7 +275,10 @@ class Rounds:
         chosen = [placed for placed in mine.values() if placed[0] not in reasons]
         assert [w for _, w in included] == weights([p[2][6] for p in chosen], terms.array[3][7])
         exchanging = self.exchanging(terms)
-        if exchanging:
+        self.close = [index, body, chosen, exchanging, terms.epoch]
+        if exchanging and self.directed:
+            self.pairs[number] = {frozenset(gift) for gift in self.gifts()}
+        elif exchanging:
             self.pairs[number] = {
                 frozenset((a[1], b[1]))
                 for a, b in itertools.combinations(chosen, 2)
@@ -286,7 +307,57 @@ class Rounds:
         samples = sum(placed[2][6] for placed in chosen)
         return [self.open, index, *ended, samples, body[3], self.late, *apart]
 
+    def gifts(self) -> Iterator[tuple[bytes, bytes]]:
+        """Who gave to whom in a closed round of a swarm whose links go one way."""
+        there = {placed[1] for placed in self.close[2]}
+        for index, giver, _ in self.close[2]:
+            for taker in self.targets.get(giver, []):
+                if taker in there and taker != giver and index in self.receipts.get(taker, []):
+                    yield giver, taker
+
+    def settle(self) -> dict[bytes, list[int]]:
+        """What that made of the masses."""
+        came = {placed[1]: w << 20 for placed, (_, w) in zip(self.close[2], self.close[1][2], strict=True)}
+        after = {**{node: [units >> 20, units] for node, units in came.items()}, **copy.deepcopy(self.masses)}
+        for giver, taker in self.gifts():
+            gift = self.gift(giver, taker, came)
+            after[giver][1] -= gift
+            after[taker][1] += gift
+        return after
+
+    def gift(self, giver: bytes, taker: bytes, came: dict[bytes, int]) -> int:
+        weight, held = self.masses.get(giver, [came[giver] >> 20, came[giver]])
+        theirs = self.masses[taker][0] if taker in self.masses else came[taker] >> 20
+        return held * min(weight, theirs) // (weight * (len(self.targets[giver]) + 1))
+
+    def owed(self, node: bytes, after: dict[bytes, list[int]]) -> list:
+        """What a member has yet to make of the round: `[round, close, epoch, mass before, parts]`."""
+        index, body, chosen, _, epoch = self.close
+        came = {placed[1]: w << 20 for placed, (_, w) in zip(chosen, body[2], strict=True)}
+        if not self.directed:
+            met = {node, *(other for pair in self.pairs[body[0]] if node in pair for other in pair)}
+            parts = [[who, said[4], said[5], came[who] >> 20] for _, who, said in chosen if who in met]
+            return [body[0], index, epoch, 0, parts]
+        got = {giver: self.gift(giver, node, came) for giver, taker in self.gifts() if taker == node}
+        got[node] = after[node][1] - sum(got.values())
+        before = self.masses[node][1] if node in self.masses else came[node]
+        parts = [[who, said[4], said[5], got[who]] for _, who, said in chosen if who in got]
+        return [body[0], index, epoch, before, parts]
+
     def commit(self, body: list, time_ms: int, terms: Terms) -> None:
+        if self.directed and body[3]:
+            self.masses, self.targets = {}, {}
+        elif self.directed:
+            after = self.settle()
+            late = [placed for placed in self.close[2] if placed[1] not in self.attests and placed[1] in terms.by_id]
+            self.dues |= {node: self.owed(node, after) for _, node, _ in late}
+            self.masses = {node: mass for node, mass in after.items() if node in terms.by_id}
+            self.targets = {}
+        elif self.gossips and not body[3]:
+            late = [placed for placed in self.close[2] if placed[1] not in self.attests and placed[1] in terms.by_id]
+            self.dues |= {node: self.owed(node, {}) for _, node, _ in late}
+        if body[3]:
+            self.dues = {}
         self.committed, self.opened_ms = [body[0], body[2], body[3]], time_ms
         self.contributions = {key: placed for key, placed in self.contributions.items() if key[0] > body[0]}
         self.late, self.close, self.attests, self.receipts, self.sketches = [], None, {}, {}, {}
@@ -297,7 +368,12 @@ class Rounds:
     def forget(self, terms: Terms) -> None:
         """An epoch begins: its members are those of `terms`."""
         self.contributions = {key: placed for key, placed in self.contributions.items() if key[1] in terms.by_id}
-        for kept in (self.attests, self.models, self.sketches, *([] if self.close else [self.receipts])):
+        for node, due in self.dues.items():
+            if node in self.masses:
+                self.masses[node][1] -= sum(part[3] for part in due[4] if part[0] not in terms.by_id)
+            due[4] = [part for part in due[4] if part[0] in terms.by_id]
+        pending = [] if self.close else [self.receipts, self.targets, self.masses]
+        for kept in (self.attests, self.models, self.sketches, self.dues, *pending):
             for gone in [node for node in kept if node not in terms.by_id]:
                 del kept[gone]
         self.partials = {key: body for key, body in self.partials.items() if key[1] in terms.by_id}
@@ -314,7 +390,8 @@ class Rounds:
 
     def exchanges(self) -> list:
         """Field 20."""
-        return [[rows(self.receipts), rows(self.models), rows(self.sketches)]] if self.gossips else []
+        kept = (self.receipts, self.models, self.sketches, self.targets, self.masses, self.dues)
+        return [[*map(rows, kept)]] if self.gossips else []
 
 
 def sizes(codec: str, d: int) -> tuple[int, int]:
@@ -650,7 +727,23 @@ def folded() -> tuple[SignedCharter, Sequence[bytes]]:
     return ledger_of("fold", rounds=6, checkers=[CrashAt(2, AddUp, down_s=40.0)])
 
 
-GOSSIP = [gossiping, in_turns, troubled, changing_ring]
+def one_way() -> tuple[SignedCharter, Sequence[bytes]]:
+    """Links that go one way, with the same trouble; each takes its model from one and gives it to another."""
+    from tests.exchanges import one_way
+
+    played = one_way()
+    return played.signed, played.payloads
+
+
+def changing_one_way() -> tuple[SignedCharter, Sequence[bytes]]:
+    """The same where nothing is lost and members come and go, each with its mass."""
+    from tests.exchanges import changing_gossip
+
+    played = changing_gossip("static_exponential", "directed")
+    return played.signed, played.payloads
+
+
+GOSSIP = [gossiping, in_turns, troubled, changing_ring, one_way, changing_one_way]
 
 Made: TypeAlias = "Callable[[], tuple[SignedCharter, Sequence[bytes]]]"
 

@@ -34,6 +34,8 @@ def networked(folder: Path, sites: list[SiteData], task: Path, scenario: Scenari
             forkserver=forkserver,
             gossip=gossip,
             route=route,
+            correction=scenario.learning.correction,
+            directed=is_one_way(gossip),
         )
         try:
             for peer in peers:
@@ -59,7 +61,16 @@ def simulated(sites: list[SiteData], task: Path, scenario: Scenario, gossip: str
     learner = TaskLearner(
         task, sites, scenario.sites, seed=SEED, bound=scenario.terms.clip_norm, behaviours=scenario.behaviours
     )
-    founded = protocol.found(scenario, learner, task, schedule=gossip, links=scenario.links, seed=SEED, route=route)
+    founded = protocol.found(
+        scenario,
+        learner,
+        task,
+        schedule=gossip,
+        links=scenario.links,
+        seed=SEED,
+        route=route,
+        directed=is_one_way(gossip),
+    )
     play = protocol.Play(
         scenario, founded, learner, sites, links=scenario.links, seed=1, score=lambda _: (0.0, 0.0), tested=()
     )
@@ -73,17 +84,31 @@ def simulated(sites: list[SiteData], task: Path, scenario: Scenario, gossip: str
     return blob_digest(len(data), leaf_hashes(data)).hex()
 
 
+def is_one_way(gossip: str) -> bool:
+    return gossip == "one_peer_exponential"
+
+
 @pytest.mark.real
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
-    ("gossip", "route"),
-    [("ring", ""), ("", ""), ("", "sharded"), ("", "fold")],
-    ids=["gossip", "exact", "sharded", "fold"],
+    ("gossip", "correction", "route"),
+    [
+        ("ring", "", ""),
+        ("ring", "qg", ""),
+        ("one_peer_exponential", "qg:500", ""),
+        ("", "", ""),
+        ("", "", "sharded"),
+        ("", "", "fold"),
+    ],
+    ids=["gossip", "momentum", "one-way", "exact", "sharded", "fold"],
 )
 def test_the_simulated_swarm_ends_with_the_very_bytes_of_the_networked_one(
-    tmp_path: Path, gossip: str, route: str
+    tmp_path: Path, gossip: str, correction: str, route: str
 ) -> None:
-    learning = Learning(model="mlp:16", partition="power:1", rounds=3, local_epochs=2, momentum=0.5)
+    rounds = 5 if correction else 3
+    learning = Learning(
+        model="mlp:16", partition="power:1", rounds=rounds, local_epochs=2, momentum=0.5, correction=correction
+    )
     terms = Terms(patience_s=PATIENCE_S, deadline_s=2 * PATIENCE_S, min_contributions=4)
     scenario = replace(plain(4), learning=learning, terms=terms)
     examples = datasets.load(learning.data)

@@ -613,6 +613,8 @@ def test_a_charter_that_is_there_is_not_replaced_by_a_draft(home: Path) -> None:
         (["--gossip", "complete:3"], "a number follows the name only of"),
         (["--codec", "zip"], "couldn't choose a compression: 'zip' is not one"),
         (["--gossip", "complete", "--codec", "int8"], "codec = 'int8' with gossip mixing, known are bf16"),
+        (["--gossip", "complete", "--correction", "sgd"], "couldn't choose a correction: 'sgd' is not one"),
+        (["--correction", "qg"], "a correction is for gossip"),
         (["--deadline", "inf"], "couldn't use --deadline inf: it is not a finite number"),
         (["--clip-norm", "nan"], "couldn't use --clip-norm nan: it is not a finite number"),
         (["--weight-cap", "-inf"], "couldn't use --weight-cap -inf: it is not a finite number"),
@@ -644,14 +646,43 @@ def test_a_charter_says_how_sites_mix_and_compress(home: Path, monkeypatch: pyte
     sites(home, 4)
     (home / "task.py").write_text(TASK)
     cards = [f"{name}/card.toml" for name in "abcd"]
-    text = said(*new(*cards), "--gossip", "base2", "--codec", "bf16")
+    text = said(*new(*cards), "--gossip", "base2", "--codec", "bf16", "--correction", "qg")
     assert "gossip over base2; the last round averages all models into one" in text
     assert "bf16: half the bytes" in text
+    assert "quasi-global momentum of 0.7" in text
     made = c.from_toml((home / "charter.toml").read_text()).charter
     assert (made.round.mixing, made.schedule, str(made.codec)) == ("gossip", "base2", "bf16")
+    assert made.momentum == 0.7
     said(*new(*cards), "--force")
     made = c.from_toml((home / "charter.toml").read_text()).charter
     assert (made.round.mixing, made.options) == ("exact", ())
+
+
+def test_a_charter_says_that_links_go_one_way(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("node.cli.charter.describe_task", lambda *_: c.Task("t", CODE, LAYOUT, 1234, digest("m"), 7))
+    sites(home, 4)
+    (home / "task.py").write_text(TASK)
+    cards = [f"{name}/card.toml" for name in "abcd"]
+    message, hint = refused(*new(*cards), "--gossip", "one_peer_exponential")
+    assert "in it members send to others than they hear from" in message
+    assert "--directed takes those in which models go one way" in hint
+    text = said(*new(*cards), "--gossip", "one_peer_exponential", "--directed")
+    assert "gossip over one_peer_exponential, links going one way" in text
+    assert c.from_toml((home / "charter.toml").read_text()).charter.directed
+    assert "links of one way are for gossip" in refused(*new(*cards), "--directed", "--force")[0]
+    (home / "arcs.txt").write_text("# giver taker\na b\nb, c\nc d\n\nd a  # and round\na b\n")
+    text = said(*new(*cards), "--arcs", "arcs.txt", "--force")
+    assert "gossip over 4 links of its own, links going one way" in text
+    assert c.from_toml((home / "charter.toml").read_text()).charter.arcs == ((0, 1), (1, 2), (2, 3), (3, 0))
+    for lines, words in (
+        ("a b\nb\n", "line 2 does not name two of the sites"),
+        ("a b\nb e\n", "line 2 does not name two of the sites"),
+        ("# nothing\n", "it has no link"),
+        ("a b\nb a\n", "nothing that 'a' gives ever reaches 'c'"),
+    ):
+        (home / "arcs.txt").write_text(lines)
+        assert words in refused(*new(*cards), "--arcs", "arcs.txt", "--force")[0]
+    assert "and --gossip says it too" in refused(*new(*cards), "--arcs", "arcs.txt", "--gossip", "ring", "--force")[0]
 
 
 def test_links_that_a_schedule_needs_must_be_there(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

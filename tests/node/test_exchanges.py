@@ -18,7 +18,7 @@ from swarm.ledger.audit import Audit, audit
 from swarm.ledger.block import NO_HASH
 from swarm.machine import NodeId
 from tests.builders import identity
-from tests.exchanges import MEMBERS, SAMPLES, Played, calm, changing_gossip, troubled
+from tests.exchanges import MEMBERS, SAMPLES, Played, calm, changing_gossip, one_way, troubled
 from tests.node.test_cli_ledger import data, refused, said, written
 
 RUNS: list[Callable[[], Played]] = [
@@ -26,6 +26,8 @@ RUNS: list[Callable[[], Played]] = [
     functools.partial(calm, "base2"),
     troubled,
     changing_gossip,
+    one_way,
+    functools.partial(changing_gossip, "static_exponential", "directed"),
 ]
 
 

@@ -54,6 +54,7 @@ from swarm.machine import (
     Started,
     Trained,
 )
+from swarm.mixing.momentum import Stretches
 from swarm.vector import Layout, TensorSpec
 from tests.benchmarks.ledgers import make_ledger
 from tests.builders import CODE, LAYOUT, Swarm, identity, make_swarm
@@ -111,10 +112,17 @@ class CountingBulk(BulkWorker):
         self.submitted += 1
         super().submit_mix(effect)
 
-    def submit_update(self, trained: Trained, path: Path, base: Digest | None = None) -> None:
+    def submit_update(
+        self,
+        trained: Trained,
+        path: Path,
+        base: Digest | None = None,
+        parameters: Stretches | None = None,
+        step: float = 1.0,
+    ) -> None:
         """See `BulkWorker`."""
         self.submitted += 1
-        super().submit_update(trained, path, base)
+        super().submit_update(trained, path, base, parameters, step)
 
 
 class FakeTransport:

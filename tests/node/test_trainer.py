@@ -254,6 +254,12 @@ def test_base_plus_update_is_what_was_trained(bench: Bench) -> None:
         assert trained["norm.num_batches_tracked"].dtype == np.int64
 
 
+def test_only_what_is_trained_is_told_to_be_parameters(bench: Bench) -> None:
+    """Running statistics travel, and a momentum that carried a variance on could make it negative."""
+    done = bench.train(1)
+    assert done.parameters == ((0, 24), (32, 40)), "all but the running mean and variance"
+
+
 def test_a_model_is_overwritten_by_the_one_of_the_round(bench: Bench) -> None:
     # Train, mix, evaluate: the worker scores exactly what the file holds, whatever it trained before.
     bench.works()

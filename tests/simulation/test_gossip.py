@@ -66,6 +66,7 @@ def gossiping(
         codec=swarm.charter.codec,
         cuts=swarm.charter.cuts,
         averages=swarm.charter.averages,
+        momentum=swarm.charter.momentum,
         ledger_id=swarm.signed.ledger_id,
     )
     return world
@@ -101,9 +102,10 @@ def by_hand(swarm: Swarm, task: QuadraticTask, rounds: int) -> Wide:
     plan, terms = SchedulePlan(swarm.charter.schedule, swarm.signed.ledger_id), founding(swarm.charter)
     nodes = [who.node for who in swarm.identities]
     weights = dict(zip(nodes, task.samples, strict=True))
-    x = np.zeros((n, task.elements))
+    x, moved, beta = np.zeros((n, task.elements)), np.zeros((n, task.elements)), swarm.charter.momentum
     for number in range(1, rounds + 1):
         half = np.array([x[i] + task.train(i, number, x[i].astype(np.float32)).update for i in range(n)])  # type: ignore[operator]
+        half += beta * moved
         if number == rounds:
             return np.asarray(np.average(half, axis=0, weights=task.samples))
         matrix = np.zeros((n, n))
@@ -111,6 +113,7 @@ def by_hand(swarm: Swarm, task: QuadraticTask, rounds: int) -> Wide:
             for other, share in plan.shares(terms, number, node, weights, plan.partners(terms, number, node)):
                 matrix[i, nodes.index(other)] = share
         before = np.average(half, axis=0, weights=task.samples)
+        moved = beta * moved + (1 - beta) * (matrix @ half - x)
         x = matrix @ half
         assert np.allclose(np.average(x, axis=0, weights=task.samples), before, atol=1e-12), "the weighted mean stays"
     raise AssertionError("a run has a last round")
@@ -126,6 +129,40 @@ def test_models_are_what_the_equation_says(schedule: str) -> None:
     models = [merged(world, member) for member in range(5)]
     assert all(np.array_equal(models[0], model) for model in models), "the last round ends with one model"
     assert np.allclose(models[0], by_hand(swarm, task, rounds), atol=1e-5)
+
+
+@pytest.mark.parametrize("schedule", ["ring", "base2"])
+@pytest.mark.parametrize("codec", ["", "bf16"])
+def test_a_momentum_is_what_the_equation_says(schedule: str, codec: str) -> None:
+    rounds = 8
+    swarm = make_swarm(5, rounds=rounds, schedule=schedule, correction="qg:800", codec=codec)
+    task = QuadraticTask(seed=3, samples=(50, 100, 150, 200, 400), bound=100.0)
+    world = gossiping(swarm, task)
+    assert world.run(all_done)
+    expected = by_hand(swarm, task, rounds)
+    assert np.allclose(merged(world, 0), expected, atol=0.01 if codec else 1e-5)
+    without = by_hand(make_swarm(5, rounds=rounds, schedule=schedule), task, rounds)
+    assert not np.allclose(expected, without, atol=0.02), "or there was nothing to see"
+
+
+def test_a_site_that_is_killed_keeps_its_momentum() -> None:
+    """Its machine dies while it trains, and while it waits for the others: all end with the bytes of a calm run."""
+    swarm = make_swarm(4, rounds=6, schedule="ring", correction="qg", patience_ms=60_000)
+    task = QuadraticTask(seed=5, samples=(100, 200, 300, 400), bound=100.0)
+    calm = gossiping(swarm, task)
+    killed = gossiping(swarm, task, faults=[Crash(at_s=t, slot=1, down_s=0.5) for t in (2.0, 4.3, 7.1, 9.9)])
+    assert calm.run(all_done)
+    assert killed.run(all_done)
+    assert killed.places[1].incarnation >= 4
+    assert np.array_equal(merged(killed, 0), merged(calm, 0))
+
+
+def test_losing_the_momentum_costs_the_momentum() -> None:
+    swarm = make_swarm(4, rounds=6, schedule="ring", correction="qg", patience_ms=60_000)
+    task = QuadraticTask(seed=5, samples=(100, 200, 300, 400), bound=100.0)
+    world = gossiping(swarm, task, seed=2, faults=[Crash(at_s=t, slot=1, down_s=0.5, power=True) for t in (4.3, 7.1)])
+    assert world.run(all_done)
+    assert all(np.array_equal(merged(world, 0), merged(world, member)) for member in range(4))
 
 
 def test_gossip_over_everybody_with_equal_weights_is_fedavg() -> None:

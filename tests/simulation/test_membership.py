@@ -43,9 +43,12 @@ def changing(
     edges: tuple[tuple[int, int], ...] = (),
     checkers: Sequence[Checker] = (),
     schedule: str = "",
+    links: str = "",
 ) -> World:
     """Return a world in which some sites are not members yet: they know the charter and follow the ledger."""
-    swarm = make_swarm(founders, rounds=rounds, min_contributions=min_contributions, edges=edges, schedule=schedule)
+    swarm = make_swarm(
+        founders, rounds=rounds, min_contributions=min_contributions, edges=edges, schedule=schedule, links=links
+    )
     everybody = founders + newcomers
     later = successors or {}
 

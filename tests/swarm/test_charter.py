@@ -605,6 +605,71 @@ def test_gossip_without_a_schedule_is_refused_and_so_is_a_schedule_without_gossi
         changed(make_swarm(4), options=(("schedule", "base2"),)).check()
 
 
+def test_a_correction_is_a_momentum_and_none_without_it() -> None:
+    for text, beta in (("qg", 0.7), ("qg:500", 0.5), ("qg:999", 0.999)):
+        charter = gossiping(options=c.options_of(correction=text, schedule="ring"))
+        charter.check()
+        assert charter.momentum == beta
+    assert gossiping().momentum == 0.0
+
+
+@pytest.mark.parametrize("text", ["QG", "qg:", "qg:0", "qg:1000", "qg:0.5", "tracking"])
+def test_a_correction_nobody_knows_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="couldn't choose a correction"):
+        gossiping(options=c.options_of(correction=text, schedule="ring")).check()
+
+
+def test_a_correction_is_for_gossip() -> None:
+    with pytest.raises(UsageError, match="a correction is for gossip"):
+        changed(make_swarm(4), options=(("correction", "qg"),)).check()
+
+
+def test_links_go_one_way_if_the_charter_says_so() -> None:
+    assert not gossiping().directed
+    charter = gossiping(options=c.options_of(links="directed", schedule="one_peer_exponential"))
+    charter.check()
+    assert charter.directed
+    assert charter.arcs == ()
+
+
+def of_ones_own(links: str, schedule: str = "links", **fields: object) -> c.Charter:
+    return gossiping(options=c.options_of(links=links, schedule=schedule), **fields)
+
+
+def test_a_charter_lists_who_gives_to_whom() -> None:
+    charter = of_ones_own("0>1 1>2 2>0 2>3 3>0", edges=((0, 1), (0, 2), (0, 3), (1, 2), (2, 3)))
+    charter.check()
+    assert charter.directed
+    assert charter.arcs == ((0, 1), (1, 2), (2, 0), (2, 3), (3, 0))
+
+
+@pytest.mark.parametrize(
+    ("links", "words"),
+    [
+        ("0>1", "nothing that 'site-0' gives ever reaches 'site-2'"),
+        ("0>1 0>2 0>3 1>0 2>0", "nothing that 'site-3' gives ever reaches 'site-0'"),
+        ("0>1 1>2 2>3 3>0 3>3", "no link leads from member 3 to 3"),
+        ("0>1 1>2 2>3 3>4", "no link leads from member 3 to 4"),
+        ("0>1 1>2 3>0 2>3", "in order"),
+        ("0>1 0>1 1>2 2>3 3>0", "in order"),
+        ("0>1 1>02 2>3 3>0", "in order"),
+        ("one way", "in order"),
+    ],
+)
+def test_links_of_one_way_that_cannot_stand_are_refused(links: str, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        of_ones_own(links).check()
+
+
+def test_links_of_ones_own_need_the_links_that_carry_them_and_no_schedule() -> None:
+    with pytest.raises(UsageError, match="no link leads from member 2 to 0"):
+        of_ones_own("0>1 1>2 2>0 2>3 3>0", edges=((0, 1), (0, 3), (1, 2), (2, 3))).check()
+    with pytest.raises(UsageError, match="in order"):
+        of_ones_own("0>1 1>2 2>3 3>0", schedule="ring").check()
+    with pytest.raises(UsageError, match="are for gossip"):
+        changed(make_swarm(4), options=(("links", "directed"),)).check()
+
+
 def test_two_schedules_are_refused() -> None:
     with pytest.raises(UsageError, match="repeated"):
         gossiping(options=(("schedule", "base2"), ("schedule", "ring"))).check()

@@ -33,6 +33,9 @@ class Ring:
         at = NODES.index(node)
         return tuple(NODES[i] for i in sorted({(at - 1) % 4, (at + 1) % 4}))
 
+    def targets(self, terms: Terms, round_: int, node: NodeId) -> tuple[NodeId, ...]:
+        return (NODES[(NODES.index(node) + 1) % 4],)
+
     def shares(
         self, terms: Terms, round_: int, node: NodeId, weights: Mapping[NodeId, int], exchanged: Collection[NodeId]
     ) -> tuple[tuple[NodeId, float], ...]:

@@ -7,6 +7,7 @@ from collections.abc import Collection
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from swarm.errors import UsageError
@@ -91,6 +92,33 @@ def test_where_the_family_has_no_such_size_the_links_are_used() -> None:
 def test_who_is_no_member_has_no_partners() -> None:
     plan, terms, _ = setup(4, "ring")
     assert plan.partners(terms, 1, NodeId(bytes(32))) == ()
+
+
+def test_where_links_go_one_way_whom_one_gives_to_takes_it_from_one() -> None:
+    for schedule in ("one_peer_exponential", "static_exponential", "el_local:2", "ring"):
+        swarm = make_swarm(6)
+        plan, terms = SchedulePlan(schedule, LEDGER, directed=True), founding(swarm.charter)
+        nodes = [who.node for who in swarm.identities]
+        for round_ in range(1, 5):
+            given = {(a, b) for a in nodes for b in plan.targets(terms, round_, a)}
+            taken = {(a, b) for b in nodes for a in plan.partners(terms, round_, b)}
+            assert given == taken
+    assert plan.targets(terms, 1, NodeId(bytes(32))) == ()
+
+
+def test_links_that_the_charter_lists_are_its_founders() -> None:
+    swarm = make_swarm(4, schedule=LINKS, links="0>1 0>3 1>2 2>3 3>0")
+    plan, terms = SchedulePlan.of(swarm.charter, LEDGER), founding(swarm.charter)
+    nodes = [who.node for who in swarm.identities]
+    assert [[nodes.index(b) for b in plan.targets(terms, 5, a)] for a in nodes] == [[1, 3], [2], [3], [0]]
+    assert [[nodes.index(b) for b in plan.partners(terms, 5, a)] for a in nodes] == [[3], [0], [1], [0, 2]]
+    left = replace(terms, members=terms.members[:3])
+    assert [[nodes.index(b) for b in plan.targets(left, 5, a)] for a in nodes[:3]] == [[1, 2], [0, 2], [0, 1]]
+
+
+def test_rounds_that_average_only_together_are_refused_one_way_too() -> None:
+    with pytest.raises(UsageError, match="only all its rounds together"):
+        open_schedule("ceca", 6, 1, directed=True)
 
 
 @pytest.mark.parametrize("schedule", ["one_peer_exponential", "el_local", "ceca"])

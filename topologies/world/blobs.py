@@ -12,6 +12,7 @@ import functools
 import math
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
@@ -49,7 +50,8 @@ from swarm.machine import (
 from swarm.mixing.average import Sums, add_weighted, mean_of_sums_into, sums_problem, weighted_mean_into
 from swarm.mixing.compress.forms import Spec, decode, encode
 from swarm.mixing.compress.residual import Residual, apply, apply_cut
-from swarm.mixing.gossip import mix_into, step_into
+from swarm.mixing.gossip import mix_into, scale_into, step_into
+from swarm.mixing.momentum import carry_into, follow_into
 from swarm.mixing.sketch import sketch
 from swarm.privacy.clipping import inspect
 from swarm.routes import slices_digest
@@ -71,6 +73,19 @@ Work = Callable[[], Sequence[Event]]
 """What a worker does when its virtual time is over: the events to hand to the machine, in order."""
 
 
+MOMENTA_KEPT = 2
+"""As `node.momentum.KEPT`."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Momentum:
+    """A model that a round begins with, and how it has moved until then."""
+
+    round: int
+    model: Vector
+    momentum: Vector
+
+
 class BlobStore:
     """Complete blobs and interrupted transfers. While `full` is set nothing can be added."""
 
@@ -83,12 +98,15 @@ class BlobStore:
         bound: float = 0.0,
         cuts: Sequence[tuple[int, int]] = (),
         averages: Spec | None = None,
+        momentum: float = 0.0,
     ) -> None:
         self.full = False
         self._cuts, self._averages = cuts, averages
         self._codec, self._elements, self._bound = codec, elements, bound
         self._owed: Vector | None = None
         self._rests: dict[Digest, Vector] = {}
+        self._beta = momentum
+        self._momenta: dict[Digest, _Momentum] = {}
         self._complete: dict[Digest, tuple[Stored, Buffer]] = {}
         self._synced: dict[Digest, None] = {}
         self._partial: dict[Digest, bytearray] = {}
@@ -323,7 +341,7 @@ class BlobStore:
         for digest, _ in effect.terms:
             if digest in self._rests:
                 models += [self._rests[digest], self.contribution(digest)]
-                weights += [1.0, -1.0]
+                weights += [effect.rest, -effect.rest]
 
         def work() -> Sequence[Event]:
             present = [model for model in models if model is not None]
@@ -359,17 +377,21 @@ class BlobStore:
             works.append(
                 (
                     lesson.duration_s,
-                    functools.partial(self._hand_in, effect.round, lesson, model if effect.whole else None),
+                    functools.partial(self._hand_in, effect, lesson, model if effect.whole else None),
                 )
             )
         return works
 
-    def _hand_in(self, number: int, lesson: Lesson, base: Vector | None) -> Sequence[Event]:
+    def _hand_in(self, effect: Train, lesson: Lesson, base: Vector | None) -> Sequence[Event]:
         """The end of a training: the update, or what it makes of `base`, is stored, then the machine hears of it."""
+        number = effect.round
         if lesson.update is None:
             return (Trained(number, None, metrics=lesson.metrics, error=lesson.error),)
         try:
             if base is not None and base.size == lesson.update.size:
+                scale_into(lesson.update, effect.step)
+                if self._beta:
+                    carry_into(lesson.update, self._momentum(effect, base), self._beta, lesson.parameters)
                 step_into(lesson.update, base)
             if self._cuts:
                 return self._hand_in_slices(number, lesson, lesson.update)
@@ -391,6 +413,19 @@ class BlobStore:
         if rest is not None:
             self._rests[name] = rest
         return (*parts, Trained(number, name, size, lesson.samples, lesson.metrics, slices=slices))
+
+    def _momentum(self, effect: Train, base: Vector) -> Vector:
+        """The momentum of the model that a round begins with, as `node.momentum` files it."""
+        known = self._momenta.get(effect.model)
+        if known is None:
+            known = _Momentum(effect.round, base, np.zeros_like(base))
+            earlier = [one for one in self._momenta.values() if one.round < effect.round]
+            if earlier:
+                last = max(earlier, key=lambda one: one.round)
+                follow_into(known.momentum, last.momentum, last.model, base, self._beta)
+            kept = sorted([*self._momenta.items(), (effect.model, known)], key=lambda item: item[1].round)
+            self._momenta = dict(kept[-MOMENTA_KEPT:])
+        return known.momentum
 
     def _put_contribution(self, vector: Vector, *, whole: bool) -> Stored:
         """Store an update, or a whole model, as it travels, and keep what its codec leaves out."""
@@ -430,6 +465,8 @@ class BlobStore:
                 del self._complete[digest]
             if fate == 1 and len(data):
                 self._partial[digest] = _torn(data, rng)
+        if self._momenta and rng.randrange(2):
+            self._momenta.clear()
         for digest, partial in list(self._partial.items()):
             if rng.randrange(3) == 0:
                 del self._partial[digest]

@@ -20,6 +20,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from swarm.mixing.momentum import Stretches
 from swarm.privacy.clipping import clip_in_place
 
 Vector = NDArray[np.float32]
@@ -46,7 +47,10 @@ OVERSIZE_FACTOR = 10.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lesson:
-    """What one training did: the update in float32, or an error; `duration_s` is inf if it never ends."""
+    """What one training did: the update in float32, or an error; `duration_s` is inf if it never ends.
+
+    `parameters` are the stretches of the update that are trained, None for all of it (see `node.trainer.TrainDone`).
+    """
 
     update: Vector | None
     samples: int
@@ -54,6 +58,7 @@ class Lesson:
     duration_s: float
     metrics: Mapping[str, float] = field(default_factory=dict)
     error: str = ""
+    parameters: Stretches | None = None
 
 
 class Learner(Protocol):

@@ -124,6 +124,7 @@ class World:
         codec: How contributions are compressed, as the charter has it.
         cuts: The slices in which they travel, as the charter has them.
         averages: How averages of those are compressed, as the charter has it.
+        momentum: The quasi-global momentum of the charter; 0 for none.
         learner: Answers Train, Evaluate and Inspect; without one training fails with a sentence.
         ids: Identity of each member, default `member_id`.
         twins: Members run as two processes with one identity and two disks: the liar of Bano et al., "Twins: BFT
@@ -151,6 +152,7 @@ class World:
         codec: Spec | None = None,
         cuts: Sequence[tuple[int, int]] = (),
         averages: Spec | None = None,
+        momentum: float = 0.0,
         ids: Sequence[NodeId] | None = None,
         twins: Collection[int] = (),
         twin_split: bool = True,
@@ -161,7 +163,8 @@ class World:
         record_trace: bool = False,
     ) -> None:
         self.seed, self.topology, self.plan = seed, topology, plan or FaultPlan()
-        self.learner, self._audit, self._codec, self._cuts, self._averages = learner, audit, codec, cuts, averages
+        self.learner, self._audit, self._codec, self._momentum = learner, audit, codec, momentum
+        self._cuts, self._averages = cuts, averages
         self.stats = Stats()
         self.trace = Trace(record=record_trace)
         self._make, self._sync_s, self._ledger_id = make, sync_s, ledger_id
@@ -234,6 +237,7 @@ class World:
             bound=learner.bound,
             cuts=self._cuts,
             averages=self._averages,
+            momentum=self._momentum,
         )
 
     def _hook(self, checkers: Sequence[Checker]) -> None:

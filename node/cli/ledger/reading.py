@@ -37,6 +37,7 @@ BODIES: dict[int, type[msgspec.Struct]] = {
     e.ATTEST: e.Attest,
     e.RECEIPT: e.Receipt,
     e.PARTIAL: e.Partial,
+    e.PUSH: e.Push,
     e.EVALUATION: e.Evaluation,
     e.ROUND_CLOSE: e.RoundClose,
     e.ROUND_COMMIT: e.RoundCommit,
@@ -382,6 +383,10 @@ def describe(entry: e.Entry, known: Words) -> tuple[int | None, str]:
         case e.PARTIAL:
             p = codec.decode(entry.body, e.Partial, limit=limit)
             return p.round, f"round {p.round}, computed part {p.number} of the mean, {p.digest.hex()[:12]}"
+        case e.PUSH:
+            push = codec.decode(entry.body, e.Push, limit=limit)
+            given = known.named(push.targets)
+            return push.round, f"round {push.round}, {known.held(push.held)}, gives its own to {given}"
         case e.EVALUATION:
             v = codec.decode(entry.body, e.Evaluation, limit=limit)
             return v.round, f"round {v.round}, scored on {v.samples} held-out samples"

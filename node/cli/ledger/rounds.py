@@ -170,8 +170,8 @@ def _exchange_lines(met: Exchanges | None, names: Mapping[NodeId, str]) -> list[
     if met is None:
         return []
     lines = [f"exchanged  {len(met.pairs)} of {count(met.scheduled, 'pair')}, each said by both before the close"]
-    lines += [f"  {names[one]} with {names[other]}" for one, other in met.pairs]
-    lines += [f"  not {names[s.one]} with {names[s.other]}: {names[s.who]} {s.why}" for s in met.skipped]
+    lines += [f"  {names[one]} {met.joint} {names[other]}" for one, other in met.pairs]
+    lines += [f"  not {names[s.one]} {met.joint} {names[s.other]}: {names[s.who]} {s.why}" for s in met.skipped]
     return lines
 
 

@@ -15,7 +15,7 @@ from swarm.gossip_round import GossipRound
 from swarm.ledger import entry as e
 from swarm.ledger import snapshot
 from swarm.ledger.block import Root
-from swarm.ledger.exchange import Exchange, Own, distances_ppm, partners
+from swarm.ledger.exchange import Due, Exchange, Own, Part, distances_ppm, partners
 from swarm.ledger.state import (
     Closed,
     Signatures,
@@ -31,7 +31,7 @@ from swarm.ledger.state import (
 )
 from swarm.machine import Blend, Digest, NodeId
 from swarm.mixing.sketch import BUCKETS, FRACTION_BITS, SKETCH_BYTES
-from tests.builders import CODE, Feeds, contribution, digest, identity, make_swarm
+from tests.builders import CODE, Feeds, Swarm, contribution, digest, identity, make_swarm
 from topologies.plan import SchedulePlan
 
 SWARM = make_swarm(4, rounds=3, schedule="ring")
@@ -46,9 +46,9 @@ def told(*values: float) -> bytes:
 class Log:
     """A state to which members' entries are appended."""
 
-    def __init__(self) -> None:
-        self.feeds = Feeds(SWARM)
-        self.state: State = genesis(SWARM.signed)
+    def __init__(self, swarm: Swarm = SWARM) -> None:
+        self.feeds = Feeds(swarm)
+        self.state: State = genesis(swarm.signed)
 
     def say(self, author: int, body: msgspec.Struct) -> None:
         leaf = self.feeds.write(author, body)
@@ -163,7 +163,7 @@ def test_an_attest_without_a_sketch_does_not_count() -> None:
 
 def test_members_go_on_from_their_own_models() -> None:
     log = Log()
-    log.contribute(0, 1, 2, 3)
+    log.contribute(0, 1, 2)
     log.close()
     for author in range(3):
         log.attest(author, told(float(author)))
@@ -189,6 +189,42 @@ def test_a_late_attest_tells_the_model_and_ends_no_round() -> None:
     assert log.state.attests == {}
     log.say(3, e.Attest(1, close.index, digest("later"), 128, (), told(1.0)))
     assert log.state.exchange.models[NODES[3]].model == digest("late"), "its first word of a round stands"
+
+
+def test_who_missed_the_end_of_a_round_makes_up_for_it_before_it_takes_part_in_another() -> None:
+    """Its partners have taken its model already: would it not take theirs, the weighted mean would move."""
+    log = Log()
+    log.contribute(0, 1, 2, 3)
+    log.receive(3, 0, 2)
+    log.receive(0, 3)
+    log.receive(2, 1)
+    log.close()
+    assert log.state.close is not None
+    offered = {placed.author: placed.body.update_digest for placed in log.state.close.terms}
+    index = log.state.close.index
+    for author in range(3):
+        log.attest(author, told(1.0))
+    log.commit()
+    assert log.state.exchange is not None
+    parts = tuple(Part(NODES[i], offered[NODES[i]], 128, 10) for i in range(4) if i in (0, 3))
+    expected = tuple(part for node in sorted_seats(log.state) for part in parts if part.giver == node)
+    assert log.state.exchange.dues == {NODES[3]: Due(1, index, 0, 0, expected)}
+    assert not log.state.starts_well(NODES[3], digest("anything"))
+    assert snapshot.decode(snapshot.encode(log.state), State, SWARM.signed) == log.state
+    log.contribute(0, 1, 2, number=2, bases={i: digest(f"model of {i}") for i in range(3)})
+    log.close()
+    for author in range(3):
+        log.attest(author, told(2.0), model=f"next of {author}")
+    log.commit()
+    assert log.state.exchange.dues[NODES[3]].round == 1, "however long it takes"
+    log.say(3, e.Attest(1, index, digest("late"), 128, (), told(1.0)))
+    assert log.state.exchange.dues == {}
+    assert log.state.exchange.models[NODES[3]] == Own(1, digest("late"), 128)
+    assert log.state.starts_well(NODES[3], digest("late"))
+
+
+def sorted_seats(state: State) -> list[NodeId]:
+    return [seat.node for seat in state.terms.members]
 
 
 def test_an_attest_of_this_close_for_another_round_says_nothing() -> None:

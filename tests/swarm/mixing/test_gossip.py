@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from swarm.errors import UsageError
 from swarm.mixing.average import BLOCK_ELEMENTS, weighted_mean_into
-from swarm.mixing.gossip import CORRECTIONS, Ratio, Row, check_row, mix, mix_into, mix_ratios, ratio, settled, without
+from swarm.mixing.gossip import Ratio, Row, check_row, mix, mix_into, mix_ratios, ratio, settled, without
 from swarm.vector import Vector
 from topologies.families import random_regular, star
 from topologies.graph import Topology
@@ -221,8 +221,3 @@ def test_a_site_without_samples_takes_over_what_it_hears() -> None:
 def test_impossible_sample_counts_are_refused(samples: int, mean: float) -> None:
     with pytest.raises(UsageError, match="couldn't weight"):
         ratio(np.zeros(1, np.float32), samples, mean)
-
-
-def test_the_corrections_a_charter_may_name() -> None:
-    assert list(CORRECTIONS) == ["none", "qg", "tracking"]
-    assert all(sentence and not sentence.endswith(".") for sentence in CORRECTIONS.values())
