@@ -65,7 +65,7 @@ def found(
 ) -> Founded:
     """Make keys and a charter for a scenario; the same arguments give the same ledger id.
 
-    With a `schedule` sites mix by gossip along it, `directed` or not; without one exactly, by a `route` if any is given.
+    With a `schedule` sites mix by gossip along it, `directed` or not; without one exactly, by a `route` if it is given.
     `links` are those that the charter grants.
 
     Raises:
