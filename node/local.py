@@ -34,6 +34,9 @@ FIRST_PORT = 17400
 PORTS = 10_000
 """Where to begin to look above that depends on the process."""
 
+STRIDE = 7_919
+"""Between where processes of successive numbers begin: prime to `PORTS`."""
+
 STOP_S = 10.0
 """How long a peer may take to stop before it is killed."""
 
@@ -198,8 +201,8 @@ def stop_all(peers: Sequence[LocalPeer]) -> None:
 def free_ports(count: int) -> list[int]:
     """Return TCP ports of loopback on which nobody listens now."""
     free: list[int] = []
-    # Two swarms that are founded at the same moment should not choose the same.
-    port = FIRST_PORT + os.getpid() % PORTS
+    # Two swarms that are founded at the same moment should not choose the same, though their processes be neighbours.
+    port = FIRST_PORT + os.getpid() * STRIDE % PORTS
     while len(free) < count:
         port += 1
         with socket.socket() as probe:

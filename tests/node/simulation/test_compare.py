@@ -188,7 +188,6 @@ def test_an_interrupt_keeps_what_was_done(tmp_path: Path) -> None:
         ("hypercube", "it needs a power of two", "4 or 8"),
         ("random_regular:3", "5", ""),
         ("fold", "only all its rounds together", "base2"),
-        ("el_local", "do not keep the mean", "el_oracle"),
         ("nothing", "none named 'nothing'", "ring"),
         ("own", "no graph of your own", "--graph"),
     ],
