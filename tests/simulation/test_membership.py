@@ -44,10 +44,17 @@ def changing(
     checkers: Sequence[Checker] = (),
     schedule: str = "",
     links: str = "",
+    route: str = "",
 ) -> World:
     """Return a world in which some sites are not members yet: they know the charter and follow the ledger."""
     swarm = make_swarm(
-        founders, rounds=rounds, min_contributions=min_contributions, edges=edges, schedule=schedule, links=links
+        founders,
+        rounds=rounds,
+        min_contributions=min_contributions,
+        edges=edges,
+        schedule=schedule,
+        links=links,
+        route=route,
     )
     everybody = founders + newcomers
     later = successors or {}
@@ -70,6 +77,7 @@ def changing(
         learner=QuadraticTask(seed=seed, samples=tuple(100 * (i + 1) for i in range(everybody)), bound=100.0),
         ids=[identity(i).node for i in range(everybody)],
         blobs=[swarm.initial],
+        cuts=swarm.charter.cuts,
         checkers=[Agreement(), HonestOnTheWire(), PersistBeforeSend(), *checkers],
         ledger_id=swarm.signed.ledger_id,
     )
