@@ -219,7 +219,7 @@ class Charter(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
         """Who exchanges with whom in gossip mixing, by name; empty in exact mixing."""
         return dict(self.options).get(SCHEDULE, "")
 
-    @property
+    @cached_property
     def codec(self) -> Spec | None:
         """How contributions are compressed; None if they are float32 vectors as they are."""
         name = dict(self.options).get(CODEC, "")
@@ -276,10 +276,14 @@ class Charter(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
 
     def moves(self, size: int) -> bool:
         """Whether a blob of this size may be what members fetch from one another: a model, or on the way to one."""
-        lengths = {self.task.parameters, *(end - start for start, end in self.cuts)}
-        if any(size == 4 * length or self._fits(size, length) for length in lengths):
+        if any(size == 4 * length or self._fits(size, length) for length in self._lengths):
             return True
         return self.route is not None and self.route.name == FOLD and size == 8 * self.task.parameters
+
+    @cached_property
+    def _lengths(self) -> frozenset[int]:
+        """In elements, of the model and of its slices: two of those at most."""
+        return frozenset({self.task.parameters, *(end - start for start, end in self.cuts)})
 
     def _fits(self, size: int, elements: int) -> bool:
         spec = self.codec

@@ -101,8 +101,9 @@ class RoutedRound(Round):
     @override
     def pieces(self, author: NodeId, body: e.Contribution, state: State) -> tuple[tuple[Digest, int], ...]:
         spread = body.round == state.round and state.close is not None and (self._stuck or not state.on_route)
-        if spread or not super().pieces(author, body, state):
-            return super().pieces(author, body, state)
+        whole = super().pieces(author, body, state)
+        if spread or not whole:
+            return whole
         nodes = [seat.node for seat in state.terms.members]
         if state.close is not None and body.round == state.round:
             nodes = [placed.author for placed in state.close.terms]
