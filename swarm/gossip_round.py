@@ -63,6 +63,10 @@ class GossipRound(Round):
         return [*super().advance(state, mine, holds, now), *self._receipt(state, mine, now)]
 
     @override
+    def watch(self, state: State, mine: Sequence[msgspec.Struct], now: float) -> list[Action]:
+        return list(self._receipt(state, mine, now))
+
+    @override
     def next_wake(self, now: float) -> float | None:
         wakes = [super().next_wake(now), self._wait_until]
         return min((wake for wake in wakes if wake is not None and wake > now), default=None)

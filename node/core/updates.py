@@ -10,7 +10,8 @@ from gossip.transfer import Transfer
 from node.core.telling import blame
 from swarm.charter import Charter
 from swarm.ledger import entry as e
-from swarm.ledger.replica import Replica
+from swarm.ledger.replica import Pending, Replica
+from swarm.ledger.state import State
 from swarm.machine import Digest, Effect, Inspect, Inspected, NodeId, Report
 from swarm.round import Round
 
@@ -23,6 +24,10 @@ class Updates:
         self._charter = charter
         self._problems: dict[Digest, str] = {}
         self._inspecting: set[Digest] = set()
+        # Wanted and not read through yet, as of this state and so many entries taken in; None before the first look.
+        self._open: dict[Digest, int] = {}
+        self._fresh: list[Digest] = []
+        self._as_of: tuple[State, int] | None = None
 
     def usable(self, digest: Digest) -> bool | None:
         """Whether an update is held and fit to be averaged; None while it is not known."""
@@ -42,7 +47,7 @@ class Updates:
         known = size == self._charter.model_bytes or self._charter.carries(size)
         if not known or self._transfer.has(digest):
             return []
-        return self._transfer.want(digest, size, now, [node for node in hints if node in self._engine.neighbours])
+        return self._transfer.want(digest, size, now, [node for node in hints if self._engine.knows(node)])
 
     def inspected(self, event: Inspected) -> list[Effect]:
         """Remember whether an update may be averaged."""
@@ -57,12 +62,42 @@ class Updates:
         """Move transfers on, and have every update that is now complete read through."""
         effects = self._transfer.step(now)
         effects += [blame(self._peers, sender, fault, now) for sender, fault in self._transfer.take_faults()]
-        self._transfer.take_completed()
-        for digest, size in self._wanted():
-            if self._transfer.has(digest) and digest not in self._problems and digest not in self._inspecting:
+        completed = self._transfer.take_completed()
+        head, admitted = self._replica.head, self._replica.admitted
+        if self._as_of is None or self._as_of[0] is not head or self._as_of[1] != admitted:
+            self._as_of = head, admitted
+            self._open = {digest: size for digest, size in self._wanted() if self._unread(digest)}
+            fresh = list(self._open)
+        else:
+            fresh = [*self._fresh, *completed]
+        self._fresh = []
+        for digest in fresh:
+            if digest in self._open and self._transfer.has(digest):
                 self._inspecting.add(digest)
-                effects.append(Inspect(digest, size, whole=self._replica.head.exchange is not None))
+                effects.append(Inspect(digest, self._open.pop(digest), whole=head.exchange is not None))
         return effects
+
+    def note(self, pending: Pending) -> None:
+        """Learn of an entry that the replica has just taken in, so that `step` need not look through all there are."""
+        head, admitted = self._replica.head, self._replica.admitted
+        if self._as_of is None or self._as_of[0] is not head or self._as_of[1] + 1 != admitted:
+            return
+        if self._replica.next_entry(NodeId(pending.entry.author)).seq != pending.entry.seq + 1:
+            return  # It has to wait for another, or others have waited for it.
+        self._as_of = head, admitted
+        body = pending.body
+        if isinstance(body, e.Contribution) and body.round >= head.round:
+            digest = Digest(body.update_digest)
+            if self._unread(digest):
+                self._open[digest] = body.update_bytes
+                self._fresh.append(digest)
+
+    def look_again(self) -> None:
+        """A blob has come from elsewhere than from a peer."""
+        self._as_of = None
+
+    def _unread(self, digest: Digest) -> bool:
+        return digest not in self._problems and digest not in self._inspecting
 
     def _wanted(self) -> Iterator[tuple[Digest, int]]:
         """Yield digest and size of the updates of the open round and later ones, ordered ones first."""
