@@ -157,7 +157,7 @@ class Timing:
     t0_s: float = 3.0
     growth: float = 1.5
     t_max_s: float = 300.0
-    standstill_s: float = 5.0
+    standstill_s: float = 2.0
     standstill_max_s: float = 60.0
 
 
