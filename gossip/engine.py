@@ -65,7 +65,12 @@ class Engine:
             seats = [(terms.members[i], terms.dials(index, i)) for i in links]
             self.contacts = tuple(Contact(s.node, s.name, s.curve_key, s.endpoint if d else "") for s, d in seats)
         self.neighbours = tuple(contact.node for contact in self.contacts)
+        self._linked = frozenset(self.neighbours)
         self._further = self._onward(terms, index)
+
+    def knows(self, node: NodeId) -> bool:
+        """Whether a node is a neighbour: asked of every message."""
+        return node in self._linked
 
     def welcome(self) -> Sequence[NodeId]:
         """Return the neighbours that are linked and have introduced themselves, in member order."""

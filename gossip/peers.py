@@ -8,7 +8,8 @@ delay a close until the charter's deadline.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import heapq
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from gossip.messages import Heartbeat, Progress
@@ -23,6 +24,12 @@ ABSENCE_S_MIN = 3.0
 ABSENCE_S_MAX = 60.0
 """A member nobody has heard for a quarter of the charter's patience counts as absent, within these bounds: three lost
 heartbeats are an accident, a minute without any is not."""
+
+ROWS_TOLD_MAX = 4096
+ROWS_TOLD_MIN = 16
+"""Rows about members in one round of heartbeats, over all links together: all members while up to 64 are all linked to
+each other, at 50 bytes a row 200 KB a second. In a larger swarm a heartbeat tells of its sender and of others in turn,
+so many at least; a hundred neighbours that each begin elsewhere tell of everybody every second all the same."""
 
 FAULTS_MAX = 20
 """Faults within one window after which a peer is ignored until the window ends."""
@@ -58,6 +65,7 @@ class Peers:
         self.me = me
         self.members: dict[NodeId, Member] = {}
         self._sponsors = {contact.node: contact.name for contact in sponsors}
+        self._next_row = 0
         self.update(terms, now)
 
     def update(self, terms: Terms, now: float) -> None:
@@ -76,25 +84,48 @@ class Peers:
         }
         for node, name in names.items():
             self.members[node].name = name  # Of this site it is not known before it is a member.
+        self._order = tuple(self.members)
+        self._next_row = self._order.index(self.me) + 1
+        self._deadlines = [(0.0, node, moves) for node in self._order if node != self.me for moves in (False, True)]
+        self._passed: list[tuple[NodeId, bool]] = []
 
     def silent(self, node: NodeId, now: float) -> bool:
         """Whether a member is absent, or has made no progress for the charter's patience."""
         if node == self.me:
             return False
-        member = self.members[node]
-        return now - member.heard_at > self._absence_s or now - member.moved_at > self._patience_s
+        # The very sums of `next_silence`: whoever is woken then has to find what it was woken for.
+        return now >= self._deadline(node, False) or now >= self._deadline(node, True)
 
     def absent(self, node: NodeId, now: float) -> bool:
         """Whether nobody has heard of a member lately."""
-        return node != self.me and now - self.members[node].heard_at > self._absence_s
+        return node != self.me and now >= self._deadline(node, False)
 
     def next_silence(self, now: float) -> float | None:
-        """Return the next time at which some member would become silent if nothing more is heard."""
-        ends = []
-        for node, member in self.members.items():
-            if node != self.me:
-                ends += [member.heard_at + self._absence_s, member.moved_at + self._patience_s]
-        return min((end for end in ends if end > now), default=None)
+        """Return the next time at which some member would become silent if nothing more is heard.
+
+        Asked after every event, so that looking at everybody would be most of a large swarm's work. Deadlines only move
+        on; the heap holds each as it was once, and the first is looked at again until it is still what it was.
+        """
+        heap = self._deadlines
+        for passed in [one for one in self._passed if self._deadline(*one) > now]:
+            self._passed.remove(passed)
+            heapq.heappush(heap, (self._deadline(*passed), *passed))
+        while heap:
+            end, node, moves = heap[0]
+            actual = self._deadline(node, moves)
+            if actual != end:
+                heapq.heapreplace(heap, (actual, node, moves))
+            elif end <= now:
+                heapq.heappop(heap)
+                self._passed.append((node, moves))
+            else:
+                return end
+        return None
+
+    def _deadline(self, node: NodeId, moves: bool) -> float:
+        """When a member is silent for want of any word, or of any progress, unless more is heard."""
+        member = self.members[node]
+        return member.moved_at + self._patience_s if moves else member.heard_at + self._absence_s
 
     def heard(self, node: NodeId, now: float) -> None:
         """Any authenticated word of a member shows that it is there."""
@@ -133,8 +164,13 @@ class Peers:
             member.moved_at = max(member.moved_at, moved_at)
             member.heard_at = max(member.heard_at, now - max(0, row.heard_ms) / 1000)
 
-    def heartbeat(self, now: float, *, final_height: int, final_hash: bytes, disk_free: int) -> Heartbeat:
-        """Return this node's next heartbeat: itself and everybody it knows of, in member order."""
+    def heartbeat(
+        self, now: float, *, final_height: int, final_hash: bytes, disk_free: int, links: int = 1
+    ) -> Heartbeat:
+        """Return this node's next heartbeat: itself and those it knows of, in member order.
+
+        With so many `links` that all rows over all of them would be too many, only some of the others, in turn.
+        """
         rows = tuple(
             Progress(
                 node,
@@ -145,9 +181,19 @@ class Peers:
                 max(0, int((now - member.moved_at) * 1000)),
                 max(0, int((now - member.heard_at) * 1000)),
             )
-            for node, member in self.members.items()
+            for node, member in self._told(links)
         )
         return Heartbeat(int(now * 1000), final_height, final_hash, disk_free, rows)
+
+    def _told(self, links: int) -> Iterable[tuple[NodeId, Member]]:
+        """Whom the next heartbeat tells of."""
+        n = len(self._order)
+        if n * links <= ROWS_TOLD_MAX:
+            return self.members.items()
+        count = min(n - 1, max(ROWS_TOLD_MIN, ROWS_TOLD_MAX // links))
+        begin, self._next_row = self._next_row, (self._next_row + count) % n
+        turn = sorted({self._order.index(self.me), *((begin + i) % n for i in range(count))})
+        return [(self._order[i], self.members[self._order[i]]) for i in turn]
 
     def fault(self, node: NodeId, now: float) -> None:
         """Count a fault of an authenticated peer."""

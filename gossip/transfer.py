@@ -40,6 +40,10 @@ HOLDERS_TOLD_MAX = 1024
 OFFERS_ON_LINK_MAX = 1024
 """Offers sent over a new link, the newest: the other side would not remember more."""
 
+COPIES_TOLD_MAX = 8
+"""Peers that a copy of a blob of a single leaf is offered to. Its author has offered it to all its neighbours; copies
+are for when it is slow. If everybody told everybody, a round of n members all linked would take n^3 offers."""
+
 SERVED_FACTOR_MAX = 4
 """Times a peer may have a whole blob over one link: lost links and wrong disks need two, a flood of requests more."""
 
@@ -48,6 +52,11 @@ SERVED_SPARE_BYTES = 16 << 20
 
 REQUEST_S = 10.0
 """A peer that sends nothing of what it was asked for this long, and twice what it should take, is not waited for."""
+
+REQUEST_S_MIN = 2.0
+REQUEST_BYTES_S = 32 * 1024
+"""Little is not waited for so long: for a few bytes two seconds, for each 32 KiB one more. A full request of 256 KiB
+has `REQUEST_S`; a small model of which one message was lost does not hold up a round for it."""
 
 PATIENCE_MAX = 8
 """A link slower than was thought is given more time at each try, up to so many times `REQUEST_S`."""
@@ -187,6 +196,8 @@ class Transfer:
         # link breaks, since a queue may outlive it. One number for each member ever linked.
         self._stray: dict[NodeId, int] = {}
         self._tick_at = 0.0
+        self.version = 0
+        """Counts how often what `has` says, or how many blobs are being fetched, may have changed."""
         self._completed: list[Digest] = []
         self._faults: list[tuple[NodeId, str]] = []
 
@@ -194,6 +205,7 @@ class Transfer:
 
     def restore(self, blobs: Sequence[Stored], partial: Mapping[Digest, int]) -> None:
         """Take note of what the store holds at start: complete blobs, and sizes of interrupted ones."""
+        self.version += 1
         self._held = {blob.digest: blob for blob in blobs}
         self._partial = dict(partial)
 
@@ -229,6 +241,7 @@ class Transfer:
 
     def stored(self, blob: Stored) -> list[Effect]:
         """A blob of this node's own is in the store: offer it, and stop fetching it if it was being fetched."""
+        self.version += 1
         self._abandon(blob.digest)
         self._partial.pop(blob.digest, None)
         known, self._held[blob.digest] = blob.digest in self._held, blob
@@ -263,6 +276,7 @@ class Transfer:
 
     def forget(self, digests: Sequence[Digest]) -> list[Effect]:
         """Drop blobs, complete or on their way."""
+        self.version += 1
         known = [d for d in digests if d in self._held or d in self._fetches or d in self._partial]
         for digest in known:
             self._abandon(digest)
@@ -352,6 +366,10 @@ class Transfer:
                 effects += self._search(digest, fetch, now)
         return effects
 
+    def due(self, now: float) -> bool:
+        """Whether `step` would look at what is late or idle."""
+        return now >= self._tick_at
+
     def next_wake(self, now: float) -> float | None:
         """Return when `step` may have something to do."""
         return max(now, self._tick_at) if self._fetches else None
@@ -434,22 +452,29 @@ class Transfer:
         """Complete the blob, or tell others what can be had here already."""
         count = len(fetch.sources)
         if count == len(fetch.hashes):
+            self.version += 1
             del self._fetches[digest]
             self._partial.pop(digest, None)
             self._held[digest] = Stored(digest, fetch.size, fetch.hashes)
             self._completed.append(digest)
-            return [Seal(digest, fetch.size, fetch.hashes), *self._offer(digest)]
+            told = COPIES_TOLD_MAX if count == 1 else len(self._peers)
+            return [Seal(digest, fetch.size, fetch.hashes), *self._offer(digest, told)]
         fresh = count - fetch.announced
         if fresh >= ANNOUNCE_LEAVES or (fresh and now - fetch.announced_at >= ANNOUNCE_S):
             fetch.announced, fetch.announced_at = count, now
             return self._offer(digest)
         return []
 
-    def _offer(self, digest: Digest) -> list[Effect]:
-        """Tell the peers that are not known to hold a blob what can be had here. Between two, that is nobody."""
+    def _offer(self, digest: Digest, most: int | None = None) -> list[Effect]:
+        """Tell peers that are not known to hold a blob what can be had here, `most` of them if there are more.
+
+        Between two peers, that is nobody.
+        """
         lacking = [node for node, peer in self._peers.items() if peer.offers.get(digest) != COMPLETE]
         if not lacking:
             return []
+        if most is not None and len(lacking) > most:
+            lacking = self._rng.sample(lacking, most)
         blob, fetch = self._held.get(digest), self._fetches.get(digest)
         if blob is not None:
             frame = wire.encode(m.Have(digest, blob.size, b""))
@@ -523,7 +548,7 @@ class Transfer:
         """Ask one holder for the hashes, and the next when it does not answer."""
         if fetch.asked_for_leaves is not None:
             asked, at = fetch.asked_for_leaves
-            if asked in self._peers and now - at < REQUEST_S:
+            if asked in self._peers and now - at < _patience_s(32 * leaf_count(fetch.size)):
                 return []
             fetch.silent[asked] = None
             fetch.asked_for_leaves = None
@@ -661,7 +686,8 @@ class Transfer:
             while peer.leaves:
                 first = next(iter(peer.leaves.values()))
                 expected_s = first.outstanding / (peer.rate or self._limits.window_first / RATE_WINDOW_S)
-                if now - max(first.moved_at, peer.front_at) <= REQUEST_S * peer.patience + 2 * expected_s:
+                waits_s = _patience_s(first.outstanding) * peer.patience + 2 * expected_s
+                if now - max(first.moved_at, peer.front_at) <= waits_s:
                     break
                 self._take_back(first)
                 others = [other for other in self._peers.values() if other is not peer]
@@ -688,6 +714,7 @@ class Transfer:
         if fetch is not None:
             for leaf in list(fetch.active.values()):
                 self._take_back(leaf)
+            self.version += 1
             del self._fetches[digest]
 
     def _unlink(self, node: NodeId, now: float) -> list[Effect]:
@@ -759,6 +786,11 @@ class Transfer:
         # Who asks has perhaps missed the offer, so it is repeated.
         answer = (m.Leaves(digest, size, b"".join(hashes)), m.Have(digest, size, have))
         return [Send(sender, wire.encode(message)) for message in answer]
+
+
+def _patience_s(size: int) -> float:
+    """How long a peer is waited for of which `size` bytes were asked."""
+    return min(REQUEST_S, REQUEST_S_MIN + size / REQUEST_BYTES_S)
 
 
 def _digest(name: bytes) -> Digest:

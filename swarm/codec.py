@@ -56,6 +56,12 @@ def again(value: object) -> bytes:
     return _AGAIN.encode(value)
 
 
+@functools.cache
+def plain(type_: type) -> bool:
+    """Whether a type alone keeps its values in the profile, so that `again` may write those of its own making."""
+    return _within(inspect.type_info(type_), 0)
+
+
 def decode(data: bytes, type_: type[T], *, limit: int) -> T:
     """Decode `data` of at most `limit` bytes as `type_`, accepting only its canonical form.
 

@@ -75,6 +75,12 @@ class GossipRound(Round):
         return super().keep(state) | {Digest(part.digest) for due in dues for part in due.parts}
 
     @override
+    def watch(
+        self, state: State, mine: Sequence[msgspec.Struct], holds: Callable[[Digest], bool], now: float
+    ) -> list[Action]:
+        return [*self._receipt(state, mine, now), *self._make_up(state, mine, holds, now)]
+
+    @override
     def next_wake(self, now: float) -> float | None:
         wakes = [super().next_wake(now), self._wait_until]
         return min((wake for wake in wakes if wake is not None and wake > now), default=None)

@@ -13,7 +13,9 @@ from __future__ import annotations
 import functools
 import hashlib
 import hmac
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from nacl import bindings
 from nacl.exceptions import BadSignatureError
@@ -130,13 +132,17 @@ def verify(public_key: bytes, message: bytes, signature: bytes) -> bool:
     return True
 
 
+Verify: TypeAlias = Callable[[bytes, bytes, bytes], bool]
+"""(public key, message, signature) -> whether it holds: `verify`, or what remembers what that has said."""
+
+
 def believe(public_key: bytes, message: bytes, signature: bytes) -> bool:
     """Take a signature for good: in place of `verify`, for looking rather than checking, or for checking it later."""
     del public_key, message, signature
     return True
 
 
-def require(public_key: bytes, message: bytes, signature: bytes, what: str) -> None:
+def require(public_key: bytes, message: bytes, signature: bytes, what: str, verify: Verify = verify) -> None:
     """Raise `Reject` naming `what` unless the signature holds."""
     if not verify(public_key, message, signature):
         raise Reject(f"couldn't accept {what}: its signature does not verify")

@@ -129,6 +129,13 @@ class Round:
         actions += self._finish(state, mine)
         return actions
 
+    def watch(
+        self, state: State, mine: Sequence[msgspec.Struct], holds: Callable[[Digest], bool], now: float
+    ) -> list[Action]:
+        """Return what `advance` would, while nothing that it is given has changed but the time."""
+        del state, mine, holds, now
+        return []
+
     def next_wake(self, now: float) -> float | None:
         """Return when something that failed may be tried again."""
         return min((at for at in (self._retry_at, self._mix_at) if at > now), default=None)

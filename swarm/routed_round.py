@@ -70,6 +70,7 @@ class RoutedRound(Round):
         self._patience_s = 0.0
         self._stuck = ""
         self._told = False
+        self._missing: list[Digest] = []
 
     @override
     def advance(
@@ -79,7 +80,14 @@ class RoutedRound(Round):
         if index != self._close:
             self._begin(index)
         actions = super().advance(state, mine, holds, now)
-        return [*actions, *self._watch(state, [one.digest for one in actions if isinstance(one, Fetch)], now)]
+        self._missing = [one.digest for one in actions if isinstance(one, Fetch)]
+        return [*actions, *self._watch(state, now)]
+
+    @override
+    def watch(
+        self, state: State, mine: Sequence[msgspec.Struct], holds: Callable[[Digest], bool], now: float
+    ) -> list[Action]:
+        return list(self._watch(state, now))
 
     @override
     def next_wake(self, now: float) -> float | None:
@@ -224,17 +232,17 @@ class RoutedRound(Round):
             self._stuck = self._stuck or "an update in the round may not be averaged"
         return all(usable)
 
-    def _watch(self, state: State, missing: Sequence[Digest], now: float) -> Iterator[Action]:
+    def _watch(self, state: State, now: float) -> Iterator[Action]:
         """Notice when the charter's route leads nowhere."""
         close = state.close
         if close is None or not state.on_route:
             return
         words = self._words(state, close)
         said = sum(len(members) for members in words.values())
-        seen = (said, len(state.attests), len(self._made), len(missing))
+        seen = (said, len(state.attests), len(self._made), len(self._missing))
         self._patience_s = state.terms.round.patience_ms / 1000
         at_work = self._in_hand or self._mixing is not None
-        if at_work or seen != self._seen or any(self._workshop.moving(digest, now) for digest in missing):
+        if at_work or seen != self._seen or any(self._workshop.moving(digest, now) for digest in self._missing):
             self._seen, self._still_since = seen, now
         if now >= self._still_since + self._patience_s:
             self._stuck = self._stuck or f"nothing has moved for {self._patience_s:.0f} s"

@@ -153,10 +153,11 @@ class Terms(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
         return node.hex()[:8] if index is None else self.members[index].name
 
     def neighbours(self, index: int) -> tuple[int, ...]:
-        """Return the indices a member has links to, ascending."""
-        if not self.edges:
-            return tuple(i for i in range(len(self.members)) if i != index)
-        return tuple(sorted({a + b - index for a, b in self.edges if index in (a, b)}))
+        """Return the indices a member has links to, ascending. Two of which neither can be dialled have no link.
+
+        What they say to each other has to be passed on by others, whatever the terms list.
+        """
+        return self._linked[index]
 
     def dials(self, index: int, other: int) -> bool:
         """Whether `index` opens the connection to `other`: whoever cannot be reached dials, else the higher index."""
@@ -168,6 +169,16 @@ class Terms(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
     def fault_tolerance(self) -> str:
         """Say in words what the number of members can bear."""
         return tolerance_text(len(self.members))
+
+    @cached_property
+    def _linked(self) -> tuple[tuple[int, ...], ...]:
+        """The links that can be opened, by member: asked of every member by every member, so worked out once."""
+        linked: list[list[int]] = [[] for _ in self.members]
+        for a, b in self.edges or itertools.combinations(range(len(self.members)), 2):
+            if self.members[a].endpoint or self.members[b].endpoint:
+                linked[a].append(b)
+                linked[b].append(a)
+        return tuple(tuple(sorted(row)) for row in linked)
 
     @cached_property
     def _indices(self) -> dict[NodeId, int]:
@@ -239,7 +250,7 @@ def _left(terms: Terms, node: NodeId) -> Terms:
         raise Reject(f"couldn't remove {node.hex()[:8]}: it is not a member")
     edges = {(a, b) for a, b in terms.edges if gone not in (a, b)}
     if terms.edges:
-        row = terms.neighbours(gone)
+        row = sorted(a + b - gone for a, b in terms.edges if gone in (a, b))
         edges |= set(itertools.pairwise(row))
     closed = tuple(sorted((a - (a > gone), b - (b > gone)) for a, b in edges))
     return msgspec.structs.replace(terms, members=terms.members[:gone] + terms.members[gone + 1 :], edges=closed)

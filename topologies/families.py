@@ -11,8 +11,11 @@ import math
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
+import numpy as np
+from numpy.typing import NDArray
+
 from swarm.errors import UsageError
-from topologies.graph import Topology, nearest_sizes
+from topologies.graph import Topology, check_size, nearest_sizes
 from topologies.random_graphs import at_least, erdos_renyi, random_regular, watts_strogatz
 
 
@@ -45,7 +48,8 @@ def star(n: int) -> Topology:
 
 def complete(n: int) -> Topology:
     """Everybody linked to everybody: gap 1, n-1 links a member. The default for consortia up to a dozen sites."""
-    return Topology.from_edges(n, ((i, j) for i in range(n) for j in range(i + 1, n)))
+    check_size(n)
+    return Topology(n=n, edges=_pairs(0, n))
 
 
 def exponential(n: int) -> Topology:
@@ -169,9 +173,13 @@ def barbell(n: int) -> Topology:
     """
     at_least(n, 4, "barbell", "Use path.")
     half = n // 2
-    left = [(i, j) for i in range(half) for j in range(i + 1, half)]
-    right = [(i, j) for i in range(half, n) for j in range(i + 1, n)]
-    return Topology.from_edges(n, [*left, *right, (half - 1, half)])
+    return Topology.from_edges(n, np.concatenate([_pairs(0, half), _pairs(half, n), [(half - 1, half)]]))
+
+
+def _pairs(first: int, end: int) -> NDArray[np.int64]:
+    """All pairs (low, high) of members from `first` to before `end`, shape (pairs, 2), ascending."""
+    size = end - first
+    return first + np.argwhere(np.triu(np.ones((size, size), dtype=bool), 1)).astype(np.int64)
 
 
 def _sides(n: int) -> tuple[int, int]:

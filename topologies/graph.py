@@ -9,7 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import chain
 from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from typing_extensions import override
 
 from swarm.errors import UsageError
 
@@ -22,39 +28,77 @@ NODES_MAX = 4096
 Edge = tuple[int, int]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, init=False, eq=False, repr=False)
 class Topology:
     """A connected simple undirected graph over members 0..n-1.
 
-    `edges` holds every edge once as (low, high), ascending. Use `from_edges` where they may come in another order.
+    Everybody linked to everybody is eight million links among 4,096, so links are kept as an array; as tuples they are
+    made for whoever asks.
+
+    Attributes:
+        n: Members.
+        ends: Shape (links, 2), int64: every link once as (low, high), ascending. Not to be written to.
 
     Raises:
-        UsageError: If the edges are not such a graph; the message names the first one that is not.
+        UsageError: If the edges, each given once as (low, high) in ascending order, are not such a graph; the message
+            names the first one that is not. Use `from_edges` where they may come in another order.
     """
 
     n: int
-    edges: tuple[Edge, ...]
-    _adjacent: tuple[tuple[int, ...], ...] = field(init=False, repr=False, compare=False)
+    ends: NDArray[np.int64]
+    _starts: NDArray[np.int64] = field(repr=False)
+    _others: NDArray[np.int64] = field(repr=False)
 
-    def __post_init__(self) -> None:
-        _check_size(self.n)
-        _check_edges(self.n, self.edges)
-        adjacent: list[list[int]] = [[] for _ in range(self.n)]
-        for low, high in self.edges:
-            adjacent[low].append(high)
-            adjacent[high].append(low)
-        object.__setattr__(self, "_adjacent", tuple(tuple(sorted(row)) for row in adjacent))
-        _check_connected(self._adjacent)
+    def __init__(self, *, n: int, edges: Iterable[Edge] | NDArray[np.int64]) -> None:
+        """Check the edges and take them over."""
+        check_size(n)
+        ends = _array(edges)
+        _check_edges(n, ends)
+        ends.flags.writeable = False
+        # Rows of the adjacency matrix one behind the other: those of member i are others[starts[i]:starts[i + 1]].
+        froms, others = np.concatenate([ends[:, 0], ends[:, 1]]), np.concatenate([ends[:, 1], ends[:, 0]])
+        codes = np.sort(froms * n + others)
+        starts = np.concatenate([[0], np.cumsum(np.bincount(froms, minlength=n))]).astype(np.int64)
+        for name, value in (("n", n), ("ends", ends), ("_starts", starts), ("_others", codes % n)):
+            object.__setattr__(self, name, value)
+        _check_connected(starts, self._others)
 
     @classmethod
-    def from_edges(cls, n: int, edges: Iterable[Edge]) -> Topology:
+    def from_edges(cls, n: int, edges: Iterable[Edge] | NDArray[np.int64]) -> Topology:
         """Make a topology of `n` members from edges in any order and direction; a repeated edge counts once.
+
+        Edges may also come as an integer array of shape (links, 2).
 
         Raises:
             UsageError: If the result is not a connected simple graph.
         """
-        _check_size(n)  # before the edges are drawn from their iterator: too many members may mean far too many of them
-        return cls(n=n, edges=tuple(sorted({(min(a, b), max(a, b)) for a, b in edges})))
+        check_size(n)  # before the edges are drawn from their iterator: too many members may mean far too many of them
+        ends = np.sort(_array(edges), axis=1)
+        further, same = np.diff(ends, axis=0).T > 0, np.diff(ends[:, 0]) == 0
+        if not (further[0] | (same & further[1])).all():
+            ends = ends[np.lexsort((ends[:, 1], ends[:, 0]))]
+            fresh = np.ones(len(ends), dtype=bool)
+            fresh[1:] = (np.diff(ends, axis=0) != 0).any(axis=1)
+            ends = ends[fresh]
+        return cls(n=n, edges=ends)
+
+    @cached_property
+    def edges(self) -> tuple[Edge, ...]:
+        """Every link once as (low, high), ascending."""
+        return tuple(zip(self.ends[:, 0].tolist(), self.ends[:, 1].tolist(), strict=True))
+
+    @override
+    def __eq__(self, other: object) -> bool:
+        """Equal when the same members have the same links."""
+        return isinstance(other, Topology) and self.n == other.n and np.array_equal(self.ends, other.ends)
+
+    @override
+    def __hash__(self) -> int:
+        return hash((self.n, self.ends.tobytes()))
+
+    @override
+    def __repr__(self) -> str:
+        return f"Topology(n={self.n}, edges={self.edges})"
 
     @classmethod
     def from_networkx(cls, graph: nx.Graph[int]) -> Topology:
@@ -84,14 +128,28 @@ class Topology:
 
     def neighbours(self, node: int) -> tuple[int, ...]:
         """The members linked to `node`, ascending."""
-        return self._adjacent[node]
+        node = range(self.n)[node]
+        return tuple(self._others[self._starts[node] : self._starts[node + 1]].tolist())
 
     def degree(self, node: int) -> int:
         """The number of links of `node`."""
-        return len(self._adjacent[node])
+        return int(self.degrees[node])
+
+    @cached_property
+    def degrees(self) -> NDArray[np.int64]:
+        """The number of links of every member, shape (n,)."""
+        return np.diff(self._starts)
 
 
-def _check_size(n: int) -> None:
+def _array(edges: Iterable[Edge] | NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return a copy of the edges, shape (links, 2)."""
+    if isinstance(edges, np.ndarray):
+        return np.array(edges, dtype=np.int64).reshape(-1, 2)
+    return np.fromiter(chain.from_iterable(edges), dtype=np.int64).reshape(-1, 2)
+
+
+def check_size(n: int) -> None:
+    """Raise `UsageError` unless a topology may have so many members."""
     if not 1 <= n <= NODES_MAX:
         raise UsageError(
             f"couldn't make a topology of {n} members: it must have 1 to {NODES_MAX}",
@@ -99,30 +157,41 @@ def _check_size(n: int) -> None:
         )
 
 
-def _check_edges(n: int, edges: tuple[Edge, ...]) -> None:
-    before: Edge = (-1, -1)
-    for edge in edges:
-        low, high = edge
-        if low == high:
-            raise UsageError(f"couldn't make the topology: member {low} is linked to itself", hint="Remove that edge.")
-        if min(edge) < 0 or max(edge) >= n:
-            raise UsageError(
-                f"couldn't make the topology: edge {low}-{high} names a member outside 0 to {n - 1}",
-                hint="Count members from 0.",
-            )
-        if low > high or edge <= before:
-            raise UsageError(
-                f"couldn't make the topology: edge {low}-{high} is out of order or repeated",
-                hint="Use Topology.from_edges, which sorts them.",
-            )
-        before = edge
-
-
-def _check_connected(adjacent: tuple[tuple[int, ...], ...]) -> None:
-    seen = reached(adjacent)
-    if not all(seen):
+def _check_edges(n: int, ends: NDArray[np.int64]) -> None:
+    low, high = ends[:, 0], ends[:, 1]
+    loop = low == high
+    outside = (ends.min(axis=1, initial=0) < 0) | (ends.max(axis=1, initial=0) >= n)
+    before = np.concatenate([[-1], (low * n + high)[:-1]])
+    disorder = (low > high) | (low * n + high <= before)
+    wrong = loop | outside | disorder
+    if not wrong.any():
+        return
+    first = int(wrong.argmax())
+    a, b = (int(end) for end in ends[first])
+    if loop[first]:
+        raise UsageError(f"couldn't make the topology: member {a} is linked to itself", hint="Remove that edge.")
+    if outside[first]:
         raise UsageError(
-            f"couldn't make the topology: member {seen.index(False)} cannot be reached from member 0",
+            f"couldn't make the topology: edge {a}-{b} names a member outside 0 to {n - 1}",
+            hint="Count members from 0.",
+        )
+    raise UsageError(
+        f"couldn't make the topology: edge {a}-{b} is out of order or repeated",
+        hint="Use Topology.from_edges, which sorts them.",
+    )
+
+
+def _check_connected(starts: NDArray[np.int64], others: NDArray[np.int64]) -> None:
+    seen = np.zeros(len(starts) - 1, dtype=bool)
+    seen[0], frontier = True, [0]
+    while frontier and not seen.all():
+        near = np.concatenate([others[starts[node] : starts[node + 1]] for node in frontier])
+        fresh = np.unique(near[~seen[near]])
+        seen[fresh] = True
+        frontier = fresh.tolist()
+    if not seen.all():
+        raise UsageError(
+            f"couldn't make the topology: member {int(seen.argmin())} cannot be reached from member 0",
             hint="Add an edge that joins the separate parts.",
         )
 

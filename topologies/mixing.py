@@ -205,15 +205,36 @@ class Mixing:
     @property
     def edges(self) -> tuple[Edge, ...]:
         """Directed (source, target) pairs of different members between whom something travels, ascending."""
-        target, source = self.owners % self.n, self.sources % self.n
-        used = (target != source) & (self.weights != 0)
-        codes = np.unique(source[used] * self.n + target[used])
-        return tuple((int(code) // self.n, int(code) % self.n) for code in codes)
+        return _tuples(self._codes(), self.n)
 
     @property
     def pairs(self) -> tuple[Edge, ...]:
         """The links under those edges: undirected (low, high), ascending."""
-        return tuple(sorted({(min(edge), max(edge)) for edge in self.edges}))
+        return _tuples(self.links, self.n)
+
+    @property
+    def links(self) -> NDArray[np.int64]:
+        """The same links as numbers low * n + high, shape (links,), ascending."""
+        source, target = np.divmod(self._codes(), self.n)
+        return _distinct(np.minimum(source, target) * self.n + np.maximum(source, target))
+
+    def _codes(self) -> NDArray[np.int64]:
+        target, source = self.owners % self.n, self.sources % self.n
+        used = (target != source) & (self.weights != 0)
+        return _distinct(source[used] * self.n + target[used])
+
+
+def _distinct(codes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the numbers once each, ascending: `np.unique` hashes, which takes ten times as long for millions."""
+    codes = np.sort(codes)
+    fresh = np.ones(len(codes), dtype=bool)
+    fresh[1:] = codes[1:] != codes[:-1]
+    return codes[fresh]
+
+
+def _tuples(codes: NDArray[np.int64], n: int) -> tuple[Edge, ...]:
+    first, second = np.divmod(codes, n)
+    return tuple(zip(first.tolist(), second.tolist(), strict=True))
 
 
 Rule: TypeAlias = Callable[[int, int], Iterable[tuple[int, float | Fraction]]]

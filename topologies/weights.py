@@ -252,12 +252,11 @@ def spectral_gap(w_NN: NDArray[np.float64]) -> float:  # noqa: N803 - shape suff
 
 
 def _ends(topology: Topology) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    ends = np.array(topology.edges, dtype=np.int64).reshape(-1, 2)
-    return ends[:, 0], ends[:, 1]
+    return topology.ends[:, 0], topology.ends[:, 1]
 
 
 def _degrees(topology: Topology) -> NDArray[np.int64]:
-    return np.array([topology.degree(node) for node in range(topology.n)], dtype=np.int64)
+    return topology.degrees
 
 
 def _symmetric(topology: Topology, p_E: NDArray[np.float64]) -> NDArray[np.float64]:  # noqa: N803 - shape suffix

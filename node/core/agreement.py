@@ -10,6 +10,8 @@ from gossip import wire
 from gossip.engine import Engine
 from gossip.peers import Peers
 from node.core.myself import Myself
+from swarm import identity
+from swarm.identity import Verify
 from swarm.ledger.block import Block, Certificate, FinalBlock, Vote
 from swarm.ledger.consensus import Consensus, Durable, Note, Output, Status, Timing, ToAll, ToOne
 from swarm.ledger.replica import Replica
@@ -32,9 +34,10 @@ class Agreement:
         *,
         ledger_id: bytes,
         timing: Timing,
+        verify: Verify = identity.verify,
     ) -> None:
         self._who, self._replica, self._engine, self._peers = who, replica, engine, peers
-        self._rng, self._ledger_id, self._timing = rng, ledger_id, timing
+        self._rng, self._ledger_id, self._timing, self._verify = rng, ledger_id, timing, verify
         self.convene()
 
     def convene(self) -> None:
@@ -53,6 +56,7 @@ class Agreement:
             timing=self._timing,
             seed=int.from_bytes(self._ledger_id[:4], "big"),
             root=head.root,
+            verify=self._verify,
         )
 
     def member(self, node: NodeId) -> int:
@@ -92,7 +96,7 @@ class Agreement:
                     effects += self._engine.broadcast(_message(output.message))
                 case ToOne():
                     node = self.terms.members[output.to].node
-                    if node in self._engine.neighbours and self._peers.members[node].welcome:
+                    if self._engine.knows(node) and self._peers.members[node].welcome:
                         effects.append(Send(node, wire.encode(_message(output.message))))
                 case Note():
                     effects.append(Report(output.event, output.text, level=output.level))

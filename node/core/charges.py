@@ -50,6 +50,8 @@ class Charges:
     def press(self, mine: Iterable[msgspec.Struct], now: float) -> list[Say]:
         """Return what to say now: nothing that is on record, or that somebody else is about to say."""
         self.notice(now)
+        if not self._charges:
+            return []
         head = self._replica.head
         waiting = [*(body for _, body in self._replica.bodies(e.Evidence)), *mine]
         pending = [(body.culprit, body.rule) for body in waiting if isinstance(body, e.Evidence)]

@@ -10,6 +10,9 @@ from __future__ import annotations
 import contextlib
 import random
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import msgspec
 
 from gossip import messages as m
 from gossip import wire
@@ -32,7 +35,7 @@ from swarm import codec
 from swarm.charter import SignedCharter
 from swarm.errors import LedgerError, Reject
 from swarm.gossip_round import GossipRound
-from swarm.identity import Identity
+from swarm.identity import Identity, Verify, verify
 from swarm.invite import INVITE_BYTES_MAX, Invite
 from swarm.ledger import entry as e
 from swarm.ledger import snapshot
@@ -81,6 +84,9 @@ from topologies.plan import SchedulePlan
 
 SOFTWARE = "swarm-node/0.1"
 
+BULK = (m.Have, m.Want, m.GetLeaves, m.Leaves, m.Missing)
+"""Messages about moving blobs. One that completes none, and shows nobody at fault, changes nothing else."""
+
 SNAPSHOT_BLOCKS = 256
 """Between snapshots: so many blocks a start after a crash reads again, in a tenth of a second."""
 
@@ -90,7 +96,8 @@ class Node:
 
     A site that is not a member yet, or not any more, follows the ledger and says nothing; `sponsors` are whom it hears
     it from besides the members of the charter. `successor` are the keys this site has asked the members to accept in
-    place of `identity`; from the epoch on in which they stand, it signs with them.
+    place of `identity`; from the epoch on in which they stand, it signs with them. `decode` and `verify` are what they
+    are unless many nodes share a process: what follows from bytes alone need not be found again by each of them.
     """
 
     def __init__(
@@ -111,11 +118,13 @@ class Node:
         successor: Identity | None = None,
         snapshot_blocks: int = SNAPSHOT_BLOCKS,
         catch_up: str = FULL,
+        decode: Callable[[bytes], m.Message] = wire.decode,
+        verify: Verify = verify,
     ) -> None:
         charter, ledger_id = signed.charter, signed.ledger_id
         self._signed, self._charter, self._ledger_id = signed, charter, ledger_id
         self._approve = approve
-        self._disk_free = disk_free
+        self._disk_free, self._decode = disk_free, decode
         me = identity.node if me is None else me
         hello = m.Hello(
             protocol=(1, 0),
@@ -127,7 +136,7 @@ class Node:
             layout=layout_digest,
             answer=True,
         )
-        self.replica = replica = Replica(signed, self)
+        self.replica = replica = Replica(signed, self, verify)
         terms = replica.head.terms
         self.peers = peers = Peers(terms, me, now, sponsors)
         self.engine = engine = Engine(terms, me, hello, peers, rng, sponsors)
@@ -142,10 +151,10 @@ class Node:
             self.round = kind(charter, me, code_digest=code_digest, data_digest=data_digest, workshop=self)
         else:
             self.round = Round(charter, me, code_digest=code_digest, data_digest=data_digest)
-        self.cosigners = Cosigners(log=origin(charter.name, ledger_id), key=identity.cosign_key)
+        self.cosigners = Cosigners(log=origin(charter.name, ledger_id), key=identity.cosign_key, verify=verify)
         self._who = who = Myself(me, identity, successor, replica)
         timing = Timing(t0_s=charter.ledger.t0_ms / 1000)
-        self._agreement = Agreement(who, replica, engine, peers, rng, ledger_id=ledger_id, timing=timing)
+        self._agreement = Agreement(who, replica, engine, peers, rng, ledger_id=ledger_id, timing=timing, verify=verify)
         self._voice = Voice(who, replica, engine, peers, self._agreement, ledger_id)
         self._watch = ForkWatch(replica, self._agreement, ledger_id)
         self._charges = Charges(who, replica, self._agreement)
@@ -159,6 +168,10 @@ class Node:
         self._snapshot_blocks, self._snapshot_height = snapshot_blocks, 0
         self._step = (0, 0)
         self._started = False
+        self._advanced: _Advanced | None = None
+        self._restless = True  # something was done when everyone was asked last, so there may be more to do
+        self._woken_at = 0.0  # the shell has been asked to wake this node then
+        self._admitted = 0, 0  # entries and forks, as of the last time everyone was asked
 
     @property
     def consensus(self) -> Consensus:
@@ -177,6 +190,8 @@ class Node:
         if not self._started and not isinstance(event, Started):
             return []
         effects: list[Effect] = []
+        if not isinstance(event, (Received, Woke)):
+            self._advanced = None
         match event:
             case Started():
                 effects += self._start(event, now)
@@ -201,6 +216,7 @@ class Node:
             case Checked():
                 effects += self.transfer.on_checked(event, now)
             case Stored():
+                self._updates.look_again()
                 effects += self.transfer.stored(event)
             case StoreFailed():
                 text = f"couldn't store a blob: {event.why}"
@@ -214,10 +230,33 @@ class Node:
                 return [Answer(event.ticket, self.status(now))]
             case Asked():
                 effects += self._asked(event, now)
-        # A chunk that completes nothing changes no decision, and there may be tens of thousands of them.
-        if not (isinstance(event, Received) and wire.kind(event.frame) is m.ChunkHeader and self.transfer.quiet()):
+        if isinstance(event, Received) and self._uneventful(event, effects, now):
+            self.peers.heard(self._who.node, now)
+        else:
             effects += self._settle(now)
         return effects
+
+    def _uneventful(self, event: Received, effects: Sequence[Effect], now: float) -> bool:
+        """Whether what a peer has sent changes no decision, as most does: whoever waits for the time is woken anyway.
+
+        A vote is one of many until it makes a quorum, an offer is only for `Transfer`, a heartbeat puts off the time at
+        which somebody counts as silent. In a swarm of hundreds that is nearly all there is to hear.
+        """
+        kind = wire.kind(event.frame)
+        if kind is m.ChunkHeader:
+            return self.transfer.quiet()
+        if self._restless or now >= self._woken_at or self.transfer.due(now):
+            return False
+        if kind in BULK:
+            return self.transfer.quiet()
+        if effects:
+            return False
+        if kind is m.CastVote:
+            wake = None if self._resigned else self.consensus.next_wake(now)
+            return not self.consensus.ended and (wake is None or wake >= self._woken_at)
+        if kind is m.EntryMessage:
+            return (self.replica.admitted, len(self.replica.forks)) == self._admitted
+        return kind is m.Heartbeat
 
     def snapshot(self) -> Snapshot:
         """Return the state as it is now, for the shell to start the next process from."""
@@ -400,7 +439,7 @@ class Node:
     # --- events -------------------------------------------------------------------------------------------------
 
     def _link(self, event: LinkChanged, now: float) -> list[Effect]:
-        if event.peer not in self.engine.neighbours:
+        if not self.engine.knows(event.peer):
             return []
         effects = self.engine.link(event.peer, event.up, event.why)
         if not event.up:
@@ -421,10 +460,10 @@ class Node:
                 lambda node, asked: self._pursuit.serve(node, asked, now),
                 lambda height: self._heartbeat(now, height),
             )
-        if sender not in self.engine.neighbours or self.peers.ignored(sender, now):
+        if not self.engine.knows(sender) or self.peers.ignored(sender, now):
             return []
         try:
-            message = wire.decode(event.frame)
+            message = self._decode(event.frame)
             self.peers.heard(sender, now)
             return self._dispatch(sender, message, event.frame, event.payload, now)
         except Reject as reason:
@@ -497,6 +536,7 @@ class Node:
         if pending is None:
             return []
         author, body = NodeId(pending.entry.author), pending.body
+        self._updates.note(pending)
         self.peers.moved(author, now)
         effects = self.engine.relay(frame, author, sender)
         if isinstance(body, e.Contribution):
@@ -561,7 +601,9 @@ class Node:
         if not self._resigned:
             effects += self._vouching.step(now)
         effects += self._beat(now)
-        effects.append(WakeAt(self._next_wake(now)))
+        self._restless, self._woken_at = bool(effects), self._next_wake(now)
+        self._admitted = self.replica.admitted, len(self.replica.forks)
+        effects.append(WakeAt(self._woken_at))
         return effects
 
     def _keep_up(self, now: float) -> list[Effect]:
@@ -573,7 +615,17 @@ class Node:
     def _advance(self, now: float) -> list[Effect]:
         if not self._voice.able:
             return []
-        return self._do(self.round.advance(self.replica.head, self._voice.mine(), self.transfer.has, now), now)
+        head, mine = self.replica.head, self._voice.mine()
+        version = self.transfer.version, self._heard(), self.round.stuck(now)
+        if self._advanced is not None and self._advanced.still(head, mine, version, now):
+            return self._do(self.round.watch(head, mine, self.transfer.has, now), now)
+        actions = self.round.advance(head, mine, self.transfer.has, now)
+        self._advanced = _Advanced(head, mine, version, self.round.next_wake(now))
+        return self._do(actions, now)
+
+    def _heard(self) -> int:
+        """Return how many entries have been taken in, where words count that are not in the log yet."""
+        return 0 if self._charter.route is None else self.replica.admitted
 
     def _govern(self, now: float) -> list[Effect]:
         """Say to open changes of terms what this site's standing rule says."""
@@ -612,7 +664,9 @@ class Node:
     def _heartbeat(self, now: float, height: int | None = None) -> m.Heartbeat:
         final = self.replica.head.height if height is None else height
         known = self._watch.hash_at(final)
-        return self.peers.heartbeat(now, final_height=final, final_hash=known, disk_free=self._disk_free())
+        return self.peers.heartbeat(
+            now, final_height=final, final_hash=known, disk_free=self._disk_free(), links=len(self.engine.neighbours)
+        )
 
     def _beat(self, now: float) -> list[Effect]:
         step, steps = self._step
@@ -651,3 +705,26 @@ class Node:
                         self.engine.hurry()
                     effects.append(action)
         return effects
+
+
+@dataclass(frozen=True, slots=True)
+class _Advanced:
+    """On what the round was last advanced. Until any of it changes, or its own time comes, it would do the same again.
+
+    Not so what only others' silence brings about: see `Round.watch`.
+    """
+
+    head: State
+    mine: Sequence[msgspec.Struct]
+    version: tuple[int, int, bool]
+    until: float | None
+
+    def still(self, head: State, mine: Sequence[msgspec.Struct], version: tuple[int, int, bool], now: float) -> bool:
+        """Whether nothing has changed."""
+        return (
+            head is self.head
+            and version == self.version
+            and (self.until is None or now < self.until)
+            and len(mine) == len(self.mine)
+            and all(one is other for one, other in zip(mine, self.mine, strict=True))
+        )

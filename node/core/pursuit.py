@@ -71,6 +71,8 @@ class Pursuit:
         """Ask neighbours that are ahead for the blocks this one lacks."""
         if self._resigned():
             return []
+        if now - self._grew_at < CATCH_UP_AFTER_S and not self.plan.busy:
+            return []
         height = self._replica.head.height
         tips = {node: self._peers.members[node].final_height for node in self._engine.welcome()}
         # One block behind for a moment is what every member is while votes travel.

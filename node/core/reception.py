@@ -93,7 +93,7 @@ class Reception:
 
     def is_former(self, node: NodeId) -> bool:
         """Whether a link is kept with this node only to let it read how it was let go."""
-        return node not in self._engine.neighbours and any(contact.node == node for contact in self._farewells)
+        return not self._engine.knows(node) and any(contact.node == node for contact in self._farewells)
 
     def on_former(
         self,

@@ -10,7 +10,8 @@ from gossip.transfer import Transfer
 from node.core.telling import blame
 from swarm.charter import Charter
 from swarm.ledger import entry as e
-from swarm.ledger.replica import Replica
+from swarm.ledger.replica import Pending, Replica
+from swarm.ledger.state import State
 from swarm.machine import Digest, Effect, Inspect, Inspected, NodeId, Report
 from swarm.round import Round
 from swarm.routes import norm_units, within_bound
@@ -26,6 +27,10 @@ class Updates:
         self._norms: dict[Digest, float] = {}
         self._slices: dict[Digest, tuple[Digest, ...]] = {}
         self._inspecting: set[Digest] = set()
+        # Wanted and not read through yet, as of this state and so many entries taken in; None before the first look.
+        self._open: dict[Digest, tuple[int, int]] = {}
+        self._fresh: list[Digest] = []
+        self._as_of: tuple[State, int] | None = None
 
     def usable(self, digest: Digest) -> bool | None:
         """Whether an update, or a slice of one, is held and fit to be averaged; None while it is not known."""
@@ -57,7 +62,7 @@ class Updates:
         """Get a blob. Only what the charter's model can be is ever fetched: a lie about the size costs nothing."""
         if not self._charter.moves(size) or self._transfer.has(digest):
             return []
-        return self._transfer.want(digest, size, now, [node for node in hints if node in self._engine.neighbours])
+        return self._transfer.want(digest, size, now, [node for node in hints if self._engine.knows(node)])
 
     def inspected(self, event: Inspected) -> list[Effect]:
         """Remember whether an update may be averaged."""
@@ -73,19 +78,53 @@ class Updates:
         """Move transfers on, and have every update that is now complete read through."""
         effects = self._transfer.step(now)
         effects += [blame(self._peers, sender, fault, now) for sender, fault in self._transfer.take_faults()]
-        self._transfer.take_completed()
-        whole = self._replica.head.exchange is not None
-        lengths = [end - start for start, end in self._charter.cuts] or [0]
-        for body in self._wanted():
-            if not self._charter.carries(body):
-                continue
-            if body.slices:
-                self._slices[Digest(body.update_digest)] = tuple(digest for digest, _ in body.blobs)
-            for (digest, size), elements in zip(body.blobs, lengths, strict=False):
-                if self._transfer.has(digest) and digest not in self._problems and digest not in self._inspecting:
-                    self._inspecting.add(digest)
-                    effects.append(Inspect(digest, size, whole=whole, elements=elements))
+        completed = self._transfer.take_completed()
+        head, admitted = self._replica.head, self._replica.admitted
+        if self._as_of is None or self._as_of[0] is not head or self._as_of[1] != admitted:
+            self._as_of, self._open = (head, admitted), {}
+            for body in self._wanted():
+                self._expect(body)
+            fresh = list(self._open)
+        else:
+            fresh = [*self._fresh, *completed]
+        self._fresh = []
+        for digest in fresh:
+            if digest in self._open and self._transfer.has(digest):
+                self._inspecting.add(digest)
+                size, elements = self._open.pop(digest)
+                effects.append(Inspect(digest, size, whole=head.exchange is not None, elements=elements))
         return effects
+
+    def note(self, pending: Pending) -> None:
+        """Learn of an entry that the replica has just taken in, so that `step` need not look through all there are."""
+        head, admitted = self._replica.head, self._replica.admitted
+        if self._as_of is None or self._as_of[0] is not head or self._as_of[1] + 1 != admitted:
+            return
+        if self._replica.next_entry(NodeId(pending.entry.author)).seq != pending.entry.seq + 1:
+            return  # It has to wait for another, or others have waited for it.
+        self._as_of = head, admitted
+        body = pending.body
+        if isinstance(body, e.Contribution) and body.round >= head.round:
+            self._fresh += self._expect(body)
+
+    def look_again(self) -> None:
+        """A blob has come from elsewhere than from a peer."""
+        self._as_of = None
+
+    def _expect(self, body: e.Contribution) -> list[Digest]:
+        """Note what a contribution consists of; return what of it has not been read through."""
+        if not self._charter.carries(body):
+            return []
+        if body.slices:
+            self._slices[Digest(body.update_digest)] = tuple(digest for digest, _ in body.blobs)
+        lengths = [end - start for start, end in self._charter.cuts] or [0]
+        unread = {
+            digest: (size, elements)
+            for (digest, size), elements in zip(body.blobs, lengths, strict=True)
+            if digest not in self._problems and digest not in self._inspecting
+        }
+        self._open |= unread
+        return list(unread)
 
     def _wanted(self) -> Iterator[e.Contribution]:
         """Yield the contributions to the open round and later ones, ordered ones first."""

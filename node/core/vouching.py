@@ -39,8 +39,8 @@ class Vouching:
         made = self._cosigners.sign(now)
         if made is not None:
             effects += self._engine.broadcast(m.Cosign(made))
-        reminder, welcome = self._cosigners.remind(now), self._engine.welcome()
-        if reminder and welcome:
+        reminder = self._cosigners.remind(now)
+        if reminder and (welcome := self._engine.welcome()):
             to = self._rng.choice(welcome)
             effects += [Send(to, wire.encode(m.Cosign(held))) for held in reminder]
         note = self._cosigners.publish()

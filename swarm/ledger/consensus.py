@@ -157,7 +157,7 @@ class Timing:
     t0_s: float = 3.0
     growth: float = 1.5
     t_max_s: float = 300.0
-    standstill_s: float = 5.0
+    standstill_s: float = 2.0
     standstill_max_s: float = 60.0
 
 
@@ -344,7 +344,7 @@ class Consensus:
         vote.check()
         if vote.epoch != self._epoch or not self._live(vote.view) or vote.signer >= self._n:
             return []
-        state = self._views.get(vote.view, View())
+        state = self._views.get(vote.view) or View()
         known = state.votes[vote.kind].get(vote.signer)
         if known is not None and (known.block == vote.block or vote.signer in state.caught):
             return []
@@ -639,7 +639,9 @@ class Consensus:
         skips: list[Certificate] = []
         lowest = self._root.view + 1 if self._final is None else self.final_view
         for view in range(self._view - 1, lowest - 1, -1):
-            state = self._views.get(view, View())
+            state = self._views.get(view)
+            if state is None:
+                return None
             certificate, body = state.extendable, state.certified
             if certificate is not None and body is not None:
                 return _Base(body.header.view, certificate.block, (certificate, *reversed(skips)))

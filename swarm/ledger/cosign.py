@@ -81,8 +81,8 @@ class Cosigners:
     `log` is the log's name (`swarm.ledger.tlog.origin`). Before the first `update` there are no members.
     """
 
-    def __init__(self, *, log: str, key: identity.SigningKey) -> None:
-        self._log = log
+    def __init__(self, *, log: str, key: identity.SigningKey, verify: identity.Verify = identity.verify) -> None:
+        self._log, self._verify = log, verify
         self._held: dict[bytes, dict[int, Cosignature]] = {}
         self._roots: dict[int, bytes] = {}  # of final blocks, oldest first
         self._head = self._signed = self._chosen = 0  # sizes
@@ -90,6 +90,8 @@ class Cosigners:
         self._grew_at = self._signed_at = 0.0
         self._remind_s, self._remind_at = REMIND_S, 0.0
         self._published = (0, 0)  # size, and number of cosignatures
+        self._changed = True  # since `publish` was asked last
+        self._complete: bool | None = None  # whether all have signed what this site has, if that is known
         self._contradictions: list[Contradiction] = []
         self._accused: set[str] = set()
         self._members: dict[bytes, str] = {}
@@ -104,6 +106,7 @@ class Cosigners:
         self._key, self._quorum = key, quorum
         self._members = {public: name for name, public in members}
         self._held = {public: self._held.get(public, {}) for public in self._members}
+        self._touch()
 
     # --- this site's own ----------------------------------------------------------------------------------------
 
@@ -112,6 +115,7 @@ class Cosigners:
 
         `time_ms` is the block's time; `commits` says whether it commits a round.
         """
+        self._touch()
         self._roots[size] = root
         if len(self._roots) > ROOTS_KEPT:
             del self._roots[next(iter(self._roots))]
@@ -165,7 +169,7 @@ class Cosigners:
         if (known is not None and known.root == c.root) or (known is None and not self._timely(held, c.size)):
             return False
         text = Checkpoint(self._log, c.size, c.root).encode()
-        identity.require(c.key, n.cosigned(text, c.time_s), c.signature, "a cosignature")
+        identity.require(c.key, n.cosigned(text, c.time_s), c.signature, "a cosignature", self._verify)
         if known is not None:
             return self._contradict(c, known.root, itself=True)  # The others are to see both, once.
         self._keep(c)
@@ -186,8 +190,9 @@ class Cosigners:
         return self.held()
 
     def _reminder(self) -> float | None:
-        complete = len(self._of(self._signed)) == len(self._members)
-        return None if self._signed == 0 or complete else self._remind_at
+        if self._complete is None:
+            self._complete = len(self._of(self._signed)) == len(self._members)
+        return None if self._signed == 0 or self._complete else self._remind_at
 
     def contradictions(self) -> list[Contradiction]:
         """Return what has been found since the last call, at most one a member."""
@@ -204,15 +209,20 @@ class Cosigners:
 
     def publish(self) -> bytes | None:
         """Return `published` if it should be written now: it is of a newer size, or has become complete."""
-        size, cosignatures = self._newest()
+        if not self._changed:
+            return None
+        self._changed = False
         last, count = self._published
+        size, cosignatures = self._newest(last)
         if size > last or (size == last and count < len(cosignatures) == len(self._members)):
             self._published = (size, len(cosignatures))
             return self._note(size, cosignatures)
         return None
 
-    def _newest(self) -> tuple[int, list[Cosignature]]:
+    def _newest(self, least: int = 0) -> tuple[int, list[Cosignature]]:
         for size in reversed(self._roots):
+            if size < least:
+                break
             found = self._of(size)
             if len(found) >= self._quorum:
                 return size, found
@@ -238,7 +248,12 @@ class Cosigners:
     def _timely(self, held: dict[int, Cosignature], size: int) -> bool:
         return len(held) < SIZES_KEPT or size > min(held)
 
+    def _touch(self) -> None:
+        """What is known of cosignatures is about to change: what followed from it is to be worked out again."""
+        self._changed, self._complete = True, None
+
     def _keep(self, cosignature: Cosignature) -> None:
+        self._touch()
         held = self._held[cosignature.key]
         held[cosignature.size] = cosignature
         if len(held) > SIZES_KEPT:

@@ -355,9 +355,9 @@ def decode_entry(leaf: bytes) -> Entry:
     return entry
 
 
-def verify_entry(entry: Entry, id_key: bytes, ledger_id: bytes) -> None:
+def verify_entry(entry: Entry, id_key: bytes, ledger_id: bytes, verify: identity.Verify = identity.verify) -> None:
     """Raise `Reject` unless the entry belongs to this ledger and its author's key signed it."""
     if entry.ledger_id != ledger_id:
         raise Reject("couldn't accept an entry: it belongs to another ledger")
-    if not identity.verify(id_key, identity.DOMAIN_ENTRY + ledger_id + entry.signed_bytes(), entry.signature):
+    if not verify(id_key, identity.DOMAIN_ENTRY + ledger_id + entry.signed_bytes(), entry.signature):
         raise Reject(f"couldn't accept entry {entry.seq} of {entry.author.hex()[:8]}: its signature does not verify")

@@ -18,11 +18,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 
 import msgspec
+import numpy as np
 
 from swarm.machine import NodeId
 from swarm.mixing.sketch import unpack
 
 PPM = 1_000_000
+
+DIGIT_BITS = 21
+DIGIT_MAX = (1 << DIGIT_BITS) - 1
+PRODUCTS_MAX = 1 << (53 - 2 * DIGIT_BITS)
+"""Products of two digits that a float64 can add up without rounding."""
 
 
 class Own(msgspec.Struct, frozen=True, array_like=True):
@@ -123,15 +129,37 @@ def distances_ppm(sketches: Mapping[NodeId, bytes]) -> tuple[int, int]:
     Integers throughout, rounded down, so that everybody computes the same. 0 for fewer than two members.
     """
     vectors = [unpack(sketch) for _, sketch in sorted(sketches.items())]
-    largest = max((_squares(vector) for vector in vectors), default=0)
+    products = inner_products(vectors)
+    squares = [products[i][i] for i in range(len(vectors))]
+    largest = max(squares, default=0)
     if len(vectors) < 2 or not largest:
         return 0, 0
+    # |a - b|^2 = |a|^2 - 2 ab + |b|^2, in integers, so that nothing cancels.
     apart = [
-        math.isqrt(_squares([a - b for a, b in zip(one, other, strict=True)]) * PPM * PPM // largest)
-        for one, other in combinations(vectors, 2)
+        math.isqrt((squares[i] - 2 * products[i][j] + squares[j]) * PPM * PPM // largest)
+        for i, j in combinations(range(len(vectors)), 2)
     ]
     return max(apart), sum(apart) // len(apart)
 
 
-def _squares(vector: Sequence[int]) -> int:
-    return sum(value * value for value in vector)
+def inner_products(vectors: Sequence[Sequence[int]]) -> list[list[int]]:
+    """Return the exact inner products of all pairs of equally long vectors of integers below 2^63 in size.
+
+    Each number is written with three digits to the base 2^21. Products of digits, and the sum of a few hundred of them,
+    are below 2^53: float64 holds them exactly, in whatever order a processor adds them.
+    """
+    if not vectors:
+        return []
+    whole = np.array(vectors, np.int64)
+    assert whole.shape[1] <= PRODUCTS_MAX, "sums of more products might be rounded"
+    low, rest = whole & DIGIT_MAX, whole >> DIGIT_BITS
+    digits = [part.astype(np.float64) for part in (low, rest & DIGIT_MAX, rest >> DIGIT_BITS)]
+    n = len(vectors)
+    found = [[0] * n for _ in range(n)]
+    for place, (a, b) in ((i + j, (i, j)) for i in range(3) for j in range(3)):
+        if not (digits[a].any() and digits[b].any()):
+            continue
+        for row, part in zip(found, (digits[a] @ digits[b].T).astype(np.int64).tolist(), strict=True):
+            for column, value in enumerate(part):
+                row[column] += value << DIGIT_BITS * place
+    return found

@@ -16,9 +16,10 @@ from typing import Protocol
 import msgspec
 from msgspec.structs import replace
 
-from swarm import codec
+from swarm import codec, identity
 from swarm.charter import SignedCharter
 from swarm.errors import LedgerError, Reject
+from swarm.identity import Verify
 from swarm.ledger import entry as e
 from swarm.ledger.block import (
     BLOCK_BYTES_MAX,
@@ -32,6 +33,7 @@ from swarm.ledger.block import (
     justify_hash,
 )
 from swarm.ledger.consensus import Invalid, Overtaken, Valid, Verdict, Wait
+from swarm.ledger.outlook import Outlook
 from swarm.ledger.state import (
     Authored,
     Placed,
@@ -122,23 +124,27 @@ class Replica:
     """See the module. `head` is the final state; `forks` holds, per author, two signed entries that contradict.
 
     Up to `trusted_height` the entries of final blocks are believed to be signed by their authors, as a quorum has said
-    by signing the blocks. `settled` is the state whose hash is in the header of the last final block: `head`, unless an
-    epoch began with that.
+    by signing the blocks. `admitted` counts the entries taken in. `settled` is the state whose hash is in the header of
+    the last final block: `head`, unless an epoch began with that.
     """
 
-    def __init__(self, signed: SignedCharter, witness: Witness) -> None:
+    def __init__(self, signed: SignedCharter, witness: Witness, verify: Verify = identity.verify) -> None:
         self.head = self.settled = genesis(signed)
         self._charter = signed.charter
         self._witness = witness
-        self._signatures = Signatures()
+        self._signatures = Signatures(verify)
+        self._verify = verify
         self._states: dict[bytes, State] = {self.head.ledger_id: self.head}
         self._pool: dict[NodeId, dict[int, Pending]] = {seat.node: {} for seat in self.head.terms.members}
         self._certificate: tuple[Header, Certificate] | None = None
         self._fresh: list[tuple[Header, Block]] = []
-        self._ahead_of: dict[bytes, tuple[State, float | None]] = {}
+        self._ahead_of: dict[bytes, Outlook] = {}
+        self._heads_told: tuple[State, int, tuple[tuple[bytes, int], ...]] | None = None
+        self._waiting_since: tuple[float | None] | None = None  # of the oldest entry that waits, when that is known
         self._recent: dict[NodeId, dict[int, bytes]] = {}
         self._orphans: list[tuple[NodeId, bytes]] = []
         self.forks: dict[NodeId, tuple[bytes, bytes]] = {}
+        self.admitted = 0
         self.trusted_height = 0
 
     def restore(self, final: FinalBlock, header: Header) -> None:
@@ -194,7 +200,10 @@ class Replica:
             return None
         self._watch_attempts(author, authored, feed)
         pending = feed[entry.seq] = Pending(authored, now)
-        self._ahead_of.clear()
+        self.admitted += 1
+        if self._waiting_since == (None,) or entry.seq + 1 in feed:
+            self._waiting_since = None  # Otherwise something older waits, and this does not change since when.
+        self._ahead_of = {block: seen for block, seen in self._ahead_of.items() if seen.grow(author, feed)}
         return pending
 
     def _watch_attempts(self, author: NodeId, authored: Authored, feed: Mapping[int, Pending]) -> None:
@@ -217,12 +226,18 @@ class Replica:
 
     def feed_heads(self) -> tuple[tuple[bytes, int], ...]:
         """Return, per member, the next sequence number this replica lacks, final and pending entries together."""
-        return tuple((bytes(seat.node), self.next_entry(seat.node).seq) for seat in self.head.terms.members)
+        as_of = self.head, self.admitted
+        if self._heads_told is None or self._heads_told[0] is not as_of[0] or self._heads_told[1] != as_of[1]:
+            heads = tuple((bytes(seat.node), self.next_entry(seat.node).seq) for seat in self.head.terms.members)
+            self._heads_told = (*as_of, heads)
+        return self._heads_told[2]
 
     def entries_from(self, author: NodeId, seq: int) -> list[bytes]:
         """Return the pending leaves of an author from `seq` on, while they continue."""
-        feed = self._pool.get(author, {})
-        found = []
+        found: list[bytes] = []
+        feed = self._pool.get(author)
+        if not feed:
+            return found
         while (pending := feed.get(seq)) is not None:
             found.append(pending.leaf)
             seq += 1
@@ -238,9 +253,13 @@ class Replica:
 
     def own(self, author: NodeId) -> list[Pending]:
         """Return the entries of one member that wait to be ordered, in order."""
-        if author not in self._pool:
-            return []
-        return [pending for pending in self.pending(self.head) if pending.entry.author == author]
+        feed, found = self._pool.get(author, {}), []
+        head = self.head.heads.get(author)
+        seq, prev = (0, b"") if head is None else (head.seq, head.prev)
+        while (pending := feed.get(seq)) is not None and pending.entry.prev == prev:
+            found.append(pending)
+            seq, prev = seq + 1, pending.authored.id
+        return found
 
     def last_of(self, author: NodeId) -> bytes:
         """Return the last leaf of a member's feed that is known here, final or not; empty when there is none."""
@@ -268,32 +287,29 @@ class Replica:
 
     def wants_block(self, parent: bytes, now: float) -> bool:
         """Whether there is enough to say on top of `parent` to spend a block on it now."""
-        state = self._states.get(parent)
-        if state is None or state.coming is not None:
+        before = self._states.get(parent)
+        if before is None or before.coming is not None:
             return False  # An epoch's last block needs its own votes, or an empty one on top, and nothing else.
-        if due_commit(state) is not None:
+        outlook = self._ahead(parent, before)
+        if outlook.overdue:
             return True  # Fewer members make a quorum since the last block: nobody needs to say anything more.
-        before = state
-        state, oldest = self._ahead(parent, state)
-        if self._offers_are_in(before, state, now):
-            return True
-        if self._ready(state, now, int(now * 1000)) is not None or due_epoch(state) is not None:
+        state, oldest = outlook.state, outlook.oldest
+        if self._offers_are_in(outlook, now) or self._may_close(outlook, now) or due_epoch(state) is not None:
             return True
         if oldest is None:
             return False
         if state.close is not None and len(state.attests) >= state.terms.quorum:
-            waiting = [seat.node for seat in state.terms.members if seat.node not in state.attests]
-            settled = all(self._witness.silent(node, now) for node in waiting)
-            return settled or now >= oldest + ATTEST_GATHER_S  # the very sum that `next_wake` names
+            return now >= oldest + ATTEST_GATHER_S or self._attests_are_in(outlook, now)  # the sum `next_wake` names
         return now >= oldest + GATHER_S
 
     def next_wake(self, now: float) -> float | None:
         """Return when a gathering period ends."""
-        since = [pending.since for pending in self.pending(self.head)]
-        if not since:
+        if self._waiting_since is None:
+            self._waiting_since = (min((pending.since for pending in self.pending(self.head)), default=None),)
+        oldest = self._waiting_since[0]
+        if oldest is None:
             return None
-        ends = [min(since) + wait for wait in (ATTEST_GATHER_S, GATHER_S)]
-        return min((end for end in ends if end > now), default=None)
+        return next((end for end in (oldest + ATTEST_GATHER_S, oldest + GATHER_S) if end > now), None)
 
     def build(
         self, parent: bytes, parent_view: int, view: int, justify: tuple[Certificate, ...], now: float
@@ -385,6 +401,7 @@ class Replica:
             self._begin_epoch(activate(state, Root(header.hash, header.view, header.height)), now)
         self._states[header.hash] = self.head
         self._ahead_of.clear()
+        self._waiting_since = None
 
     def _begin_epoch(self, state: State, now: float) -> None:
         """Let the new terms take effect, and keep of what waits to be ordered only what stands under them."""
@@ -423,6 +440,7 @@ class Replica:
         if entry.author == e.NO_AUTHOR:
             return
         author = NodeId(entry.author)
+        self._waiting_since = None
         waiting = self._pool.get(author, {}).pop(entry.seq, None)
         if waiting is not None and waiting.authored.id != entry.id:
             self.forks.setdefault(author, (waiting.leaf, leaf))
@@ -442,20 +460,12 @@ class Replica:
             self._states[header.hash] = state
         return state
 
-    def _ahead(self, block: bytes, state: State) -> tuple[State, float | None]:
-        """Return the state after a block with everything pending applied, and since when the oldest has waited.
-
-        Asked on every step and changed by few, so the answer is kept until an entry arrives or a block is final.
-        """
+    def _ahead(self, block: bytes, state: State) -> Outlook:
+        """Return what would be so after a block if all that waits were ordered. It is kept until a block is final."""
         known = self._ahead_of.get(block)
-        if known is not None:
-            return known
-        oldest: float | None = None
-        for pending in self.pending(state):
-            state = apply_authored(state, pending.authored)
-            oldest = pending.since if oldest is None else min(oldest, pending.since)
-        self._ahead_of[block] = state, oldest
-        return state, oldest
+        if known is None:
+            known = self._ahead_of[block] = Outlook.of(state, self.pending(state))
+        return known
 
     def _record_certificate(self, state: State, time_ms: int, leaves: list[bytes]) -> State:
         """Put the newest finalize certificate on record when the log does not have it yet."""
@@ -485,27 +495,65 @@ class Replica:
         commit = due_commit(state)
         if commit is not None:
             state = apply_derived(state, e.ROUND_COMMIT, commit, time_ms)
-        if state.complete or (state.close is not None and not (state.on_route and self._witness.stuck(now))):
+        if state.complete or self._is_closed(state, now):
             return None
-        spread = state.close is not None or self._charter.route is None
+        spread = self._goes_by_spread(state)
         included: list[Placed] = []
         rejected: dict[int, int] = {}
         for card in state.terms.members:
-            placed = state.contributions.get((state.round, card.node))
-            verdict = None if placed is None else self._weigh(state, placed, spread=spread)
-            if placed is not None and verdict == 0:
-                if self._expects_receipt(state, card.node, time_ms, now):
-                    return None
-                included.append(placed)
-            elif placed is not None and verdict is not None:
-                rejected[placed.index] = verdict
-            elif not self._given_up(state, card.node, placed, now, time_ms):
+            stand = self._stand(state, card.node, now, time_ms, spread=spread)
+            if stand is None:
                 return None
-            elif placed is not None:
-                rejected[placed.index] = e.UNAVAILABLE
+            if stand.placed is not None and stand.reason == 0:
+                included.append(stand.placed)
+            elif stand.placed is not None:
+                rejected[stand.placed.index] = stand.reason
         if len(included) < state.terms.round.min_contributions:
             return None
         return make_close(state, included, rejected)
+
+    def _may_close(self, outlook: Outlook, now: float) -> bool:
+        """Whether `_ready` would close the open round with all that waits; who stood in the way is asked first."""
+        time_ms = int(now * 1000)
+        state = outlook.reopened(time_ms)
+        if outlook.sure or state.complete or self._is_closed(state, now):
+            return outlook.sure
+        spread = self._goes_by_spread(state)
+        if outlook.awaited is not None and self._stand(state, outlook.awaited, now, time_ms, spread=spread) is None:
+            return False
+        included, sure = 0, True
+        for card in state.terms.members:
+            stand = self._stand(state, card.node, now, time_ms, spread=spread)
+            if stand is None:
+                outlook.awaited = card.node
+                return False
+            included += stand.placed is not None and stand.reason == 0
+            sure = sure and stand.sure
+        outlook.sure = sure and included >= state.terms.round.min_contributions
+        return included >= state.terms.round.min_contributions
+
+    def _stand(self, state: State, node: NodeId, now: float, time_ms: int, *, spread: bool) -> _Stand | None:
+        """Return what a close of the open round would say of a member; None if it has to wait for it."""
+        placed = state.contributions.get((state.round, node))
+        verdict = None if placed is None else self._weigh(state, placed, spread=spread)
+        if verdict == 0:
+            if self._expects_receipt(state, node, time_ms, now):
+                return None
+            receipts = state.exchange.receipts if state.exchanging and state.exchange is not None else None
+            return _Stand(placed, 0, receipts is None or node in receipts)
+        if verdict is not None:
+            return _Stand(placed, verdict, True)
+        if not self._given_up(state, node, placed, now, time_ms):
+            return None
+        return _Stand(placed, e.UNAVAILABLE, False)
+
+    def _is_closed(self, state: State, now: float) -> bool:
+        """Whether the open round is closed, for all that this member knows for good."""
+        return state.close is not None and not (state.on_route and self._witness.stuck(now))
+
+    def _goes_by_spread(self, state: State) -> bool:
+        """Whether the next close of the open round sends it by spread."""
+        return state.close is not None or self._charter.route is None
 
     def _weigh(self, state: State, placed: Placed, *, spread: bool) -> int | None:
         """Return 0 to include a contribution, a reason to reject it, None while its bytes are not known.
@@ -531,14 +579,29 @@ class Replica:
             return self._witness.usable(Digest(body.update_digest))
         return self._witness.arrived(author, body) or None
 
-    def _offers_are_in(self, before: State, state: State, now: float) -> bool:
+    def _offers_are_in(self, outlook: Outlook, now: float) -> bool:
         """Whether what waits to be ordered completes the offers to a round of gossip: nobody fetches before that."""
-        if not state.exchanging or state.close is not None:
+        state = outlook.state
+        if not state.exchanging or state.close is not None or not outlook.fresh:
             return False
-        nodes = [seat.node for seat in state.terms.members]
-        offered = [node for node in nodes if (state.round, node) in state.contributions]
-        fresh = any((state.round, node) not in before.contributions for node in offered)
-        return fresh and all(node in offered or self._witness.silent(node, now) for node in nodes)
+
+        def lacks(node: NodeId) -> bool:
+            return (state.round, node) not in state.contributions and not self._witness.silent(node, now)
+
+        if outlook.unoffered is None or not lacks(outlook.unoffered):
+            outlook.unoffered = next((seat.node for seat in state.terms.members if lacks(seat.node)), None)
+        return outlook.unoffered is None
+
+    def _attests_are_in(self, outlook: Outlook, now: float) -> bool:
+        """Whether all have attested who can be expected to."""
+        state = outlook.state
+
+        def lacks(node: NodeId) -> bool:
+            return node not in state.attests and not self._witness.silent(node, now)
+
+        if outlook.unattested is None or not lacks(outlook.unattested):
+            outlook.unattested = next((seat.node for seat in state.terms.members if lacks(seat.node)), None)
+        return outlook.unattested is None
 
     def _expects_receipt(self, state: State, node: NodeId, time_ms: int, now: float) -> bool:
         """Whether a round of gossip waits for a member to say what it holds. All that run say so in bounded time."""
@@ -618,7 +681,19 @@ class Replica:
                 terms = before.terms_of(certificate.epoch)
                 if terms is None:
                     raise Reject("couldn't accept a certificate on record: its epoch is long past")
-                certificate.check(self.head.ledger_id, terms.vote_keys, terms.quorum)
+                certificate.check(self.head.ledger_id, terms.vote_keys, terms.quorum, self._verify)
+
+
+@dataclass(frozen=True, slots=True)
+class _Stand:
+    """What a close would say of a member.
+
+    Its contribution, if any; why that is left out, 0 if it is not; whether this can only change with the log.
+    """
+
+    placed: Placed | None
+    reason: int
+    sure: bool
 
 
 @dataclass(frozen=True, slots=True)

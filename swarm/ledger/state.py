@@ -193,8 +193,9 @@ class Signatures:
 
     REMEMBERED_MAX = 20_000
 
-    def __init__(self) -> None:
+    def __init__(self, verify: identity.Verify = identity.verify) -> None:
         self.trusting = False
+        self._verify = verify
         self._seen: dict[bytes, None] = {}
 
     def verify(self, leaf: bytes, entry: e.Entry, id_key: bytes, ledger_id: bytes) -> None:
@@ -204,7 +205,7 @@ class Signatures:
         name = leaf_hash(leaf) + id_key  # What a member's old key signed is not signed by its new one.
         if name in self._seen:
             return
-        e.verify_entry(entry, id_key, ledger_id)
+        e.verify_entry(entry, id_key, ledger_id, self._verify)
         if len(self._seen) >= self.REMEMBERED_MAX:
             del self._seen[next(iter(self._seen))]
         self._seen[name] = None
@@ -349,12 +350,15 @@ def apply_authored(state: State, authored: Authored) -> State:
     return replace(state, frontier=frontier, heads=heads, **noted)
 
 
-def due_commit(state: State) -> e.RoundCommit | None:
-    """Return the commit that the log now demands, if a quorum attested the same model."""
+def due_commit(state: State, *, measured: bool = True) -> e.RoundCommit | None:
+    """Return the commit that the log now demands, if a quorum attested the same model.
+
+    For who only asks whether one is due, distances between models need not be `measured`: they are 0 then.
+    """
     if state.close is None:
         return None
     if state.exchanging:
-        return _due_exchange(state, state.close)
+        return _due_exchange(state, state.close, measured=measured)
     counts: dict[tuple[bytes, int], int] = {}
     for attest in state.attests.values():
         counts[attest] = counts.get(attest, 0) + 1
@@ -376,17 +380,20 @@ def due_commit(state: State) -> e.RoundCommit | None:
     )
 
 
-def _due_exchange(state: State, close: Closed) -> e.RoundCommit | None:
+def _due_exchange(state: State, close: Closed, *, measured: bool) -> e.RoundCommit | None:
     """Return the commit of a round of gossip once a quorum has attested, or all that were in it if those are fewer.
 
     Who has left since can attest nothing, and is not waited for.
     """
     assert state.exchange is not None, "somebody has looked"
+    if state.terms.epoch == close.epoch and len(state.attests) < min(state.terms.quorum, len(close.terms)):
+        return None  # All that were in it are still there. Asked for every entry that comes.
     there = [placed.author for placed in close.terms if state.terms.index(placed.author) is not None]
     attested = [node for node in there if node in state.attests]
     if len(attested) < min(state.terms.quorum, len(there)):
         return None
-    largest, mean = distances_ppm({node: state.exchange.sketches[node] for node in attested})
+    apart = {node: state.exchange.sketches[node] for node in attested} if measured else {}
+    largest, mean = distances_ppm(apart)
     return e.RoundCommit(
         round=state.round,
         close_index=close.index,
@@ -612,7 +619,7 @@ def apply_block(
         state, body = _apply_leaf(state, entry, leaf, header, signatures)
         if noted is not None:
             noted.append((index, entry, body))
-    if due_commit(state) is not None:
+    if due_commit(state, measured=False) is not None:
         raise Reject(f"couldn't accept block {header.height}: it leaves out the commit of round {state.round}")
     if due_epoch(state) is not None:
         raise Reject(f"couldn't accept block {header.height}: it leaves out the epoch that was voted for")
@@ -656,7 +663,9 @@ def _apply_leaf(
             return _append_derived(state, leaf, due[0], header.time_ms), due[0]
         case e.ROUND_CLOSE:
             close = codec.decode(entry.body, e.RoundClose, limit=e.ENTRY_BYTES_MAX)
-            if due_commit(state) is not None or not e.is_derived(entry, state.ledger_id, state.size, header.time_ms):
+            if due_commit(state, measured=False) is not None or not e.is_derived(
+                entry, state.ledger_id, state.size, header.time_ms
+            ):
                 raise Reject(f"couldn't accept the close of round {close.round}: it is not in its derived form")
             return _append_derived(state, leaf, close, header.time_ms), close
         case _:

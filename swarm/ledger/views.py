@@ -120,7 +120,7 @@ class View:
 
     def gather(self, kind: int, block: bytes, quorum: int) -> Certificate | None:
         """Return a new certificate when a quorum has said this of this block, else None."""
-        if kind in self.certificates:
+        if kind in self.certificates or len(self.votes[kind]) < quorum:
             return None
         votes = [vote for _, vote in sorted(self.votes[kind].items()) if vote.block == block]
         if len(votes) < quorum:

@@ -1,5 +1,6 @@
 """Who is told what: greetings that end, news that goes round once, heartbeats at their pace."""
 
+import dataclasses
 import random
 from collections import deque
 
@@ -10,6 +11,7 @@ from gossip import messages as m
 from gossip import wire
 from gossip.engine import FEED_SYNC_S, PROTOCOL, SEEN_MAX, Engine
 from gossip.peers import HEARTBEAT_S, Peers
+from swarm.charter import SignedCharter
 from swarm.machine import Effect, NodeId, Report, Send
 from swarm.terms import founding
 from tests.builders import CODE, LAYOUT, Swarm, make_swarm
@@ -326,3 +328,24 @@ def test_an_unlinked_neighbour_is_sent_nothing() -> None:
     here, _ = engine(make_swarm(3), 0, linked=False)
     assert here.tick(0.0, BEAT, HEADS) == []
     assert here.broadcast(m.EntryMessage(b"news")) == []
+
+
+def hidden(swarm: Swarm, *members: int) -> Swarm:
+    """Return the swarm with a charter, not signed, in which nobody can dial these members."""
+    cards = [
+        msgspec.structs.replace(card, endpoint="") if i in members else card
+        for i, card in enumerate(swarm.charter.members)
+    ]
+    signed = SignedCharter(msgspec.structs.replace(swarm.charter, members=tuple(cards)), {})
+    return dataclasses.replace(swarm, signed=signed)
+
+
+def test_two_sites_that_nobody_can_dial_hear_of_each_other_by_those_between() -> None:
+    # The terms list no links, which means everyone with everyone; but neither of these two can open theirs.
+    swarm = hidden(make_swarm(4), 1, 3)
+    assert founding(swarm.charter).neighbours(1) == (0, 2)
+    received, relayed = flood(swarm, 1, m.EntryMessage(b"news"))
+    assert sorted(received) == [0, 2, 3]
+    assert relayed == 2  # by each of the two that have both for neighbours
+    received, relayed = flood(swarm, 0, m.EntryMessage(b"news"))
+    assert (sorted(received), relayed) == ([1, 2, 3], 0)

@@ -15,7 +15,7 @@ import pytest
 
 from gossip import messages as m
 from gossip import wire
-from gossip.transfer import HOLDERS_TOLD_MAX, REQUEST_S, SEARCH_S, Transfer, TransferLimits
+from gossip.transfer import COPIES_TOLD_MAX, HOLDERS_TOLD_MAX, REQUEST_S, SEARCH_S, Transfer, TransferLimits
 from swarm.errors import Reject
 from swarm.machine import (
     Buffer,
@@ -310,6 +310,31 @@ def test_a_new_link_is_told_what_is_held() -> None:
     assert said(here.link(A, True, 0.0)) == [(A, m.Have(blob.digest, 10, b""))]
 
 
+@pytest.mark.parametrize(("size", "told"), [(2 * KIB, COPIES_TOLD_MAX), (MIB + 1, 19)])
+def test_a_copy_of_a_small_blob_is_offered_to_a_few_and_of_a_large_one_to_all(size: int, told: int) -> None:
+    # Of 21 peers the author has it, and one says that it has; a blob this node made itself all have to hear of.
+    data, blob = blob_of(size)
+    here = transfer()
+    peers = [NodeId(bytes((100 + i,)) * 32) for i in range(21)]
+    for peer in peers:
+        here.link(peer, True, 0.0)
+    here.want(blob.digest, blob.size, 0.0)
+    for peer in peers[:2]:
+        here.on_message(peer, m.Have(blob.digest, blob.size, b""), None, 0.0)
+    effects = here.on_message(peers[0], m.Leaves(blob.digest, blob.size, b"".join(blob.leaves)), None, 0.0)
+    offered: list[NodeId] = []
+    for _ in range(40):
+        asked, effects = wants(effects), []
+        for holder, offset, length in asked:
+            effects += here.on_message(holder, m.ChunkHeader(blob.digest, offset), data[offset : offset + length], 0.1)
+        offered += [node for node, message in said(effects) if isinstance(message, m.Have) and not message.leaves]
+    assert here.has(blob.digest)
+    assert len(offered) == len({*offered}) == told
+    assert not {*offered} & {*peers[:2]}
+    _, own = blob_of(size, seed=1)
+    assert len(said(here.stored(own))) == 21
+
+
 def test_forgetting_drops_a_blob_in_every_state_and_nothing_unknown() -> None:
     data, blob = blob_of(2 * MIB)
     here, _ = fetching(blob, A)
@@ -497,6 +522,25 @@ def test_a_source_that_dies_in_silence_is_replaced_after_ten_seconds() -> None:
     assert net.sites[1].sealed[blob.digest] == data
     assert net.now - died_at < REQUEST_S + 5
     assert net.sites[1].faults == []
+
+
+def test_a_lost_message_about_a_small_blob_is_made_up_for_within_three_seconds() -> None:
+    # By hand: the answer about the leaves is lost, then the chunk; each time the next holder is asked soon.
+    data, blob = blob_of(2 * KIB)
+    here = transfer()
+    for peer in (A, C):
+        here.link(peer, True, 0.0)
+        here.on_message(peer, m.Have(blob.digest, blob.size, b""), None, 0.0)
+    first = said(here.want(blob.digest, blob.size, 0.0))
+    assert first == [(A, m.GetLeaves(blob.digest))]
+    assert said(here.step(1.9)) == []
+    assert (C, m.GetLeaves(blob.digest)) in said(here.step(2.5))
+    leaves = m.Leaves(blob.digest, blob.size, b"".join(blob.leaves))
+    assert wants(here.on_message(C, leaves, None, 2.6)) == [(A, 0, 2 * KIB)]
+    asked = next(asked for at in (4.0, 5.0, 5.6) if (asked := wants(here.step(at))))
+    assert asked == [(C, 0, 2 * KIB)]
+    here.on_message(C, m.ChunkHeader(blob.digest, 0), data, 5.7)
+    assert here.has(blob.digest)
 
 
 def test_a_lost_link_is_replaced_at_once() -> None:

@@ -225,7 +225,7 @@ def test_an_unknown_sender_is_ignored(desk: Desk) -> None:
     before = desk.node.status(desk.now)
     stranger = NodeId(digest("stranger"))
     for frame in (b"garbage", wire.encode(desk.hello(1, answer=True)), wire.encode(beat(desk, height=9))):
-        assert kinds(desk.give(Received(stranger, frame))) == [WakeAt]
+        assert {*kinds(desk.give(Received(stranger, frame)))} <= {WakeAt}
     assert kinds(desk.give(LinkChanged(stranger, True))) == [WakeAt]
     assert desk.node.status(desk.now) == before
 
@@ -245,7 +245,7 @@ def test_before_its_greeting_a_neighbour_is_there_but_not_believed(desk: Desk) -
     desk.now += 60
     assert desk.node.absent(desk.ids[1], desk.now)
     for message in (beat(desk, height=9), m.EntryMessage(leaf), m.GetBlocks(1), m.Want(desk.blobs[0].digest, 0, 4)):
-        assert kinds(desk.hear(1, message))[-1] is WakeAt
+        assert kinds(desk.hear(1, message))[-1:] in ([], [WakeAt])
     assert not desk.node.absent(desk.ids[1], desk.now)
     assert desk.node.replica.next_entry(desk.ids[1]).seq == 0
     assert desk.node.peers.members[desk.ids[1]].final_height == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import struct
 
 import msgspec
@@ -15,7 +16,7 @@ from swarm.gossip_round import GossipRound
 from swarm.ledger import entry as e
 from swarm.ledger import snapshot
 from swarm.ledger.block import Root
-from swarm.ledger.exchange import Due, Exchange, Own, Part, distances_ppm, partners
+from swarm.ledger.exchange import Due, Exchange, Own, Part, distances_ppm, inner_products, partners
 from swarm.ledger.state import (
     Closed,
     Signatures,
@@ -318,6 +319,16 @@ def test_a_sketch_of_another_size_is_refused(size: int) -> None:
 def test_distances_of_one_or_of_nothing_are_zero() -> None:
     a, b = NodeId(bytes(32)), NodeId(bytes([1] * 32))
     assert distances_ppm({}) == distances_ppm({a: told(5.0)}) == distances_ppm({a: told(), b: told()}) == (0, 0)
+
+
+@pytest.mark.parametrize("largest", [0, 1, 2**20, 2**21 - 1, 2**45, 2**62, 2**63 - 1])
+def test_inner_products_are_exact_whatever_the_size_of_the_numbers(largest: int) -> None:
+    rng = random.Random(largest)
+    vectors = [[rng.randint(-largest, largest) for _ in range(128)] for _ in range(4)]
+    vectors.append([-largest - (largest > 0)] * 128)
+    vectors.append([largest] * 128)
+    expected = [[sum(a * b for a, b in zip(one, other, strict=True)) for other in vectors] for one in vectors]
+    assert inner_products(vectors) == expected
 
 
 # --- epochs that begin while a round is closed ----------------------------------------------------------------------

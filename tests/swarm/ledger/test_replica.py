@@ -12,6 +12,7 @@ import msgspec
 import pytest
 
 from swarm.errors import LedgerError, Reject
+from swarm.identity import Verify
 from swarm.ledger import entry as e
 from swarm.ledger import replica as module
 from swarm.ledger.block import NOTARIZE, Block, Certificate, FinalBlock, Header
@@ -634,9 +635,9 @@ def test_a_restored_replica_stands_where_it_stood_and_checks_signatures_again(
     checked: list[int] = []
     verify = e.verify_entry
 
-    def counted(entry: e.Entry, key: bytes, ledger_id: bytes) -> None:
+    def counted(entry: e.Entry, key: bytes, ledger_id: bytes, by: Verify) -> None:
         checked.append(entry.seq)
-        verify(entry, key, ledger_id)
+        verify(entry, key, ledger_id, by)
 
     monkeypatch.setattr(e, "verify_entry", counted)
     again = Replica(SWARM.signed, Knowledge())

@@ -655,7 +655,7 @@ def test_the_digest_does_not_depend_on_the_order_in_which_a_mapping_was_filled()
 
 def test_a_signature_is_checked_once_per_leaf_and_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     checked: list[bytes] = []
-    monkeypatch.setattr(e, "verify_entry", lambda entry, key, ledger_id: checked.append(entry.body))
+    monkeypatch.setattr(e, "verify_entry", lambda entry, key, ledger_id, by: checked.append(entry.body))
     signatures = Signatures()
     monkeypatch.setattr(Signatures, "REMEMBERED_MAX", 2)
     leaves = [Feeds(SWARM).write(0, contribution(SWARM, 0, samples=count)) for count in (1, 2, 3)]
