@@ -116,10 +116,9 @@ def partners(node: NodeId, included: Mapping[NodeId, int], receipts: Mapping[Nod
     """
     if node not in included:
         return set()
+    own, held = included[node], frozenset(receipts.get(node, ()))
     return {
-        other
-        for other, index in included.items()
-        if other != node and index in receipts.get(node, ()) and included[node] in receipts.get(other, ())
+        other for other, index in included.items() if index in held and other != node and own in receipts.get(other, ())
     }
 
 

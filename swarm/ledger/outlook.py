@@ -84,14 +84,27 @@ class Outlook:
             self._overdue = due_commit(self.before, measured=False) is not None
         return self._overdue
 
+    @property
+    def due(self) -> bool:
+        """Whether the open round's commit is due once all is ordered."""
+        if self._due is None:
+            self._due = due_commit(self.state, measured=False) is not None
+        return self._due
+
+    @property
+    def next_begun(self) -> bool:
+        """Whether anybody has contributed to the round after the open one."""
+        return any(round_ > self.state.round for round_, _ in self.state.contributions)
+
     def reopened(self, time_ms: int) -> State:
         """Return the state with the commit that is due in a block of this time, if one is."""
-        if self._due is None:
+        if not self.due:
+            return self.state
+        if self._reopened is None:
             commit = due_commit(self.state, measured=False)
-            self._due = commit is not None
-            if commit is not None:
-                self._reopened = apply_derived(self.state, e.ROUND_COMMIT, commit, time_ms)
-        return self.state if self._reopened is None else replace(self._reopened, opened_ms=time_ms)
+            assert commit is not None, "it is due"
+            self._reopened = apply_derived(self.state, e.ROUND_COMMIT, commit, time_ms)
+        return replace(self._reopened, opened_ms=time_ms)
 
     def _apply(self, one: Waiting) -> None:
         author, body = NodeId(one.authored.entry.author), one.authored.body
