@@ -871,6 +871,11 @@ ROUTES = (
 
 STANDSTILL = (
     Bug(
+        "a site may be given up in the block that commits the round before",
+        (Edit(replica.Replica._given_up, "if time_ms == state.opened_ms:", "if False:"),),
+        replicas.test_nobody_is_given_up_in_the_block_that_commits_the_round_before,
+    ),
+    Bug(
         "of an update that came before what it follows on only the entry is remembered",
         (Edit(node.Node._on_entry, "for one in self.replica.own(author):", "for one in [pending]:"),),
         core.test_an_update_heard_of_out_of_order_is_asked_for_once_what_it_follows_on_is_here,
