@@ -8,6 +8,7 @@ they work. Results come back as the events the machine waits for.
 from __future__ import annotations
 
 import functools
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,8 +20,9 @@ import numpy as np
 
 from node.messages import Messages
 from node.momentum import Momentum
-from node.storage import BlobStore
+from node.storage import HOLD_RETRY_S, BlobStore
 from swarm.errors import Reject, SwarmError, UsageError
+from swarm.ledger.disk import DiskFull
 from swarm.machine import (
     AddUp,
     Blend,
@@ -38,6 +40,7 @@ from swarm.machine import (
     MixSlice,
     Parted,
     Stored,
+    StoreFailed,
     Trained,
 )
 from swarm.mixing.average import Sums, add_weighted, mean_of_sums_into, sums_problem, weighted_mean_into
@@ -112,6 +115,7 @@ class BulkWorker:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="bulk")
         self._done: deque[Event | _Made] = deque()
         self._defect: BaseException | None = None
+        self._closing = threading.Event()
 
     def submit_inspect(self, effect: Inspect) -> None:
         """Read an update through."""
@@ -195,6 +199,7 @@ class BulkWorker:
 
     def close(self) -> None:
         """Wait for the work in hand and stop."""
+        self._closing.set()
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def _submit(self, work: Callable[..., Sequence[Event | _Made]], *arguments: object) -> None:
@@ -211,11 +216,28 @@ class BulkWorker:
     def _inspect(self, effect: Inspect) -> Sequence[Event]:
         elements = effect.elements or self._elements
         try:
-            update = self._opened(effect.digest, elements)
+            update = self._opened_in_time(effect.digest, elements)
         except (SwarmError, OSError, ValueError) as error:
             return [Inspected(effect.digest, str(error))]
+        if update is None:
+            return []
         problem, norm = inspect(update, elements=elements, bound=0.0 if effect.whole else self._bound)
         return [Inspected(effect.digest, problem, norm)]
+
+    def _opened_in_time(self, digest: Digest, elements: int) -> Vector | None:
+        """Wait for room on the disk: that there is none says nothing about an update. None if all is to end."""
+        told = False
+        while True:
+            try:
+                return self._opened(digest, elements)
+            except DiskFull:
+                if not told:
+                    why = "the disk has no room to read it through; this is tried again until it has"
+                    self._done.append(StoreFailed(digest, why))
+                    self._wake()
+                    told = True
+            if self._closing.wait(HOLD_RETRY_S):
+                return None
 
     def _check(self, effect: Check) -> Sequence[Event]:
         try:

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from node.storage import BlobStore
+from node.storage import BlobStore, mapped_anew
+from swarm.errors import StoreError
 from swarm.machine import Digest, Stored
 from swarm.mixing.compress.forms import Spec, decode, encode_into, encoded_bytes
 from swarm.mixing.compress.residual import Residual, apply, apply_cut
@@ -44,12 +45,16 @@ class Messages:
     def write_slices(self, update: Vector, cuts: Sequence[tuple[int, int]]) -> list[tuple[Path, Stored]]:
         """Write the messages for the slices of a clipped update, keep what they leave out, and return their names."""
         rest, messages, _ = apply_cut(Residual(self._owed()), update, self._spec, cuts, bound=self._bound)
-        files = []
-        for message in messages:
-            path = self._store.new_file()
-            path.write_bytes(message)
-            files.append((path, self._store.hash_file(path)))
-        self._keep(rest.error, slices_digest([(stored.digest, stored.size) for _, stored in files]))
+        paths = [self._store.new_file() for _ in messages]
+        try:
+            for path, message in zip(paths, messages, strict=True):
+                path.write_bytes(message)
+            files = [(path, self._store.hash_file(path)) for path in paths]
+            self._keep(rest.error, slices_digest([(stored.digest, stored.size) for _, stored in files]))
+        except (OSError, StoreError):
+            for path in paths:
+                path.unlink(missing_ok=True)
+            raise
         return files
 
     def write_model(self, model: Vector, path: Path) -> Stored:
@@ -61,11 +66,17 @@ class Messages:
         return stored
 
     def opened(self, digest: Digest, elements: int) -> Vector:
-        """Return what a message says, shape (elements,), in memory that the page cache backs. Raises `Reject`."""
+        """Return what a message says, shape (elements,), in memory that the page cache backs.
+
+        Raises:
+            Reject: it says nothing that this codec does.
+            DiskFull: there is no room for so much memory.
+            StoreError: it is not here, or the disk fails.
+        """
         self._made += 1
         scratch = self._folder / f"scratch-{self._made}"
         try:
-            out: Vector = np.memmap(scratch, dtype="<f4", mode="w+", shape=(elements,))
+            out = mapped_anew(scratch, elements, what=f"make room to open update {digest.hex()[:12]}")
         finally:
             scratch.unlink(missing_ok=True)
         data = self._store.read(digest, 0, self._store.path(digest).stat().st_size)
@@ -97,8 +108,12 @@ class Messages:
         for path in kept[:-1]:
             path.unlink()
         beside = self._folder / f"scratch-{digest.hex()}"
-        vector.tofile(beside)
-        beside.replace(self._folder / digest.hex())
+        try:
+            vector.tofile(beside)
+            beside.replace(self._folder / digest.hex())
+        except OSError:
+            beside.unlink(missing_ok=True)  # What there was no room for takes up none.
+            raise
 
     def _forget_but(self, name: str) -> None:
         for path in self._folder.iterdir():

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from node.storage import BlobStore
+from node.storage import BlobStore, reserve, store_error
 from swarm.machine import Digest
 from swarm.mixing.average import BLOCK_ELEMENTS
 from swarm.mixing.momentum import Stretches, carry_into, follow_into
@@ -38,7 +38,7 @@ class Momentum:
         """Add to an update of `base`, shape (elements,), the momentum that the model has in this round.
 
         Raises:
-            OSError: the disk is full or fails.
+            StoreError: the disk fails; `DiskFull` if it has no room.
         """
         found = next(self._folder.glob(f"*-{base.hex()}"), None)
         path = self._make(round_, base) if found is None or not self._is_whole(found) else found
@@ -46,11 +46,25 @@ class Momentum:
 
     def _make(self, round_: int, base: Digest) -> Path:
         """File the momentum of a model: from the model before and its momentum, or none if they are not here."""
-        path = self._folder / f"{round_:010}-{base.hex()}"
-        self._hold(base, path)
+        path, scratch = self._folder / f"{round_:010}-{base.hex()}", self._folder / "scratch"
+        try:
+            self._hold(base, path)
+            self._write(scratch, round_, path)
+            scratch.replace(path)
+        except OSError as error:
+            scratch.unlink(missing_ok=True)
+            raise store_error("keep the momentum of this site", error) from error
+        for name in self._names()[:-KEPT]:
+            (self._folder / name).unlink()
+        for model in self._folder.glob(f"*{_MODEL}"):
+            if not model.with_suffix("").exists():
+                model.unlink()
+        return path
+
+    def _write(self, scratch: Path, round_: int, path: Path) -> None:
+        """Write the momentum that is to be filed under `path`. Raises `OSError`."""
         earlier = [name for name in self._names() if name < f"{round_:010}"]
         before = self._folder / max(earlier, default="")
-        scratch = self._folder / "scratch"
         with scratch.open("wb") as file:
             if earlier and self._is_whole(before) and self._is_whole(_model_of(before)):
                 momentum, was, now = (self._opened(p) for p in (before, _model_of(before), _model_of(path)))
@@ -61,14 +75,8 @@ class Momentum:
                     follow_into(out, momentum[span], was[span], now[span], self._beta)
                     file.write(out.data)
             else:
-                file.truncate(4 * self._elements)
-        scratch.replace(path)
-        for name in self._names()[:-KEPT]:
-            (self._folder / name).unlink()
-        for model in self._folder.glob(f"*{_MODEL}"):
-            if not model.with_suffix("").exists():
-                model.unlink()
-        return path
+                # No hole: where memory is the disk, as in tmpfs, reading one through a map takes a page, or ends us.
+                reserve(file.fileno(), 4 * self._elements)
 
     def _hold(self, base: Digest, path: Path) -> None:
         """Give the blob of a model a second name. It is never written to again, so that no copy is needed."""

@@ -26,7 +26,7 @@ from node.auditor import Auditor
 from node.bulk import BulkWorker
 from node.clock import Clock
 from node.core import Node
-from node.storage import BlobStore, SnapshotFile, write_file_durably
+from node.storage import HOLD_RETRY_S, BlobStore, SnapshotFile, write_file_durably
 from node.trainer import Described, EvaluateDone, Failed, LogLine, Progress, TrainDone, Trainer, TrainerEvent
 from swarm.errors import StoreError, SwarmError, UsageError
 from swarm.identity import Identity
@@ -72,9 +72,6 @@ from swarm.machine import (
     Woke,
 )
 from swarm.vector import Layout
-
-HOLD_RETRY_S = 1.0
-"""Between tries of an effect that a full disk refused."""
 
 POLL_S_MAX = 1.0
 """Longest wait in the loop, so that a stop request is noticed."""

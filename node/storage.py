@@ -32,6 +32,9 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 SEGMENTS_OPEN_MAX = 16
 """Files of the ledger kept open: a long one has more segments than a process may open files."""
 
+HOLD_RETRY_S = 1.0
+"""Between tries of what a full disk refused."""
+
 OPEN_FILES_MAX = 64
 """Unfinished blobs kept open: 50 updates of a round may arrive side by side."""
 
@@ -83,7 +86,7 @@ class RealDisk:
         except OSError as error:
             raise store_error(f"make {path}", error) from error
         try:
-            _reserve(descriptor, size)
+            reserve(descriptor, size)
         except OSError as error:
             _let_go(descriptor)
             target.unlink(missing_ok=True)
@@ -295,7 +298,7 @@ class BlobStore:
         try:
             with path.open("wb", buffering=0) as file:
                 with contextlib.suppress(OSError):  # What is wrong here shows when it is written.
-                    _reserve(file.fileno(), size)
+                    reserve(file.fileno(), size)
                 for block in blocks:
                     assert end % LEAF_BYTES == 0, "only the last block may end within a leaf"
                     leaves += leaf_hashes(block)
@@ -422,7 +425,7 @@ class BlobStore:
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_CREAT, 0o600)
         try:
             if os.fstat(descriptor).st_size != size:
-                _reserve(descriptor, size)
+                reserve(descriptor, size)
         except OSError:
             os.close(descriptor)
             path.unlink(missing_ok=True)
@@ -484,7 +487,28 @@ def _leaf_hash(data: bytes) -> bytes:
     return hasher.digest()
 
 
-def _reserve(descriptor: int, size: int) -> None:
+def mapped_anew(path: Path, elements: int, *, what: str) -> Vector:
+    """Return a new file of float32, shape (elements,), mapped for writing, its space reserved. `what` it is for.
+
+    A page that is written through a map and finds no room on the disk raises nothing: the process ends, by SIGBUS
+    (mmap(2)). So there has to be room for all of them before.
+
+    Raises:
+        DiskFull: there is not.
+        StoreError: the disk fails.
+    """
+    try:
+        with path.open("wb", buffering=0) as file:
+            reserve(file.fileno(), 4 * elements)
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        raise store_error(what, error) from error
+    mapped: Vector = np.memmap(path, dtype="<f4", mode="r+", shape=(elements,))
+    return mapped
+
+
+def reserve(descriptor: int, size: int) -> None:
+    """Make a file so many bytes long, and have room for them on the disk. Raises `OSError`."""
     if hasattr(os, "posix_fallocate") and size:
         os.posix_fallocate(descriptor, 0, size)
     else:

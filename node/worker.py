@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
+from node.storage import mapped_anew
 from node.task import RunInfo, SiteInfo, checked_result, load_task, round_seed, where_in
 from swarm.errors import UsageError
 from swarm.vector import Layout, TensorSpec, Vector, flatten, unflatten
@@ -132,8 +133,7 @@ class Worker:
 
     def _write_update(self, model: torch.nn.Module, base: Vector, path: Path) -> None:
         """Write trained minus base, tensor by tensor, straight into the file the node will take in."""
-        path.touch()
-        update: Vector = np.memmap(path, dtype="<f4", mode="w+", shape=(self._layout.elements,))
+        update = mapped_anew(path, self._layout.elements, what="make room for the update")
         tensors = self._tensors(model)
         for name, (start, end) in self._layout.offsets().items():
             trained = tensors[name].detach().float().cpu().numpy().reshape(-1)

@@ -535,13 +535,14 @@ class Node:
             raise
         if pending is None:
             return []
-        author, body = NodeId(pending.entry.author), pending.body
+        author = NodeId(pending.entry.author)
         self._updates.note(pending)
         self.peers.moved(author, now)
         effects = self.engine.relay(frame, author, sender)
-        if isinstance(body, e.Contribution):
-            for digest, size in self.round.pieces(author, body, self.replica.head):
-                effects += self._updates.fetch(digest, size, (author, sender), now)
+        # Later entries may have come before this one. Nothing was kept of what they offer while this one was missing.
+        for one in self.replica.own(author):
+            hints = (author, sender) if one is pending else (author,)
+            effects += self._updates.gather(self.round, author, one.body, hints, now)
         return effects
 
     def _on_feed_heads(self, sender: NodeId, message: m.FeedHeads) -> list[Effect]:
@@ -644,6 +645,8 @@ class Node:
             self._pursuit.grew(now)
             effects += self._advance(now)
             effects += self._updates.tidy(self.round)
+            for author, body in self.replica.bodies(e.Contribution):
+                effects += self._updates.gather(self.round, author, body, (author,), now)
             head, me = self.replica.head, self._who.node
             effects.append(Prune(self.consensus.final_view, head.heads[me].seq if me in head.heads else 0))
             if head.height >= self._snapshot_height + self._snapshot_blocks:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+import msgspec
+
 from gossip.engine import Engine
 from gossip.peers import Peers
 from gossip.transfer import Transfer
@@ -63,6 +65,21 @@ class Updates:
         if not self._charter.moves(size) or self._transfer.has(digest):
             return []
         return self._transfer.want(digest, size, now, [node for node in hints if self._engine.knows(node)])
+
+    def gather(
+        self, round_: Round, author: NodeId, body: msgspec.Struct, hints: Sequence[NodeId], now: float
+    ) -> list[Effect]:
+        """Get what this site needs of an update that waits to be ordered, if the entry is about one.
+
+        To be asked whenever what waits has changed, not once for each entry: the block that orders it may close the
+        round on it, and who lacks it then does not vote for that block, so that nothing else ever would be asked for.
+        """
+        if not isinstance(body, e.Contribution):
+            return []
+        effects: list[Effect] = []
+        for digest, size in round_.pieces(author, body, self._replica.head):
+            effects += self.fetch(digest, size, hints, now)
+        return effects
 
     def inspected(self, event: Inspected) -> list[Effect]:
         """Remember whether an update may be averaged."""

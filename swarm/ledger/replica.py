@@ -616,6 +616,8 @@ class Replica:
         """Whether a round may close without this member."""
         if time_ms >= state.opened_ms + state.terms.round.deadline_ms:
             return True
+        if time_ms == state.opened_ms:
+            return False  # The block that opens the round: without its vote the commit would fail too, and no time run.
         if placed is not None and self._witness.moving(Digest(placed.body.update_digest), now):
             return False
         return self._witness.silent(node, now)

@@ -7,6 +7,7 @@ may still be worth having, but here is the proof of these.
 
 from __future__ import annotations
 
+from node.core import node
 from node.storage import RealDisk, sync_folder
 from swarm import codec, gossip_round, identity, routed_round
 from swarm.ledger import (
@@ -29,6 +30,7 @@ from swarm.mixing import average
 from tests.bugbank import test_claims as claims
 from tests.bugbank.seeding import Bug, Edit
 from tests.conformance import test_signing as signing
+from tests.node import test_core as core
 from tests.node import test_storage as storage
 from tests.simulation import test_membership as membership
 from tests.swarm import test_codec as bytes_
@@ -867,4 +869,22 @@ ROUTES = (
     ),
 )
 
-BANK = VOTING + CERTIFICATES + BYTES + LOG + EPOCHS + EVIDENCE + GOSSIP + ROUTES + DISK
+STANDSTILL = (
+    Bug(
+        "a site may be given up in the block that commits the round before",
+        (Edit(replica.Replica._given_up, "if time_ms == state.opened_ms:", "if False:"),),
+        replicas.test_nobody_is_given_up_in_the_block_that_commits_the_round_before,
+    ),
+    Bug(
+        "of an update that came before what it follows on only the entry is remembered",
+        (Edit(node.Node._on_entry, "for one in self.replica.own(author):", "for one in [pending]:"),),
+        core.test_an_update_heard_of_out_of_order_is_asked_for_once_what_it_follows_on_is_here,
+    ),
+    Bug(
+        "nobody asks for the update that a final block makes the next of its feed",
+        (Edit(node.Node._absorb, "in self.replica.bodies(e.Contribution):", "in ():"),),
+        core.test_an_update_heard_of_out_of_order_is_asked_for_once_what_it_follows_on_is_here,
+    ),
+)
+
+BANK = VOTING + CERTIFICATES + BYTES + LOG + EPOCHS + EVIDENCE + GOSSIP + ROUTES + STANDSTILL + DISK

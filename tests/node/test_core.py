@@ -80,6 +80,7 @@ from tests.simulation.stories import done, tell
 from topologies.world.checkers import Checker
 from topologies.world.clock import EPOCH_S
 from topologies.world.faults import Crash, FaultPlan
+from topologies.world.learner import Behaviour
 from topologies.world.world import World
 
 END_S = 300.0
@@ -625,6 +626,38 @@ def test_blocks_are_sent_from_the_disk_from_the_height_asked_for_on() -> None:
         assert heights == list(range(height, min(last, top) + 1))
     for height, last in ((0, top), (-1, top), (top + 1, top + 1), (2**63, 2**64 - 1), (3, 2)):
         assert blocks_from(world, node, world.ids[1], height, last) == []
+
+
+@pytest.mark.parametrize("by_block", [False, True])
+def test_an_update_heard_of_out_of_order_is_asked_for_once_what_it_follows_on_is_here(by_block: bool) -> None:
+    """Be that as an entry or in a block. When blocks become final, what is in no feed is let go of."""
+    swarm = make_swarm(3, rounds=2, patience_ms=20_000)
+    world = tell(3, swarm=swarm, behaviours={1: Behaviour.SLOW})
+    assert world.run(done, end_s=END_S)
+    node = world.place(0).machine
+    assert isinstance(node, Node)
+    blocks = blocks_from(world, node, world.ids[1], 1)
+    finals = [codec.decode(data, FinalBlock, limit=1 << 20) for data in blocks]
+    leaves = [(height, leaf) for height, final in enumerate(finals, 1) for leaf in final.block.leaves]
+    feed = [(height, leaf) for height, leaf in leaves if e.decode_entry(leaf).author == world.ids[1]]
+    last = max(n for n, (_, leaf) in enumerate(feed) if e.decode_entry(leaf).kind == e.CONTRIBUTION)
+    offer = codec.decode(e.decode_entry(feed[last][1]).body, e.Contribution, limit=e.ENTRY_BYTES_MAX)
+    before = feed[last - 1][0]
+    assert before < feed[last][0], "the slow member's score of round 1 is on record long before its second update"
+    desk = Desk(swarm, 2)
+    desk.start()
+    desk.now = EPOCH_S + world.now
+    desk.link(0)
+    desk.hear(0, m.EntryMessage(feed[last][1]))
+    desk.hear(0, m.BlockRange(1), joined(blocks[: before - 1]))
+    assert desk.node.replica.head.height == before - 1
+    assert desk.node.transfer.size(Digest(offer.update_digest)) is None, "it follows on something that is not here"
+    if by_block:
+        desk.hear(0, m.BlockRange(before), joined([blocks[before - 1]]))
+    for height, leaf in feed[:last]:
+        if height == before and not by_block:
+            desk.hear(0, m.EntryMessage(leaf))
+    assert desk.node.transfer.size(Digest(offer.update_digest)) == offer.update_bytes
 
 
 def test_a_node_that_was_away_follows_the_blocks_of_one_neighbour() -> None:

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from node import bulk
 from node.bulk import BulkWorker
 from node.messages import Messages
 from node.storage import BlobStore
 from swarm.errors import Reject
-from swarm.machine import Blend, Digest, Inspect, Inspected, Mix, Mixed, Stored, Trained
+from swarm.ledger.disk import DiskFull
+from swarm.machine import Blend, Digest, Inspect, Inspected, Mix, Mixed, Stored, StoreFailed, Trained
 from swarm.mixing.compress.forms import decode, encode, parse
 from swarm.mixing.compress.residual import Residual, apply
 from swarm.vector import Vector
@@ -172,3 +179,96 @@ def test_in_gossip_a_site_goes_on_from_its_unrounded_model(store: BlobStore) -> 
     alone = press.mixed(Blend(1, ((mine.digest, 1.0),), 7))
     assert np.allclose(alone, own, atol=1e-7), "with nobody to exchange with, nothing is lost"
     press.worker.close()
+
+
+# --- a disk without room ------------------------------------------------------------------------------------------
+
+TINY_DISK = """
+import sys
+from pathlib import Path
+from node.storage import mapped_anew
+from swarm.ledger.disk import DiskFull
+folder = Path(sys.argv[1])
+mapped_anew(folder / "small", 4096, what="make room")[:] = 1.0
+try:
+    mapped_anew(folder / "large", 1 << 20, what="make room")[:] = 1.0
+except DiskFull as full:
+    print(full.message, [path.name for path in folder.iterdir()])
+"""
+
+
+def full(descriptor: int, offset: int, length: int) -> None:
+    """Stands for posix_fallocate(3) on a disk that is full."""
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.skipif(shutil.which("unshare") is None, reason="there is no unshare(1) here to mount a tiny disk with")
+def test_what_has_no_room_on_the_disk_is_an_error_and_does_not_end_the_process(tmp_path: Path) -> None:
+    """On a real file system of 1 MiB. Without room for a page, writing it through a map would be SIGBUS."""
+    mount = 'mount -t tmpfs -o size=1m tmpfs $1 && exec $2 -c "$3" $1'
+    command = ["unshare", "-rm", "sh", "-c", mount, "sh", str(tmp_path), sys.executable, TINY_DISK]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if "unshare" in done.stderr or "mount" in done.stderr:
+        pytest.skip(f"a tiny disk cannot be mounted here: {done.stderr.strip()}")
+    assert (done.returncode, done.stdout.strip()) == (0, "couldn't make room: No space left on device ['small']")
+
+
+def test_an_update_that_there_is_no_room_to_open_leaves_nothing_behind(
+    store: BlobStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = messages(store)
+    stored = write(made, store, FIRST)
+    before = sorted((tmp_path / "blobs" / "owed").iterdir())
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "posix_fallocate", full)
+        with pytest.raises(DiskFull, match="couldn't make room to open update .*: No space left on device") as caught:
+            made.opened(stored.digest, ELEMENTS)
+    assert caught.value.hint == "free some space on this disk"
+    assert sorted((tmp_path / "blobs" / "owed").iterdir()) == before
+    assert made.opened(stored.digest, ELEMENTS).size == ELEMENTS
+
+
+def test_a_full_disk_says_nothing_about_an_update_which_is_read_through_once_there_is_room(
+    store: BlobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored = write(messages(store), store, FIRST)
+    monkeypatch.setattr(bulk, "HOLD_RETRY_S", 0.001)
+    press = Press(store, "int4")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "posix_fallocate", full)
+        press.worker.submit_inspect(Inspect(stored.digest, stored.size))
+        (told,) = press.outcome()
+        assert told == StoreFailed(
+            stored.digest, "the disk has no room to read it through; this is tried again until it has"
+        )
+    (inspected,) = press.outcome()
+    assert isinstance(inspected, Inspected)
+    assert inspected.problem == ""
+    press.worker.close()
+
+
+def test_a_worker_that_waits_for_room_can_be_stopped(store: BlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    stored = write(messages(store), store, FIRST)
+    press = Press(store, "int4")
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    press.worker.submit_inspect(Inspect(stored.digest, stored.size))
+    assert len(press.outcome()) == 1
+    press.worker.close()
+    assert press.worker.take() == []
+
+
+def test_slices_that_could_not_be_written_are_not_left_behind(
+    store: BlobStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = messages(store)
+    kept = Path.replace
+
+    def refused(path: Path, target: Path) -> Path:
+        if target.parent.name == "owed":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return kept(path, target)
+
+    monkeypatch.setattr(Path, "replace", refused)
+    with pytest.raises(OSError, match="No space left"):
+        made.write_slices(FIRST.copy(), [(0, 2000), (2000, ELEMENTS)])
+    assert [path for path in (tmp_path / "blobs").rglob("*") if path.is_file()] == []

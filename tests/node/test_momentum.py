@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 
 from node.momentum import Momentum
 from node.storage import BlobStore
+from swarm.ledger.disk import DiskFull
 from swarm.machine import Digest
 from swarm.mixing.average import BLOCK_ELEMENTS
 from swarm.vector import Vector
@@ -125,3 +128,25 @@ def test_long_models_are_followed_to_the_last_element(store: BlobStore) -> None:
     update = np.zeros(n, np.float32)
     momentum.carry(update, 2, blob(store, now), None)
     assert np.array_equal(update, now / 4)
+
+
+def test_momentum_has_its_room_on_the_disk_and_without_it_leaves_nothing(
+    store: BlobStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hole that is read through a map takes a page where memory is the disk; without one it would be SIGBUS."""
+    elements = 1 << 16
+    base = blob(store, np.zeros(elements, np.float32))
+    momentum = opened(store, elements)
+
+    def full(descriptor: int, offset: int, length: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "posix_fallocate", full)
+        with pytest.raises(DiskFull, match="couldn't keep the momentum of this site: No space left on device"):
+            carried(momentum, 1, base, elements)
+    folder = tmp_path / "blobs" / "momentum"
+    assert [path.name for path in folder.iterdir() if path.suffix != ".model"] == []
+    assert not any(carried(momentum, 1, base, elements))
+    (path,) = (path for path in folder.iterdir() if path.suffix != ".model")
+    assert path.stat().st_blocks * 512 >= 4 * elements, "not sparse"

@@ -364,6 +364,20 @@ def test_after_the_deadline_nobody_is_waited_for() -> None:
     assert table.verdicts(block, header, now=deadline) == [Valid()] * 4
 
 
+def test_nobody_is_given_up_in_the_block_that_commits_the_round_before() -> None:
+    """Who is may not vote for it; then neither the commit would be final, nor the deadline ever begin."""
+    table = Table()
+    table.contribute(0, 1, 2, 3)
+    table.agree()
+    table.attest(0, 1, 2, 3)
+    table.contribute(0, 1, 2, number=2, base=MODEL)
+    for knowledge in table.knowledge:
+        knowledge.gone.append(NODES[3])
+    assert table.agree()[-1] == e.ROUND_COMMIT
+    assert wants(table, NOW), "the next block may close without it"
+    assert close_of(table.build()[0]).missing == (bytes(NODES[3]),)
+
+
 def test_a_round_does_not_close_with_fewer_than_the_charter_asks_for() -> None:
     table = Table(make_swarm(4, min_contributions=3))
     table.contribute(0, 1)
