@@ -92,9 +92,10 @@ class Outlook:
         return self._due
 
     @property
-    def next_begun(self) -> bool:
-        """Whether anybody has contributed to the round after the open one."""
-        return any(round_ > self.state.round for round_, _ in self.state.contributions)
+    def next_complete(self) -> bool:
+        """Whether everybody has contributed to the round after the open one."""
+        coming = self.state.round + 1
+        return all((coming, seat.node) in self.state.contributions for seat in self.state.terms.members)
 
     def reopened(self, time_ms: int) -> State:
         """Return the state with the commit that is due in a block of this time, if one is."""

@@ -515,8 +515,8 @@ class Replica:
     def _may_close(self, outlook: Outlook, now: float) -> bool:
         """Whether `_ready` would close the open round with all that waits; who stood in the way is asked first."""
         time_ms = int(now * 1000)
-        if outlook.due and not outlook.next_begun:
-            return False  # What waits ends a round, and of the next nobody has said anything.
+        if outlook.due and not outlook.next_complete:
+            return False  # What waits ends a round: in the block that opens the next one nobody is given up.
         state = outlook.reopened(time_ms)
         if outlook.sure or state.complete or self._is_closed(state, now):
             return outlook.sure
