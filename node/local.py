@@ -27,6 +27,7 @@ from node.forkserver import ForkServer
 from node.site import Site
 from node.storage import write_file_durably
 from swarm import charter as terms
+from swarm.staleness import STALENESS_DEFAULT
 
 FIRST_PORT = 17400
 """Below 32768: the system does not hand such ports out by itself, and libzmq may connect to itself above."""
@@ -165,7 +166,11 @@ def found(
         edges=(),
         predecessor=(),
         options=terms.options_of(
-            correction=correction, links="directed" if directed else "", route=route, schedule=gossip
+            correction=correction,
+            links="directed" if directed else "",
+            route=route,
+            schedule=gossip,
+            staleness="" if gossip else str(STALENESS_DEFAULT),
         ),
     )
     signed = terms.SignedCharter(draft, {})

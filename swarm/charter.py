@@ -17,7 +17,7 @@ from typing import TypeVar
 
 import msgspec
 
-from swarm import codec, identity
+from swarm import codec, identity, staleness
 from swarm.errors import LedgerError, Reject, UsageError
 from swarm.ledger.block import MEMBERS_MAX, NO_HASH, faults, quorum
 from swarm.ledger.entry import (
@@ -66,6 +66,10 @@ CORRECTION = "correction"
 LINKS = "links"
 """The option that says that gossip's links go one way (`swarm.ledger.pushing`): "directed", as the schedule has it, or
 one's own, by giver and taker among the founders, "0>1 0>2 1>2 2>0", every round. Both ways without."""
+
+STALENESS = "staleness"
+"""The option that says for how many rounds late work counts in exact mixing (`swarm.staleness`): "16". Without, what
+comes after its round has closed is on record and nothing more."""
 
 OWN_LINKS = "links"
 """In place of a schedule's name: the charter's own links, every round. For a graph that no family has."""
@@ -241,6 +245,12 @@ class Charter(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
         """The quasi-global momentum of gossip, below 1; 0 for none."""
         name = dict(self.options).get(CORRECTION, "")
         return momentum.parse(name) if name else 0.0
+
+    @cached_property
+    def staleness(self) -> int:
+        """For how many rounds late work counts; 0 if it does not."""
+        text = dict(self.options).get(STALENESS, "")
+        return staleness.parse(text) if text else 0
 
     @cached_property
     def route(self) -> Route | None:
@@ -537,7 +547,7 @@ def _check_terms(charter: Charter) -> None:
 def _check_options(charter: Charter) -> None:
     names = [name for name, _ in charter.options]
     for name in names:
-        if name not in (CODEC, CORRECTION, LINKS, ROUTE, SCHEDULE):
+        if name not in (CODEC, CORRECTION, LINKS, ROUTE, SCHEDULE, STALENESS):
             message = f"couldn't accept the charter: unknown option {name!r}"
             raise UsageError(message, hint="a newer version of this software may have made it")
     if sorted({*names}) != names:
@@ -561,6 +571,13 @@ def _check_options(charter: Charter) -> None:
         raise UsageError(
             "couldn't accept the charter: a correction is for gossip; in exact mixing all sites go on from one model",
             hint="leave the correction out, or mix by gossip",
+        )
+    if STALENESS in names:
+        staleness.parse(dict(charter.options)[STALENESS])
+    if STALENESS in names and gossips:
+        raise UsageError(
+            "couldn't accept the charter: late work counts in exact mixing; in gossip a late site makes up for it",
+            hint="leave the staleness out, or mix exactly",
         )
     if CODEC in names:
         _check_codec(charter, dict(charter.options)[CODEC])

@@ -222,7 +222,7 @@ class GossipRound(Round):
             placed = state.contributions.get((state.round, node))
             if placed is None and not self._gone(state, node, now):
                 return
-            if placed is not None and state.starts_well(node, placed.body.base_digest):
+            if placed is not None and state.starts_well(node, placed.body):
                 usable = self._witness.usable(Digest(placed.body.update_digest))
                 if usable is None and not self._in_vain(state, placed, now):
                     return

@@ -162,9 +162,8 @@ class Round:
 
     def pieces(self, author: NodeId, body: e.Contribution, state: State) -> tuple[tuple[Digest, int], ...]:
         """Return digest and size of what this peer needs of a member's contribution."""
-        del author
         # Nothing is fetched for what could not be averaged: an entry may name hundreds of blobs that are nowhere.
-        return body.blobs if body.round >= state.round and self._charter.carries(body) else ()
+        return body.blobs if state.destined(author, body) is not None and self._charter.carries(body) else ()
 
     def stuck(self, now: float) -> bool:
         """Whether the charter's route does not seem to lead the closed round to a mean. Here there is one route."""
@@ -257,7 +256,8 @@ class Round:
             del self._mixed[old]
         for old in [r for r in self._failures if r <= done.round]:
             del self._failures[old]
-        for old in [r for r in self._attempts if r <= done.round]:
+        at_work = None if self._training is None else self._training[0]  # Late as it is, it will need its attempt.
+        for old in [r for r in self._attempts if r <= done.round and r != at_work]:
             del self._attempts[old]
 
     def _model_of(self, round_: int) -> Model | None:
@@ -323,7 +323,7 @@ class Round:
         if base is None:
             return
         offered = self._offered(target, state, mine)
-        if offered is not None and offered.base_digest != base.digest:
+        if offered is not None and offered.round == target and offered.base_digest != base.digest:
             offered = None  # It starts from this site's own mean, and the ledger has committed another: try again.
         if offered is not None and all(holds(digest) for digest, _ in offered.blobs):
             self.phase = Phase.ATTESTED if state.close is not None else Phase.OFFERED
@@ -366,17 +366,16 @@ class Round:
         yield Finished("DONE", f"all {done.round} rounds are committed")
 
     def _offered(self, round_: int, state: State, mine: Sequence[msgspec.Struct]) -> e.Contribution | None:
-        """Return my newest contribution to a round, final or not."""
+        """Return what stands for me in a round, or will: my newest contribution to it, final or not, or late work."""
         placed = state.contributions.get((round_, self._me))
-        newest = None if placed is None else placed.body
-        for body in mine:
-            if isinstance(body, e.Contribution) and body.round == round_:
-                newest = body if newest is None or body.attempt > newest.attempt else newest
-        return newest
+        offers = [] if placed is None else [placed.body]
+        said = (body for body in mine if isinstance(body, e.Contribution))
+        offers += [body for body in said if round_ in (body.round, state.destined(self._me, body))]
+        return max(offers, key=lambda body: (body.round, body.attempt), default=None)
 
     def _last_attempt(self, round_: int, state: State, mine: Sequence[msgspec.Struct]) -> int:
         offered = self._offered(round_, state, mine)
-        return max(self._attempts.get(round_, 0), 0 if offered is None else offered.attempt)
+        return max(self._attempts.get(round_, 0), 0 if offered is None or offered.round != round_ else offered.attempt)
 
     def _millionths(self, metrics: Mapping[str, float]) -> tuple[tuple[int, int], ...]:
         """Return the charter's metrics among these, as integers in millionths. Others stay at the site."""

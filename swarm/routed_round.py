@@ -108,12 +108,13 @@ class RoutedRound(Round):
 
     @override
     def pieces(self, author: NodeId, body: e.Contribution, state: State) -> tuple[tuple[Digest, int], ...]:
-        spread = body.round == state.round and state.close is not None and (self._stuck or not state.on_route)
+        at_hand = state.close is not None and state.destined(author, body) == state.round
+        spread = at_hand and (self._stuck or not state.on_route)
         whole = super().pieces(author, body, state)
         if spread or not whole:
             return whole
         nodes = [seat.node for seat in state.terms.members]
-        if state.close is not None and body.round == state.round:
+        if at_hand and state.close is not None:
             nodes = [placed.author for placed in state.close.terms]
         return self._needs(author, body, nodes)
 

@@ -78,10 +78,12 @@ def make_swarm(
     route: str = "",
     correction: str = "",
     links: str = "",
+    staleness: int = 0,
 ) -> Swarm:
     """Return a swarm of `n` members whose model starts at zero. `first` picks other identities.
 
     With a `schedule` they mix by gossip, with a `codec` they compress what they contribute; a `route` leads to the mean.
+    Late work counts for `staleness` rounds.
     """
     identities = tuple(identity(first + i) for i in range(n))
     cards = tuple(
@@ -108,7 +110,14 @@ def make_swarm(
         metrics=tuple(metrics),
         edges=edges,
         predecessor=(),
-        options=c.options_of(codec=codec, correction=correction, links=links, route=route, schedule=schedule),
+        options=c.options_of(
+            codec=codec,
+            correction=correction,
+            links=links,
+            route=route,
+            schedule=schedule,
+            staleness=str(staleness) if staleness else "",
+        ),
     )
     signed = c.SignedCharter(charter, {})
     for who in identities:

@@ -26,6 +26,7 @@ from swarm.errors import UsageError
 from swarm.ledger.state import State
 from swarm.mixing.compress.forms import FORMS, encoded_bytes
 from swarm.routes import FOLD, ROUTES, SHARDED, SPREAD
+from swarm.staleness import STALENESS_DEFAULT
 from topologies.families import FAMILIES, build
 from topologies.plan import LINKS, open_schedule
 from topologies.traffic import Network, choose_exact_route
@@ -109,6 +110,12 @@ def charter() -> None:
     help="With --gossip, for sites whose data differ: qg lets a momentum follow the swarm's models, not a site's own"
     " gradients; qg:500 is a momentum of 0.5 instead of 0.7.",
 )
+@click.option(
+    "--staleness",
+    type=click.IntRange(min=0),
+    help="For how many rounds work that comes after its round has closed still counts in a later one, less each round;"
+    f" 0: it does not. With --gossip late sites make up for it themselves.  [default: {STALENESS_DEFAULT}]",
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the initial model.")
 @click.option(
     "--after", type=click.Path(path_type=Path, exists=True), help="A site of a swarm that cannot go on, to continue it."
@@ -146,6 +153,7 @@ def new(
     uplink: float,
     latency: float,
     correction: str,
+    staleness: int | None,
     seed: int,
     after: Path | None,
     require_byzantine: bool,
@@ -173,6 +181,7 @@ def new(
                 hint="leave --gossip and --directed out",
             )
         gossip, ways = terms.OWN_LINKS, _arcs(arcs, members)
+    late = staleness if staleness is not None else 0 if gossip else STALENESS_DEFAULT
     before = None if after is None else verify_quietly(after).state
     draft = terms.Charter(
         version=terms.CHARTER_VERSION,
@@ -194,7 +203,9 @@ def new(
         metrics=tuple(part for part in metrics.split(",") if part),
         edges=_edges(topology, links, "" if arcs else gossip, members, directed=directed),
         predecessor=() if before is None else ((before.ledger_id, before.size, before.frontier.root()),),
-        options=terms.options_of(codec=codec, correction=correction, links=ways, schedule=gossip),
+        options=terms.options_of(
+            codec=codec, correction=correction, links=ways, schedule=gossip, staleness=str(late) if late else ""
+        ),
     )
     # First with a model of one parameter: building the real one takes seconds.
     draft.check()
@@ -471,6 +482,7 @@ def _summary(signed: terms.SignedCharter) -> str:
         *([f"compression   {c.codec}: {FORMS[c.codec.name].description}"] if c.codec else []),
         *([f"correction    quasi-global momentum of {c.momentum:g}"] if c.momentum else []),
         f"rounds        {c.round.rounds}, each with at least {count(c.round.min_contributions, 'site')}",
+        *([f"late work     counts for {count(c.staleness, 'round')}, less each round"] if c.staleness else []),
         f"waiting       {c.round.patience_ms / 1000:g} s for a stuck site, {c.round.deadline_ms / 1000:g} s in all",
         f"bounds        update norm {c.clip_norm:g}, one site's weight at most {c.round.weight_cap_ppm / 10_000:g} %",
         f"shared        {', '.join(c.metrics) or 'no metrics'}",

@@ -55,7 +55,9 @@ class Telling:
                 self._closed = kept | {close.round: missing}
                 without = f", without {', '.join(missing)}" if missing else ""
                 again = "again, to go by spread, " if close.attempt > 1 else ""
-                text = f"round {close.round} closed {again}with {_sites(len(close.included))}{without}"
+                text = (
+                    f"round {close.round} closed {again}with {_sites(len(close.included))}{without}{self._late(close)}"
+                )
                 told: dict[str, str | int | float | bool] = {"round": close.round, "missing": ",".join(missing)}
                 met = self._exchanged(close)
                 if met is not None:
@@ -82,6 +84,15 @@ class Telling:
                 self._committed_at.append(now)
         final = Report("block_final", f"block {header.height} is final", {"height": header.height}, level="debug")
         return [final, *effects]
+
+    def _late(self, close: e.RoundClose) -> str:
+        """Say whose work of earlier rounds is in a round, for the newest close."""
+        closed = self._replica.head.close
+        if closed is None or closed.body != close:
+            return ""
+        late = [(placed, close.round - placed.body.round) for placed in closed.terms]
+        told = [f"of {self.name(placed.author)} for round {placed.body.round}" for placed, by in late if by]
+        return f"; late work counts, {', '.join(told)}" if told else ""
 
     def _exchanged(self, close: e.RoundClose) -> list[str] | None:
         """Return with whom this site has exchanged models in a round of gossip, or whose it took; None in any other."""

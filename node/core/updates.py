@@ -121,7 +121,7 @@ class Updates:
             return  # It has to wait for another, or others have waited for it.
         self._as_of = head, admitted
         body = pending.body
-        if isinstance(body, e.Contribution) and body.round >= head.round:
+        if isinstance(body, e.Contribution) and head.destined(NodeId(pending.entry.author), body) is not None:
             self._fresh += self._expect(body)
 
     def look_again(self) -> None:
@@ -149,25 +149,25 @@ class Updates:
         for (round_, _), placed in sorted(head.contributions.items()):
             if round_ >= head.round:
                 yield placed.body
-        for body in self._pending():
-            if body.round >= head.round:
+        for author, body in self._pending():
+            if head.destined(author, body) is not None:
                 yield body
 
-    def _pending(self) -> Iterator[e.Contribution]:
-        for _, body in self._replica.bodies(e.Contribution):
+    def _pending(self) -> Iterator[tuple[NodeId, e.Contribution]]:
+        for author, body in self._replica.bodies(e.Contribution):
             assert isinstance(body, e.Contribution)
-            yield body
+            yield author, body
 
     def tidy(self, round_: Round) -> list[Effect]:
         """Forget blobs that belong to no round anybody may still need."""
         keep = round_.keep(self._replica.head)
         pending = [*self._pending()]
-        keep.update(digest for body in pending for digest, _ in body.blobs)
+        keep.update(digest for _, body in pending for digest, _ in body.blobs)
         gone = [digest for digest in self._transfer.known() if digest not in keep]
         for digest in gone:
             self._problems.pop(digest, None)
             self._norms.pop(digest, None)
         here = {Digest(placed.body.update_digest) for placed in self._replica.head.contributions.values()}
-        here.update(Digest(body.update_digest) for body in pending)
+        here.update(Digest(body.update_digest) for _, body in pending)
         self._slices = {name: parts for name, parts in self._slices.items() if name in here}
         return self._transfer.forget(gone) if gone else []

@@ -227,6 +227,8 @@ def _note(result: Audit, header: Header, noted: Sequence[Noted]) -> None:
                 view = _round(result, body.round)
                 # A close is the last entry of its block, so this is the one.
                 view.closed, view.closed_ms, view.terms = state.close, header.time_ms, state.terms
+                stand = ((node, p) for (number, node), p in state.contributions.items() if number == body.round)
+                view.contributions |= {node: p for node, p in stand if p.body.round < body.round}  # late work
                 if state.exchanging and state.exchange is not None:
                     view.receipts = state.exchange.receipts
                     view.targets, view.settled = state.exchange.targets, settled(state)

@@ -562,7 +562,7 @@ class Replica:
 
         Where they `spread`, those are all its bytes; else as many as this member needs.
         """
-        if not state.starts_well(placed.author, placed.body.base_digest):
+        if not state.starts_well(placed.author, placed.body):
             return e.OTHER_BASE
         if not self._charter.carries(placed.body):
             return e.UNUSABLE
@@ -669,8 +669,8 @@ class Replica:
         bodies = [p.body for p in self._pool[node].values()] if placed is None else [placed.body]
         return any(
             isinstance(body, e.Contribution)
-            and body.round == state.round
-            and state.starts_well(node, body.base_digest)
+            and (body.round == state.round or placed is not None)
+            and state.starts_well(node, body)
             and (state.exchanging or self._held(node, body, spread=spread) is True)
             for body in bodies
         )

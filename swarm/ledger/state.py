@@ -36,6 +36,7 @@ from swarm.machine import NodeId
 from swarm.mixing.average import integer_weights
 from swarm.mixing.sketch import SKETCH_BYTES
 from swarm.routes import SLICES_MAX, slices_digest
+from swarm.staleness import discounted
 from swarm.terms import Terms, founding
 
 ROUNDS_AHEAD = 1
@@ -106,6 +107,10 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     few before; `root` is the block on which the epoch at hand began. `heads` keeps the feeds of former members, who may
     come back. `exchange` is there in gossip mixing only. `partials` are what members have said, part by part, to have
     computed of the mean of the round that is closed.
+
+    `contributions` has what stands for a member in a round, by the two: its contribution to that round, or, where the
+    charter lets late work count, one to an earlier round that came after its close. For that, `models` are those of the
+    rounds before the committed one, the latest first, and `counted` is of which round a member's work was counted last.
     """
 
     signed: SignedCharter
@@ -129,6 +134,8 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     past: tuple[Terms, ...] = ()
     exchange: Exchange | None = None
     partials: Mapping[tuple[int, NodeId], e.Partial] = {}
+    models: tuple[bytes, ...] = ()
+    counted: Mapping[NodeId, int] = {}
 
     @property
     def on_route(self) -> bool:
@@ -142,19 +149,43 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
             return self.close.exchange  # A vote may have changed the number of rounds since.
         return self.exchange is not None and self.round < self.terms.round.rounds
 
-    def starts_well(self, author: NodeId, base: bytes) -> bool:
-        """Whether a contribution to the open round may start from this model.
+    def starts_well(self, author: NodeId, body: e.Contribution) -> bool:
+        """Whether a contribution that stands in the open round starts from the model it should.
 
-        In exact mixing, from the model of the round before. In gossip from the author's own; one that has none yet
+        In exact mixing, from the model before its own round. In gossip from the author's own; one that has none yet
         takes any other's, which may have another by the time this is on record. Nobody that has yet to take what it was
         given in an earlier round takes part in another one.
         """
+        base = body.base_digest
         if self.exchange is None:
-            return base == self.committed.model
+            behind = self.round - body.round
+            if behind <= 0:
+                return base == self.committed.model
+            return behind <= len(self.models) and base == self.models[behind - 1]
         if author in self.exchange.dues:
             return False
         own = self.exchange.models.get(author)
         return own is None or base == own.model
+
+    def destined(self, author: NodeId, body: e.Contribution) -> int | None:
+        """Return the round whose mean a contribution may be in: its own, or a later one if it is late and still counts.
+
+        None if nothing can come of it any more.
+        """
+        placed = self.contributions.get((self.round, author))
+        if body.round >= self.round and (self.close is None or not self.signed.charter.staleness):
+            return body.round
+        if placed is not None and placed.body == body:
+            return self.round
+        coming = self.round + (self.close is not None)
+        return body.round if body.round >= coming else coming if self._counts(author, body, coming) else None
+
+    def _counts(self, author: NodeId, body: e.Contribution, round_: int) -> bool:
+        """Whether late work may stand for its author in a round: not for long, and nothing is counted twice."""
+        done = self.counted.get(author, 0)
+        if self.close is not None:
+            done = max([done, *(placed.body.round for placed in self.close.terms if placed.author == author)])
+        return done < body.round and round_ - body.round <= self.signed.charter.staleness
 
     @property
     def round(self) -> int:
@@ -409,10 +440,11 @@ def _due_exchange(state: State, close: Closed, *, measured: bool) -> e.RoundComm
 
 
 def make_close(state: State, included: Sequence[Placed], rejected: Mapping[int, int]) -> e.RoundClose:
-    """Return the close of the open round with these contributions; weights follow from the charter."""
+    """Return the close of the open round with these contributions; weights follow from samples and the charter."""
     terms = state.terms
     ordered = sorted(included, key=lambda placed: terms.index(placed.author) or 0)
-    weights = integer_weights([p.body.samples for p in ordered], cap_ppm=terms.round.weight_cap_ppm)
+    samples = [discounted(p.body.samples, state.round - p.body.round) for p in ordered]
+    weights = integer_weights(samples, cap_ppm=terms.round.weight_cap_ppm)
     heard = {node for (r, node) in state.contributions if r == state.round}
     missing = tuple(seat.node for seat in terms.members if seat.node not in heard)
     pairs = tuple((p.index, weight) for p, weight in zip(ordered, weights, strict=True))
@@ -443,7 +475,7 @@ def check_close(state: State, close: e.RoundClose) -> tuple[Placed, ...]:
         raise Reject(f"{named}: it includes an update of a size that no update has")
     for index, placed in by_index.items():
         stray = dict(close.rejected).get(index) == e.OTHER_BASE
-        if stray == state.starts_well(placed.author, placed.body.base_digest):
+        if stray == state.starts_well(placed.author, placed.body):
             raise Reject(f"{named}: it misjudges which contributions start from the model they should")
     if make_close(state, terms, dict(close.rejected)) != close:
         raise Reject(f"{named}: weights, order or missing members are not what follows from the log")
@@ -509,7 +541,7 @@ def _append_derived(state: State, leaf: bytes, body: Derived, time_ms: int) -> S
                 frontier=frontier,
                 committed=Committed(body.round, body.model_digest, body.model_bytes),
                 opened_ms=time_ms,
-                contributions={k: v for k, v in state.contributions.items() if k[0] > body.round},
+                **_left_over(state),
                 late=(),
                 close=None,
                 attests={},
@@ -689,17 +721,45 @@ def _apply_cert(state: State, entry: e.Entry, leaf: bytes, header: Header) -> tu
 
 
 def _note_contribution(state: State, author: NodeId, body: e.Contribution) -> dict[str, Any]:
-    """The highest attempt counts. What comes after its round has closed is late: on record, not in the mean."""
-    index = state.size
+    """The highest attempt counts. What comes after its round has closed is late: it may stand in the next one."""
     closed = state.close is not None and body.round == state.round
-    if body.round < state.round or closed:
-        return {"late": (*state.late, index)}
-    if body.round > state.round + ROUNDS_AHEAD:
-        return {}
-    known = state.contributions.get((body.round, author))
-    if known is not None and known.body.attempt >= body.attempt:
-        return {}
-    return {"contributions": {**state.contributions, (body.round, author): Placed(index, author, body)}}
+    late = body.round < state.round or closed
+    noted: dict[str, Any] = {"late": (*state.late, state.size)} if late else {}
+    number = state.destined(author, body) if late and state.signed.charter.staleness else None if late else body.round
+    if number is None or number > state.round + ROUNDS_AHEAD:
+        return noted
+    known = state.contributions.get((number, author))
+    if known is not None and not _newer(body, known.body):
+        return noted
+    placed = Placed(state.size, author, body)
+    return noted | {"contributions": {**state.contributions, (number, author): placed}}
+
+
+def _newer(body: e.Contribution, other: e.Contribution) -> bool:
+    """Whether a contribution takes the other's place."""
+    return (body.round, body.attempt) > (other.round, other.attempt)
+
+
+def _left_over(state: State) -> dict[str, Any]:
+    """Return what contributions are left after the commit of the open round, and what has to be known of late ones.
+
+    What the close could not take in because nobody had it stands in the next round, while it counts.
+    """
+    close, staleness = state.close, state.signed.charter.staleness
+    left = {place: placed for place, placed in state.contributions.items() if place[0] > state.round}
+    if not staleness or close is None:
+        return {"contributions": left}
+    away = {index for index, reason in close.body.rejected if reason == e.UNAVAILABLE}
+    for (number, author), placed in state.contributions.items():
+        if number == state.round and placed.index in away and number + 1 - placed.body.round <= staleness:
+            other = left.get((number + 1, author))
+            if other is None or _newer(placed.body, other.body):
+                left[number + 1, author] = placed
+    return {
+        "contributions": left,
+        "models": (state.committed.model, *state.models)[:staleness],
+        "counted": {**state.counted, **{placed.author: placed.body.round for placed in close.terms}},
+    }
 
 
 def _note_attest(state: State, author: NodeId, body: e.Attest) -> dict[str, Any]:

@@ -44,6 +44,7 @@ from tests.swarm.ledger import test_entry as entries
 from tests.swarm.ledger import test_evidence as proofs
 from tests.swarm.ledger import test_exchange as exchanges
 from tests.swarm.ledger import test_journal as journals
+from tests.swarm.ledger import test_late as late
 from tests.swarm.ledger import test_merkle as trees
 from tests.swarm.ledger import test_pushing as pushes
 from tests.swarm.ledger import test_replica as replicas
@@ -362,7 +363,7 @@ LOG = (
         (
             Edit(
                 state.check_close,
-                "if stray == state.starts_well(placed.author, placed.body.base_digest):",
+                "if stray == state.starts_well(placed.author, placed.body):",
                 "if False:",
             ),
         ),
@@ -373,7 +374,7 @@ LOG = (
         (
             Edit(
                 replica.Replica._weigh,
-                "if not state.starts_well(placed.author, placed.body.base_digest):",
+                "if not state.starts_well(placed.author, placed.body):",
                 "if False:",
             ),
         ),
@@ -869,6 +870,39 @@ ROUTES = (
     ),
 )
 
+LATE = (
+    Bug(
+        "work that has been averaged may come again under another name",
+        (Edit(state.State._counts, "done < body.round and ", ""),),
+        late.test_what_is_in_a_round_does_not_count_again_however_it_is_called,
+    ),
+    Bug(
+        "late work counts for ever",
+        (Edit(state.State._counts, " and round_ - body.round <= self.signed.charter.staleness", ""),),
+        late.test_late_work_stands_for_its_author_while_it_counts,
+    ),
+    Bug(
+        "late work counts like any other",
+        (Edit(state.make_close, "discounted(p.body.samples, state.round - p.body.round)", "p.body.samples"),),
+        late.test_late_work_stands_for_its_author_while_it_counts,
+    ),
+    Bug(
+        "late work may start from any model",
+        (Edit(state.State.starts_well, "behind <= len(self.models) and base == self.models[behind - 1]", "True"),),
+        late.test_late_work_has_to_start_from_the_model_before_its_own_round,
+    ),
+    Bug(
+        "what may not be averaged stands in the next round again",
+        (Edit(state._left_over, "if reason == e.UNAVAILABLE", ""),),
+        late.test_what_nobody_had_stands_in_the_next_round_until_it_is_too_late,
+    ),
+    Bug(
+        "late work takes the place of fresh work",
+        (Edit(state._newer, "(body.round, body.attempt) > (other.round, other.attempt)", "True"),),
+        late.test_fresh_work_takes_the_place_of_late_work_and_not_the_other_way_round,
+    ),
+)
+
 STANDSTILL = (
     Bug(
         "a site may be given up in the block that commits the round before",
@@ -887,4 +921,4 @@ STANDSTILL = (
     ),
 )
 
-BANK = VOTING + CERTIFICATES + BYTES + LOG + EPOCHS + EVIDENCE + GOSSIP + ROUTES + STANDSTILL + DISK
+BANK = VOTING + CERTIFICATES + BYTES + LOG + EPOCHS + EVIDENCE + GOSSIP + ROUTES + LATE + STANDSTILL + DISK

@@ -145,7 +145,7 @@ class Terms:
 
 
 class Rounds:
-    """The open round, and what is left of those before: fields 7 to 12, 20 and 21 of the state."""
+    """The open round, and what is left of those before: fields 7 to 12 and 20 to 23 of the state."""
 
     def __init__(self, charter: list) -> None:
         self.parameters, initial = charter[4][3:5]
@@ -164,6 +164,10 @@ class Rounds:
         edges = [k * self.parameters // slices for k in range(slices + 1)] if slices else []
         self.lengths = [end - start for start, end in itertools.pairwise(edges)]
         self.partials: dict[tuple[int, bytes], list] = {}
+        self.staleness = int(options.pop("staleness", "0"))
+        assert not (self.staleness and self.gossips)
+        self.before: list[bytes] = []
+        self.counted: dict[bytes, int] = {}
         assert self.gossips or not {*options} & {"correction", "links"}
         options.pop("correction", "")
         links = options.pop("links", "")
@@ -188,12 +192,18 @@ class Rounds:
     def hear(self, entry: list, index: int, terms: Terms) -> None:
         author, body = entry[3], msgpack.unpackb(entry[7])
         if entry[1] == 1:
+            place: int | None = body[0]
             if body[0] < self.open or (body[0] == self.open and self.close):
                 self.late.append(index)
-            elif body[0] <= self.open + 1:
-                known = self.contributions.get((body[0], author))
-                if known is None or known[2][1] < body[1]:
-                    self.contributions[body[0], author] = [index, author, body]
+                place = self.open + bool(self.close)
+                averaged = [placed[2][0] for placed in (self.close[2] if self.close else []) if placed[1] == author]
+                done = max([0, self.counted.get(author, 0), *averaged])
+                if place - body[0] > self.staleness or body[0] <= done:
+                    place = None
+            if place is not None and place <= self.open + 1:
+                known = self.contributions.get((place, author))
+                if known is None or known[2][:2] < body[:2]:
+                    self.contributions[place, author] = [index, author, body]
         elif entry[1] in (14, 16):
             assert all(one == sorted({*one}) for one in body[1:])
             counts = self.exchanging(terms) and not self.close and body[0] == self.open
@@ -254,7 +264,7 @@ class Rounds:
         assert [i for i, _ in included] == [placed[0] for placed in mine.values() if placed[0] not in reasons]
         assert sorted([*reasons, *(i for i, _ in included)]) == sorted(placed[0] for placed in mine.values())
         for node, (at, _, contribution) in mine.items():
-            base = self.committed[1]
+            base = [self.committed[1], *self.before][number - contribution[0]]
             if node in self.dues:
                 assert reasons.get(at) == 3
                 continue
@@ -273,7 +283,8 @@ class Rounds:
                 assert contribution[5] == sum(size for _, size in contribution[11])
         assert len(included) >= terms.array[3][3]
         chosen = [placed for placed in mine.values() if placed[0] not in reasons]
-        assert [w for _, w in included] == weights([p[2][6] for p in chosen], terms.array[3][7])
+        worth = [max(1, p[2][6] * 1000 // math.isqrt(10**6 * (1 + number - p[2][0]))) for p in chosen]
+        assert [w for _, w in included] == weights(worth, terms.array[3][7])
         exchanging = self.exchanging(terms)
         self.close = [index, body, chosen, exchanging, terms.epoch]
         if exchanging and self.directed:
@@ -358,7 +369,16 @@ class Rounds:
             self.dues |= {node: self.owed(node, {}) for _, node, _ in late}
         if body[3]:
             self.dues = {}
+        if self.staleness:
+            self.counted |= {author: said[0] for _, author, said in self.close[2]}
+            self.before = [self.committed[1], *self.before][: self.staleness]
         self.committed, self.opened_ms = [body[0], body[2], body[3]], time_ms
+        away = {at for at, reason in self.close[1][4] if reason == 2}
+        for (number, author), placed in list(self.contributions.items()):
+            if number == body[0] and placed[0] in away and number + 1 - placed[2][0] <= self.staleness:
+                other = self.contributions.get((number + 1, author))
+                if other is None or other[2][:2] < placed[2][:2]:
+                    self.contributions[number + 1, author] = placed
         self.contributions = {key: placed for key, placed in self.contributions.items() if key[0] > body[0]}
         self.late, self.close, self.attests, self.receipts, self.sketches = [], None, {}, {}, {}
         self.partials = {}
@@ -387,6 +407,10 @@ class Rounds:
     def computed(self) -> list:
         """Field 21."""
         return [[*key, body] for key, body in sorted(self.partials.items())]
+
+    def late_work(self) -> list:
+        """Fields 22 and 23."""
+        return [self.before, rows(self.counted)]
 
     def exchanges(self) -> list:
         """Field 20."""
@@ -616,8 +640,9 @@ def followed(folder: Path, genesis: bytes) -> tuple[bytes, list[bytes], Rounds]:
         assert (fields[8], fields[9]) == (len(leaves), tree_root(leaves))
         whole = [[], ledger_id, height, fields[5], frontier(leaves), rows(feeds), *rounds.begun(), recorded]
         whole += [terms.array, begun, [], votes.state(), [coming.array] if coming else []]
-        state = pack([*whole, [before.array for before in past[-2:-6:-1]], rounds.exchanges(), rounds.computed()])
-        assert fields[11] == sha(b"swarm-ledger/state/v4\0", state)
+        whole += [[before.array for before in past[-2:-6:-1]], rounds.exchanges(), rounds.computed()]
+        state = pack([*whole, *rounds.late_work()])
+        assert fields[11] == sha(b"swarm-ledger/state/v5\0", state)
         covered, certified, view = False, block, fields[1]
         assert not cover or (coming is not None and certificates)
         for place, empty in enumerate(cover, 1):
@@ -719,6 +744,19 @@ def in_slices() -> tuple[SignedCharter, Sequence[bytes]]:
 
 
 @functools.cache
+def behind() -> tuple[SignedCharter, Sequence[bytes]]:
+    """Five members of whom one is slow, all are cut off for a while, and what they did counts later."""
+    from swarm.ledger import entry as e
+    from tests.simulation.test_late import late, ran, said, troubles
+    from tests.simulation.test_routes import HARSH, blocks, head
+
+    world = ran(staleness=5, rounds=12, faults=troubles(5), seed=5, network=HARSH)
+    assert late(world)
+    assert [reason for body in said(world, e.ROUND_CLOSE, e.RoundClose) for _, reason in body.rejected] == [2, 2, 2]
+    return head(world, 0).replica.head.signed, blocks(world)
+
+
+@functools.cache
 def folded() -> tuple[SignedCharter, Sequence[bytes]]:
     """Five members add up their updates in pairs, in two steps; one is away for a while."""
     from swarm.machine import AddUp
@@ -768,7 +806,7 @@ def made(folder: Path, make: Made = calm, *, segment_bytes: int = 1 << 14) -> tu
     return folder / "blocks", signed.genesis().encode(), signed.ledger_id, result.entries, root
 
 
-@pytest.mark.parametrize("make", [calm, changing, lossy, ring, star, in_slices, folded, *GOSSIP])
+@pytest.mark.parametrize("make", [calm, changing, lossy, ring, star, in_slices, folded, behind, *GOSSIP])
 def test_the_documented_format_is_enough_to_verify_a_ledger(tmp_path: Path, make: Made) -> None:
     folder, genesis, ledger_id, entries, root = made(tmp_path, make)
     assert len(list(folder.glob("*.seg"))) > 1, "sealed segments are read too"

@@ -619,6 +619,16 @@ def test_a_correction_nobody_knows_is_refused(text: str) -> None:
         gossiping(options=c.options_of(correction=text, schedule="ring")).check()
 
 
+def test_late_work_counts_for_as_many_rounds_as_the_charter_says_in_exact_mixing() -> None:
+    charter = changed(make_swarm(4), options=(("staleness", "16"),))
+    charter.check()
+    assert (charter.staleness, make_swarm(4).charter.staleness) == (16, 0)
+    with pytest.raises(UsageError, match="rounds for which late work counts: it must be 1 to 1000"):
+        changed(make_swarm(4), options=(("staleness", "0"),)).check()
+    with pytest.raises(UsageError, match="late work counts in exact mixing"):
+        gossiping(options=c.options_of(schedule="ring", staleness="3")).check()
+
+
 def test_a_correction_is_for_gossip() -> None:
     with pytest.raises(UsageError, match="a correction is for gossip"):
         changed(make_swarm(4), options=(("correction", "qg"),)).check()

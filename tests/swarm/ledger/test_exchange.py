@@ -44,6 +44,11 @@ def told(*values: float) -> bytes:
     return struct.pack(f">{BUCKETS}q", *sums)
 
 
+def started(base: bytes) -> e.Contribution:
+    """Return a contribution that starts from this model."""
+    return contribution(SWARM, 0, base=base)
+
+
 class Log:
     """A state to which members' entries are appended."""
 
@@ -170,9 +175,9 @@ def test_members_go_on_from_their_own_models() -> None:
         log.attest(author, told(float(author)))
     log.commit()
     own = digest("model of 0")
-    assert log.state.starts_well(NODES[0], own)
-    assert not log.state.starts_well(NODES[0], digest("model of 1"))
-    assert log.state.starts_well(NODES[3], digest("anything")), "it has none yet"
+    assert log.state.starts_well(NODES[0], started(own))
+    assert not log.state.starts_well(NODES[0], started(digest("model of 1")))
+    assert log.state.starts_well(NODES[3], started(digest("anything"))), "it has none yet"
 
 
 def test_a_late_attest_tells_the_model_and_ends_no_round() -> None:
@@ -210,7 +215,7 @@ def test_who_missed_the_end_of_a_round_makes_up_for_it_before_it_takes_part_in_a
     parts = tuple(Part(NODES[i], offered[NODES[i]], 128, 10) for i in range(4) if i in (0, 3))
     expected = tuple(part for node in sorted_seats(log.state) for part in parts if part.giver == node)
     assert log.state.exchange.dues == {NODES[3]: Due(1, index, 0, 0, expected)}
-    assert not log.state.starts_well(NODES[3], digest("anything"))
+    assert not log.state.starts_well(NODES[3], started(digest("anything")))
     assert snapshot.decode(snapshot.encode(log.state), State, SWARM.signed) == log.state
     log.contribute(0, 1, 2, number=2, bases={i: digest(f"model of {i}") for i in range(3)})
     log.close()
@@ -221,7 +226,7 @@ def test_who_missed_the_end_of_a_round_makes_up_for_it_before_it_takes_part_in_a
     log.say(3, e.Attest(1, index, digest("late"), 128, (), told(1.0)))
     assert log.state.exchange.dues == {}
     assert log.state.exchange.models[NODES[3]] == Own(1, digest("late"), 128)
-    assert log.state.starts_well(NODES[3], digest("late"))
+    assert log.state.starts_well(NODES[3], started(digest("late")))
 
 
 def sorted_seats(state: State) -> list[NodeId]:
@@ -270,7 +275,9 @@ def test_the_last_round_is_exact() -> None:
     assert body.model_digest == digest("the merged one")
     assert (body.distance_max_ppm, body.distance_mean_ppm) == (0, 0)
     assert log.state.complete
-    assert all(log.state.starts_well(node, digest("the merged one")) for node in NODES), "should a vote add rounds"
+    assert all(log.state.starts_well(node, started(digest("the merged one"))) for node in NODES), (
+        "should a vote add rounds"
+    )
 
 
 def test_a_vote_on_the_number_of_rounds_does_not_change_what_a_closed_round_is() -> None:
