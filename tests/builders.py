@@ -172,6 +172,8 @@ class Feeds:
             e.Receipt: e.RECEIPT,
             e.Partial: e.PARTIAL,
             e.Push: e.PUSH,
+            e.MemberProposal: e.MEMBER_PROPOSAL,
+            e.MemberVote: e.MEMBER_VOTE,
         }
         who = self._swarm.identities[author]
         seq, prev = self.ends[author]

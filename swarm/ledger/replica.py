@@ -617,7 +617,9 @@ class Replica:
         if time_ms >= state.opened_ms + state.terms.round.deadline_ms:
             return True
         if time_ms == state.opened_ms:
-            return False  # The block that opens the round: without its vote the commit would fail too, and no time run.
+            # The block that commits the round before. Who is left out may not vote for it: then that round is never
+            # committed, and the deadline of this one never begins.
+            return False
         if placed is not None and self._witness.moving(Digest(placed.body.update_digest), now):
             return False
         return self._witness.silent(node, now)

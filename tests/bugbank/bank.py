@@ -469,7 +469,7 @@ EPOCHS = (
     Bug(
         "a member judges a certificate on record by the keys of today",
         (Edit(replica.Replica._check_recorded, "before.terms_of(certificate.epoch)", "before.terms"),),
-        claims.test_a_certificate_on_record_is_judged_by_the_keys_of_its_own_epoch,
+        replicas.test_a_recorded_certificate_is_judged_by_the_keys_of_the_epoch_that_made_it,
     ),
 )
 

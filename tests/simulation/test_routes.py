@@ -185,6 +185,17 @@ def test_who_is_away_from_the_start_is_not_in_it(route: str) -> None:
     assert (len(first.included), first.attempt) == (4, 1)
 
 
+@pytest.mark.parametrize("route", ["sharded", "fold"])
+@pytest.mark.parametrize("behaviour", [Behaviour.RAISES, Behaviour.HANG, Behaviour.SLOW])
+def test_who_never_offers_anything_computes_nothing_and_costs_no_round_its_route(
+    route: str, behaviour: Behaviour
+) -> None:
+    """Parts are for those in the close to compute: with an offer they have shown in this round that they are there."""
+    world = ran(route, learner=task(5, behaviours={1: behaviour}))
+    rounds = said(world, e.ROUND_CLOSE, e.RoundClose)
+    assert [(close.attempt, len(close.included)) for close in rounds] == [(1, 4)] * ROUNDS
+
+
 @pytest.mark.parametrize("seed", range(1, 5))
 @pytest.mark.parametrize("route", ["sharded", "fold"])
 def test_crashes_partitions_and_loss(route: str, seed: int) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 import msgspec
 import pytest
 
+from swarm import codec
 from swarm.errors import LedgerError, Reject
 from swarm.identity import Verify
 from swarm.ledger import entry as e
@@ -21,6 +22,7 @@ from swarm.ledger.merkle import leaf_hash
 from swarm.ledger.replica import ATTEST_GATHER_S, GATHER_S, PENDING_PER_AUTHOR_MAX, Pending, Replica
 from swarm.ledger.state import genesis
 from swarm.machine import Digest, NodeId
+from swarm.terms import remove
 from tests.builders import Feeds, Swarm, certify, contribution, digest, make_swarm
 from topologies.world.clock import EPOCH_S
 
@@ -213,6 +215,24 @@ def test_a_recorded_certificate_that_no_quorum_signed_is_invalid(case: str) -> N
     assert kinds(following) == [e.BLOCK_CERT]
     for verdict in table.verdicts(following, following_header)[1:]:
         assert isinstance(verdict, Invalid)
+
+
+def test_a_recorded_certificate_is_judged_by_the_keys_of_the_epoch_that_made_it() -> None:
+    """Site-1 was one of those who made the last block of epoch 0 final. It is gone, and 2 and 3 have other indices."""
+    table = Table()
+    removal = e.MemberProposal(codec.encode(remove(NODES[1])), int(NOW * 1000) + 60_000, b"")
+    proposal = table.feeds.write(0, removal)
+    table.tell(proposal)
+    for author in (2, 3):
+        table.tell(table.feeds.write(author, e.MemberVote(e.decode_entry(proposal).id, yes=True)))
+    assert table.agree()[-1] == e.EPOCH
+    block, header = table.build()
+    certificate = codec.decode(e.decode_entry(block.leaves[0]).body, e.BlockCert, limit=1 << 16).proof
+    assert (header.epoch, certificate.epoch, certificate.signers) == (1, 0, (0, 1, 2))
+    assert table.verdicts(block, header) == [Valid()] * 4
+    terms = table.replicas[0].head.terms
+    with pytest.raises(Reject):
+        certificate.check(SWARM.signed.ledger_id, terms.vote_keys, terms.quorum)
 
 
 # --- what only the witness knows ----------------------------------------------------------------------------------
