@@ -314,16 +314,18 @@ def _schedule(run: Run, result: Result) -> Schedule:
     n = len(result.names)
     if name in schedules.names() or name.startswith("base"):
         return schedules.build(name, n, degree=int(degree) if degree else 3, seed=run.schedule_seed)
+    if arcs := _own_links(result, "arcs"):
+        return schedules.directed(n, arcs, name=name)
     return schedules.static(
-        Topology.from_edges(n, _own_links(result) or [(x.low, x.high) for x in run.links]), name=name
+        Topology.from_edges(n, _own_links(result, "graph") or [(x.low, x.high) for x in run.links]), name=name
     )
 
 
-def _own_links(result: Result) -> list[Edge]:
-    graph = result.scenario.get("graph")
-    if not isinstance(graph, Sequence) or isinstance(graph, str):
+def _own_links(result: Result, key: str) -> list[Edge]:
+    listed = result.scenario.get(key)
+    if not isinstance(listed, Sequence) or isinstance(listed, str):
         return []
-    return [(int(pair[0]), int(pair[1])) for pair in graph if isinstance(pair, Sequence) and len(pair) == 2]
+    return [(int(pair[0]), int(pair[1])) for pair in listed if isinstance(pair, Sequence) and len(pair) == 2]
 
 
 def _holdings(result: Result) -> Holdings | None:
