@@ -158,7 +158,7 @@ class Learning:
         correction: Of gossip: "", "qg" or "qg:500" (`swarm.mixing.momentum.parse`).
         codec: How what travels is compressed, as a charter has it: "" or "bf16"; with exact mixing also "int8",
             "int4", "sign" or "topk:PERMILLE".
-        route: Of exact mixing, how sites get to the mean: "spread", "sharded", "sharded:SLICES" or "fold"
+        route: Of exact mixing, how sites get to the mean: "" or "spread", "sharded", "sharded:SLICES" or "fold"
             (`swarm.routes`).
         seeds: One run for each.
         target_accuracy: What has to be reached, 0 to 1; None for "within a point of the best".
@@ -176,7 +176,7 @@ class Learning:
     mixing: str = "gossip"
     correction: str = ""
     codec: str = ""
-    route: str = SPREAD
+    route: str = ""
     seeds: tuple[int, ...] = (1,)
     target_accuracy: float | None = None
     tested: int = 32
@@ -201,7 +201,7 @@ class Learning:
             raise _wrong(
                 "learning.codec", f"{self.codec!r} is none with {self.mixing} mixing", f"known are {', '.join(kinds)}"
             )
-        if self.route != SPREAD and self.mixing != "exact":
+        if self.route not in ("", SPREAD) and self.mixing != "exact":
             raise _wrong(
                 "learning.route", "it is for exact mixing", 'write mixing = "exact" too, or leave the route out'
             )
@@ -315,7 +315,7 @@ class Scenario:
         """How exact mixing gets to the mean; None if every update goes to everybody."""
         name = self.learning.route
         try:
-            return None if name == SPREAD else parse_route(name, self.n)
+            return None if name in ("", SPREAD) else parse_route(name, self.n)
         except UsageError as error:
             raise _wrong("learning.route", f"{name!r} is none for {self.n} sites", error.hint) from None
 
