@@ -29,6 +29,11 @@ test: $(STAMP) ## Run the tests
 fast: $(STAMP) ## Run the tests that start no process and open no socket
 	@$(BIN)/python -m pytest -q -m "not real"
 
+.PHONY: test-ray
+test-ray: $(STAMP) ## Run the tests that need Ray and Parquet (installs both, 410 MB)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[ray,parquet]'
+	@$(BIN)/python -m pytest -q tests/node/simulation/test_actors.py tests/node/simulation/test_parquet.py
+
 check: format-check lint types architecture test ## Everything CI runs
 
 format: $(STAMP) ## Format the code

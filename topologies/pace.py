@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from swarm.ledger.block import quorum
 from swarm.ledger.replica import GATHER_S
+from swarm.routes import OWNERS, SHARDED, Fold, Route
 from topologies.graph import Edge
 from topologies.mixing import Mixing
 from topologies.scenario import Scenario
@@ -29,6 +30,9 @@ AGREEMENT_HOPS = 7
 """Messages after each other from the last model's arrival to the next round: the entry that says so, a proposal and two
 votes on it, the attestation, and two more before training's result is in a block. Fitted to the real node in the
 simulated world: rounds of 5 to 12 sites that are 0 to 200 ms apart take 7 to 8 latencies more than models need."""
+
+ASKING_HOPS = 2
+"""Messages before a part of a mean begins to travel: that it is made, and that somebody asks for it."""
 
 AGREEMENT_S = 0.02
 """What agreement takes besides: writing to disk at every member, a dozen times some milliseconds."""
@@ -131,6 +135,49 @@ class Pace:
         narrow = max((each * self._bytes / self._slow[link][0] for link in self._slow if link in there), default=0.0)
         seconds = float(self.training_s.max()) + max(float(carry.max()), narrow) + hops * worst
         return Exchange(seconds=seconds + self.agreement_s + GATHER_S * last, sent=sent)
+
+    def routed(self, route: Route, part_bytes: float, *, last: bool = False) -> Exchange:
+        """A round of exact mixing whose mean is computed in parts (`swarm.routes`), everybody linked to everybody.
+
+        `part_bytes` is what has a model's length on the way back: all averaged slices of a model together, or a sum. A
+        step begins when everybody has done the one before. Nothing waits for a block on the way, as what a member says
+        of its parts reaches the others before that. Sums are taken from all who have them alike; where many ask the
+        same one, as they may on the fold route, it takes longer.
+        """
+        n = len(self._delay_s)
+        update, part = np.full(n, self._bytes), np.full(n, part_bytes)
+        steps: list[tuple[NDArray[np.float64], NDArray[np.float64]]]  # bytes sent and received in each
+        if route.name == SHARDED:
+            owners = min(OWNERS, n)
+            mine, others = owners * (n - 1) / n * update, (n - owners) / n * part
+            steps = [(mine, mine), (others, others)]
+        else:
+            steps = self._folded(Fold(n), part)
+        worst = max((self.latency(a, b) for a in range(n) for b in range(a)), default=0.0)
+        seconds, sent = float(self.training_s.max()), np.zeros(n)
+        for number, (out, into) in enumerate(steps):
+            each = float(out.sum()) / max(1, n * (n - 1))  # over a link in one direction, on average
+            narrow = max((each / bandwidth for bandwidth, _ in self._slow.values()), default=0.0)
+            carry = max(float(np.maximum(out / self._up, into / self._down).max()), narrow)
+            seconds += carry + worst * (1 + ASKING_HOPS * (number > 0))
+            sent += out
+        return Exchange(seconds=seconds + self.agreement_s + GATHER_S * last, sent=sent / self._bytes)
+
+    def _folded(self, fold: Fold, part: NDArray[np.float64]) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+        """Updates at the first step, sums at the others, the last one to those who do not pair up."""
+        n = fold.members
+        out, into = np.zeros(n), np.zeros(n)
+        for index in range(fold.folded if fold.steps else 0):
+            for other in fold.covered(fold.group(index, 1)):
+                into[index] += other != index
+                out[other] += other != index
+        pairing = np.arange(n) < fold.folded
+        steps = [(out * self._bytes, into * self._bytes)] if fold.steps else []
+        steps += [(pairing * part, pairing * part)] * max(fold.steps - 1, 0)
+        left = n - fold.folded
+        if left:
+            steps.append((pairing * part * left / fold.folded, ~pairing * part))
+        return steps
 
     def _quorum_latency(self, n: int) -> float:
         """The latency within which a member in the middle hears from a quorum: half the sites are as near as that."""

@@ -19,8 +19,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import TypeVar
 
+from swarm.charter import EXACT_CODECS, GOSSIP_CODECS
 from swarm.errors import UsageError
+from swarm.mixing.compress.forms import parse as parse_codec
 from swarm.mixing.momentum import parse as parse_correction
+from swarm.routes import SPREAD, Route
+from swarm.routes import parse as parse_route
 from topologies.graph import NODES_MAX, Edge, Topology
 from topologies.world.faults import (
     ClockJump,
@@ -50,7 +54,7 @@ TOPOLOGIES = ("ring", "exponential", "base2", "complete")
 """What is compared unless one says: the fewest links, two in the middle that agree fast, everybody with everybody."""
 
 OWN = "own"
-"""The name of a topology that comes as a graph and not from a family."""
+"""The name of a topology that comes as links, `graph` or `arcs`, and not from a family."""
 
 TWO_FACED = "two-faced"
 """A site that runs twice with one identity, and tells each half of the others something else."""
@@ -152,6 +156,10 @@ class Learning:
         momentum: Of SGD, 0 to below 1; begins anew every round.
         mixing: "gossip" or "exact".
         correction: Of gossip: "", "qg" or "qg:500" (`swarm.mixing.momentum.parse`).
+        codec: How what travels is compressed, as a charter has it: "" or "bf16"; with exact mixing also "int8",
+            "int4", "sign" or "topk:PERMILLE".
+        route: Of exact mixing, how sites get to the mean: "" or "spread", "sharded", "sharded:SLICES" or "fold"
+            (`swarm.routes`).
         seeds: One run for each.
         target_accuracy: What has to be reached, 0 to 1; None for "within a point of the best".
         tested: Peers whose own models are tested; 0 for all.
@@ -167,6 +175,8 @@ class Learning:
     momentum: float = 0.0
     mixing: str = "gossip"
     correction: str = ""
+    codec: str = ""
+    route: str = ""
     seeds: tuple[int, ...] = (1,)
     target_accuracy: float | None = None
     tested: int = 32
@@ -186,6 +196,15 @@ class Learning:
             raise _wrong("learning.correction", "it is for gossip", f"leave it out with {self.mixing} mixing")
         if self.correction:
             parse_correction(self.correction)
+        kinds = GOSSIP_CODECS if self.mixing == "gossip" else EXACT_CODECS
+        if self.codec and parse_codec(self.codec).name not in kinds:
+            raise _wrong(
+                "learning.codec", f"{self.codec!r} is none with {self.mixing} mixing", f"known are {', '.join(kinds)}"
+            )
+        if self.route not in ("", SPREAD) and self.mixing != "exact":
+            raise _wrong(
+                "learning.route", "it is for exact mixing", 'write mixing = "exact" too, or leave the route out'
+            )
         if not 1 <= len({*self.seeds}) == len(self.seeds) <= SEEDS_MAX or any(not 0 <= s < 2**31 for s in self.seeds):
             raise _wrong(
                 "learning.seeds",
@@ -196,18 +215,28 @@ class Learning:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
-    """What the charter says about rounds: see `swarm charter new`. `min_contributions` 0 is a majority."""
+    """What the charter says about rounds: see `swarm charter new`. `min_contributions` 0 is a majority.
+
+    `weight_cap` is the largest share of one site in a mean, above 0 up to 1, in millionths.
+    """
 
     patience_s: float = 60.0
     deadline_s: float = 3600.0
     min_contributions: int = 0
     clip_norm: float = 100.0
+    weight_cap: float = 1.0
 
     def __post_init__(self) -> None:
         _within("swarm.patience_s", self.patience_s, 1.0, 86_400.0)
         _within("swarm.deadline_s", self.deadline_s, 1.0, 30 * 86_400.0)
         _within("swarm.min_contributions", self.min_contributions, 0, NODES_MAX)
         _within("swarm.clip_norm", self.clip_norm, 0.001, 1024.0)
+        _within("swarm.weight_cap", self.weight_cap, 1e-6, 1.0)
+
+    @property
+    def weight_cap_ppm(self) -> int:
+        """The cap in millionths, as the charter has it."""
+        return round(self.weight_cap * 1e6)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,7 +248,7 @@ class Scenario:
         summary: In a sentence.
         sites: The members, in order.
         topologies: To compare: names that `topologies.schedules.build` knows, with a degree after a colon where they
-            have one, and "own" for `graph`.
+            have one, and "own" for `graph` or `arcs`.
         learning: What is learned.
         terms: What the charter says.
         latency_s: Between any two sites, besides their own.
@@ -229,6 +258,7 @@ class Scenario:
         mishaps: What goes wrong, and when.
         churn: Who goes away at random; None for nobody.
         graph: The links of "own", as (low, high).
+        arcs: Where the links of "own" go one way, who gives to whom every round: (giver, taker), ascending, no `graph`.
     """
 
     name: str
@@ -244,6 +274,7 @@ class Scenario:
     mishaps: tuple[Mishap, ...] = ()
     churn: Churn | None = None
     graph: tuple[Edge, ...] = ()
+    arcs: tuple[Edge, ...] = ()
 
     def __post_init__(self) -> None:
         _within("the number of sites", len(self.sites), 2, NODES_MAX)
@@ -260,8 +291,13 @@ class Scenario:
         for name in self.topologies:
             if not _TOPOLOGY_NAME.fullmatch(name):
                 raise _wrong("topologies", f"{name!r} is no name of one", 'write "ring" or "random_regular:4"')
-        if OWN in self.topologies and not self.graph:
-            raise _wrong("topologies", "there is no graph of your own", "give it with --graph FILE")
+        if self.graph and self.arcs:
+            raise _wrong("arcs", "there is a graph of your own too", "give either links or links that go one way")
+        if OWN in self.topologies and not (self.graph or self.arcs):
+            raise _wrong("topologies", "there is no graph of your own", "give it with --graph FILE, or as graph = ...")
+        if self.arcs and self.learning.mixing != "gossip":
+            raise _wrong("arcs", "links that go one way are for gossip", "give a graph, or mix by gossip")
+        _ = self.route  # refused here if there is none of that name
         _within("network.loss", self.loss, 0.0, 0.5)
 
     @property
@@ -273,6 +309,15 @@ class Scenario:
     def names(self) -> tuple[str, ...]:
         """Their names, in order."""
         return tuple(site.name for site in self.sites)
+
+    @property
+    def route(self) -> Route | None:
+        """How exact mixing gets to the mean; None if every update goes to everybody."""
+        name = self.learning.route
+        try:
+            return None if name in ("", SPREAD) else parse_route(name, self.n)
+        except UsageError as error:
+            raise _wrong("learning.route", f"{name!r} is none for {self.n} sites", error.hint) from None
 
     @property
     def twins(self) -> tuple[int, ...]:
@@ -434,6 +479,7 @@ def _scenario(top: _Table) -> Scenario:
         raise _wrong("nodes", f"it is {nodes}, and {len(written)} sites are described", "leave nodes out")
     sites = written or [_renamed(plain_site, f"site-{member}") for member in range(min(nodes, NODES_MAX + 1))]
     names = {site.name for site in sites}
+    index = {site.name: member for member, site in enumerate(sites)}
     scenario = Scenario(
         name=top.need("name", _name),
         summary=top.take("summary", _text, ""),
@@ -447,6 +493,8 @@ def _scenario(top: _Table) -> Scenario:
         lines=tuple(_line(table, names) for table in top.take("link", _tables, none)),
         mishaps=tuple(_mishap(table, names) for table in top.take("fault", _tables, none)),
         churn=top.take("churn", _churn, None),
+        graph=top.take("graph", _linked(index, one_way=False), ()),
+        arcs=top.take("arcs", _linked(index, one_way=True), ()),
     )
     network.done()
     top.done()
@@ -500,6 +548,22 @@ def _pair(table: _Table, names: set[str]) -> tuple[str, str]:
         raise _wrong(f"{table.where}.between", f"{list(between)} are not two sites", 'write ["berlin", "paris"]')
     _known(f"{table.where}.between", between, names)
     return between[0], between[1]
+
+
+def _linked(index: Mapping[str, int], *, one_way: bool) -> Callable[[str, object], tuple[Edge, ...]]:
+    """Read pairs of sites as members: ascending and each once, or, where links go one way, as (giver, taker)."""
+
+    def read(path: str, value: object) -> tuple[Edge, ...]:
+        found: set[Edge] = set()
+        for pair in _groups(path, value):
+            if len(pair) != 2 or pair[0] == pair[1]:
+                raise _wrong(path, f"{list(pair)} are not two sites", 'write it as [["berlin", "paris"], ...]')
+            _known(path, pair, {*index})
+            a, b = (index[name] for name in pair)
+            found.add((a, b) if one_way else (min(a, b), max(a, b)))
+        return tuple(sorted(found))
+
+    return read
 
 
 def _mishap(table: _Table, names: set[str]) -> Mishap:
@@ -596,6 +660,8 @@ def _learning(path: str, value: object) -> Learning:
         momentum=table.take("momentum", any_number, usual.momentum),
         mixing=table.take("mixing", _text, usual.mixing),
         correction=table.take("correction", _text, usual.correction),
+        codec=table.take("codec", _text, usual.codec),
+        route=table.take("route", _text, usual.route),
         seeds=table.take("seeds", _wholes, usual.seeds),
         target_accuracy=table.take("target_accuracy", _maybe, usual.target_accuracy),
         tested=table.take("tested", _whole, usual.tested),
@@ -612,6 +678,7 @@ def _terms(path: str, value: object) -> Terms:
         deadline_s=table.take("deadline_s", any_number, usual.deadline_s),
         min_contributions=table.take("min_contributions", _whole, usual.min_contributions),
         clip_norm=table.take("clip_norm", any_number, usual.clip_norm),
+        weight_cap=table.take("weight_cap", any_number, usual.weight_cap),
     )
     table.done()
     return terms

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 
 import click
 import msgspec
 
 from node.cli.forms import told
-from node.cli.graphs import read_links
+from node.cli.graphs import read_arcs, read_links
 from node.cli.init import JSON, fingerprint
 from node.cli.ledger.reading import verify_quietly
 from node.cli.output import INCOMPLETE, INVALID, Failure, Form, check_target, check_task, count, emit, emit_bytes
@@ -180,7 +179,8 @@ def new(
                 "couldn't draft the charter: --arcs is who gives to whom in every round, and --gossip says it too",
                 hint="leave --gossip and --directed out",
             )
-        gossip, ways = terms.OWN_LINKS, _arcs(arcs, members)
+        _, given = read_arcs(arcs, [card.name for card in members])
+        gossip, ways = terms.OWN_LINKS, " ".join(f"{a}>{b}" for a, b in given)
     late = staleness if staleness is not None else 0 if gossip else STALENESS_DEFAULT
     before = None if after is None else verify_quietly(after).state
     draft = terms.Charter(
@@ -394,28 +394,6 @@ def _whole(option: str, value: float, scale: int) -> int:
             f"couldn't use {option} {value}: it is not a finite number", hint="give a number like 60 or 2.5"
         )
     return round(value * scale)
-
-
-def _arcs(path: Path, members: Sequence[terms.Card]) -> str:
-    """Return the links in a file of two names a line as the charter lists them.
-
-    Raises:
-        UsageError: a line is no link between two of the members.
-    """
-    index = {card.name: i for i, card in enumerate(members)}
-    found: set[tuple[int, int]] = set()
-    for number, line in enumerate(_read(path).splitlines(), 1):
-        words = line.partition("#")[0].replace(",", " ").split()
-        if words and (len(words) != 2 or any(word not in index for word in words)):
-            raise UsageError(
-                f"couldn't read {path}: line {number} does not name two of the sites",
-                hint="write giver and taker, as in: hospital-a hospital-b",
-            )
-        if words:
-            found.add((index[words[0]], index[words[1]]))
-    if not found:
-        raise UsageError(f"couldn't read {path}: it has no link", hint="write giver and taker, two names a line")
-    return " ".join(f"{a}>{b}" for a, b in sorted(found))
 
 
 def _edges(

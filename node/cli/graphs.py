@@ -1,4 +1,4 @@
-"""A graph of one's own, out of a file, for `swarm simulate --graph` and `swarm charter new --links`."""
+"""Links of one's own, out of a file: --graph and --arcs of `swarm simulate`, --links and --arcs of `charter new`."""
 
 from __future__ import annotations
 
@@ -58,6 +58,32 @@ def read_links(path: Path, members: Sequence[str]) -> tuple[Edge, ...]:
     graph = read_graph(path)
     with _about(path):
         return own.placed(graph, members)
+
+
+def read_arcs(path: Path, members: Sequence[str] = ()) -> tuple[tuple[str, ...], tuple[Edge, ...]]:
+    """Return the members and who gives to whom, (giver, taker), in a file with two names a line; `#` begins a comment.
+
+    Without `members` they are those that the file names, in the order in which they first appear.
+
+    Raises:
+        UsageError: It cannot be read, has no link, or a line does not name two of the members.
+    """
+    index = {name: member for member, name in enumerate(members)}
+    found: set[Edge] = set()
+    for number, line in enumerate(read_text(path).splitlines(), 1):
+        words = line.partition("#")[0].replace(",", " ").split()
+        if not words:
+            continue
+        if len(words) != 2 or (members and not {*words} <= {*index}):
+            raise UsageError(
+                f"couldn't read {path}: line {number} does not name two of the sites",
+                hint="write giver and taker, as in: hospital-a hospital-b",
+            )
+        giver, taker = (index.setdefault(word, len(index)) for word in words)
+        found.add((giver, taker))
+    if not found:
+        raise UsageError(f"couldn't read {path}: it has no link", hint="write giver and taker, two names a line")
+    return tuple(index), tuple(sorted(found))
 
 
 @contextlib.contextmanager

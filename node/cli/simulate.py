@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, TextIO
 
 import click
 
-from node.cli.graphs import read_graph, read_text
+from node.cli.graphs import read_arcs, read_graph, read_text
 from node.cli.init import JSON
 from node.cli.output import INTERRUPTED, Failure, count, emit
 from node.clock import Clock
 from node.console import bar, duration_words
 from swarm.errors import UsageError
+from swarm.routes import SPREAD
 from topologies import own
 from topologies.scenario import OWN, TOPOLOGIES, Learning, Scenario, Site, parse, plain
 
@@ -74,6 +75,11 @@ class How:
     type=click.Path(path_type=Path),
     help="A graph of your own: edge list, adjacency .csv or .graphml. It is compared under the name own.",
 )
+@click.option(
+    "--arcs",
+    type=click.Path(path_type=Path),
+    help="In place of --graph, links of your own that go one way: a file with two sites a line, giver and taker.",
+)
 @click.option("--data", metavar="NAME", help="digits, mnist:PATH, npz:PATH or csv:PATH.  [default: digits]")
 @click.option("--model", metavar="NAME", help="mlp, mlp:200,200, linear or task:FILE.  [default: mlp]")
 @click.option(
@@ -90,6 +96,17 @@ class How:
 @click.option("--momentum", type=float, help="Of SGD; begins anew every round.  [default: 0]")
 @click.option("--mixing", type=click.Choice(["gossip", "exact"]), help="How models are averaged.  [default: gossip]")
 @click.option("--correction", metavar="NAME", help="Of gossip where data differ: qg or qg:500.  [default: none]")
+@click.option(
+    "--route",
+    metavar="ROUTE",
+    help="With --mixing exact, how sites get to the mean: spread, sharded or fold; the last two over complete alone."
+    "  [default: spread]",
+)
+@click.option(
+    "--codec",
+    metavar="NAME",
+    help="Send models in fewer bytes: bf16; with --mixing exact also int8, int4, sign or topk:50.  [default: none]",
+)
 @click.option(
     "--speed",
     type=click.Choice(sorted(SPEEDS)),
@@ -133,6 +150,7 @@ def simulate(
     nodes: int | None,
     topologies: str | None,
     graph: Path | None,
+    arcs: Path | None,
     data: str | None,
     model: str | None,
     partition: str | None,
@@ -143,6 +161,8 @@ def simulate(
     momentum: float | None,
     mixing: str | None,
     correction: str | None,
+    route: str | None,
+    codec: str | None,
     speed: str,
     seeds: str | None,
     target_accuracy: float | None,
@@ -164,8 +184,17 @@ def simulate(
         emit({"scenarios": listed}, as_json=as_json, text=text)
         return
     chosen = _scenario(scenario, nodes)
-    if graph is not None:
-        chosen = _with_graph(chosen, graph, named=bool(topologies), fixed=bool(scenario or nodes))
+    if graph is not None and arcs is not None:
+        raise UsageError(
+            "couldn't use --graph and --arcs: both say who is linked to whom", hint="leave one of them out"
+        )
+    own_links = graph or arcs
+    if own_links is not None:
+        chosen = _with_links(
+            chosen, own_links, named=bool(topologies), fixed=bool(scenario or nodes), one_way=arcs is not None
+        )
+    if topologies is None and not scenario and route not in (None, SPREAD):
+        topologies = "complete"  # on the other routes everybody reaches everybody
     if topologies is not None:
         chosen = replace(chosen, topologies=tuple(part.strip() for part in topologies.split(",") if part.strip()))
     asked = {
@@ -179,6 +208,8 @@ def simulate(
         "momentum": momentum,
         "mixing": mixing,
         "correction": correction,
+        "route": route,
+        "codec": codec,
         "seeds": None if seeds is None else _numbers(seeds),
         "target_accuracy": target_accuracy,
     }
@@ -222,22 +253,24 @@ def _scenario(name: str, nodes: int | None) -> Scenario:
     return chosen
 
 
-def _with_graph(scenario: Scenario, path: Path, *, named: bool, fixed: bool) -> Scenario:
-    """Add a graph of one's own. Its names are the sites' where the scenario has no sites of its own."""
-    names, topology = read_graph(path)
+def _with_links(scenario: Scenario, path: Path, *, named: bool, fixed: bool, one_way: bool) -> Scenario:
+    """Add links of one's own. Their names are the sites' where the scenario has no sites of its own."""
+    graph = None if one_way else read_graph(path)
+    names, links = read_arcs(path, scenario.names if fixed else ()) if graph is None else (graph[0], graph[1].edges)
     if not fixed:
         sites = tuple(Site(name=_site_name(name, member)) for member, name in enumerate(names))
         scenario = replace(scenario, sites=sites)
-    if scenario.n != topology.n:
+    if scenario.n != len(names):
         raise UsageError(
-            f"couldn't use the graph {path}: it has {topology.n} members, the scenario {scenario.n} sites",
+            f"couldn't use the graph {path}: it has {len(names)} members, the scenario {scenario.n} sites",
             hint="leave --nodes out, or give a graph of the same size",
         )
-    edges = topology.edges
-    if {*names} <= {*scenario.names}:
-        edges = own.placed((names, topology), scenario.names)
+    if graph is not None and {*names} <= {*scenario.names}:
+        links = own.placed(graph, scenario.names)
     compared = scenario.topologies if named else (OWN, *(t for t in scenario.topologies if t != OWN))
-    return replace(scenario, graph=edges, topologies=compared)
+    if one_way:
+        return replace(scenario, graph=(), arcs=links, topologies=compared)
+    return replace(scenario, graph=links, arcs=(), topologies=compared)
 
 
 def _site_name(name: str, member: int) -> str:

@@ -29,6 +29,9 @@ DECADES_MAX = 6
 LOG_FROM = 8
 """Ratio of the largest to the smallest end of lines from which an axis of bytes is logarithmic."""
 
+PLAIN_POWER_MAX = 3
+"""An axis is marked with plain numbers as long as they are from 0.001 to 5000."""
+
 _WIDTH, _HEIGHT, _ACROSS = 480, 300, 860
 _LEFT, _TOP, _BASE = 54, 12, 44
 LETTER, BOLD = 7.0, 8.3
@@ -41,6 +44,8 @@ _NAME_MAX = 22
 STYLE = """
 .charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,26rem),1fr));gap:.5rem 2rem;margin:.5rem 0}
 .charts.small{grid-template-columns:repeat(auto-fill,minmax(min(100%,17.5rem),1fr));gap:1rem 1.6rem}
+.charts.small:has(> :nth-child(4):last-child){grid-template-columns:repeat(auto-fit,minmax(min(100%,22rem),1fr))}
+.charts.small .chart{max-width:22rem}
 .charts figure{margin:.4rem 0;min-width:0}
 .charts h4,figure h4{margin:.2rem 0 .1rem;font-size:.95rem}
 .chart{display:block;width:100%;height:auto;max-width:33rem}
@@ -349,26 +354,27 @@ def _ticks(low: float, high: float, scale: Scale, most: int, *, zero: bool = Fal
     bottom = [(low, "\u2248 0")] if zero else []
     least = low * 9 if zero else low
     powers = range(math.floor(math.log10(least) - 1e-9), math.ceil(math.log10(high)) + 1)
-    if len(powers) <= 4:
-        every = [(factor * 10.0**power, power) for power in powers for factor in (1, 2, 5)]
-        return bottom + [
-            (v, f"{v:g}" if abs(power) < 4 else f"{v:.0e}") for v, power in every if _within(v, least, high)
-        ]
-    step = max(1, math.ceil(len(powers) / most))
-    return bottom + [(10.0**p, power_words(p)) for p in powers[::-1][::step][::-1] if _within(10.0**p, least, high)]
+    factors = (1, 2, 5) if len(powers) <= 4 else (1,)
+    inside = [(f, p) for p in powers for f in factors if _within(f * 10.0**p, least, high)]
+    step = 1 if len(factors) > 1 else max(1, math.ceil(len(inside) / most))
+    marked = inside[::-1][::step][::-1]
+    # One style an axis: 0.001 beside 10\u207b\u2074 looks like two scales.
+    plain = all(abs(power) <= PLAIN_POWER_MAX for _, power in marked)
+    return bottom + [
+        (f * 10.0**p, f"{f * 10.0**p:g}" if plain or p in (0, 1) else scaled_words(f, p)) for f, p in marked
+    ]
 
 
 def _within(value: float, low: float, high: float) -> bool:
     return low * (1 - 1e-9) <= value <= high * (1 + 1e-9)
 
 
-def power_words(power: int) -> str:
-    """Return a power of ten as people write it: 0.01, 1, 100, 10\u207b\u2075."""
-    if -2 <= power <= 3:
-        return f"{10.0**power:g}"
-    return "10" + str(power).translate(
+def scaled_words(factor: int, power: int) -> str:
+    """Return one digit times a power of ten as people write it: 10\u207b\u2075, 2\u00b710\u207b\u2075."""
+    exponent = str(power).translate(
         str.maketrans("-0123456789", "\u207b\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079")
     )
+    return f"{factor}\u00b710{exponent}" if factor > 1 else f"10{exponent}"
 
 
 def _padded(values: Sequence[float]) -> tuple[float, float]:

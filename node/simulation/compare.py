@@ -46,15 +46,21 @@ from node.simulation.run import Exact, Experiment, Gossip, Simulation
 from node.simulation.run import Round as EngineRound
 from node.simulation.shards import check_memory
 from node.task import load_task
+from swarm.charter import AVERAGE_CODECS
 from swarm.errors import UsageError
 from swarm.ledger.exchange import Exchange, Mass
 from swarm.ledger.pushing import settle, step
 from swarm.machine import NodeId
+from swarm.mixing.average import integer_weights
+from swarm.mixing.compress.forms import encoded_bytes
+from swarm.mixing.compress.forms import parse as parse_codec
 from swarm.mixing.momentum import parse as parse_correction
+from swarm.routes import FOLD, cuts
 from swarm.vector import Vector
 from topologies import partitions, resilience, schedules, spectrum
 from topologies.graph import Edge, Topology
 from topologies.mixing import Promise, Schedule
+from topologies.pace import Exchange as Reckoned
 from topologies.pace import Pace
 from topologies.plan import LINKS
 from topologies.scenario import OWN, Scenario
@@ -156,6 +162,7 @@ class Comparison:
         task = load_task(self.task)
         self._model = FlatModel(task.build_model, learning.seeds[0])
         self._build = task.build_model
+        self._check_route()
         self._check_memory()
         self._grounds = lru_cache(maxsize=2)(self._prepare)
         self.runs: list[Run] = []
@@ -230,6 +237,24 @@ class Comparison:
                 hint="choose base2, which ends in the exact mean too, or --mixing exact",
             )
 
+    def _check_route(self) -> None:
+        """Refuse parts that could not go straight from who computes them to who needs them, or that would be empty."""
+        scenario, route = self.scenario, self.scenario.route
+        if route is None:
+            return
+        pairs = scenario.n * (scenario.n - 1) // 2
+        for name in scenario.topologies:
+            if len(open_topology(name, scenario, scenario.learning.seeds[0]).links.edges) < pairs:
+                raise UsageError(
+                    f"couldn't go by the {route.name} route over the topology {name}: everybody must reach everybody",
+                    hint="take the topology complete alone, or go by spread",
+                )
+        if route.slices > self._model.elements:
+            raise UsageError(
+                f"couldn't cut a model of {self._model.elements} parameters into {route.slices} slices",
+                hint="a model this small goes by spread; leave the route out",
+            )
+
     def _task_file(self, folder: Path) -> Path:
         kind, _, path = self.scenario.learning.model.partition(":")
         if kind == "task" and path:
@@ -274,6 +299,11 @@ class Comparison:
             )
         if self.scenario.learning.model.startswith("task:") and "learning" in self.speeds:
             yield "At learning speed the task file gives the model alone; training is the SGD of the settings."
+        if self.scenario.learning.codec and "learning" in self.speeds:
+            yield (
+                f"At learning speed models are averaged as they are: {self.scenario.learning.codec} is in the bytes "
+                "and seconds reckoned, and what it leaves out of an update is felt at protocol speed."
+            )
 
     # --- playing ------------------------------------------------------------------------------------------------
 
@@ -353,7 +383,34 @@ class Comparison:
     def _pace(self, ground: _Ground) -> Pace:
         learning = self.scenario.learning
         steps = [learning.local_epochs * -(-int(size) // learning.batch) for size in ground.sizes]
-        return Pace(self.scenario, steps, 4.0 * self._model.elements)
+        return Pace(self.scenario, steps, self._update_bytes)
+
+    @property
+    def _update_bytes(self) -> int:
+        """Of one update, or in gossip one model, as it travels: encoded, and slice by slice where it is cut."""
+        return self._encoded(self.scenario.learning.codec)
+
+    @property
+    def _part_bytes(self) -> int:
+        """Of what comes back on a route: a sum, or all averaged slices of a model."""
+        route, codec = self.scenario.route, self.scenario.learning.codec
+        if route is not None and route.name == FOLD:
+            return 8 * self._model.elements
+        return self._encoded(codec if codec in AVERAGE_CODECS else "")
+
+    def _encoded(self, codec: str) -> int:
+        elements, route = self._model.elements, self.scenario.route
+        if not codec:
+            return 4 * elements
+        spans = cuts(elements, route.slices) if route is not None and route.slices else ((0, elements),)
+        return sum(encoded_bytes(parse_codec(codec), end - start) for start, end in spans)
+
+    def _averaging(self, pace: Pace, links: Sequence[Edge], *, last: bool = False) -> Reckoned:
+        """What a round costs in which all models become one: exact mixing, and the last round of gossip."""
+        route = self.scenario.route
+        if route is None:
+            return pace.spread(links, last=last)
+        return pace.routed(route, float(self._part_bytes), last=last)
 
     def _follow(self, blank: Run, play: protocol.Play) -> Iterator[Run]:
         """The protocol speed."""
@@ -374,12 +431,14 @@ class Comparison:
         """The learning speed."""
         learning, pace = self.scenario.learning, self._pace(ground)
         exact = learning.mixing == "exact"
-        pushes = None if exact or schedule.symmetric else _Pushes(schedule, ground.sizes)
+        cap_ppm = self.scenario.terms.weight_cap_ppm
+        weights = np.array(integer_weights(ground.sizes.tolist(), cap_ppm=cap_ppm))
+        pushes = None if exact or schedule.symmetric else _Pushes(schedule, weights)
         exchange: Gossip | Exact = (
-            Exact()
+            Exact(cap_ppm=cap_ppm)
             if exact
             else Gossip(
-                mixing=self._mixing(schedule, ground.sizes, learning.rounds, pushes),
+                mixing=self._mixing(schedule, weights, learning.rounds, pushes),
                 steps=None if pushes is None else pushes.steps,
             )
         )
@@ -403,16 +462,15 @@ class Comparison:
             workers=self._workers,
             cluster=self._cluster,
         )
-        ledger = _Ledger(self.scenario.n, pace, 4 * self._model.elements)
+        ledger = _Ledger(self.scenario.n, pace, self._update_bytes)
         rounds: list[Round] = []
         with Simulation(experiment) as simulation:
             for t in range(learning.rounds):
                 seen = simulation.next_round()
                 last = t + 1 == learning.rounds
-                if exact:
-                    ledger.spread(schedule.links.edges, last=last)
-                elif last:
-                    ledger.spread(self.reachable.edges, last=True)
+                if exact or last:
+                    links = schedule.links.edges if exact else self.reachable.edges
+                    ledger.average(self._averaging(pace, links, last=last), links)
                 else:
                     ledger.exchange(schedule, t)
                 rounds.append(ledger.told(seen))
@@ -420,10 +478,10 @@ class Comparison:
                 yield _replaced(blank, rounds, ledger.loads(), complete=last, model=model)
 
     def _mixing(
-        self, schedule: Schedule, sizes: NDArray[np.int64], rounds: int, pushes: _Pushes | None
+        self, schedule: Schedule, weights: NDArray[np.int64], rounds: int, pushes: _Pushes | None
     ) -> Callable[[int], _Rows]:
         """Return what the members do, as a function of t: that of the node in round t + 1."""
-        counts = sizes.astype(np.float64)
+        counts = weights.astype(np.float64)
 
         @lru_cache(maxsize=64)
         def turn(t: int) -> _Rows:
@@ -449,10 +507,10 @@ class Comparison:
         degrees = [links.degree(member) for member in range(links.n)]
         hops = spectrum.hops(links)
         period = schedule.period or SAMPLED_ROUNDS
-        final = pace.spread(self.reachable.edges, last=True)
         exact = self.scenario.learning.mixing == "exact"
+        final = self._averaging(pace, links.edges if exact else self.reachable.edges, last=True)
         if exact:
-            one = pace.spread(links.edges)
+            one = self._averaging(pace, links.edges)
             sent, seconds = one.sent, one.seconds
         else:
             turns = [pace.round(mixing) for mixing in schedule.mixings(period)]
@@ -471,7 +529,7 @@ class Comparison:
             rounds_to_thousandth=_unless_refused(lambda: spectrum.predicted_rounds(schedule, NEAR)),
             copies_mean=float(sent.mean()),
             copies_max=float(sent.max()),
-            model_bytes=4 * self._model.elements,
+            model_bytes=self._update_bytes,
             training_s=float(pace.training_s.max()),
             round_s=seconds,
             final_s=final.seconds,
@@ -481,10 +539,10 @@ class Comparison:
 class _Pushes:
     """Push-sum over a schedule whose links go one way, nothing being lost: what the nodes' ledger makes of it."""
 
-    def __init__(self, schedule: Schedule, sizes: NDArray[np.int64]) -> None:
+    def __init__(self, schedule: Schedule, weights: NDArray[np.int64]) -> None:
         self._schedule = schedule
-        self._nodes = [NodeId(index.to_bytes(32, "big")) for index in range(len(sizes))]
-        self._weights = {node: int(size) for node, size in zip(self._nodes, sizes, strict=True)}
+        self._nodes = [NodeId(index.to_bytes(32, "big")) for index in range(len(weights))]
+        self._weights = {node: int(weight) for node, weight in zip(self._nodes, weights, strict=True)}
         self._masses: Mapping[NodeId, Mass] = {}
         self._t = 0
 
@@ -537,12 +595,11 @@ class _Ledger:
             link = (a, b) if a < b else (b, a)
             self._links[link] = self._links.get(link, 0.0) + 1.0
 
-    def spread(self, links: Sequence[Edge], *, last: bool) -> None:
-        """A round in which every model reaches everybody; what a link carries is shared evenly."""
-        done = self._pace.spread(links, last=last)
+    def average(self, done: Reckoned, links: Sequence[Edge]) -> None:
+        """A round in which all models become one; what a link carries is shared evenly."""
         self._seconds += done.seconds
         self._sent = self._sent + done.sent
-        each = len(self._sent) * (len(self._sent) - 1) / len(links)
+        each = float(done.sent.sum()) / len(links)
         for link in links:
             self._links[link] = self._links.get(link, 0.0) + each
 
@@ -576,6 +633,8 @@ def open_topology(text: str, scenario: Scenario, seed: int) -> Schedule:
     name, _, degree = text.partition(":")
     if name != OWN:
         return schedules.build(name, scenario.n, degree=int(degree) if degree else 3, seed=seed)
+    if scenario.arcs:
+        return schedules.directed(scenario.n, scenario.arcs, name=OWN)
     return schedules.static(Topology.from_edges(scenario.n, scenario.graph), name=OWN)
 
 
@@ -604,6 +663,7 @@ def described(scenario: Scenario, speeds: Sequence[Speed]) -> dict[str, object]:
         if scenario.churn is None
         else {name: getattr(scenario.churn, name) for name in scenario.churn.__dataclass_fields__},
         "graph": [list(link) for link in scenario.graph],
+        "arcs": [list(arc) for arc in scenario.arcs],
     }
 
 

@@ -29,15 +29,17 @@ def write_charter(folder: Path, result: Result, scenario: Scenario, schedule: Sc
     if found is None:
         raise UsageError("couldn't export a charter: no topology was finished", hint="let the simulation finish")
     gossip = scenario.learning.mixing == "gossip"
+    arcs = scenario.arcs if found.topology == OWN else ()
     named = found.topology != OWN and (gossip or found.topology in FAMILIES)
     command, topology, links = folder / "charter.sh", folder / "topology.toml", folder / "links.txt"
-    directed = gossip and not schedule.symmetric
+    directed = gossip and not arcs and not schedule.symmetric
     written = _command(scenario, found.topology, task, None if named else links, directed=directed)
     write_file_durably(command, written.encode(), mode=0o644)
     write_file_durably(topology, _topology(scenario, found.topology, schedule).encode(), mode=0o644)
     if not named:
-        listed = "".join(f"{scenario.names[a]} {scenario.names[b]}\n" for a, b in schedule.links.edges)
-        write_file_durably(links, f"# Which sites are linked, as simulated.\n{listed}".encode(), mode=0o644)
+        listed = "".join(f"{scenario.names[a]} {scenario.names[b]}\n" for a, b in arcs or schedule.links.edges)
+        what = "Which site gives its model to which" if arcs else "Which sites are linked"
+        write_file_durably(links, f"# {what}, as simulated.\n{listed}".encode(), mode=0o644)
     return [command, topology]
 
 
@@ -47,10 +49,14 @@ def _command(scenario: Scenario, topology: str, task: Path, links: Path | None, 
     arguments += ["--rounds", str(learning.rounds), "--seed", str(learning.seeds[0])]
     arguments += ["--patience", f"{terms.patience_s:g}", "--deadline", f"{terms.deadline_s:g}"]
     arguments += ["--clip-norm", f"{terms.clip_norm:g}", "--metrics", "accuracy,loss"]
+    if terms.weight_cap < 1:
+        arguments += ["--weight-cap", f"{terms.weight_cap:g}"]
     if terms.min_contributions:
         arguments += ["--min-contributions", str(terms.min_contributions)]
     gossip = learning.mixing == "gossip"
-    if links is None:
+    if links is not None and scenario.arcs:
+        arguments += ["--arcs", str(links)]
+    elif links is None:
         arguments += ["--gossip" if gossip else "--topology", topology]
     else:
         arguments += ["--links", str(links), *(["--gossip", LINKS] if gossip else [])]
@@ -58,6 +64,10 @@ def _command(scenario: Scenario, topology: str, task: Path, links: Path | None, 
         arguments.append("--directed")
     if learning.correction:
         arguments += ["--correction", learning.correction]
+    if learning.codec:
+        arguments += ["--codec", learning.codec]
+    if scenario.route is not None:
+        arguments += ["--route", learning.route]
     cards = " \\\n  ".join(f"--card {shlex.quote(f'{site.name}.card.toml')}" for site in scenario.sites)
     return (
         f"# Draft the charter of {scenario.name} with the topology {topology}, as simulated. Every site sends its\n"

@@ -314,16 +314,18 @@ def _schedule(run: Run, result: Result) -> Schedule:
     n = len(result.names)
     if name in schedules.names() or name.startswith("base"):
         return schedules.build(name, n, degree=int(degree) if degree else 3, seed=run.schedule_seed)
+    if arcs := _own_links(result, "arcs"):
+        return schedules.directed(n, arcs, name=name)
     return schedules.static(
-        Topology.from_edges(n, _own_links(result) or [(x.low, x.high) for x in run.links]), name=name
+        Topology.from_edges(n, _own_links(result, "graph") or [(x.low, x.high) for x in run.links]), name=name
     )
 
 
-def _own_links(result: Result) -> list[Edge]:
-    graph = result.scenario.get("graph")
-    if not isinstance(graph, Sequence) or isinstance(graph, str):
+def _own_links(result: Result, key: str) -> list[Edge]:
+    listed = result.scenario.get(key)
+    if not isinstance(listed, Sequence) or isinstance(listed, str):
         return []
-    return [(int(pair[0]), int(pair[1])) for pair in graph if isinstance(pair, Sequence) and len(pair) == 2]
+    return [(int(pair[0]), int(pair[1])) for pair in listed if isinstance(pair, Sequence) and len(pair) == 2]
 
 
 def _holdings(result: Result) -> Holdings | None:
@@ -349,12 +351,19 @@ def _settings(
     for path, value in _leaves(result.scenario, ()):
         if isinstance(value, Sequence) and value and all(isinstance(row, Mapping) for row in value):
             heads = tuple(dict.fromkeys(str(key) for row in value for key in row))
-            rows = tuple(tuple(_value_words(row.get(head, "")) for head in heads) for row in value[:SITES_LISTED_MAX])
-            more = f", the first {SITES_LISTED_MAX} of {len(value):,}" if len(value) > SITES_LISTED_MAX else ""
-            tables.append((f"{path}{more}", heads, rows))
-        elif path not in ("graph", "summary") and value not in (None, "", [], ()):
+            rows = _alike([tuple(_value_words(row.get(head, "")) for head in heads) for row in value])
+            more = f", the first {SITES_LISTED_MAX} of {len(rows):,}" if len(rows) > SITES_LISTED_MAX else ""
+            tables.append((f"{path}{more}", heads, rows[:SITES_LISTED_MAX]))
+        elif path not in ("graph", "arcs", "summary") and value not in (None, "", [], ()):
             single.append((path, _value_words(value)))
     return tuple(single), tuple(tables)
+
+
+def _alike(rows: Sequence[tuple[str, ...]]) -> tuple[tuple[str, ...], ...]:
+    """Return rows that differ in nothing but their names as one, and any others as they are."""
+    if len(rows) > 1 and len({row[1:] for row in rows}) == 1:
+        return ((f"all {len(rows):,}", *rows[0][1:]),)
+    return tuple(rows)
 
 
 def _leaves(values: Mapping[str, object], path: tuple[str, ...]) -> Iterable[tuple[str, object]]:

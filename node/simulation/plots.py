@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from node.simulation.charts import Axis, Series, apart
+from node.simulation.charts import PLAIN_POWER_MAX, Axis, Series, apart
 from node.simulation.diagrams import NAMED_MAX, SIZE, Network, Plan, by_load, link_width, often_class
 from node.simulation.findings import MEASURES, Candidate, Findings, Spread, axis_of, duration_words
 from node.simulation.report_words import goal_words
@@ -33,7 +33,7 @@ MISSING = (
 NETWORKS_MAX = 12
 """Networks drawn into one picture."""
 
-BANDS_MAX = 4
+BANDS_MAX = 2
 """Lines with a band each; of more, only the first has one, as bands over bands are mud."""
 
 DOTS_PER_INCH = 130
@@ -208,11 +208,22 @@ def _learning(findings: Findings, y: Axis, spread: Callable[[Candidate], Spread]
                       va="bottom", transform=axes.get_yaxis_transform())  # fmt: skip
         _tidy(axes)
         axes.minorticks_off()
+        _say_powers(axes)
         _name_ends(axes, lines, x, y)
     figure.axes[0].set_ylabel(y.label)
     title = f"{_plain(findings.title)}. {_band_words(told, over_sites=goal is not None)}"
     figure.suptitle(title, fontsize=10, color=_DIM, x=0.01, ha="left")
     return figure
+
+
+def _say_powers(axes: Axes) -> None:
+    """Mark logarithmic axes as the page does: 0.001 and 100, and powers of ten where numbers would be long."""
+    from matplotlib.ticker import FuncFormatter
+
+    ends = ((axes.xaxis, axes.get_xlim(), axes.get_xscale()), (axes.yaxis, axes.get_ylim(), axes.get_yscale()))
+    for axis, (low, high), scale in ends:
+        if scale == "log" and all(abs(math.log10(end)) < PLAIN_POWER_MAX + 1 for end in (low, high)):
+            axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
 def _band_words(told: Sequence[Candidate], *, over_sites: bool) -> str:
@@ -301,7 +312,7 @@ def _networks(findings: Findings) -> Figure | None:
     ][:NETWORKS_MAX]
     if not nets:
         return None
-    columns = min(3, len(nets))
+    columns = 2 if len(nets) == 4 else min(3, len(nets))
     rows = -(-len(nets) // columns)
     figure = _figure(5 * columns, 4.9 * rows)
     for axes, (name, net) in zip(np.atleast_1d(figure.subplots(rows, columns)).ravel(), nets, strict=False):

@@ -71,12 +71,11 @@ def found(
     schedule: str,
     links: Topology,
     seed: int,
-    route: str = "",
     directed: bool = False,
 ) -> Founded:
     """Make keys and a charter for a scenario; the same arguments give the same ledger id.
 
-    With a `schedule` sites mix by gossip along it, `directed` or not; without one exactly, by a `route` if it is given.
+    With a `schedule` sites mix by gossip along it, `directed` or not; without one exactly, by the scenario's route.
     `links` are those that the charter grants.
 
     Raises:
@@ -89,7 +88,8 @@ def found(
     )
     model = learner.model
     initial = model.initial.numpy().astype("<f4").tobytes()
-    asked = scenario.terms
+    asked, learning = scenario.terms, scenario.learning
+    arcs = " ".join(f"{a}>{b}" for a, b in scenario.arcs) if schedule == terms.OWN_LINKS else ""
     complete = len(links.edges) == scenario.n * (scenario.n - 1) // 2
     draft = terms.Charter(
         version=terms.CHARTER_VERSION,
@@ -105,23 +105,24 @@ def found(
             seed,
         ),
         round=terms.RoundPolicy(
-            rounds=scenario.learning.rounds,
+            rounds=learning.rounds,
             mixing="gossip" if schedule else "exact",
             outer="none",
             min_contributions=asked.min_contributions or scenario.n // 2 + 1,
             deadline_ms=round(asked.deadline_s * 1000),
             patience_ms=round(asked.patience_s * 1000),
             clip_norm_milli=round(asked.clip_norm * 1000),
-            weight_cap_ppm=1_000_000,
+            weight_cap_ppm=asked.weight_cap_ppm,
         ),
         ledger=terms.LedgerPolicy(600_000, 3_000, False, "record"),
         metrics=("accuracy", "loss"),
         edges=() if complete else links.edges,
         predecessor=(),
         options=terms.options_of(
-            correction=scenario.learning.correction,
-            links="directed" if directed else "",
-            route=route,
+            codec=learning.codec,
+            correction=learning.correction,
+            links=arcs or ("directed" if directed else ""),
+            route="" if scenario.route is None else learning.route,
             schedule=schedule,
         ),
     )

@@ -10,7 +10,7 @@ from node.simulation import charts, diagrams
 from node.simulation.charts import Axis, Series
 from node.simulation.findings import Candidate, Findings, duration_words
 from node.simulation.report_words import listed_names, name_cell, numbers_of, range_words, scrolling
-from node.simulation.structure import DECAY_ROUNDS, loss_words
+from node.simulation.structure import DECAY_ROUNDS, NEAR, loss_words
 from node.svg import Html, h, join
 from topologies import spectrum
 from topologies.resilience import Loss
@@ -23,9 +23,6 @@ LINKS_LISTED_MAX = 40
 """Links listed for each topology, the busiest first."""
 
 _UNTRIED = "not tried for a swarm of this size"
-
-NEAR = 1e-3
-"""The relative consensus distance to which rounds are counted: models that near act alike."""
 
 
 def networks_section(findings: Findings) -> Html:
@@ -223,7 +220,7 @@ def _spectrum_row(candidate: Candidate) -> tuple[Html, ...]:
     exact = schedule.exact_after
     if exact is None and eigen is not None and eigen.predicted <= spectrum.NEGLIGIBLE:
         exact = schedule.period  # not promised, but so it is: everybody with everybody
-    measured = next((str(t) for t, left in enumerate(structure.decay) if left <= NEAR), f"more than {DECAY_ROUNDS}")
+    measured = str(structure.near) if structure.near is not None else f"more than {DECAY_ROUNDS}"
     if eigen is None:
         predicted = str(exact) if exact is not None else ""
         numbers = ("", "", "", predicted, measured if structure.decay else "")

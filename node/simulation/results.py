@@ -110,9 +110,9 @@ class Facts:
         gap: 1 minus what a round leaves of the consensus distance in the long run; None where no theory says.
         exact_after: Rounds to the exact mean of members with equal weights; None if it only comes closer.
         rounds_to_thousandth: Rounds until a thousandth of the consensus distance is left, by the spectrum.
-        copies_mean: Models that a member sends in a round, on average.
+        copies_mean: Models that a member sends in a round, on average; parts of models count as much as they take.
         copies_max: Models that the busiest member sends over a period, divided by its rounds.
-        model_bytes: One model as it travels.
+        model_bytes: One model, or update, as it travels: encoded where the scenario has a codec.
         training_s: The slowest site's training in one round.
         round_s: One round by the cost model, mean over a period: training, exchange, agreement.
         final_s: The last round, in which all models are averaged into one.

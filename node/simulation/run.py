@@ -27,6 +27,7 @@ from node.simulation.mixing import Rows, SparseRows
 from node.simulation.shards import COMMON, LocalShards, Shards
 from node.simulation.shards import Score as RawScore
 from swarm.errors import UsageError
+from swarm.mixing.average import PPM, integer_weights
 from swarm.vector import Layout
 from topologies.mixing import Mixing
 
@@ -68,9 +69,14 @@ class Exact:
 
     Bytes are those of the sharded route: two copies of the model out of each peer that trains, less the slice it keeps,
     and one copy to each peer that does not.
+
+    Attributes:
+        fraction: Of the peers, above 0 up to 1.
+        cap_ppm: The largest share of one peer in the mean, in millionths (`swarm.mixing.average.integer_weights`).
     """
 
     fraction: float = 1.0
+    cap_ppm: int = PPM
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -256,7 +262,7 @@ class Simulation:
         """Do one round and return what is known after it."""
         self._round += 1
         exchange = self._experiment.exchange
-        trained = self._gossip(exchange) if isinstance(exchange, Gossip) else self._exact()
+        trained = self._gossip(exchange) if isinstance(exchange, Gossip) else self._exact(exchange)
         average, peers, distance = self._test()
         seconds = self._clock.now() - self._began
         return Round(
@@ -303,11 +309,12 @@ class Simulation:
             self._shards.mix(self._carried(rows))
         return self._by_size
 
-    def _exact(self) -> NDArray[np.int64]:
+    def _exact(self, exact: Exact) -> NDArray[np.int64]:
         n, m = len(self._sizes), self._taking_part
         drawn = np.random.default_rng((self._experiment.seed, self._round)).choice(n, m, replace=False)
         trained = drawn[np.argsort(self._place[drawn])]
-        self._shards.average(self._round, trained.tolist(), self._sizes[trained].astype(np.float64))
+        weights = integer_weights(self._sizes[trained].tolist(), cap_ppm=exact.cap_ppm)
+        self._shards.average(self._round, trained.tolist(), np.array(weights, dtype=np.float64))
         self._bytes += (2 * (m - 1) + (n - m)) * self._bytes_per_model
         return trained
 

@@ -36,6 +36,12 @@ GATEWAY_FACTOR = 2.0
 DECAY_ROUNDS = 60
 """Rounds over which agreement by gossip alone is drawn."""
 
+NEAR = 1e-3
+"""The relative consensus distance to which rounds are counted: models that near act alike."""
+
+NEAR_ROUNDS = 2_500
+"""Exchanges for which it is waited: a ring of 64 needs 2,144 by theory, and fewer."""
+
 DECAY_FLOOR = 1e-9
 """Relative distance below which members agree for all purposes, and the drawing ends."""
 
@@ -52,6 +58,7 @@ class Structure:
         network: How it is drawn; None above `DRAWN_MAX` members.
         eigen: Eigenvalues and rates; None where it has none to speak of.
         decay: Relative consensus distance of random vectors before the first round and after each.
+        near: Rounds until theirs is at most `NEAR`; None where that takes more than `NEAR_ROUNDS`, or is not measured.
         losses: What losing members or links would cost; None where nobody knows.
         copies: Copies a round that a member sends: in the mean, and the busiest one.
     """
@@ -63,6 +70,7 @@ class Structure:
     network: Network | None
     eigen: Spectrum | None
     decay: tuple[float, ...]
+    near: int | None
     losses: Resilience | None
     copies: tuple[float, float]
 
@@ -107,14 +115,17 @@ def structure(
     links = schedule.links
     load = traffic.load(schedule, schedule.period or traffic.SAMPLED_ROUNDS)
     degrees = [links.degree(node) for node in range(links.n)]
+    eigen = _spectrum(schedule)
+    decay, near = _decay(schedule, eigen)
     return Structure(
         schedule=schedule,
         links=len(links.edges),
         degree=(min(degrees), max(degrees)),
         hops=spectrum.hops(links),
         network=_network(schedule, names, load, copy_bytes, carried) if links.n <= DRAWN_MAX else None,
-        eigen=_spectrum(schedule),
-        decay=_decay(schedule),
+        eigen=eigen,
+        decay=decay,
+        near=near,
         losses=resilience.examine(links) if links.n <= PAIRS_NODES_MAX else known,
         copies=(load.mean / load.rounds, load.worst / load.rounds),
     )
@@ -177,16 +188,26 @@ def _matrix(schedule: Schedule) -> tuple[NDArray[np.float64], str]:
     return product, f"of all {schedule.period} rounds of a period together"
 
 
-def _decay(schedule: Schedule) -> tuple[float, ...]:
+def _decay(schedule: Schedule, eigen: Spectrum | None) -> tuple[tuple[float, ...], int | None]:
+    """Return what is left of the distance of random vectors, as far as it is drawn, and after how many rounds `NEAR`.
+
+    It goes on beyond the drawing where theory says that it leads there in `NEAR_ROUNDS`.
+    """
     if schedule.states > 1 or schedule.promise is Promise.PRODUCT:
-        return ()  # half-way states are no averages: there is no distance to speak of
+        return (), None  # half-way states are no averages: there is no distance to speak of
+    awaited = eigen is not None and eigen.predicted**NEAR_ROUNDS <= NEAR
     x_ND = np.random.default_rng(0).standard_normal((schedule.n, spectrum.MEASURED_COLUMNS))  # noqa: N806 - shape suffix
     found: list[float] = []
-    for left in spectrum.distances(schedule.mixings(DECAY_ROUNDS), x_ND):
-        found.append(max(left, DECAY_FLOOR))
+    near: int | None = None
+    for t, left in enumerate(spectrum.distances(schedule.mixings(NEAR_ROUNDS), x_ND)):
+        near = t if near is None and left <= NEAR else near
+        if t <= DECAY_ROUNDS and (not found or found[-1] > DECAY_FLOOR):
+            found.append(max(left, DECAY_FLOOR))
+        if t >= DECAY_ROUNDS and (near is not None or not awaited):
+            break
         if left <= DECAY_FLOOR:
             break
-    return tuple(found)
+    return tuple(found), near
 
 
 def loss_words(loss: Loss, before: float, names: tuple[str, ...], *, named: bool = True) -> str:

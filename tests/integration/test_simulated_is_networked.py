@@ -18,7 +18,7 @@ from topologies.scenario import Learning, Scenario, Terms, plain
 SEED, PATIENCE_S, ENOUGH_S = 7, 120.0, 240.0
 
 
-def networked(folder: Path, sites: list[SiteData], task: Path, scenario: Scenario, gossip: str, route: str) -> set[str]:
+def networked(folder: Path, sites: list[SiteData], task: Path, scenario: Scenario, gossip: str) -> set[str]:
     """The digests of the final models of as many `swarm start` as there are sites."""
     with fork_server() as forkserver:
         peers = found(
@@ -33,7 +33,7 @@ def networked(folder: Path, sites: list[SiteData], task: Path, scenario: Scenari
             min_contributions=len(sites),
             forkserver=forkserver,
             gossip=gossip,
-            route=route,
+            route="" if scenario.route is None else scenario.learning.route,
             correction=scenario.learning.correction,
             directed=is_one_way(gossip),
         )
@@ -56,7 +56,7 @@ def wait_for(peers: list[LocalPeer]) -> None:
             peer.poll()
 
 
-def simulated(sites: list[SiteData], task: Path, scenario: Scenario, gossip: str, route: str) -> str:
+def simulated(sites: list[SiteData], task: Path, scenario: Scenario, gossip: str) -> str:
     """The digest of the final model in the simulated world."""
     learner = TaskLearner(
         task, sites, scenario.sites, seed=SEED, bound=scenario.terms.clip_norm, behaviours=scenario.behaviours
@@ -68,7 +68,6 @@ def simulated(sites: list[SiteData], task: Path, scenario: Scenario, gossip: str
         schedule=gossip,
         links=scenario.links,
         seed=SEED,
-        route=route,
         directed=is_one_way(gossip),
     )
     play = protocol.Play(
@@ -93,10 +92,10 @@ def is_one_way(gossip: str) -> bool:
 @pytest.mark.parametrize(
     ("gossip", "correction", "route"),
     [
-        ("ring", "", ""),
-        ("ring", "qg", ""),
-        ("one_peer_exponential", "qg:500", ""),
-        ("", "", ""),
+        ("ring", "", "spread"),
+        ("ring", "qg", "spread"),
+        ("one_peer_exponential", "qg:500", "spread"),
+        ("", "", "spread"),
         ("", "", "sharded"),
         ("", "", "fold"),
     ],
@@ -107,7 +106,14 @@ def test_the_simulated_swarm_ends_with_the_very_bytes_of_the_networked_one(
 ) -> None:
     rounds = 5 if correction else 3
     learning = Learning(
-        model="mlp:16", partition="power:1", rounds=rounds, local_epochs=2, momentum=0.5, correction=correction
+        model="mlp:16",
+        partition="power:1",
+        rounds=rounds,
+        local_epochs=2,
+        momentum=0.5,
+        mixing="gossip" if gossip else "exact",
+        correction=correction,
+        route=route,
     )
     terms = Terms(patience_s=PATIENCE_S, deadline_s=2 * PATIENCE_S, min_contributions=4)
     scenario = replace(plain(4), learning=learning, terms=terms)
@@ -116,6 +122,4 @@ def test_the_simulated_swarm_ends_with_the_very_bytes_of_the_networked_one(
     sites = datasets.write_sites(tmp_path / "data", examples, shares, x, scenario.names)
     task = tmp_path / "task.py"
     task.write_text(task_source(learning, examples))
-    assert networked(tmp_path, sites, task, scenario, gossip, route) == {
-        simulated(sites, task, scenario, gossip, route)
-    }
+    assert networked(tmp_path, sites, task, scenario, gossip) == {simulated(sites, task, scenario, gossip)}

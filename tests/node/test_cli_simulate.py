@@ -107,6 +107,11 @@ def test_interrupted_it_writes_what_there_is_and_says_so(tmp_path: Path, monkeyp
         (["--lr", "-1"], "learning.learning_rate"),
         (["--partition", "dirichlet:0.0001", "--nodes", "300"], "couldn't divide"),
         (["--ray", "local", "--speed", "protocol"], "couldn't use --ray at protocol speed"),
+        (["--route", "sharded"], "learning.route: it is for exact mixing"),
+        (["--route", "sharded", "--mixing", "exact", "--topology", "ring"], "everybody must reach everybody"),
+        (["--codec", "int8"], "learning.codec: 'int8' is none with gossip mixing"),
+        (["--graph", "a.txt", "--arcs", "b.txt"], "couldn't use --graph and --arcs"),
+        (["--arcs", "/nowhere.txt"], "couldn't read /nowhere.txt"),
     ],
 )
 def test_what_cannot_be_is_said_in_a_sentence_before_anything_runs(
@@ -152,6 +157,32 @@ def test_a_graph_of_other_sites_is_refused(tmp_path: Path) -> None:
     answer = run(tmp_path / "out", "--graph", str(graph), "--nodes", "3")
     assert isinstance(answer.exception, UsageError)
     assert "it has 2 members, the scenario 3 sites" in answer.exception.message
+
+
+def test_a_route_goes_over_the_complete_graph_unless_another_is_named(tmp_path: Path) -> None:
+    answer = run(tmp_path, *QUICK[:6], "--mixing", "exact", "--route", "sharded", "--codec", "int8")
+    assert answer.exit_code == 0, answer.output
+    assert "note: At learning speed models are averaged as they are: int8" in answer.stdout
+    result = Result.load(tmp_path)
+    assert result.topologies == ("complete",)
+    assert result.scenario["learning"]["route"] == "sharded"  # type: ignore[index]
+    # Of four updates either owner's three slices, and half an average back, in a quarter of the bytes.
+    assert result.runs[0].rounds[-1].bytes_total == pytest.approx(2 * 4 * 2 * 650, rel=0.1)
+
+
+def test_links_of_ones_own_may_go_one_way(tmp_path: Path) -> None:
+    arcs = tmp_path / "arcs.txt"
+    arcs.write_text("berlin paris  # giver, taker\nparis, rome\nrome berlin\nrome oslo\noslo berlin\n")
+    answer = run(tmp_path / "out", "--arcs", str(arcs), "--topology", "own,ring", *QUICK[2:6])
+    assert answer.exit_code == 0, answer.output
+    result = Result.load(tmp_path / "out")
+    assert result.names == ("berlin", "paris", "rome", "oslo")
+    assert result.scenario["arcs"] == [[0, 1], [1, 2], [2, 0], [2, 3], [3, 0]]
+    assert result.select("own", "learning")[0].facts.links == 5
+    arcs.write_text("berlin paris rome\n")
+    answer = run(tmp_path / "other", "--arcs", str(arcs))
+    assert isinstance(answer.exception, UsageError)
+    assert "line 1 does not name two of the sites" in answer.exception.message
 
 
 @pytest.mark.real
@@ -203,3 +234,27 @@ def test_an_exported_graph_of_ones_own_drafts_what_the_graph_itself_drafts(
     assert drafted[0].edges == ((0, 1), (0, 2), (1, 2), (2, 3))
     assert (drafted[0].round.mixing, drafted[0].schedule) == (mixing, "links" if mixing == "gossip" else "")
     assert "links = [[0, 1], [0, 2], [1, 2], [2, 3]]" in Path("out/topology.toml").read_text()
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(
+    ("asked", "options"),
+    [
+        (["--mixing", "exact", "--route", "sharded", "--codec", "bf16"], (("codec", "bf16"), ("route", "sharded"))),
+        (["--arcs", "arcs.txt", "--topology", "own"], (("links", "0>1 1>2 2>0 2>3 3>0"), ("schedule", "links"))),
+    ],
+)
+def test_an_exported_command_says_how_models_travel(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: list[str], options: tuple[tuple[str, str], ...]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("arcs.txt").write_text("site-0 site-1\nsite-1 site-2\nsite-2 site-0\nsite-2 site-3\nsite-3 site-0\n")
+    answer = run(Path("out"), *QUICK[:6], *asked, "--export", "charter")
+    assert answer.exit_code == 0, answer.output
+    for number in range(4):
+        card = make_card(identity(number), name=f"site-{number}", endpoint=f"tcp://127.0.0.1:{17000 + number}")
+        Path(f"site-{number}.card.toml").write_text(card_to_toml(card))
+    lines = [line for line in Path("out/charter.sh").read_text().splitlines() if not line.startswith("#")]
+    drafted = CliRunner().invoke(cli, shlex.split(" ".join(line.removesuffix("\\") for line in lines))[1:])
+    assert drafted.exit_code == 0, drafted.output
+    assert from_toml(Path("charter.toml").read_text()).charter.options == options

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from swarm.ledger.replica import GATHER_S
+from swarm.routes import Route
 from topologies import schedules, traffic
 from topologies.pace import AGREEMENT_HOPS, AGREEMENT_S, Pace
 from topologies.scenario import Line, Scenario, Site, plain
@@ -60,6 +61,32 @@ def test_among_equals_it_is_the_model_of_traffic(name: str) -> None:
     load = traffic.load(schedule, rounds)
     assert sum(one.seconds - 0.01 for one in reckoned) == pytest.approx(load.seconds(network, MEGABYTE))
     assert np.array_equal(sum(one.sent for one in reckoned), load.sent)
+
+
+def test_on_the_sharded_route_two_slices_a_member_go_out_and_all_others_come_back() -> None:
+    pace = Pace(Scenario(name="x", sites=sites(4)), [1] * 4, copy_bytes=MEGABYTE)
+    done = pace.routed(Route("sharded", 4), MEGABYTE / 2)
+    # Of each update two quarters to either of three others; of the mean two quarters, of half the size, to everybody.
+    assert done.sent == pytest.approx([1.5 + 0.25] * 4)
+    assert done.seconds == pytest.approx(0.001 + 1.5 + 0.25 + pace.agreement_s)
+
+
+def test_the_slowest_line_counts_in_each_step_of_a_route_and_later_steps_are_asked_for() -> None:
+    a, *others = sites(4, latency_s=0.1)
+    scenario = Scenario(name="x", sites=(replace(a, uplink_bytes_s=MEGABYTE / 10), *others))
+    pace = Pace(scenario, [1] * 4, copy_bytes=MEGABYTE)
+    done = pace.routed(Route("sharded", 4), MEGABYTE / 2)
+    assert done.seconds == pytest.approx(0.001 + 15 + 0.2 + 2.5 + 3 * 0.2 + pace.agreement_s)
+
+
+@pytest.mark.parametrize("n", [2, 3, 4, 5, 8, 13])
+def test_among_equals_routes_cost_the_bytes_of_traffic(n: int) -> None:
+    pace = Pace(plain(n), [1] * n, copy_bytes=MEGABYTE)
+    costs = {cost.name: cost for cost in traffic.choose_exact_route(n, MEGABYTE).table}
+    sharded, fold = pace.routed(Route("sharded", n), MEGABYTE), pace.routed(Route("fold"), 2 * MEGABYTE)
+    assert sharded.sent.mean() * MEGABYTE == pytest.approx(costs["sharded"].bytes_mean)
+    assert fold.sent.mean() * MEGABYTE == pytest.approx(costs["fold"].bytes_mean)
+    assert fold.sent.max() * MEGABYTE == pytest.approx(costs["fold"].bytes_max)
 
 
 def test_agreement_costs_latencies_of_a_quorum() -> None:

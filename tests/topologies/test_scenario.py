@@ -7,6 +7,7 @@ from importlib import resources
 import pytest
 
 from swarm.errors import UsageError
+from swarm.routes import Route
 from topologies.scenario import Churn, Learning, Scenario, Site, parse, plain
 from topologies.world.faults import ClockJump, Crash, OneWayCut, Partition, SlowLink
 from topologies.world.learner import Behaviour
@@ -116,6 +117,42 @@ def test_a_worse_line_is_known_by_its_two_ends_in_order() -> None:
     assert scenario.slow == {(0, 1): (1e6, 0.04)}
 
 
+def test_what_a_charter_says_of_the_way_to_the_mean_can_be_said_here() -> None:
+    scenario = changed(
+        '[learning]\nmixing = "exact"\nroute = "sharded:3"\ncodec = "topk:50"\n[swarm]\nweight_cap = 0.4\n'
+    )
+    assert scenario.route == Route("sharded", 3)
+    assert (scenario.learning.codec, scenario.terms.weight_cap_ppm) == ("topk:50", 400_000)
+    assert parse(SMALL, "small.toml").route is None
+
+
+def test_links_of_ones_own_are_pairs_of_sites_and_may_go_one_way() -> None:
+    graph = parse('graph = [["b", "a"], ["a", "c-1"], ["a", "b"]]\n' + SMALL, "small.toml")
+    assert (graph.graph, graph.arcs) == (((0, 1), (0, 2)), ())
+    arcs = parse('topologies = ["own"]\narcs = [["b", "a"], ["a", "b"], ["c-2", "a"]]\n' + SMALL, "small.toml")
+    assert (arcs.graph, arcs.arcs) == ((), ((0, 1), (1, 0), (3, 0)))
+
+
+@pytest.mark.parametrize(
+    ("before", "says"),
+    [
+        ('graph = [["a", "d"]]', "graph: there is no site named 'd'"),
+        ('graph = [["a", "a"]]', "graph: ['a', 'a'] are not two sites"),
+        ('arcs = [["a", "b", "c-1"]]', "arcs: ['a', 'b', 'c-1'] are not two sites"),
+        ('graph = [["a", "b"]]\narcs = [["a", "b"]]', "arcs: there is a graph of your own too"),
+    ],
+)
+def test_links_that_cannot_be_are_refused(before: str, says: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        parse(before + SMALL, "small.toml")
+    assert says in refused.value.message
+
+
+def test_links_that_go_one_way_are_for_gossip() -> None:
+    with pytest.raises(UsageError, match="arcs: links that go one way are for gossip"):
+        parse(f'arcs = [["a", "b"]]{SMALL}[learning]\nmixing = "exact"\n', "small.toml")
+
+
 @pytest.mark.parametrize(
     ("more", "says", "hint"),
     [
@@ -134,6 +171,11 @@ def test_a_worse_line_is_known_by_its_two_ends_in_order() -> None:
         ("[[fault]]\nkind = 'outage'\nsites = ['b']\nat_s = 1\n", "fault 1: it has no for_s", "add for_s"),
         ("[[fault]]\nkind = 'partition'\ngroups = [['a'], ['a']]\nat_s = 1\n", "in two of them", "once"),
         ("[[link]]\nbetween = ['a', 'a']\n", "are not two sites", "berlin"),
+        ("[learning]\nroute = 'fold'\n", "learning.route: it is for exact mixing", "mixing"),
+        ("[learning]\nmixing = 'exact'\nroute = 'star'\n", "learning.route: 'star' is none for 4 sites", "sharded"),
+        ("[learning]\ncodec = 'int8'\n", "learning.codec: 'int8' is none with gossip mixing", "bf16"),
+        ("[learning]\nmixing = 'exact'\ncodec = 'randk:5'\n", "'randk:5' is none with exact mixing", "topk"),
+        ("[swarm]\nweight_cap = 0\n", "swarm.weight_cap: 0 is not between 1e-06 and 1", "in that range"),
         ("nodes = 7\n", "unexpected", ""),
     ],
 )

@@ -19,6 +19,16 @@ TOLERANCE = 1e-4
 (stacked against alone, float32 against float64 sums when mixing). One example of 359 is 0.0028 of accuracy."""
 
 
+TINY = """
+from torch import nn
+
+def build_model(): return nn.Linear(64, 1, bias=False)
+def load_data(site): return None
+def train(model, data, run): return {"samples": 1}
+def evaluate(model, data, run): return {"samples": 1}
+"""
+
+
 def small(n: int, *topologies: str, **learning: object) -> Scenario:
     fields = {"model": "linear", "rounds": 4, "learning_rate": 0.2, "batch": 16} | learning
     return replace(plain(n), topologies=topologies, learning=Learning(**fields))  # type: ignore[arg-type]
@@ -80,6 +90,73 @@ def test_both_speeds_give_the_same_models_where_links_go_one_way(tmp_path: Path,
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.parametrize("route", ["spread", "sharded", "fold"])
+def test_both_speeds_go_by_the_route_that_a_scenario_names(tmp_path: Path, route: str) -> None:
+    scenario = small(4, "complete", mixing="exact", partition="power:1", route=route, model="mlp:32,32", rounds=3)
+    learning, protocol = played(scenario, tmp_path, "learning", "protocol").runs
+    assert models_agree(learning, protocol)
+    sent = [run.rounds[1].bytes_total - run.rounds[0].bytes_total for run in (learning, protocol)]
+    copies = {"spread": 3, "sharded": 1.5 + 0.5, "fold": 1 + 2}[route]
+    assert sent[0] == pytest.approx(4 * copies * learning.facts.model_bytes)
+    assert sent[0] < sent[1] < sent[0] + 4 * 40_000, "the ledger is in the protocol's bytes"
+
+
+def test_routes_change_bytes_and_not_the_model(tmp_path: Path) -> None:
+    models = set()
+    for route in ("spread", "sharded"):
+        scenario = small(4, "complete", mixing="exact", route=route, rounds=2)
+        models.add(played(scenario, tmp_path / route, "protocol").runs[0].model)
+    assert len(models) == 1
+
+
+def test_a_codec_is_in_the_bytes_of_both_speeds_and_in_the_model_of_one(tmp_path: Path) -> None:
+    fields: dict[str, object] = {"mixing": "exact", "model": "mlp:64,64", "rounds": 3}
+    plain_run = played(small(4, "complete", **fields), tmp_path / "plain", "protocol").runs[0]
+    result = played(small(4, "complete", codec="int8", **fields), tmp_path / "int8", "learning", "protocol")
+    learning, protocol = result.runs
+    assert learning.facts.model_bytes < plain_run.facts.model_bytes / 3.5
+    assert protocol.model != plain_run.model
+    saved = plain_run.rounds[-1].bytes_total - protocol.rounds[-1].bytes_total
+    assert saved > 0.9 * 3 * 12 * (plain_run.facts.model_bytes - learning.facts.model_bytes)
+    assert protocol.rounds[-1].average_loss == pytest.approx(plain_run.rounds[-1].average_loss, rel=0.02)
+    assert any("int8 is in the bytes and seconds reckoned" in note for note in result.notes)
+
+
+@pytest.mark.parametrize("mixing", ["exact", "gossip"])
+def test_both_speeds_cap_what_one_site_counts(tmp_path: Path, mixing: str) -> None:
+    scenario = replace(small(4, "complete", mixing=mixing, partition="power:2", rounds=3), terms=Terms(weight_cap=0.3))
+    learning, protocol = played(scenario, tmp_path / "capped", "learning", "protocol").runs
+    assert models_agree(learning, protocol)
+    (free,) = played(replace(scenario, terms=Terms()), tmp_path / "free").runs
+    assert not models_agree(learning, free), "or there was nothing to compare"
+
+
+def test_links_of_ones_own_that_go_one_way_are_mixed_alike_at_both_speeds(tmp_path: Path) -> None:
+    arcs = ((0, 1), (0, 2), (1, 2), (2, 3), (3, 0))
+    scenario = replace(small(4, "ring", partition="power:1", rounds=4), arcs=arcs, topologies=("own",))
+    assert not open_topology("own", scenario, 1).symmetric
+    learning, protocol = played(scenario, tmp_path, "learning", "protocol").runs
+    assert models_agree(learning, protocol)
+
+
+@pytest.mark.parametrize(
+    ("scenario", "says"),
+    [
+        (small(4, "ring", mixing="exact", route="sharded"), "over the topology ring: everybody must reach everybody"),
+        (small(4, "complete", mixing="exact", route="sharded:200", model="task:TINY"), "couldn't cut a model of"),
+    ],
+)
+def test_a_route_that_cannot_be_gone_is_refused_before_anything_runs(
+    tmp_path: Path, scenario: Scenario, says: str
+) -> None:
+    if scenario.learning.model == "task:TINY":
+        tiny = tmp_path / "tiny.py"
+        tiny.write_text(TINY)
+        scenario = replace(scenario, learning=replace(scenario.learning, model=f"task:{tiny}"))
+    with pytest.raises(UsageError, match=says):
+        Comparison(scenario, ("protocol",), tmp_path / "out")
+
+
 def test_a_momentum_of_the_swarm_helps_where_data_differ(tmp_path: Path) -> None:
     """Sixteen sites on a ring, few digits each: how good their own models are before the last round makes one."""
     usual = {"model": "mlp:32", "partition": "dirichlet:0.1", "rounds": 25, "learning_rate": 0.3, "seeds": (1, 2, 3)}

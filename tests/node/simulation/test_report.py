@@ -34,7 +34,7 @@ from node.simulation.results import (
     Verdict,
 )
 from node.simulation.structure import loss_words, structure
-from topologies import families, resilience, schedules
+from topologies import families, resilience, schedules, spectrum
 
 HOSTILE = "</style><script>alert(1)</script>\"'&<img src=x onerror=alert(2)>\u202e"
 MODEL_BYTES = 1000
@@ -199,6 +199,16 @@ def test_predicted_and_measured_rate_of_a_ring_of_four_are_a_third() -> None:
     assert eigen.second == pytest.approx(1 / 3)
     assert eigen.predicted == pytest.approx(1 / 3)
     assert eigen.measured == pytest.approx(1 / 3)
+
+
+def test_rounds_to_agree_are_counted_beyond_what_is_drawn() -> None:
+    names = tuple(f"s{i}" for i in range(16))
+    ring = structure(schedules.build("ring", 16), names, copy_bytes=1.0)
+    predicted = spectrum.predicted_rounds(schedules.build("ring", 16), 1e-3)
+    assert len(ring.decay) == 61
+    assert ring.near is not None
+    assert 60 < ring.near <= predicted == 133
+    assert structure(schedules.build("base2", 16), names, copy_bytes=1.0).near == 4
 
 
 def test_loads_are_those_measured_and_a_link_used_now_and_then_says_how_often() -> None:
@@ -392,6 +402,31 @@ def test_nothing_at_all_lies_on_the_bottom_of_a_logarithmic_axis_and_is_named() 
     words = {one.text: float(one.attrib["y"]) for one in root.iter("text") if "y" in one.attrib}
     path = [one.attrib["d"] for one in root.iter("path") if one.attrib.get("class") == "line s1"]
     assert float(path[0].split("L")[1].split()[1].removesuffix("h.1")) == words["\u2248 0"]
+
+
+@pytest.mark.parametrize(
+    ("values", "marked"),
+    [
+        ((5e-4, 1.8), ["0.001", "0.01", "0.1", "1"]),
+        ((5e-6, 1.8), ["10\u207b\u2074", "10\u207b\u00b2", "1"]),
+        ((0.02, 0.9), ["0.02", "0.05", "0.1", "0.2", "0.5", "1"]),
+        ((2e-5, 9e-5), ["2\u00b710\u207b\u2075", "5\u00b710\u207b\u2075", "10\u207b\u2074"]),
+    ],
+)
+def test_a_logarithmic_axis_is_marked_in_one_style(values: tuple[float, float], marked: list[str]) -> None:
+    line = Series(name="a", x=(1.0, 2.0), mean=values, low=values, high=values)
+    y = Axis(label="y", scale="log")
+    root = inside(charts.chart([line], x=Axis(label="x"), y=y, title="t", desc="d"))
+    found = [one.text for one in root.iter("text") if one.attrib.get("class") == "end" and one.text != "a"]
+    assert found == marked
+
+
+def test_sites_that_differ_in_their_names_alone_are_one_row() -> None:
+    row = {"step_s": 0.01, "outbound_only": False}
+    alike = replace(result(), scenario={"sites": [{"name": name, **row} for name in "abcd"]})
+    assert findings(alike).tables == (("sites", ("name", "step_s", "outbound_only"), (("all 4", "0.01", "no"),)),)
+    slow = replace(alike, scenario={"sites": [{"name": "a", **row}, {"name": "b", **row, "step_s": 1.0}]})
+    assert [cells[0] for cells in findings(slow).tables[0][2]] == ["a", "b"]
 
 
 def test_a_goal_out_of_reach_is_drawn_above_the_lines_and_not_on_the_edge_of_what_was_reached() -> None:
