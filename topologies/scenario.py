@@ -25,6 +25,7 @@ from swarm.mixing.compress.forms import parse as parse_codec
 from swarm.mixing.momentum import parse as parse_correction
 from swarm.routes import SPREAD, Route
 from swarm.routes import parse as parse_route
+from swarm.staleness import STALENESS_DEFAULT, STALENESS_MAX
 from topologies.graph import NODES_MAX, Edge, Topology
 from topologies.world.faults import (
     ClockJump,
@@ -217,7 +218,8 @@ class Learning:
 class Terms:
     """What the charter says about rounds: see `swarm charter new`. `min_contributions` 0 is a majority.
 
-    `weight_cap` is the largest share of one site in a mean, above 0 up to 1, in millionths.
+    `weight_cap` is the largest share of one site in a mean, above 0 up to 1, in millionths. For `staleness` rounds late
+    work counts in exact mixing.
     """
 
     patience_s: float = 60.0
@@ -225,6 +227,7 @@ class Terms:
     min_contributions: int = 0
     clip_norm: float = 100.0
     weight_cap: float = 1.0
+    staleness: int = STALENESS_DEFAULT
 
     def __post_init__(self) -> None:
         _within("swarm.patience_s", self.patience_s, 1.0, 86_400.0)
@@ -232,6 +235,7 @@ class Terms:
         _within("swarm.min_contributions", self.min_contributions, 0, NODES_MAX)
         _within("swarm.clip_norm", self.clip_norm, 0.001, 1024.0)
         _within("swarm.weight_cap", self.weight_cap, 1e-6, 1.0)
+        _within("swarm.staleness", self.staleness, 0, STALENESS_MAX)
 
     @property
     def weight_cap_ppm(self) -> int:
@@ -679,6 +683,7 @@ def _terms(path: str, value: object) -> Terms:
         min_contributions=table.take("min_contributions", _whole, usual.min_contributions),
         clip_norm=table.take("clip_norm", any_number, usual.clip_norm),
         weight_cap=table.take("weight_cap", any_number, usual.weight_cap),
+        staleness=table.take("staleness", _whole, usual.staleness),
     )
     table.done()
     return terms

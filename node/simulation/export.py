@@ -11,6 +11,7 @@ from pathlib import Path
 from node.simulation.results import Result
 from node.storage import write_file_durably
 from swarm.errors import UsageError
+from swarm.staleness import STALENESS_DEFAULT
 from topologies.families import FAMILIES
 from topologies.plan import LINKS
 from topologies.scenario import OWN, Scenario
@@ -60,6 +61,8 @@ def _command(scenario: Scenario, topology: str, task: Path, links: Path | None, 
         arguments += ["--gossip" if gossip else "--topology", topology]
     else:
         arguments += ["--links", str(links), *(["--gossip", LINKS] if gossip else [])]
+    if not gossip and terms.staleness != STALENESS_DEFAULT:
+        arguments += ["--staleness", str(terms.staleness)]
     if directed:
         arguments.append("--directed")
     if learning.correction:

@@ -124,6 +124,7 @@ def found(
             links=arcs or ("directed" if directed else ""),
             route="" if scenario.route is None else learning.route,
             schedule=schedule,
+            staleness="" if schedule or not asked.staleness else str(asked.staleness),
         ),
     )
     signed = terms.SignedCharter(draft, {})

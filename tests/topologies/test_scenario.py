@@ -119,10 +119,11 @@ def test_a_worse_line_is_known_by_its_two_ends_in_order() -> None:
 
 def test_what_a_charter_says_of_the_way_to_the_mean_can_be_said_here() -> None:
     scenario = changed(
-        '[learning]\nmixing = "exact"\nroute = "sharded:3"\ncodec = "topk:50"\n[swarm]\nweight_cap = 0.4\n'
+        '[learning]\nmixing = "exact"\nroute = "sharded:3"\ncodec = "topk:50"\n[swarm]\nweight_cap = 0.4\nstaleness = 3\n'
     )
     assert scenario.route == Route("sharded", 3)
     assert (scenario.learning.codec, scenario.terms.weight_cap_ppm) == ("topk:50", 400_000)
+    assert scenario.terms.staleness == 3
     assert parse(SMALL, "small.toml").route is None
 
 
@@ -175,6 +176,7 @@ def test_links_that_go_one_way_are_for_gossip() -> None:
         ("[learning]\nmixing = 'exact'\nroute = 'star'\n", "learning.route: 'star' is none for 4 sites", "sharded"),
         ("[learning]\ncodec = 'int8'\n", "learning.codec: 'int8' is none with gossip mixing", "bf16"),
         ("[learning]\nmixing = 'exact'\ncodec = 'randk:5'\n", "'randk:5' is none with exact mixing", "topk"),
+        ("[swarm]\nstaleness = 1001\n", "swarm.staleness: 1001 is not between 0 and 1000", "in that range"),
         ("[swarm]\nweight_cap = 0\n", "swarm.weight_cap: 0 is not between 1e-06 and 1", "in that range"),
         ("nodes = 7\n", "unexpected", ""),
     ],
