@@ -1,6 +1,6 @@
 """Swarms that change while everything goes wrong: joins, leaves, new keys, returns and other policies, seed after seed.
 
-`run(seed, ...)` is one story; everything in it follows from its arguments. Sites propose changes at random moments,
+`run(seed, ...)` is one story; everything in it follows from its arguments. With an odd seed late work counts. Sites propose changes at random moments,
 under loss, duplication, partitions and crashes at random effects, with or without a liar, and everybody says yes. What
 must hold: one history, never two terms for one epoch, nobody honest contradicts itself or is accused, and once the
 faults are over all members of the last epoch finish, with equal ledgers that an audit accepts. As a program it searches
@@ -29,6 +29,7 @@ from swarm.ledger.audit import audit
 from swarm.ledger.journal import BLOCKS, Placed, scan
 from swarm.ledger.state import State
 from swarm.machine import Contact, Effect, Event, NodeId
+from swarm.staleness import STALENESS_DEFAULT
 from tests.builders import Swarm, identity, make_swarm
 from topologies.families import complete
 from topologies.world.checkers import Checker, PersistBeforeSend, Violation
@@ -181,7 +182,7 @@ def run(seed: int, *, founders: int = 5, newcomers: int = 2, twins: int = 0, rou
 
     `fewest` members are never gone below; by default one, or as many as tolerate the twins.
     """
-    swarm = make_swarm(founders, rounds=rounds, deadline_ms=60_000)
+    swarm = make_swarm(founders, rounds=rounds, deadline_ms=60_000, staleness=STALENESS_DEFAULT if seed % 2 else 0)
     world = play(seed, swarm, newcomers=newcomers, twins=twins, fewest=fewest or 3 * twins + 1)
     liars = range(founders - twins, founders)
     last = max((head_of(p) for p in world.places if p.machine and p.member not in liars), key=lambda s: s.height)
