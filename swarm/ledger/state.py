@@ -172,10 +172,11 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
 
         None if nothing can come of it any more.
         """
-        placed = self.contributions.get((self.round, author))
         if body.round >= self.round and (self.close is None or not self.signed.charter.staleness):
             return body.round
-        if placed is not None and placed.body == body:
+        # What is in a close counts although its author has left since, and its contributions with it.
+        stands = [self.contributions.get((self.round, author)), *(self.close.terms if self.close is not None else ())]
+        if any(placed is not None and placed.author == author and placed.body == body for placed in stands):
             return self.round
         coming = self.round + (self.close is not None)
         return body.round if body.round >= coming else coming if self._counts(author, body, coming) else None

@@ -877,6 +877,11 @@ LATE = (
         late.test_what_is_in_a_round_does_not_count_again_however_it_is_called,
     ),
     Bug(
+        "what somebody contributed who has left since is not looked for",
+        (Edit(state.State.destined, "*(self.close.terms if self.close is not None else ())", ""),),
+        late.test_what_is_in_a_close_is_needed_though_its_author_has_left,
+    ),
+    Bug(
         "late work counts for ever",
         (Edit(state.State._counts, " and round_ - body.round <= self.signed.charter.staleness", ""),),
         late.test_late_work_stands_for_its_author_while_it_counts,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
+from msgspec.structs import replace
 
 from swarm.errors import Reject
 from swarm.ledger import entry as e
@@ -172,6 +173,17 @@ def test_a_close_accounts_for_late_work_too() -> None:
     fresh = [placed for author, placed in log.standing().items() if author != 3]
     with pytest.raises(Reject, match="does not account for every contribution"):
         check_close(log.state, make_close(log.state, fresh, {}))
+
+
+def test_what_is_in_a_close_is_needed_though_its_author_has_left() -> None:
+    log = Log()
+    log.contribute(0, 1, 2, 3)
+    placed = log.standing()[3]
+    log.close()
+    rest = {place: other for place, other in log.state.contributions.items() if place[1] != NODES[3]}
+    left = replace(log.state, contributions=rest)
+    assert left.destined(NODES[3], placed.body) == 1
+    assert left.destined(NODES[3], replace(placed.body, attempt=2)) is None
 
 
 @pytest.mark.parametrize("seed", range(30))
