@@ -172,11 +172,12 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
 
         None if nothing can come of it any more.
         """
-        if body.round >= self.round and (self.close is None or not self.signed.charter.staleness):
+        if self.close is None and body.round >= self.round:
             return body.round
-        # What is in a close counts although its author has left since, and its contributions with it.
-        stands = [self.contributions.get((self.round, author)), *(self.close.terms if self.close is not None else ())]
-        if any(placed is not None and placed.author == author and placed.body == body for placed in stands):
+        placed = self.contributions.get((self.round, author))
+        if placed is None and self.close is not None:  # Who has left since is in the close all the same.
+            placed = next((term for term in self.close.terms if term.author == author), None)
+        if placed is not None and placed.body == body:
             return self.round
         coming = self.round + (self.close is not None)
         return body.round if body.round >= coming else coming if self._counts(author, body, coming) else None
@@ -726,7 +727,7 @@ def _note_contribution(state: State, author: NodeId, body: e.Contribution) -> di
     closed = state.close is not None and body.round == state.round
     late = body.round < state.round or closed
     noted: dict[str, Any] = {"late": (*state.late, state.size)} if late else {}
-    number = state.destined(author, body) if late and state.signed.charter.staleness else None if late else body.round
+    number = state.destined(author, body)
     if number is None or number > state.round + ROUNDS_AHEAD:
         return noted
     known = state.contributions.get((number, author))

@@ -387,7 +387,11 @@ LOG = (
     ),
     Bug(
         "what comes after its round has closed still counts",
-        (Edit(state._note_contribution, "if body.round < state.round or closed:", "if body.round < state.round:"),),
+        (
+            Edit(
+                state._note_contribution, "late = body.round < state.round or closed", "late = body.round < state.round"
+            ),
+        ),
         states.test_what_comes_after_its_round_has_closed_is_late_and_named_in_the_commit,
     ),
     Bug(
@@ -686,7 +690,7 @@ DISK = (
 GOSSIP = (
     Bug(
         "a pair has exchanged when one side says so",
-        (Edit(exchange.partners, " and included[node] in receipts.get(other, ())", ""),),
+        (Edit(exchange.partners, " and own in receipts.get(other, ())", ""),),
         exchanges.test_a_pair_has_exchanged_if_both_say_so,
     ),
     Bug(
@@ -701,7 +705,10 @@ GOSSIP = (
     ),
     Bug(
         "the first attest ends a round of gossip",
-        (Edit(state._due_exchange, "if len(attested) < min(state.terms.quorum, len(there)):", "if not attested:"),),
+        (
+            Edit(state._due_exchange, "if len(attested) < min(state.terms.quorum, len(there)):", "if not attested:"),
+            Edit(state._due_exchange, "len(state.attests) < min(state.terms.quorum, len(close.terms))", "False"),
+        ),
         exchanges.test_a_round_commits_with_a_quorum_and_says_how_far_apart,
     ),
     Bug(
@@ -878,7 +885,7 @@ LATE = (
     ),
     Bug(
         "what somebody contributed who has left since is not looked for",
-        (Edit(state.State.destined, "*(self.close.terms if self.close is not None else ())", ""),),
+        (Edit(state.State.destined, "if placed is None and self.close is not None:", "if False:"),),
         late.test_what_is_in_a_close_is_needed_though_its_author_has_left,
     ),
     Bug(

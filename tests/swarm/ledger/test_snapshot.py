@@ -56,6 +56,8 @@ def full() -> State:
         coming=founding(signed.charter),
         past=(founding(signed.charter),),
         partials={(3, node): e.Partial(1, 8, 3, digest("part"), 64, (5,))},
+        models=(digest("model before"), digest("model before that")),
+        counted={node: 3},
         exchange=Exchange({node: (4, 5)}, {node: Own(1, digest("model"), 128)}, {node: b"sketch"}),
     )
 
