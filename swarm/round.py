@@ -165,9 +165,8 @@ class Round:
         # Nothing is fetched for what could not be averaged: an entry may name hundreds of blobs that are nowhere.
         return body.blobs if state.destined(author, body) is not None and self._charter.carries(body) else ()
 
-    def stuck(self, now: float) -> bool:
+    def stuck(self) -> bool:
         """Whether the charter's route does not seem to lead the closed round to a mean. Here there is one route."""
-        del now
         return False
 
     # --- what happened ------------------------------------------------------------------------------------------

@@ -97,7 +97,7 @@ class RoutedRound(Round):
         return min((wake for wake in wakes if wake is not None and wake > now), default=None)
 
     @override
-    def stuck(self, now: float) -> bool:
+    def stuck(self) -> bool:
         return bool(self._stuck)
 
     @override

@@ -322,9 +322,9 @@ class Node:
             assert isinstance(body, e.Partial)
             yield author, body
 
-    def stuck(self, now: float) -> bool:
+    def stuck(self) -> bool:
         """Whether the charter's route does not seem to lead the closed round to a mean any more."""
-        return self.round.stuck(now)
+        return self.round.stuck()
 
     def absent(self, node: NodeId, now: float) -> bool:
         """Whether nobody has heard of a member lately."""
@@ -617,7 +617,7 @@ class Node:
         if not self._voice.able:
             return []
         head, mine = self.replica.head, self._voice.mine()
-        version = self.transfer.version, self._heard(), self.round.stuck(now)
+        version = self.transfer.version, self._heard(), self.round.stuck()
         if self._advanced is not None and self._advanced.still(head, mine, version, now):
             return self._do(self.round.watch(head, mine, self.transfer.has, now), now)
         actions = self.round.advance(head, mine, self.transfer.has, now)

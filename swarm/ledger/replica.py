@@ -88,7 +88,7 @@ class Witness(Protocol):
         """Whether as much of an update is held as this member needs on the charter's route."""
         ...
 
-    def stuck(self, now: float) -> bool:
+    def stuck(self) -> bool:
         """Whether the charter's route does not seem to lead the closed round to a mean any more."""
         ...
 
@@ -495,7 +495,7 @@ class Replica:
         commit = due_commit(state)
         if commit is not None:
             state = apply_derived(state, e.ROUND_COMMIT, commit, time_ms)
-        if state.complete or self._is_closed(state, now):
+        if state.complete or self._is_closed(state):
             return None
         spread = self._goes_by_spread(state)
         included: list[Placed] = []
@@ -518,7 +518,7 @@ class Replica:
         if outlook.due and not outlook.next_complete:
             return False  # What waits ends a round: in the block that opens the next one nobody is given up.
         state = outlook.reopened(time_ms)
-        if outlook.sure or state.complete or self._is_closed(state, now):
+        if outlook.sure or state.complete or self._is_closed(state):
             return outlook.sure
         spread = self._goes_by_spread(state)
         if outlook.awaited is not None and self._stand(state, outlook.awaited, now, time_ms, spread=spread) is None:
@@ -549,9 +549,9 @@ class Replica:
             return None
         return _Stand(placed, e.UNAVAILABLE, False)
 
-    def _is_closed(self, state: State, now: float) -> bool:
+    def _is_closed(self, state: State) -> bool:
         """Whether the open round is closed, for all that this member knows for good."""
-        return state.close is not None and not (state.on_route and self._witness.stuck(now))
+        return state.close is not None and not (state.on_route and self._witness.stuck())
 
     def _goes_by_spread(self, state: State) -> bool:
         """Whether the next close of the open round sends it by spread."""
@@ -631,7 +631,7 @@ class Replica:
         """
         assert state.close is not None
         spread = not state.on_route
-        if spread and self._charter.route is not None and not self._witness.stuck(now):
+        if spread and self._charter.route is not None and not self._witness.stuck():
             return Wait("the charter's route may still lead to the mean", progressing=False)
         included: Mapping[int, int] = dict(state.close.body.included)
         rejected: Mapping[int, int] = dict(state.close.body.rejected)

@@ -211,7 +211,7 @@ def test_a_slice_is_taken_once_both_owners_name_the_same(ordered: bool) -> None:
     assert part not in fetched(desk.go()), "one word is not enough"
     desk.says(2, 1, "average 1", ordered=ordered)
     assert part in fetched(desk.go())
-    assert not desk.round.stuck(desk.now)
+    assert not desk.round.stuck()
 
 
 def all_said(desk: Desk, **more: int) -> None:
@@ -236,7 +236,7 @@ def test_all_slices_together_are_the_model(sharded: Desk) -> None:
 def test_the_larger_word_on_a_norm_counts(sharded: Desk) -> None:
     all_said(sharded, norm=NORM_UNITS + 9000)
     assert of(Join, sharded.go()) == []
-    assert sharded.round.stuck(sharded.now)
+    assert sharded.round.stuck()
 
 
 def test_different_words_stop_the_route(sharded: Desk) -> None:
@@ -244,7 +244,7 @@ def test_different_words_stop_the_route(sharded: Desk) -> None:
     sharded.says(1, 1, "average 1")
     sharded.says(2, 1, "another average 1")
     sharded.go()
-    assert sharded.round.stuck(sharded.now)
+    assert sharded.round.stuck()
     others = {sharded.slice(author, number) for author in range(4) for number in (1, 2)}
     assert fetched(sharded.go()) == others, "now it needs all"
 
@@ -254,7 +254,7 @@ def test_a_slice_that_may_not_be_averaged_stops_the_route(sharded: Desk) -> None
     sharded.close()
     sharded.held |= {sharded.slice(author, number) for author in range(4) for number in (0, 3)}
     assert [one.number for one in of(MixSlice, sharded.go())] == [3]  # type: ignore[union-attr]
-    assert sharded.round.stuck(sharded.now)
+    assert sharded.round.stuck()
 
 
 def test_silence_for_as_long_as_the_charter_bears_stops_the_route(sharded: Desk) -> None:
@@ -268,10 +268,10 @@ def test_silence_for_as_long_as_the_charter_bears_stops_the_route(sharded: Desk)
     sharded.arriving.clear()
     sharded.now = wake
     sharded.go()
-    assert not sharded.round.stuck(sharded.now), "something moved in between"
+    assert not sharded.round.stuck(), "something moved in between"
     sharded.now += PATIENCE_S / 2
     actions = sharded.round.advance(sharded.state, [], sharded.held.__contains__, sharded.now)
-    assert sharded.round.stuck(sharded.now)
+    assert sharded.round.stuck()
     assert [action.event for action in actions if isinstance(action, Report)] == ["route_stuck"]
 
 
@@ -370,7 +370,7 @@ def test_a_group_that_disagrees_stops_the_fold(fold: Desk) -> None:
     fold.says(2, 1, "sum of 2 and 3")
     fold.says(3, 1, "another")
     fold.go()
-    assert fold.round.stuck(fold.now)
+    assert fold.round.stuck()
     assert fetched(fold.go()) == {fold.offer(author).update_digest for author in (2, 3)}
 
 
@@ -380,7 +380,7 @@ def test_a_part_that_cannot_be_made_stops_the_fold(fold: Desk) -> None:
     assert close is not None
     fold.round.parted(Parted(1, close.index, 2, None, error="its norm is over the bound"), fold.state)
     fold.go()
-    assert fold.round.stuck(fold.now)
+    assert fold.round.stuck()
 
 
 # --- the log ----------------------------------------------------------------------------------------------------------
