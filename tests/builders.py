@@ -78,6 +78,7 @@ def make_swarm(
     route: str = "",
     correction: str = "",
     links: str = "",
+    gamma: str = "",
 ) -> Swarm:
     """Return a swarm of `n` members whose model starts at zero. `first` picks other identities.
 
@@ -108,7 +109,9 @@ def make_swarm(
         metrics=tuple(metrics),
         edges=edges,
         predecessor=(),
-        options=c.options_of(codec=codec, correction=correction, links=links, route=route, schedule=schedule),
+        options=c.options_of(
+            codec=codec, correction=correction, gamma=gamma, links=links, route=route, schedule=schedule
+        ),
     )
     signed = c.SignedCharter(charter, {})
     for who in identities:
