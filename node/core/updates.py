@@ -11,7 +11,7 @@ from node.core.telling import blame
 from swarm.charter import Charter
 from swarm.ledger import entry as e
 from swarm.ledger.replica import Replica
-from swarm.machine import Digest, Effect, Inspect, Inspected, NodeId, Report
+from swarm.machine import Digest, Effect, Follow, Inspect, Inspected, NodeId, Report
 from swarm.round import Round
 from swarm.routes import norm_units, within_bound
 
@@ -25,10 +25,16 @@ class Updates:
         self._problems: dict[Digest, str] = {}
         self._norms: dict[Digest, float] = {}
         self._slices: dict[Digest, tuple[Digest, ...]] = {}
+        self._copies: dict[Digest, tuple[Digest, Digest, Digest]] = {}
         self._inspecting: set[Digest] = set()
 
     def usable(self, digest: Digest) -> bool | None:
-        """Whether an update, or a slice of one, is held and fit to be averaged; None while it is not known."""
+        """Whether an update, or a slice of one, is held and fit to be averaged; None while it is not known.
+
+        One that says how a public copy moves is, if the copy that it leads to is.
+        """
+        if digest in self._copies:
+            digest = self._copies[digest][-1]
         if digest not in self._slices:
             problem = self._problems.get(digest)
             return None if problem is None else not problem
@@ -44,6 +50,10 @@ class Updates:
 
     def moving(self, digest: Digest, now: float) -> bool:
         """Whether bytes of an update are arriving, or it has arrived and is being read through."""
+        if digest in self._copies:
+            message, before, after = self._copies[digest]
+            here = self._transfer.has(after) or (self._transfer.has(message) and self._transfer.has(before))
+            return here or any(self._transfer.moving(part, now) for part in (message, after))
         parts = self._slices.get(digest, (digest,))
         if all(self._transfer.has(part) for part in parts):
             return True
@@ -79,6 +89,9 @@ class Updates:
         for body in self._wanted():
             if not self._charter.carries(body):
                 continue
+            if body.slices and self._charter.follows:
+                effects += self._follow(body)
+                continue
             if body.slices:
                 self._slices[Digest(body.update_digest)] = tuple(digest for digest, _ in body.blobs)
             for (digest, size), elements in zip(body.blobs, lengths, strict=False):
@@ -86,6 +99,22 @@ class Updates:
                     self._inspecting.add(digest)
                     effects.append(Inspect(digest, size, whole=whole, elements=elements))
         return effects
+
+    def _follow(self, body: e.Contribution) -> Iterator[Effect]:
+        """Have the author's next public copy made of its last one, or read through if it came whole."""
+        (message, _), (before, _), (after, size) = body.blobs
+        self._copies[Digest(body.update_digest)] = message, before, after
+        if after in self._problems or after in self._inspecting:
+            return
+        if self._transfer.has(after):
+            self._inspecting.add(after)
+            if not self._transfer.has(message):
+                text = f"a public copy came whole in round {body.round}: the one that it moved on from is not here"
+                yield Report("copy_whole", text, {"round": body.round, "copy": after.hex()})
+            yield Inspect(after, size, whole=True)
+        elif self._transfer.has(message) and self._transfer.has(before):
+            self._inspecting.add(after)
+            yield Follow(before, message, after)
 
     def _wanted(self) -> Iterator[e.Contribution]:
         """Yield the contributions to the open round and later ones, ordered ones first."""
@@ -114,4 +143,5 @@ class Updates:
         here = {Digest(placed.body.update_digest) for placed in self._replica.head.contributions.values()}
         here.update(Digest(body.update_digest) for body in pending)
         self._slices = {name: parts for name, parts in self._slices.items() if name in here}
+        self._copies = {name: parts for name, parts in self._copies.items() if name in here}
         return self._transfer.forget(gone) if gone else []
