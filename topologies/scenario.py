@@ -19,7 +19,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import TypeVar
 
+from swarm.charter import CODECS
 from swarm.errors import UsageError
+from swarm.mixing.compress.choco import default_gamma
+from swarm.mixing.compress.forms import Spec
+from swarm.mixing.compress.forms import parse as parse_codec
 from swarm.mixing.momentum import parse as parse_correction
 from topologies.graph import NODES_MAX, Edge, Topology
 from topologies.world.faults import (
@@ -152,6 +156,8 @@ class Learning:
         momentum: Of SGD, 0 to below 1; begins anew every round.
         mixing: "gossip" or "exact".
         correction: Of gossip: "", "qg" or "qg:500" (`swarm.mixing.momentum.parse`).
+        codec: How contributions to gossip travel: "" for float32, "bf16", "int8", "int4", "sign" or "topk:50".
+        gamma: How far sites go towards each other under a coarse one, above 0 to 1; None for what suits the codec.
         seeds: One run for each.
         target_accuracy: What has to be reached, 0 to 1; None for "within a point of the best".
         tested: Peers whose own models are tested; 0 for all.
@@ -167,6 +173,8 @@ class Learning:
     momentum: float = 0.0
     mixing: str = "gossip"
     correction: str = ""
+    codec: str = ""
+    gamma: float | None = None
     seeds: tuple[int, ...] = (1,)
     target_accuracy: float | None = None
     tested: int = 32
@@ -186,12 +194,39 @@ class Learning:
             raise _wrong("learning.correction", "it is for gossip", f"leave it out with {self.mixing} mixing")
         if self.correction:
             parse_correction(self.correction)
+        if self.codec and self.mixing != "gossip":
+            raise _wrong("learning.codec", "simulations know it of gossip", f"leave it out with {self.mixing} mixing")
+        if self.codec and parse_codec(self.codec).name not in CODECS:
+            known = ", ".join(CODECS)
+            raise _wrong("learning.codec", f"gossip does not travel as {self.codec}", f"choose one of {known}")
+        if self.gamma is not None:
+            _within("learning.gamma", self.gamma, 0.0001, 1.0)
+        if self.gamma is not None and not self.follows:
+            hint = "leave it out, or choose the codec int8, int4, sign or topk"
+            raise _wrong("learning.gamma", "it is for gossip under a coarse codec", hint)
         if not 1 <= len({*self.seeds}) == len(self.seeds) <= SEEDS_MAX or any(not 0 <= s < 2**31 for s in self.seeds):
             raise _wrong(
                 "learning.seeds",
                 f"{list(self.seeds)} are not 1 to {SEEDS_MAX} different numbers from 0 to 2147483647",
                 "write something like [1, 2, 3]",
             )
+
+    @property
+    def spec(self) -> Spec | None:
+        """The codec; None for float32."""
+        return parse_codec(self.codec) if self.codec else None
+
+    @property
+    def follows(self) -> bool:
+        """Whether messages say how public copies move (`swarm.charter.Charter.follows`)."""
+        return bool(self.codec) and self.codec != "bf16"
+
+    @property
+    def step(self) -> float:
+        """How far sites go towards each other in a round: 1 unless messages say how public copies move."""
+        if self.spec is None or not self.follows:
+            return 1.0
+        return default_gamma(self.spec) if self.gamma is None else self.gamma
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -596,6 +631,8 @@ def _learning(path: str, value: object) -> Learning:
         momentum=table.take("momentum", any_number, usual.momentum),
         mixing=table.take("mixing", _text, usual.mixing),
         correction=table.take("correction", _text, usual.correction),
+        codec=table.take("codec", _text, usual.codec),
+        gamma=table.take("gamma", _maybe, usual.gamma),
         seeds=table.take("seeds", _wholes, usual.seeds),
         target_accuracy=table.take("target_accuracy", _maybe, usual.target_accuracy),
         tested=table.take("tested", _whole, usual.tested),

@@ -91,6 +91,13 @@ class How:
 @click.option("--mixing", type=click.Choice(["gossip", "exact"]), help="How models are averaged.  [default: gossip]")
 @click.option("--correction", metavar="NAME", help="Of gossip where data differ: qg or qg:500.  [default: none]")
 @click.option(
+    "--codec",
+    metavar="NAME",
+    help="How gossip travels: bf16, int8, int4, sign or topk:50; all but bf16 take links that stay the same."
+    "  [default: float32]",
+)
+@click.option("--gamma", type=float, help="How far sites go towards each other under it.  [default: by the codec]")
+@click.option(
     "--speed",
     type=click.Choice(sorted(SPEEDS)),
     default="learning",
@@ -143,6 +150,8 @@ def simulate(
     momentum: float | None,
     mixing: str | None,
     correction: str | None,
+    codec: str | None,
+    gamma: float | None,
     speed: str,
     seeds: str | None,
     target_accuracy: float | None,
@@ -179,6 +188,8 @@ def simulate(
         "momentum": momentum,
         "mixing": mixing,
         "correction": correction,
+        "codec": codec,
+        "gamma": gamma,
         "seeds": None if seeds is None else _numbers(seeds),
         "target_accuracy": target_accuracy,
     }

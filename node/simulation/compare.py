@@ -50,13 +50,14 @@ from swarm.errors import UsageError
 from swarm.ledger.exchange import Exchange, Mass
 from swarm.ledger.pushing import settle, step
 from swarm.machine import NodeId
+from swarm.mixing.compress.forms import encoded_bytes
 from swarm.mixing.momentum import parse as parse_correction
 from swarm.vector import Vector
 from topologies import partitions, resilience, schedules, spectrum
 from topologies.graph import Edge, Topology
 from topologies.mixing import Promise, Schedule
 from topologies.pace import Pace
-from topologies.plan import LINKS
+from topologies.plan import LINKS, check_steady
 from topologies.scenario import OWN, Scenario
 
 T = TypeVar("T")
@@ -229,6 +230,8 @@ class Comparison:
                 f"couldn't gossip over {name}: only all its rounds together make an average",
                 hint="choose base2, which ends in the exact mean too, or --mixing exact",
             )
+        if self.scenario.learning.follows:
+            check_steady(schedule, name, self.scenario.learning.codec)
 
     def _task_file(self, folder: Path) -> Path:
         kind, _, path = self.scenario.learning.model.partition(":")
@@ -243,7 +246,9 @@ class Comparison:
         n, elements = self.scenario.n, self._model.elements
         here = self._cluster is None  # the machines of a cluster are asked when they are known
         if here and "learning" in self.speeds and self.scenario.learning.mixing == "gossip":
-            check_memory(n, elements, velocities=False, displacements=bool(self.scenario.learning.correction))
+            learning = self.scenario.learning
+            displacements, copies = bool(learning.correction), bool(learning.codec)
+            check_memory(n, elements, velocities=False, displacements=displacements, copies=copies)
         if "protocol" in self.speeds and not _fits(n, elements):
             low, high = 0, n
             while high - low > 1:
@@ -342,7 +347,7 @@ class Comparison:
             seed=seed,
             schedule_seed=drawn,
             speed=speed,
-            facts=self._facts(schedule, self._pace(ground)),
+            facts=self._facts(schedule, ground),
             resilience=_resilience(schedule.links),
             rounds=(),
             links=(),
@@ -350,10 +355,25 @@ class Comparison:
             model="",
         )
 
-    def _pace(self, ground: _Ground) -> Pace:
+    def _pace(self, ground: _Ground, copy_bytes: int) -> Pace:
         learning = self.scenario.learning
         steps = [learning.local_epochs * -(-int(size) // learning.batch) for size in ground.sizes]
-        return Pace(self.scenario, steps, 4.0 * self._model.elements)
+        return Pace(self.scenario, steps, float(copy_bytes))
+
+    @property
+    def _model_bytes(self) -> int:
+        return 4 * self._model.elements
+
+    @property
+    def _whole_bytes(self) -> int:
+        """What a site sends of its model in the last round, which averages all: as it is, unless that is bf16."""
+        return self._model_bytes if self.scenario.learning.follows else self._message_bytes
+
+    @property
+    def _message_bytes(self) -> int:
+        """What a site sends a partner in a round: the model, or what the codec makes of it (under topk, at most)."""
+        spec = self.scenario.learning.spec
+        return self._model_bytes if spec is None else encoded_bytes(spec, self._model.elements)
 
     def _follow(self, blank: Run, play: protocol.Play) -> Iterator[Run]:
         """The protocol speed."""
@@ -372,7 +392,7 @@ class Comparison:
 
     def _learn(self, blank: Run, schedule: Schedule, ground: _Ground) -> Iterator[Run]:
         """The learning speed."""
-        learning, pace = self.scenario.learning, self._pace(ground)
+        learning = self.scenario.learning
         exact = learning.mixing == "exact"
         pushes = None if exact or schedule.symmetric else _Pushes(schedule, ground.sizes)
         exchange: Gossip | Exact = (
@@ -381,6 +401,8 @@ class Comparison:
             else Gossip(
                 mixing=self._mixing(schedule, ground.sizes, learning.rounds, pushes),
                 steps=None if pushes is None else pushes.steps,
+                codec=learning.spec,
+                whole_at_last=True,  # bf16 nodes round there too; what that does to a mean is below any tolerance
             )
         )
         experiment = Experiment(
@@ -403,7 +425,11 @@ class Comparison:
             workers=self._workers,
             cluster=self._cluster,
         )
-        ledger = _Ledger(self.scenario.n, pace, 4 * self._model.elements)
+        ledger = _Ledger(
+            self.scenario.n,
+            whole=(self._pace(ground, self._whole_bytes), self._whole_bytes),
+            message=(self._pace(ground, self._message_bytes), self._message_bytes),
+        )
         rounds: list[Round] = []
         with Simulation(experiment) as simulation:
             for t in range(learning.rounds):
@@ -423,13 +449,13 @@ class Comparison:
         self, schedule: Schedule, sizes: NDArray[np.int64], rounds: int, pushes: _Pushes | None
     ) -> Callable[[int], _Rows]:
         """Return what the members do, as a function of t: that of the node in round t + 1."""
-        counts = sizes.astype(np.float64)
+        counts, gamma = sizes.astype(np.float64), self.scenario.learning.step
 
         @lru_cache(maxsize=64)
         def turn(t: int) -> _Rows:
             rows = []
             for member, row in enumerate(schedule.mixing(t).rows):
-                taken = {j: w * min(1.0, counts[j] / counts[member]) for j, w in row if j != member and w}
+                taken = {j: gamma * w * min(1.0, counts[j] / counts[member]) for j, w in row if j != member and w}
                 taken[member] = 1.0 - sum(taken.values())
                 rows.append(tuple(sorted(taken.items())))
             return _Rows(tuple(rows))
@@ -444,12 +470,13 @@ class Comparison:
 
         return at
 
-    def _facts(self, schedule: Schedule, pace: Pace) -> Facts:
+    def _facts(self, schedule: Schedule, ground: _Ground) -> Facts:
+        pace = self._pace(ground, self._message_bytes)
         links = schedule.links
         degrees = [links.degree(member) for member in range(links.n)]
         hops = spectrum.hops(links)
         period = schedule.period or SAMPLED_ROUNDS
-        final = pace.spread(self.reachable.edges, last=True)
+        final = self._pace(ground, self._whole_bytes).spread(self.reachable.edges, last=True)
         exact = self.scenario.learning.mixing == "exact"
         if exact:
             one = pace.spread(links.edges)
@@ -471,7 +498,7 @@ class Comparison:
             rounds_to_thousandth=_unless_refused(lambda: spectrum.predicted_rounds(schedule, NEAR)),
             copies_mean=float(sent.mean()),
             copies_max=float(sent.max()),
-            model_bytes=4 * self._model.elements,
+            model_bytes=self._message_bytes,
             training_s=float(pace.training_s.max()),
             round_s=seconds,
             final_s=final.seconds,
@@ -521,8 +548,9 @@ class _Pushes:
 class _Ledger:
     """What has been sent and how long it took, by the cost model."""
 
-    def __init__(self, n: int, pace: Pace, model_bytes: int) -> None:
-        self._pace, self._bytes = pace, model_bytes
+    def __init__(self, n: int, *, whole: tuple[Pace, int], message: tuple[Pace, int]) -> None:
+        """`whole` is how long models take that travel as they are, and their bytes; `message` the same of exchanges."""
+        self._whole, self._message = whole, message
         self._seconds = 0.0
         self._sent: NDArray[np.float64] = np.zeros(n)
         self._links: dict[Edge, float] = {}
@@ -530,19 +558,21 @@ class _Ledger:
     def exchange(self, schedule: Schedule, t: int) -> None:
         """A round of gossip."""
         mixing = schedule.mixing(t)
-        done = self._pace.round(mixing)
+        pace, size = self._message
+        done = pace.round(mixing)
         self._seconds += done.seconds
-        self._sent = self._sent + done.sent
+        self._sent = self._sent + done.sent * size
         for a, b in mixing.edges:
             link = (a, b) if a < b else (b, a)
-            self._links[link] = self._links.get(link, 0.0) + 1.0
+            self._links[link] = self._links.get(link, 0.0) + size
 
     def spread(self, links: Sequence[Edge], *, last: bool) -> None:
         """A round in which every model reaches everybody; what a link carries is shared evenly."""
-        done = self._pace.spread(links, last=last)
+        pace, size = self._whole
+        done = pace.spread(links, last=last)
         self._seconds += done.seconds
-        self._sent = self._sent + done.sent
-        each = len(self._sent) * (len(self._sent) - 1) / len(links)
+        self._sent = self._sent + done.sent * size
+        each = size * len(self._sent) * (len(self._sent) - 1) / len(links)
         for link in links:
             self._links[link] = self._links.get(link, 0.0) + each
 
@@ -551,8 +581,8 @@ class _Ledger:
         return Round(
             number=seen.number,
             virtual_s=round(self._seconds, 6),
-            bytes_total=round(float(self._sent.sum()) * self._bytes),
-            bytes_busiest=round(float(self._sent.max()) * self._bytes),
+            bytes_total=round(float(self._sent.sum())),
+            bytes_busiest=round(float(self._sent.max())),
             consensus_distance=seen.consensus_distance,
             average_accuracy=None if seen.average is None else seen.average.accuracy,
             average_loss=None if seen.average is None else seen.average.loss,
@@ -562,8 +592,7 @@ class _Ledger:
     def loads(self) -> tuple[LinkLoad, ...]:
         """Bytes over every link so far."""
         return tuple(
-            LinkLoad(low=low, high=high, bytes=round(copies * self._bytes))
-            for (low, high), copies in sorted(self._links.items())
+            LinkLoad(low=low, high=high, bytes=round(size)) for (low, high), size in sorted(self._links.items())
         )
 
 

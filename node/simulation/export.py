@@ -56,6 +56,10 @@ def _command(scenario: Scenario, topology: str, task: Path, links: Path | None, 
         arguments += ["--links", str(links), *(["--gossip", LINKS] if gossip else [])]
     if directed:
         arguments.append("--directed")
+    if learning.codec:
+        arguments += ["--codec", learning.codec]
+    if learning.gamma is not None:
+        arguments += ["--gamma", f"{learning.gamma:g}"]
     if learning.correction:
         arguments += ["--correction", learning.correction]
     cards = " \\\n  ".join(f"--card {shlex.quote(f'{site.name}.card.toml')}" for site in scenario.sites)

@@ -108,7 +108,9 @@ def found(
         edges=() if complete else links.edges,
         predecessor=(),
         options=terms.options_of(
+            codec=scenario.learning.codec,
             correction=scenario.learning.correction,
+            gamma="" if scenario.learning.gamma is None else f"{scenario.learning.gamma:g}",
             links="directed" if directed else "",
             route=route,
             schedule=schedule,
@@ -178,6 +180,7 @@ class Play:
             audit=lambda payloads: _fault_of(payloads, founded.signed),
             ids=[who.node for who in founded.identities],
             momentum=founded.signed.charter.momentum,
+            follows=founded.signed.charter.follows,
             twins=scenario.twins,
             blobs=[founded.initial],
             codec=founded.signed.charter.codec,
