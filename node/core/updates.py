@@ -83,6 +83,7 @@ class Updates:
         """Move transfers on, and have every update that is now complete read through."""
         effects = self._transfer.step(now)
         effects += [blame(self._peers, sender, fault, now) for sender, fault in self._transfer.take_faults()]
+        effects += self._follow_all()
         self._transfer.take_completed()
         whole = self._replica.head.exchange is not None
         lengths = [end - start for start, end in self._charter.cuts] or [0]
@@ -90,7 +91,6 @@ class Updates:
             if not self._charter.carries(body):
                 continue
             if body.slices and self._charter.follows:
-                effects += self._follow(body)
                 continue
             if body.slices:
                 self._slices[Digest(body.update_digest)] = tuple(digest for digest, _ in body.blobs)
@@ -99,6 +99,12 @@ class Updates:
                     self._inspecting.add(digest)
                     effects.append(Inspect(digest, size, whole=whole, elements=elements))
         return effects
+
+    def _follow_all(self) -> Iterator[Effect]:
+        """Make public copies of what has come. There are as many as partners, each of one message."""
+        for body in self._wanted() if self._charter.follows else ():
+            if body.slices and self._charter.carries(body):
+                yield from self._follow(body)
 
     def _follow(self, body: e.Contribution) -> Iterator[Effect]:
         """Have the author's next public copy made of its last one, or read through if it came whole."""
