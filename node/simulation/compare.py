@@ -148,6 +148,11 @@ class Comparison:
         self._command, self._cluster, self._workers = command, cluster, workers
         if cluster is not None:
             check_available()
+        if cluster is not None and scenario.learning.codec:
+            raise UsageError(
+                f"couldn't gossip under {scenario.learning.codec} on a Ray cluster: its actors exchange float32 models",
+                hint="leave --ray out, or the codec",
+            )
         learning = scenario.learning
         self.reachable = scenario.links
         for name in scenario.topologies:

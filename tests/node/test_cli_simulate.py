@@ -20,6 +20,7 @@ from node.simulation.compare import Progress
 from node.simulation.results import Result
 from swarm.charter import card_to_toml, from_toml, make_card
 from swarm.errors import UsageError
+from swarm.mixing.compress.forms import Spec, parse
 from tests.builders import identity
 
 QUICK = ["--nodes", "4", "--model", "linear", "--rounds", "2", "--topology", "ring,complete"]
@@ -155,11 +156,15 @@ def test_a_graph_of_other_sites_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.real
+@pytest.mark.parametrize(
+    ("topology", "more", "codec", "gamma"),
+    [("base2", [], None, 1.0), ("ring", ["--codec", "int4", "--gamma", "0.5"], parse("int4"), 0.5)],
+)
 def test_the_exported_command_drafts_a_charter_with_the_topology(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, topology: str, more: list[str], codec: Spec | None, gamma: float
 ) -> None:
     out = tmp_path / "out"
-    answer = run(out, "--export", "charter", "--topology", "base2", *QUICK[:6])
+    answer = run(out, "--export", "charter", "--topology", topology, *more, *QUICK[:6])
     assert answer.exit_code == 0, answer.output
     monkeypatch.chdir(tmp_path)
     for number in range(4):
@@ -172,9 +177,10 @@ def test_the_exported_command_drafts_a_charter_with_the_topology(
     drafted = CliRunner().invoke(cli, words[1:])
     assert drafted.exit_code == 0, drafted.output
     charter = from_toml(Path("charter.toml").read_text()).charter
-    assert (charter.schedule, charter.round.mixing, charter.round.rounds) == ("base2", "gossip", 2)
+    assert (charter.schedule, charter.round.mixing, charter.round.rounds) == (topology, "gossip", 2)
+    assert (charter.codec, charter.gamma) == (codec, gamma)
     assert charter.task.parameters == 650
-    assert 'topology = "base2"' in (out / "topology.toml").read_text()
+    assert f'topology = "{topology}"' in (out / "topology.toml").read_text()
 
 
 @pytest.mark.real
