@@ -18,6 +18,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from node.copies import Copies, Moved
 from node.messages import Messages
 from node.momentum import Momentum
 from node.storage import HOLD_RETRY_S, BlobStore
@@ -32,6 +33,7 @@ from swarm.machine import (
     Digest,
     Divide,
     Event,
+    Follow,
     Inspect,
     Inspected,
     Join,
@@ -68,7 +70,7 @@ class _Made:
     """New files that are to become blobs, and the event that names them."""
 
     files: tuple[tuple[Path, Stored], ...]
-    event: Trained | Mixed | Parted
+    event: Trained | Mixed | Parted | Inspected
 
     @property
     def durable(self) -> bool:
@@ -80,7 +82,9 @@ def _stretch(vector: Vector, start: int, count: int) -> Vector:
     return vector[start : start + count]
 
 
-def _failed(event: Trained | Mixed | Parted, why: str) -> Event:
+def _failed(event: Trained | Mixed | Parted | Inspected, why: str) -> Event:
+    if isinstance(event, Inspected):
+        return Inspected(event.digest, why)
     if isinstance(event, Mixed):
         return Mixed(event.round, None, error=why)
     if isinstance(event, Parted):
@@ -103,13 +107,16 @@ class BulkWorker:
         cuts: Sequence[tuple[int, int]] = (),
         averages: Spec | None = None,
         momentum: float = 0.0,
+        follows: bool = False,
     ) -> None:
         self._store = store
         self._cuts, self._averages = cuts, averages
         self._elements = elements
         self._bound = bound
         self._step = OUTER_STEPS[outer]
-        self._messages = None if codec is None else Messages(store, codec, elements=elements, bound=bound)
+        messages = codec is not None and not follows
+        self._messages = Messages(store, codec, elements=elements, bound=bound) if codec and messages else None
+        self._copies = Copies(store, codec, elements=elements) if codec and follows else None
         self._momentum = Momentum(store, elements=elements, beta=momentum) if momentum else None
         self._wake = wake
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="bulk")
@@ -120,6 +127,10 @@ class BulkWorker:
     def submit_inspect(self, effect: Inspect) -> None:
         """Read an update through."""
         self._submit(self._inspect, effect)
+
+    def submit_follow(self, effect: Follow) -> None:
+        """Make a public copy of the one before it, and read it through."""
+        self._submit(self._follow, effect)
 
     def submit_check(self, effect: Check) -> None:
         """Compare an interrupted transfer with its leaf hashes."""
@@ -160,13 +171,14 @@ class BulkWorker:
         base: Digest | None = None,
         parameters: Stretches | None = None,
         step: float = 1.0,
+        copy: Digest | None = None,
     ) -> None:
         """Clip what the trainer wrote, move it into the store, and only then say that training is done.
 
         With `base` the model that `step` times the update makes of it goes there instead, its `parameters` carried on
-        by the site's momentum if the charter wants one.
+        by the site's momentum if the charter wants one; with `copy` how that public copy moves towards it.
         """
-        self._submit(self._update, trained, path, base, parameters, step)
+        self._submit(self._update, trained, path, base, parameters, step, copy)
 
     def take(self) -> list[Event]:
         """Return the finished results, in order, new blobs adopted. For the loop's thread.
@@ -252,7 +264,13 @@ class BulkWorker:
         return ()
 
     def _update(
-        self, trained: Trained, path: Path, base: Digest | None, parameters: Stretches | None, step: float
+        self,
+        trained: Trained,
+        path: Path,
+        base: Digest | None,
+        parameters: Stretches | None,
+        step: float,
+        copy: Digest | None,
     ) -> Sequence[Event | _Made]:
         try:
             update = np.memmap(path, dtype="<f4", mode="r+")
@@ -266,6 +284,11 @@ class BulkWorker:
                 self._add(update, base)
             if self._cuts:
                 return [self._sliced(trained, update, path)]
+            if self._copies is not None and copy is not None:
+                update.flush()
+                moved = self._copies.move(path, copy)
+                if moved is not None:
+                    return [self._moved(trained, copy, moved)]
             if self._messages is not None:
                 stored = self._compressed(self._messages, update, path, whole=base is not None)
             else:
@@ -276,6 +299,26 @@ class BulkWorker:
             return [_failed(trained, str(error))]
         done = Trained(trained.round, stored.digest, stored.size, trained.samples, trained.metrics)
         return [_Made(((path, stored),), done)]
+
+    def _moved(self, trained: Trained, before: Digest, moved: Moved) -> _Made:
+        message, after = (stored for _, stored in moved.files)
+        slices = ((message.digest, message.size), (before, after.size), (after.digest, after.size))
+        size = sum(size for _, size in slices)
+        name = slices_digest(slices)
+        done = Trained(trained.round, name, size, trained.samples, trained.metrics, slices=slices)
+        return _Made(moved.files, done)
+
+    def _follow(self, effect: Follow) -> Sequence[Event | _Made]:
+        assert self._copies is not None, "a charter without public copies asks for none"
+        try:
+            made = self._copies.follow(effect.before, effect.message, effect.after)
+            if made is None:
+                return [Inspected(effect.after, "its message does not lead to the public copy that its author names")]
+            copy: Vector = np.memmap(made[0], dtype="<f4", mode="r")
+        except (SwarmError, OSError, ValueError) as error:
+            return [Inspected(effect.after, str(error))]
+        problem, norm = inspect(copy, elements=self._elements, bound=0.0)
+        return [_Made((made,), Inspected(effect.after, problem, norm))]
 
     def _sliced(self, trained: Trained, update: Vector, path: Path) -> _Made:
         """Write the slices in which an update travels, in place of what the trainer wrote."""
@@ -392,9 +435,10 @@ class BulkWorker:
         weights = [weight for _, weight in effect.terms]
         models = self._readers([digest for digest, _ in effect.terms], self._elements)
         for read, (digest, _) in zip(tuple(models), effect.terms, strict=True):
-            own = None if self._messages is None else self._messages.own(digest)
+            keeper = self._messages or self._copies
+            own = None if keeper is None else keeper.own(digest)
             if own is not None:
-                # What travelled is rounded, and rounded it is given away: what rounding took stays here, and the mean.
+                # What the others have is rounded, and rounded it is given away: what that took stays, and so the mean.
                 models += [functools.partial(_stretch, own), read]
                 weights += [effect.rest, -effect.rest]
         return lambda out, start: mix_into(out, [read(start, out.size) for read in models], weights)

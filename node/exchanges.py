@@ -50,7 +50,8 @@ class Exchanges:
     """A closed round of gossip: the pairs that exchanged models, in member order, and those that were to and did not.
 
     `weights` has what the close gives each member that is in the round; `terms` are those it was closed by; `settled`
-    what the round did to masses where links go one way, and then pairs are (giver, taker).
+    what the round did to masses where links go one way, and then pairs are (giver, taker). Where messages say how
+    public copies move, `whole` are those who offered their models whole instead.
     """
 
     number: int
@@ -60,6 +61,7 @@ class Exchanges:
     skipped: tuple[Skip, ...]
     plan: SchedulePlan
     settled: Settled | None = None
+    whole: tuple[NodeId, ...] = ()
 
     @property
     def joint(self) -> str:
@@ -146,7 +148,9 @@ def exchanges_of(signed: SignedCharter, view: RoundView) -> Exchanges | None:
                 pairs.append((seat.node, other))
             else:
                 skipped.append(_skip(view, included, seat.node, other))
-    return Exchanges(view.number, terms, weights, tuple(pairs), tuple(skipped), plan)
+    follows = signed.charter.follows
+    whole = tuple(placed.author for placed in closed.terms if follows and not placed.body.slices)
+    return Exchanges(view.number, terms, weights, tuple(pairs), tuple(skipped), plan, whole=whole)
 
 
 def every_exchange(signed: SignedCharter, result: Audit) -> Iterator[Exchanges]:

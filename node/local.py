@@ -131,12 +131,13 @@ def found(
     route: str = "",
     correction: str = "",
     directed: bool = False,
+    codec: str = "",
 ) -> list[LocalPeer]:
     """Make a site for each part of the data, a charter for all of them, and every signature.
 
     With the socket of a fork server their trainers are forked from it, with a `gossip` schedule they mix by gossip,
     over links of one way if they are `directed`, with a charter's `correction`. With a `route` they get to the mean in
-    parts.
+    parts, with a `codec` they compress what they contribute.
     """
     peers, cards = [], []
     for part, port in zip(data, free_ports(len(data)), strict=True):
@@ -166,6 +167,7 @@ def found(
         edges=(),
         predecessor=(),
         options=terms.options_of(
+            codec=codec,
             correction=correction,
             links="directed" if directed else "",
             route=route,

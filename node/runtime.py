@@ -45,6 +45,7 @@ from swarm.machine import (
     Evaluated,
     Event,
     Finished,
+    Follow,
     Forget,
     Inspect,
     Join,
@@ -308,6 +309,8 @@ class Runtime:
                 self._auditor.start()
             case Inspect():
                 self._bulk.submit_inspect(effect)
+            case Follow():
+                self._bulk.submit_follow(effect)
             case Mix():
                 self._bulk.submit_mix(effect)
             case Blend():
@@ -421,7 +424,7 @@ class Runtime:
                 trained = Trained(event.round, None, samples=event.samples, metrics=event.metrics)
                 path, asked_for = self._updates.pop(event.round)
                 base = asked_for.model if asked_for.whole else None
-                self._bulk.submit_update(trained, path, base, event.parameters, asked_for.step)
+                self._bulk.submit_update(trained, path, base, event.parameters, asked_for.step, asked_for.copy)
             case EvaluateDone():
                 asked = self._models.pop(event.round)
                 self._events.append(Evaluated(event.round, asked.model, event.samples, event.metrics))

@@ -31,6 +31,7 @@ from swarm.ledger.entry import (
 )
 from swarm.machine import NodeId
 from swarm.mixing import momentum
+from swarm.mixing.compress.choco import default_gamma
 from swarm.mixing.compress.forms import Spec, encoded_bytes, parse
 from swarm.mixing.outer import OUTER_STEPS
 from swarm.routes import FOLD, Route, cuts
@@ -63,6 +64,11 @@ CORRECTION = "correction"
 """The option that says what gossip does about data that differ from site to site (`swarm.mixing.momentum.parse`): "qg",
 "qg:500"; nothing without."""
 
+GAMMA = "gamma"
+"""The option that says how far a member goes towards its neighbours' public copies in a round of gossip whose codec is
+coarse, above 0 to 1, in at most four decimals: "0.3" (`swarm.mixing.compress.choco`). Without, it follows from the
+codec."""
+
 LINKS = "links"
 """The option that says that gossip's links go one way (`swarm.ledger.pushing`): "directed", as the schedule has it, or
 one's own, by giver and taker among the founders, "0>1 0>2 1>2 2>0", every round. Both ways without."""
@@ -74,14 +80,15 @@ comes after its round has closed is on record and nothing more."""
 OWN_LINKS = "links"
 """In place of a schedule's name: the charter's own links, every round. For a graph that no family has."""
 
-EXACT_CODECS = ("bf16", "int8", "int4", "sign", "topk")
-"""Those that need no key. What they leave out a site sends later (`swarm.mixing.compress.residual`)."""
+CODECS = ("bf16", "int8", "int4", "sign", "topk")
+"""Those that need no key. In exact mixing a site sends later what they leave out (`swarm.mixing.compress.residual`). In
+gossip models travel rounded under bf16; coarser codecs compress how public copies move, which neighbours keep
+(`Charter.follows`)."""
 
 AVERAGE_CODECS = ("bf16", "int8")
 """Those that are good enough for an average of slices, which has no memory of what they leave out."""
 
-GOSSIP_CODECS = ("bf16",)
-"""Coarser ones need a memory at both ends of a link, and partners change from round to round."""
+_GAMMA = re.compile(r"1|0\.[0-9]{0,3}[1-9]")
 
 _ARC = re.compile(r"(\d+)>(\d+)")
 _ARCS = re.compile(r"(0|[1-9]\d{0,3})>(0|[1-9]\d{0,3})( (0|[1-9]\d{0,3})>(0|[1-9]\d{0,3}))*")
@@ -229,6 +236,20 @@ class Charter(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
         name = dict(self.options).get(CODEC, "")
         return parse(name) if name else None
 
+    @cached_property
+    def follows(self) -> bool:
+        """Whether contributions to gossip say how public copies move, as coarse codecs need it, not what models are."""
+        return self.round.mixing == "gossip" and self.codec is not None and self.codec.name != "bf16"
+
+    @property
+    def gamma(self) -> float:
+        """How far a member goes towards its neighbours in a round of gossip, above 0 to 1; 1 where models travel."""
+        if not self.follows:
+            return 1.0
+        assert self.codec is not None, "who follows copies has a codec"
+        text = dict(self.options).get(GAMMA, "")
+        return float(text) if text else default_gamma(self.codec)
+
     @property
     def directed(self) -> bool:
         """Whether a member may give its model to others than it takes theirs from."""
@@ -264,7 +285,15 @@ class Charter(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
         return cuts(self.task.parameters, self.route.slices) if self.route and self.route.slices else ()
 
     def carries(self, body: Contribution) -> bool:
-        """Whether an update may be of this size, or slices of these sizes. Their content tells the rest."""
+        """Whether an update may be of this size, or slices of these sizes. Their content tells the rest.
+
+        In gossip under a coarse codec it is a message and the public copies before and after it, or a whole model.
+        """
+        if self.follows and body.slices:
+            message, *copies = (size for _, size in body.slices)
+            return copies == [self.model_bytes] * 2 and self._fits(message, self.task.parameters)
+        if self.follows:
+            return body.update_bytes == self.model_bytes
         if not self.cuts:
             return not body.slices and self._fits(body.update_bytes, self.task.parameters)
         return len(body.slices) == len(self.cuts) and all(
@@ -547,7 +576,7 @@ def _check_terms(charter: Charter) -> None:
 def _check_options(charter: Charter) -> None:
     names = [name for name, _ in charter.options]
     for name in names:
-        if name not in (CODEC, CORRECTION, LINKS, ROUTE, SCHEDULE, STALENESS):
+        if name not in (CODEC, CORRECTION, GAMMA, LINKS, ROUTE, SCHEDULE, STALENESS):
             message = f"couldn't accept the charter: unknown option {name!r}"
             raise UsageError(message, hint="a newer version of this software may have made it")
     if sorted({*names}) != names:
@@ -581,6 +610,8 @@ def _check_options(charter: Charter) -> None:
         )
     if CODEC in names:
         _check_codec(charter, dict(charter.options)[CODEC])
+    if GAMMA in names:
+        _check_gamma(charter, dict(charter.options)[GAMMA])
     if ROUTE in names:
         _check_route(charter, parse_route(dict(charter.options)[ROUTE], len(charter.members)))
 
@@ -634,12 +665,30 @@ def _check_arcs(charter: Charter, text: str) -> None:
 
 
 def _check_codec(charter: Charter, name: str) -> None:
-    kinds = GOSSIP_CODECS if charter.round.mixing == "gossip" else EXACT_CODECS
-    if parse(name).name not in kinds:
+    if parse(name).name not in CODECS:
         raise UsageError(
             f"couldn't accept the charter: codec = {name!r} with {charter.round.mixing} mixing, known are "
-            f"{', '.join(kinds)}",
+            f"{', '.join(CODECS)}",
             hint=_REDRAFT,
+        )
+    if charter.follows and charter.directed:
+        raise UsageError(
+            f"couldn't accept the charter: codec = {name!r} where links go one way, and what a site leaves out of its"
+            " messages would never come to those that it takes from",
+            hint="take the codec bf16, or let links go both ways",
+        )
+
+
+def _check_gamma(charter: Charter, text: str) -> None:
+    if not charter.follows:
+        raise UsageError(
+            "couldn't accept the charter: gamma is for gossip under int8, int4, sign or topk; elsewhere it is 1",
+            hint="leave gamma out, or choose such a codec",
+        )
+    if not _GAMMA.fullmatch(text):
+        raise UsageError(
+            f"couldn't accept the charter: gamma = {text[:20]!r}",
+            hint="write a number above 0, at most 1, in at most four decimals, such as 0.3",
         )
 
 

@@ -7,6 +7,12 @@ the sites' sample counts (`Plan`), or, where links go one way, from masses that 
 (`swarm.ledger.pushing`). In the last round everybody's models are averaged into one, as in exact mixing, so
 that a run ends with a common model.
 
+Under a coarse codec (`Charter.follows`) what members exchange are public copies of their models, and messages say how
+those move (`swarm.mixing.compress.choco`): x_i <- x_i + sum over j of A_ij (x_hat_j - x_hat_i), the charter's step
+gamma being in A. A partner that has the copy a message starts from fetches the message and makes the next copy itself;
+one that lacks it fetches the next copy whole. A member whose own copy is lost, or that has none, offers its model
+whole.
+
 Like its parent it is level-triggered and remembers nothing that the ledger, the feed or the store do not.
 """
 
@@ -50,11 +56,19 @@ class Plan(Protocol):
         ...
 
 
+class Shelf(Witness, Protocol):
+    """What this member knows, and which blobs it has."""
+
+    def holds(self, digest: Digest) -> bool:
+        """Whether a blob is here, complete."""
+        ...
+
+
 class GossipRound(Round):
     """One member's part in the rounds of a swarm that mixes by gossip."""
 
     def __init__(
-        self, charter: Charter, me: NodeId, *, code_digest: bytes, data_digest: bytes, plan: Plan, witness: Witness
+        self, charter: Charter, me: NodeId, *, code_digest: bytes, data_digest: bytes, plan: Plan, witness: Shelf
     ) -> None:
         super().__init__(charter, me, code_digest=code_digest, data_digest=data_digest)
         self._plan, self._witness = plan, witness
@@ -71,8 +85,12 @@ class GossipRound(Round):
 
     @override
     def keep(self, state: State) -> set[Digest]:
-        dues = () if state.exchange is None else state.exchange.dues.values()
-        return super().keep(state) | {Digest(part.digest) for due in dues for part in due.parts}
+        if state.exchange is None:
+            return super().keep(state)
+        near = (self._me, *self._plan.partners(state.terms, state.round, self._me))
+        copies = {Digest(state.exchange.copies[node]) for node in near if node in state.exchange.copies}
+        dues = {Digest(part.digest) for due in state.exchange.dues.values() for part in due.parts}
+        return super().keep(state) | dues | copies
 
     @override
     def watch(
@@ -90,7 +108,28 @@ class GossipRound(Round):
         gossips = body.round < state.terms.round.rounds
         if gossips and author not in self._plan.partners(state.terms, body.round, self._me):
             return ()
-        return super().pieces(author, body, state)
+        needed = super().pieces(author, body, state)
+        if not body.slices or not needed:
+            return needed
+        # A vote may have made this round the last one, of which whole models are the end: its author offers again.
+        return self._steps(author, body, state) if gossips else ()
+
+    def _steps(self, author: NodeId, body: e.Contribution, state: State) -> tuple[tuple[Digest, int], ...]:
+        """Return what is needed of a contribution to have the author's public copy after it."""
+        message, (before, _), after = body.blobs
+        if self._witness.holds(after[0]):
+            return ()
+        return (message,) if self._will_hold(author, body.round, before, state) else (after,)
+
+    def _will_hold(self, author: NodeId, round_: int, copy: Digest, state: State) -> bool:
+        """Whether a public copy is here, or follows from the author's contribution to the round before."""
+        if self._witness.holds(copy):
+            return True
+        earlier = state.contributions.get((round_ - 1, author))
+        if earlier is None or not earlier.body.slices or earlier.body.offered[0] != copy:
+            return False
+        known = self._witness.usable(Digest(earlier.body.update_digest))
+        return known is not False and self._witness.holds(earlier.body.blobs[1][0])
 
     @override
     def mixed(self, event: Mixed, state: State, now: float) -> list[Action]:
@@ -269,10 +308,10 @@ class GossipRound(Round):
             return
         done = settled(state)
         shares = self._shares(state, close, terms_then) if done is None else _in_order(done.row(self._me), close)
-        terms = tuple((Digest(placed[node].body.update_digest), share) for node, share in shares)
+        terms = tuple((placed[node].body.offered[0], share) for node, share in shares)
         missing = [(node, digest) for (node, _), (digest, _) in zip(shares, terms, strict=True) if not holds(digest)]
         for node, digest in missing:  # It was here, and a crash took it: the round waits for nobody else by now.
-            yield Fetch(digest, placed[node].body.update_bytes, (node,))
+            yield Fetch(digest, placed[node].body.offered[1], (node,))
         if not missing:
             self._mixing, self._blending = round_, (round_, close.index)
             self.phase = Phase.MIXING
@@ -297,10 +336,30 @@ class GossipRound(Round):
         self, state: State, mine: Sequence[msgspec.Struct], holds: Callable[[Digest], bool], now: float
     ) -> Iterator[Action]:
         for action in super()._train(state, mine, holds, now):
-            if isinstance(action, Train):
-                yield Train(action.round, action.model, whole=True, step=step(masses(state).get(self._me)))
-            else:
+            if not isinstance(action, Train):
                 yield action
+                continue
+            copy = self._own_copy(action.round, state, holds)
+            if copy is None and self._charter.follows and action.round < state.terms.round.rounds:
+                text = (
+                    f"this site has no public copy that its model could move on from: round {action.round} goes whole"
+                )
+                yield Report("model_whole", text, {"round": action.round})
+            yield Train(action.round, action.model, whole=True, step=step(masses(state).get(self._me)), copy=copy)
+
+    def _own_copy(self, round_: int, state: State, holds: Callable[[Digest], bool]) -> Digest | None:
+        """Return the public copy that a message to this round starts from; None if the model goes whole."""
+        if state.exchange is None or round_ >= state.terms.round.rounds:
+            return None
+        copy = state.exchange.copies.get(self._me)
+        return Digest(copy) if copy is not None and holds(Digest(copy)) else None
+
+    @override
+    def _stands(self, offered: e.Contribution, state: State, holds: Callable[[Digest], bool]) -> bool:
+        if not (self._charter.follows and offered.slices):
+            return super()._stands(offered, state, holds)
+        message, _, after = (digest for digest, _ in offered.blobs)
+        return offered.round < state.terms.round.rounds and holds(message) and holds(after)
 
 
 def _in_order(row: Mapping[NodeId, float], close: Closed) -> tuple[tuple[NodeId, float], ...]:

@@ -373,12 +373,25 @@ class Inspect:
 
 
 @dataclass(frozen=True, slots=True)
+class Follow:
+    """Make a member's public copy `after` of the one `before` it and the message between them, and read it through.
+
+    Answered by `Inspected` of `after`. All three have the sizes that the charter says.
+    """
+
+    before: Digest
+    message: Digest
+    after: Digest
+
+
+@dataclass(frozen=True, slots=True)
 class Train:
     """Train from `model` for one round; answered by `Stepped`* and one `Trained`.
 
     That names the clipped update, or with `whole` the model that it makes of `model`; `step` multiplies it before.
     `counted` is this site's own update in the round before, if it is in `model`: what compression left out of that one
-    is owed from now on.
+    is owed from now on. In gossip under a coarse codec `copy` is the public copy that others have of its model; what is
+    answered are the slices of how that moves (`swarm.ledger.entry.Contribution`). Without it the model goes whole.
     """
 
     round: int
@@ -386,6 +399,7 @@ class Train:
     whole: bool = False
     counted: Digest | None = None
     step: float = 1.0
+    copy: Digest | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -520,6 +534,7 @@ Effect: TypeAlias = (
     | Publish
     | Audit
     | Inspect
+    | Follow
     | Train
     | Evaluate
     | Mix

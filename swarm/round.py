@@ -322,9 +322,9 @@ class Round:
         if base is None:
             return
         offered = self._offered(target, state, mine)
-        if offered is not None and offered.round == target and offered.base_digest != base.digest:
-            offered = None  # It starts from this site's own mean, and the ledger has committed another: try again.
-        if offered is not None and all(holds(digest) for digest, _ in offered.blobs):
+        # If it starts from this site's own mean, and the ledger has committed another, it is made again.
+        well = offered is not None and (offered.round < target or offered.base_digest == base.digest)
+        if offered is not None and well and self._stands(offered, state, holds):
             self.phase = Phase.ATTESTED if state.close is not None else Phase.OFFERED
             return
         if self._failures.get(target, 0) >= TRAIN_ATTEMPTS_MAX or now < self._retry_at:
@@ -337,6 +337,11 @@ class Round:
         self._training = (target, base)
         self.phase = Phase.TRAINING
         yield Train(target, base.digest, counted=self._in_mean.get(target - 1))
+
+    def _stands(self, offered: e.Contribution, state: State, holds: Callable[[Digest], bool]) -> bool:
+        """Whether what this member has offered to a round is still here, in a form that the round can use."""
+        del state
+        return all(holds(digest) for digest, _ in offered.blobs)
 
     def _evaluate(
         self, state: State, mine: Sequence[msgspec.Struct], holds: Callable[[Digest], bool]

@@ -79,6 +79,7 @@ def make_swarm(
     correction: str = "",
     links: str = "",
     staleness: int = 0,
+    gamma: str = "",
 ) -> Swarm:
     """Return a swarm of `n` members whose model starts at zero. `first` picks other identities.
 
@@ -113,6 +114,7 @@ def make_swarm(
         options=c.options_of(
             codec=codec,
             correction=correction,
+            gamma=gamma,
             links=links,
             route=route,
             schedule=schedule,

@@ -47,6 +47,12 @@ def troubled(schedule: str = "ring") -> Played:
     return _played(schedule, 8, (alone, Crash(at_s=12.0, slot=DOWN, down_s=40.0)), 0.02)
 
 
+def compressed() -> Played:
+    """Return one whose messages say how public copies move, with the same trouble."""
+    alone = Partition(at_s=5.0, duration_s=1.5, groups=((1,), (0, 2, 3, 4)))
+    return _played("ring", 8, (alone, Crash(at_s=7.0, slot=DOWN, down_s=8.0)), 0.02, codec="int4")
+
+
 def one_way() -> Played:
     """Return one whose links go one way, with the same trouble."""
     alone = Partition(at_s=5.0, duration_s=1.5, groups=((1,), (0, 2, 3, 4)))
@@ -55,8 +61,10 @@ def one_way() -> Played:
 
 
 @functools.cache
-def _played(schedule: str, rounds: int, faults: tuple[Fault, ...], loss: float, links: str = "") -> Played:
-    swarm = make_swarm(MEMBERS, rounds=rounds, schedule=schedule, patience_ms=3_000, links=links)
+def _played(
+    schedule: str, rounds: int, faults: tuple[Fault, ...], loss: float, links: str = "", codec: str = ""
+) -> Played:
+    swarm = make_swarm(MEMBERS, rounds=rounds, schedule=schedule, patience_ms=3_000, links=links, codec=codec)
     task, blends = QuadraticTask(seed=3, samples=SAMPLES, bound=100.0), Blends()
     world = gossiping(swarm, task, faults=faults, network=NetworkProfile(loss=loss), checkers=[blends])
     assert world.run(all_done)
@@ -64,7 +72,7 @@ def _played(schedule: str, rounds: int, faults: tuple[Fault, ...], loss: float, 
 
 
 @functools.cache
-def changing_gossip(schedule: str = "ring", links: str = "") -> Played:
+def changing_gossip(schedule: str = "ring", links: str = "", codec: str = "") -> Played:
     """Return one of four epochs: site-4 joins, site-2 takes new keys, site-1 leaves."""
     fresh, blends = {2: identity(FRESH)}, Blends()
     world = changing(
@@ -75,6 +83,7 @@ def changing_gossip(schedule: str = "ring", links: str = "") -> Played:
         successors=fresh,
         schedule=schedule,
         links=links,
+        codec_=codec,
         checkers=[blends],
     )
     changes: Sequence[tuple[int, int, t.Change, tuple[int, ...]]] = (
@@ -87,7 +96,8 @@ def changing_gossip(schedule: str = "ring", links: str = "") -> Played:
         propose(world, who, change)
         assert world.run(in_epoch(epoch, *members), end_s=300)
     assert world.run(finished(0, 2, 3, 4), end_s=300)
-    return Played(make_swarm(4, rounds=10, schedule=schedule, links=links).signed, _blocks(world), blends.seen)
+    swarm = make_swarm(4, rounds=10, schedule=schedule, links=links, codec=codec)
+    return Played(swarm.signed, _blocks(world), blends.seen)
 
 
 def _blocks(world: World) -> tuple[bytes, ...]:

@@ -4,7 +4,9 @@ The schedule W is symmetric and doubly stochastic. Sites hold different numbers 
 keep is the mean weighted by them. So the round mixes by A_ij = W_ij min(1, n_j / n_i), the rest to oneself: the rule of
 Metropolis et al. 1953 (Hastings 1970) for the distribution proportional to n. As n_i A_ij = W_ij min(n_i, n_j) is
 symmetric, sum_i n_i x_i is what it was, exactly, after every round and whichever pairs were skipped; with equal n_i, A
-is W. Nobody needs to know anything but its neighbours' counts, and local steps move that mean as they do in FedAvg.
+is W. Where members exchange public copies of their models (`Charter.follows`), A is taken gamma times and the rest is
+for oneself. Nobody needs to know anything but its neighbours' counts, and local steps move that mean as they do in
+FedAvg.
 
 What it costs: with unequal counts a finite-time schedule is not exact any more (with equal counts it is), and gossip
 between a large and a small site is slower.
@@ -66,6 +68,33 @@ def open_schedule(text: str, n: int, seed: int, *, directed: bool = False) -> Sc
     return found
 
 
+def check_codec(charter: Charter) -> None:
+    """Raise `UsageError` if a charter's codec needs the same partners every round, and its schedule has others.
+
+    A public copy moves by every message of its owner. Who meets it in one round of many would need all of them, or the
+    next copy whole: more bytes than models take that are merely rounded.
+    """
+    if not charter.follows or charter.schedule == LINKS:
+        return
+    if charter.schedule and schedules.known(charter.schedule.partition(":")[0]):
+        check_steady(open_schedule(charter.schedule, len(charter.members), 0), charter.schedule, str(charter.codec))
+
+
+def check_steady(schedule: Schedule, name: str, codec: str) -> None:
+    """Raise `UsageError` unless a schedule is symmetric and has the same partners every round."""
+    if not schedule.symmetric:
+        raise UsageError(
+            f"couldn't gossip over {name} under {codec}: its links go one way",
+            hint="choose ring, torus, exponential, complete or another whose links go both ways; or the codec bf16",
+        )
+    if schedule.period != 1:
+        raise UsageError(
+            f"couldn't gossip over {name} under {codec}: partners change from round to round, and each would need"
+            " all that the other has said since they last met",
+            hint="choose ring, torus, exponential, complete or another graph that stays; or the codec bf16",
+        )
+
+
 class SchedulePlan:
     """The schedule of a swarm in each of its epochs (`swarm.gossip_round.Plan`).
 
@@ -82,6 +111,7 @@ class SchedulePlan:
         directed: bool = False,
         arcs: Sequence[Edge] = (),
         founders: Sequence[NodeId] = (),
+        gamma: float = 1.0,
     ) -> None:
         """Follow a charter.
 
@@ -93,15 +123,23 @@ class SchedulePlan:
                 f"couldn't follow the charter: it mixes by gossip over {text!r}, which this software does not know",
                 hint="update this software: the charter was made with a newer version",
             )
-        self._text, self._seed = text, int.from_bytes(ledger_id[:4], "big")
+        self._text, self._seed, self._gamma = text, int.from_bytes(ledger_id[:4], "big"), gamma
         self._directed, self._arcs, self._founders = directed, tuple(arcs), tuple(founders)
         self._of = lru_cache(maxsize=4)(self._make)
 
     @classmethod
     def of(cls, charter: Charter, ledger_id: bytes) -> SchedulePlan:
-        """Follow a charter. Raises `UsageError` if it names a schedule that this software does not know."""
+        """Follow a charter. Raises `UsageError` if its schedule is unknown to this software, or not for its codec."""
+        check_codec(charter)
         founders = [card.node for card in charter.members]
-        return cls(charter.schedule, ledger_id, directed=charter.directed, arcs=charter.arcs, founders=founders)
+        return cls(
+            charter.schedule,
+            ledger_id,
+            directed=charter.directed,
+            arcs=charter.arcs,
+            founders=founders,
+            gamma=charter.gamma,
+        )
 
     def partners(self, terms: Terms, round_: int, node: NodeId) -> tuple[NodeId, ...]:
         """Return whose models a member takes in a round, in member order: with whom it exchanges."""
@@ -128,7 +166,7 @@ class SchedulePlan:
         for source, weight in self._schedule(terms).row(round_ - 1, index):
             other = terms.members[source].node
             if source != index and other in exchanged:
-                found[source] = weight * min(1.0, weights[other] / weights[node])
+                found[source] = self._gamma * weight * min(1.0, weights[other] / weights[node])
         found[index] = 1.0 - math.fsum(found.values())
         return tuple((terms.members[source].node, share) for source, share in sorted(found.items()))
 

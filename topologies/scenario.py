@@ -19,8 +19,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import TypeVar
 
-from swarm.charter import EXACT_CODECS, GOSSIP_CODECS
+from swarm.charter import CODECS
 from swarm.errors import UsageError
+from swarm.mixing.compress.choco import default_gamma
+from swarm.mixing.compress.forms import Spec
 from swarm.mixing.compress.forms import parse as parse_codec
 from swarm.mixing.momentum import parse as parse_correction
 from swarm.routes import SPREAD, Route
@@ -157,8 +159,9 @@ class Learning:
         momentum: Of SGD, 0 to below 1; begins anew every round.
         mixing: "gossip" or "exact".
         correction: Of gossip: "", "qg" or "qg:500" (`swarm.mixing.momentum.parse`).
-        codec: How what travels is compressed, as a charter has it: "" or "bf16"; with exact mixing also "int8",
-            "int4", "sign" or "topk:PERMILLE".
+        codec: How what travels is compressed, as a charter has it: "" for float32, "bf16", "int8", "int4", "sign" or
+            "topk:PERMILLE".
+        gamma: How far sites go towards each other in gossip under a coarse one, above 0 to 1; None for what suits it.
         route: Of exact mixing, how sites get to the mean: "" or "spread", "sharded", "sharded:SLICES" or "fold"
             (`swarm.routes`).
         seeds: One run for each.
@@ -177,6 +180,7 @@ class Learning:
     mixing: str = "gossip"
     correction: str = ""
     codec: str = ""
+    gamma: float | None = None
     route: str = ""
     seeds: tuple[int, ...] = (1,)
     target_accuracy: float | None = None
@@ -197,11 +201,14 @@ class Learning:
             raise _wrong("learning.correction", "it is for gossip", f"leave it out with {self.mixing} mixing")
         if self.correction:
             parse_correction(self.correction)
-        kinds = GOSSIP_CODECS if self.mixing == "gossip" else EXACT_CODECS
-        if self.codec and parse_codec(self.codec).name not in kinds:
-            raise _wrong(
-                "learning.codec", f"{self.codec!r} is none with {self.mixing} mixing", f"known are {', '.join(kinds)}"
-            )
+        if self.codec and parse_codec(self.codec).name not in CODECS:
+            known = ", ".join(CODECS)
+            raise _wrong("learning.codec", f"models do not travel as {self.codec}", f"choose one of {known}")
+        if self.gamma is not None:
+            _within("learning.gamma", self.gamma, 0.0001, 1.0)
+        if self.gamma is not None and not self.follows:
+            hint = "leave it out, or choose the codec int8, int4, sign or topk"
+            raise _wrong("learning.gamma", "it is for gossip under a coarse codec", hint)
         if self.route not in ("", SPREAD) and self.mixing != "exact":
             raise _wrong(
                 "learning.route", "it is for exact mixing", 'write mixing = "exact" too, or leave the route out'
@@ -212,6 +219,23 @@ class Learning:
                 f"{list(self.seeds)} are not 1 to {SEEDS_MAX} different numbers from 0 to 2147483647",
                 "write something like [1, 2, 3]",
             )
+
+    @property
+    def spec(self) -> Spec | None:
+        """The codec; None for float32."""
+        return parse_codec(self.codec) if self.codec else None
+
+    @property
+    def follows(self) -> bool:
+        """Whether messages say how public copies move (`swarm.charter.Charter.follows`)."""
+        return self.mixing == "gossip" and bool(self.codec) and self.codec != "bf16"
+
+    @property
+    def step(self) -> float:
+        """How far sites go towards each other in a round: 1 unless messages say how public copies move."""
+        if self.spec is None or not self.follows:
+            return 1.0
+        return default_gamma(self.spec) if self.gamma is None else self.gamma
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -665,6 +689,7 @@ def _learning(path: str, value: object) -> Learning:
         mixing=table.take("mixing", _text, usual.mixing),
         correction=table.take("correction", _text, usual.correction),
         codec=table.take("codec", _text, usual.codec),
+        gamma=table.take("gamma", _maybe, usual.gamma),
         route=table.take("route", _text, usual.route),
         seeds=table.take("seeds", _wholes, usual.seeds),
         target_accuracy=table.take("target_accuracy", _maybe, usual.target_accuracy),

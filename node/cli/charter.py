@@ -23,11 +23,12 @@ from node.trainer import TrainerSettings
 from swarm import charter as terms
 from swarm.errors import UsageError
 from swarm.ledger.state import State
+from swarm.mixing.compress.choco import gamma_words
 from swarm.mixing.compress.forms import FORMS, encoded_bytes
 from swarm.routes import FOLD, ROUTES, SHARDED, SPREAD
 from swarm.staleness import STALENESS_DEFAULT
 from topologies.families import FAMILIES, build
-from topologies.plan import LINKS, open_schedule
+from topologies.plan import LINKS, check_codec, open_schedule
 from topologies.traffic import Network, choose_exact_route
 
 PATH = click.argument("path", type=click.Path(path_type=Path))
@@ -91,7 +92,14 @@ def charter() -> None:
     "--codec",
     default="",
     help="Send contributions in fewer bytes: bf16, int8, int4, sign or topk:50 (thousandths). What it leaves out comes"
-    " later. With --gossip bf16 only.",
+    " later. With --gossip all but bf16 take links that stay the same, as in ring or exponential, and a model's room on"
+    " the disk for each partner.",
+)
+@click.option(
+    "--gamma",
+    default="",
+    help="With --gossip and such a codec: how far a site goes towards its partners in a round, up to 1.  [default: by"
+    " the codec]",
 )
 @click.option(
     "--route",
@@ -148,6 +156,7 @@ def new(
     directed: bool,
     arcs: Path | None,
     codec: str,
+    gamma: str,
     route: str,
     uplink: float,
     latency: float,
@@ -204,11 +213,17 @@ def new(
         edges=_edges(topology, links, "" if arcs else gossip, members, directed=directed),
         predecessor=() if before is None else ((before.ledger_id, before.size, before.frontier.root()),),
         options=terms.options_of(
-            codec=codec, correction=correction, links=ways, schedule=gossip, staleness=str(late) if late else ""
+            codec=codec,
+            correction=correction,
+            gamma=gamma,
+            links=ways,
+            schedule=gossip,
+            staleness=str(late) if late else "",
         ),
     )
     # First with a model of one parameter: building the real one takes seconds.
     draft.check()
+    check_codec(draft)
     last = None if before is None or after is None else _last_model(before, after)
     draft = msgspec.structs.replace(draft, task=_continued(describe_task(task, seed), before, last))
     draft, costs = _routed(draft, route, uplink, latency)
@@ -458,6 +473,7 @@ def _summary(signed: terms.SignedCharter) -> str:
         f"task          {c.task.name}, {c.task.parameters:,} parameters, file {c.task.digest.hex()[:16]}",
         f"mixing        {_mixing(c)}",
         *([f"compression   {c.codec}: {FORMS[c.codec.name].description}"] if c.codec else []),
+        *([f"public copies {_copies(c)}"] if c.follows else []),
         *([f"correction    quasi-global momentum of {c.momentum:g}"] if c.momentum else []),
         f"rounds        {c.round.rounds}, each with at least {count(c.round.min_contributions, 'site')}",
         *([f"late work     counts for {count(c.staleness, 'round')}, less each round"] if c.staleness else []),
@@ -470,6 +486,14 @@ def _summary(signed: terms.SignedCharter) -> str:
         sign = "NOT signed" if card.name in missing else "SIGNATURE INVALID" if card.name in void else "signed"
         lines.append(f"  {card.name:<16} {fingerprint(card)}  {where:<28} {sign}")
     return "\n".join(lines)
+
+
+def _copies(c: terms.Charter) -> str:
+    """Say what gossip under a coarse codec does, by which step, and where that comes from."""
+    assert c.codec is not None, "who follows copies has a codec"
+    rule = "as the charter says" if terms.GAMMA in dict(c.options) else gamma_words(c.codec)
+    each = c.model_bytes / 1e6
+    return f"gamma {c.gamma:g}, {rule}; {each:.3g} MB on the disk for each partner, twice that during a round"
 
 
 def _mixing(c: terms.Charter) -> str:

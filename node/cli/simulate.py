@@ -105,8 +105,10 @@ class How:
 @click.option(
     "--codec",
     metavar="NAME",
-    help="Send models in fewer bytes: bf16; with --mixing exact also int8, int4, sign or topk:50.  [default: none]",
+    help="How models travel: bf16, int8, int4, sign or topk:50; in gossip all but bf16 take links that stay the same."
+    "  [default: float32]",
 )
+@click.option("--gamma", type=float, help="How far sites go towards each other under it.  [default: by the codec]")
 @click.option(
     "--speed",
     type=click.Choice(sorted(SPEEDS)),
@@ -163,6 +165,7 @@ def simulate(
     correction: str | None,
     route: str | None,
     codec: str | None,
+    gamma: float | None,
     speed: str,
     seeds: str | None,
     target_accuracy: float | None,
@@ -210,6 +213,7 @@ def simulate(
         "correction": correction,
         "route": route,
         "codec": codec,
+        "gamma": gamma,
         "seeds": None if seeds is None else _numbers(seeds),
         "target_accuracy": target_accuracy,
     }

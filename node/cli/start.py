@@ -95,6 +95,7 @@ def run_site(site: Site, settings: Settings, signed: SignedCharter) -> Finished 
             cuts=charter.cuts,
             averages=charter.averages,
             momentum=charter.momentum,
+            follows=charter.follows,
         )
         node = Node(
             signed=signed,

@@ -203,7 +203,7 @@ class Node:
                 self._step = (event.step, event.steps)
             case Trained():
                 if event.update is not None and self._charter.route is None:
-                    self._updates.trust(event.update)
+                    self._updates.trust(event.slices[-1][0] if event.slices else event.update)
                 effects += self._do(self.round.trained(event, self.replica.head, self._voice.mine(), now), now)
             case Evaluated():
                 effects += self._do(self.round.evaluated(event), now)
@@ -299,6 +299,10 @@ class Node:
         }
 
     # --- what the replica asks (swarm.ledger.replica.Witness) --------------------------------------------------
+
+    def holds(self, digest: Digest) -> bool:
+        """Whether a blob is here, complete."""
+        return self.transfer.has(digest)
 
     def usable(self, digest: Digest) -> bool | None:
         """Whether an update is held and fit to be averaged; None while it is not known."""

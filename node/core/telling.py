@@ -165,11 +165,14 @@ class Telling:
 
     def _update_progress(self, body: e.Contribution) -> tuple[int, int] | None:
         """Return (bytes held, size) of an update; None of one that need not come, as in gossip from most."""
-        digest = Digest(body.update_digest)
+        digest, size = Digest(body.update_digest), body.update_bytes
+        if self._replica.head.exchange is not None:
+            digest, size = body.offered
         if self._transfer.has(digest):
-            return body.update_bytes, body.update_bytes
-        waiting = None if self._replica.head.exchanging else (0, body.update_bytes)
-        return self._transfer.progress(digest) or waiting
+            return size, size
+        if self._replica.head.exchanging:  # Of a public copy's move comes the message, as a rule.
+            return next((told for part, _ in body.blobs if (told := self._transfer.progress(part)) is not None), None)
+        return self._transfer.progress(digest) or (0, size)
 
 
 def blame(peers: Peers, sender: NodeId, text: str, now: float) -> Report:

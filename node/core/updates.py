@@ -14,7 +14,7 @@ from swarm.charter import Charter
 from swarm.ledger import entry as e
 from swarm.ledger.replica import Pending, Replica
 from swarm.ledger.state import State
-from swarm.machine import Digest, Effect, Inspect, Inspected, NodeId, Report
+from swarm.machine import Digest, Effect, Follow, Inspect, Inspected, NodeId, Report
 from swarm.round import Round
 from swarm.routes import norm_units, within_bound
 
@@ -28,6 +28,7 @@ class Updates:
         self._problems: dict[Digest, str] = {}
         self._norms: dict[Digest, float] = {}
         self._slices: dict[Digest, tuple[Digest, ...]] = {}
+        self._copies: dict[Digest, tuple[Digest, Digest, Digest]] = {}
         self._inspecting: set[Digest] = set()
         # Wanted and not read through yet, as of this state and so many entries taken in; None before the first look.
         self._open: dict[Digest, tuple[int, int]] = {}
@@ -35,7 +36,12 @@ class Updates:
         self._as_of: tuple[State, int] | None = None
 
     def usable(self, digest: Digest) -> bool | None:
-        """Whether an update, or a slice of one, is held and fit to be averaged; None while it is not known."""
+        """Whether an update, or a slice of one, is held and fit to be averaged; None while it is not known.
+
+        One that says how a public copy moves is, if the copy that it leads to is.
+        """
+        if digest in self._copies:
+            digest = self._copies[digest][-1]
         if digest not in self._slices:
             problem = self._problems.get(digest)
             return None if problem is None else not problem
@@ -51,6 +57,10 @@ class Updates:
 
     def moving(self, digest: Digest, now: float) -> bool:
         """Whether bytes of an update are arriving, or it has arrived and is being read through."""
+        if digest in self._copies:
+            message, before, after = self._copies[digest]
+            here = self._transfer.has(after) or (self._transfer.has(message) and self._transfer.has(before))
+            return here or any(self._transfer.moving(part, now) for part in (message, after))
         parts = self._slices.get(digest, (digest,))
         if all(self._transfer.has(part) for part in parts):
             return True
@@ -95,6 +105,7 @@ class Updates:
         """Move transfers on, and have every update that is now complete read through."""
         effects = self._transfer.step(now)
         effects += [blame(self._peers, sender, fault, now) for sender, fault in self._transfer.take_faults()]
+        effects += self._follow_all()
         completed = self._transfer.take_completed()
         head, admitted = self._replica.head, self._replica.admitted
         if self._as_of is None or self._as_of[0] is not head or self._as_of[1] != admitted:
@@ -130,7 +141,7 @@ class Updates:
 
     def _expect(self, body: e.Contribution) -> list[Digest]:
         """Note what a contribution consists of; return what of it has not been read through."""
-        if not self._charter.carries(body):
+        if not self._charter.carries(body) or (body.slices and self._charter.follows):
             return []
         if body.slices:
             self._slices[Digest(body.update_digest)] = tuple(digest for digest, _ in body.blobs)
@@ -142,6 +153,28 @@ class Updates:
         }
         self._open |= unread
         return list(unread)
+
+    def _follow_all(self) -> Iterator[Effect]:
+        """Make public copies of what has come. There are as many as partners, each of one message."""
+        for body in self._wanted() if self._charter.follows else ():
+            if body.slices and self._charter.carries(body):
+                yield from self._follow(body)
+
+    def _follow(self, body: e.Contribution) -> Iterator[Effect]:
+        """Have the author's next public copy made of its last one, or read through if it came whole."""
+        (message, _), (before, _), (after, size) = body.blobs
+        self._copies[Digest(body.update_digest)] = message, before, after
+        if after in self._problems or after in self._inspecting:
+            return
+        if self._transfer.has(after):
+            self._inspecting.add(after)
+            if not self._transfer.has(message):
+                text = f"a public copy came whole in round {body.round}: the one that it moved on from is not here"
+                yield Report("copy_whole", text, {"round": body.round, "copy": after.hex()})
+            yield Inspect(after, size, whole=True)
+        elif self._transfer.has(message) and self._transfer.has(before):
+            self._inspecting.add(after)
+            yield Follow(before, message, after)
 
     def _wanted(self) -> Iterator[e.Contribution]:
         """Yield the contributions to the open round and later ones, ordered ones first."""
@@ -170,4 +203,5 @@ class Updates:
         here = {Digest(placed.body.update_digest) for placed in self._replica.head.contributions.values()}
         here.update(Digest(body.update_digest) for _, body in pending)
         self._slices = {name: parts for name, parts in self._slices.items() if name in here}
+        self._copies = {name: parts for name, parts in self._copies.items() if name in here}
         return self._transfer.forget(gone) if gone else []

@@ -62,7 +62,7 @@ from topologies.graph import Edge, Topology
 from topologies.mixing import Promise, Schedule
 from topologies.pace import Exchange as Reckoned
 from topologies.pace import Pace
-from topologies.plan import LINKS
+from topologies.plan import LINKS, check_steady
 from topologies.scenario import OWN, Scenario
 
 T = TypeVar("T")
@@ -153,6 +153,11 @@ class Comparison:
         self._command, self._cluster, self._workers = command, cluster, workers
         if cluster is not None:
             check_available()
+        if cluster is not None and scenario.learning.codec and scenario.learning.mixing == "gossip":
+            raise UsageError(
+                f"couldn't gossip under {scenario.learning.codec} on a Ray cluster: its actors exchange float32 models",
+                hint="leave --ray out, or the codec",
+            )
         learning = scenario.learning
         self.reachable = scenario.links
         for name in scenario.topologies:
@@ -236,6 +241,8 @@ class Comparison:
                 f"couldn't gossip over {name}: only all its rounds together make an average",
                 hint="choose base2, which ends in the exact mean too, or --mixing exact",
             )
+        if self.scenario.learning.follows:
+            check_steady(schedule, name, self.scenario.learning.codec)
 
     def _check_route(self) -> None:
         """Refuse parts that could not go straight from who computes them to who needs them, or that would be empty."""
@@ -268,7 +275,9 @@ class Comparison:
         n, elements = self.scenario.n, self._model.elements
         here = self._cluster is None  # the machines of a cluster are asked when they are known
         if here and "learning" in self.speeds and self.scenario.learning.mixing == "gossip":
-            check_memory(n, elements, velocities=False, displacements=bool(self.scenario.learning.correction))
+            learning = self.scenario.learning
+            displacements, copies = bool(learning.correction), bool(learning.codec)
+            check_memory(n, elements, velocities=False, displacements=displacements, copies=copies)
         if "protocol" in self.speeds and not _fits(n, elements):
             low, high = 0, n
             while high - low > 1:
@@ -299,9 +308,10 @@ class Comparison:
             )
         if self.scenario.learning.model.startswith("task:") and "learning" in self.speeds:
             yield "At learning speed the task file gives the model alone; training is the SGD of the settings."
-        if self.scenario.learning.codec and "learning" in self.speeds:
+        learning = self.scenario.learning
+        if learning.codec and learning.mixing == "exact" and "learning" in self.speeds:
             yield (
-                f"At learning speed models are averaged as they are: {self.scenario.learning.codec} is in the bytes "
+                f"At learning speed models are averaged as they are: {learning.codec} is in the bytes "
                 "and seconds reckoned, and what it leaves out of an update is felt at protocol speed."
             )
 
@@ -372,7 +382,7 @@ class Comparison:
             seed=seed,
             schedule_seed=drawn,
             speed=speed,
-            facts=self._facts(schedule, self._pace(ground)),
+            facts=self._facts(schedule, ground),
             resilience=_resilience(schedule.links),
             rounds=(),
             links=(),
@@ -380,10 +390,10 @@ class Comparison:
             model="",
         )
 
-    def _pace(self, ground: _Ground) -> Pace:
+    def _pace(self, ground: _Ground, copy_bytes: int) -> Pace:
         learning = self.scenario.learning
         steps = [learning.local_epochs * -(-int(size) // learning.batch) for size in ground.sizes]
-        return Pace(self.scenario, steps, self._update_bytes)
+        return Pace(self.scenario, steps, float(copy_bytes))
 
     @property
     def _update_bytes(self) -> int:
@@ -405,9 +415,17 @@ class Comparison:
         spans = cuts(elements, route.slices) if route is not None and route.slices else ((0, elements),)
         return sum(encoded_bytes(parse_codec(codec), end - start) for start, end in spans)
 
-    def _averaging(self, pace: Pace, links: Sequence[Edge], *, last: bool = False) -> Reckoned:
-        """What a round costs in which all models become one: exact mixing, and the last round of gossip."""
-        route = self.scenario.route
+    @property
+    def _whole_bytes(self) -> int:
+        """Of what a site sends of its model in a round that averages all: whole where gossip follows public copies."""
+        return self._encoded("") if self.scenario.learning.follows else self._update_bytes
+
+    def _averaging(self, ground: _Ground, links: Sequence[Edge], *, last: bool = False) -> Reckoned:
+        """What a round costs in which all models become one: exact mixing, and the last round of gossip.
+
+        What is sent is in copies of `_whole_bytes`.
+        """
+        route, pace = self.scenario.route, self._pace(ground, self._whole_bytes)
         if route is None:
             return pace.spread(links, last=last)
         return pace.routed(route, float(self._part_bytes), last=last)
@@ -429,7 +447,7 @@ class Comparison:
 
     def _learn(self, blank: Run, schedule: Schedule, ground: _Ground) -> Iterator[Run]:
         """The learning speed."""
-        learning, pace = self.scenario.learning, self._pace(ground)
+        learning = self.scenario.learning
         exact = learning.mixing == "exact"
         cap_ppm = self.scenario.terms.weight_cap_ppm
         weights = np.array(integer_weights(ground.sizes.tolist(), cap_ppm=cap_ppm))
@@ -440,6 +458,8 @@ class Comparison:
             else Gossip(
                 mixing=self._mixing(schedule, weights, learning.rounds, pushes),
                 steps=None if pushes is None else pushes.steps,
+                codec=learning.spec,
+                whole_at_last=True,  # bf16 nodes round there too; what that does to a mean is below any tolerance
             )
         )
         experiment = Experiment(
@@ -462,7 +482,7 @@ class Comparison:
             workers=self._workers,
             cluster=self._cluster,
         )
-        ledger = _Ledger(self.scenario.n, pace, self._update_bytes)
+        ledger = _Ledger(self.scenario.n, self._pace(ground, self._update_bytes), self._update_bytes)
         rounds: list[Round] = []
         with Simulation(experiment) as simulation:
             for t in range(learning.rounds):
@@ -470,7 +490,7 @@ class Comparison:
                 last = t + 1 == learning.rounds
                 if exact or last:
                     links = schedule.links.edges if exact else self.reachable.edges
-                    ledger.average(self._averaging(pace, links, last=last), links)
+                    ledger.average(self._averaging(ground, links, last=last), links, self._whole_bytes)
                 else:
                     ledger.exchange(schedule, t)
                 rounds.append(ledger.told(seen))
@@ -481,13 +501,13 @@ class Comparison:
         self, schedule: Schedule, weights: NDArray[np.int64], rounds: int, pushes: _Pushes | None
     ) -> Callable[[int], _Rows]:
         """Return what the members do, as a function of t: that of the node in round t + 1."""
-        counts = weights.astype(np.float64)
+        counts, gamma = weights.astype(np.float64), self.scenario.learning.step
 
         @lru_cache(maxsize=64)
         def turn(t: int) -> _Rows:
             rows = []
             for member, row in enumerate(schedule.mixing(t).rows):
-                taken = {j: w * min(1.0, counts[j] / counts[member]) for j, w in row if j != member and w}
+                taken = {j: gamma * w * min(1.0, counts[j] / counts[member]) for j, w in row if j != member and w}
                 taken[member] = 1.0 - sum(taken.values())
                 rows.append(tuple(sorted(taken.items())))
             return _Rows(tuple(rows))
@@ -502,15 +522,16 @@ class Comparison:
 
         return at
 
-    def _facts(self, schedule: Schedule, pace: Pace) -> Facts:
+    def _facts(self, schedule: Schedule, ground: _Ground) -> Facts:
+        pace = self._pace(ground, self._update_bytes)
         links = schedule.links
         degrees = [links.degree(member) for member in range(links.n)]
         hops = spectrum.hops(links)
         period = schedule.period or SAMPLED_ROUNDS
         exact = self.scenario.learning.mixing == "exact"
-        final = self._averaging(pace, links.edges if exact else self.reachable.edges, last=True)
+        final = self._averaging(ground, links.edges if exact else self.reachable.edges, last=True)
         if exact:
-            one = self._averaging(pace, links.edges)
+            one = self._averaging(ground, links.edges)
             sent, seconds = one.sent, one.seconds
         else:
             turns = [pace.round(mixing) for mixing in schedule.mixings(period)]
@@ -579,8 +600,9 @@ class _Pushes:
 class _Ledger:
     """What has been sent and how long it took, by the cost model."""
 
-    def __init__(self, n: int, pace: Pace, model_bytes: int) -> None:
-        self._pace, self._bytes = pace, model_bytes
+    def __init__(self, n: int, pace: Pace, size: int) -> None:
+        """`pace` is how long exchanges take, of messages of `size` bytes."""
+        self._pace, self._size = pace, size
         self._seconds = 0.0
         self._sent: NDArray[np.float64] = np.zeros(n)
         self._links: dict[Edge, float] = {}
@@ -590,16 +612,16 @@ class _Ledger:
         mixing = schedule.mixing(t)
         done = self._pace.round(mixing)
         self._seconds += done.seconds
-        self._sent = self._sent + done.sent
+        self._sent = self._sent + done.sent * self._size
         for a, b in mixing.edges:
             link = (a, b) if a < b else (b, a)
-            self._links[link] = self._links.get(link, 0.0) + 1.0
+            self._links[link] = self._links.get(link, 0.0) + self._size
 
-    def average(self, done: Reckoned, links: Sequence[Edge]) -> None:
-        """A round in which all models become one; what a link carries is shared evenly."""
+    def average(self, done: Reckoned, links: Sequence[Edge], size: int) -> None:
+        """A round in which all models become one, by copies of so many bytes; what links carry is shared evenly."""
         self._seconds += done.seconds
-        self._sent = self._sent + done.sent
-        each = float(done.sent.sum()) / len(links)
+        self._sent = self._sent + done.sent * size
+        each = size * float(done.sent.sum()) / len(links)
         for link in links:
             self._links[link] = self._links.get(link, 0.0) + each
 
@@ -608,8 +630,8 @@ class _Ledger:
         return Round(
             number=seen.number,
             virtual_s=round(self._seconds, 6),
-            bytes_total=round(float(self._sent.sum()) * self._bytes),
-            bytes_busiest=round(float(self._sent.max()) * self._bytes),
+            bytes_total=round(float(self._sent.sum())),
+            bytes_busiest=round(float(self._sent.max())),
             consensus_distance=seen.consensus_distance,
             average_accuracy=None if seen.average is None else seen.average.accuracy,
             average_loss=None if seen.average is None else seen.average.loss,
@@ -619,8 +641,7 @@ class _Ledger:
     def loads(self) -> tuple[LinkLoad, ...]:
         """Bytes over every link so far."""
         return tuple(
-            LinkLoad(low=low, high=high, bytes=round(copies * self._bytes))
-            for (low, high), copies in sorted(self._links.items())
+            LinkLoad(low=low, high=high, bytes=round(size)) for (low, high), size in sorted(self._links.items())
         )
 
 

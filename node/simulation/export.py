@@ -65,6 +65,10 @@ def _command(scenario: Scenario, topology: str, task: Path, links: Path | None, 
         arguments += ["--staleness", str(terms.staleness)]
     if directed:
         arguments.append("--directed")
+    if learning.codec:
+        arguments += ["--codec", learning.codec]
+    if learning.gamma is not None:
+        arguments += ["--gamma", f"{learning.gamma:g}"]
     if learning.correction:
         arguments += ["--correction", learning.correction]
     if learning.codec:

@@ -96,8 +96,14 @@ class SparseRows:
     @property
     def copies(self) -> int:
         """Models that travel in this exchange: weights off the diagonal that are not zero."""
+        return int(self.taken.sum())
+
+    @property
+    def taken(self) -> NDArray[np.int64]:
+        """By row, how many others take its model in this exchange."""
         owner = np.repeat(np.arange(self.n), np.diff(self.starts))
-        return int(((owner != self.sources) & (self.weights != 0)).sum())
+        others = (owner != self.sources) & (self.weights != 0)
+        return np.bincount(self.sources[others], minlength=self.n).astype(np.int64)
 
     @property
     def dense(self) -> bool:
@@ -121,14 +127,27 @@ class Mixer:
         self._stripe = stripe_columns(rows.n)
         self._room = torch.empty(0)
 
-    def mix(self, models: Tensor, block: slice) -> None:
-        """Replace these columns of `models`, shape (n, elements), by W times them, in place."""
+    def mix(self, models: Tensor, block: slice, copies: Tensor | None = None) -> None:
+        """Replace these columns of `models`, shape (n, elements), by W times them, in place.
+
+        With public `copies` of them, shape (n, elements), go on by W times those, less what they are:
+        x + (W - I) x_hat (`swarm.mixing.compress.choco`).
+        """
+        if copies is not None:
+            self._go_on(models, copies, block)
+            return
         if self._dense is not None:
             models[:, block] = self._dense @ self._copied(models[:, block])
             return
         for start in range(block.start, block.stop, self._stripe):
             columns = models[:, start : min(start + self._stripe, block.stop)]
             columns.copy_(self._sparse.times(self._copied(columns)))
+
+    def _go_on(self, models: Tensor, copies: Tensor, block: slice) -> None:
+        for start in range(block.start, block.stop, self._stripe):
+            span = slice(start, min(start + self._stripe, block.stop))
+            shown = self._copied(copies[:, span])
+            models[:, span].add_(self._sparse.times(shown) if self._dense is None else self._dense @ shown).sub_(shown)
 
     def _copied(self, columns: Tensor) -> Tensor:
         """Return a contiguous copy, good until the next."""

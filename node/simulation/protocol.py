@@ -121,6 +121,7 @@ def found(
         options=terms.options_of(
             codec=learning.codec,
             correction=learning.correction,
+            gamma="" if learning.gamma is None else f"{learning.gamma:g}",
             links=arcs or ("directed" if directed else ""),
             route="" if scenario.route is None else learning.route,
             schedule=schedule,
@@ -197,6 +198,7 @@ class Play:
             audit=lambda payloads: _fault_of(payloads, founded.signed),
             ids=[who.node for who in founded.identities],
             momentum=founded.signed.charter.momentum,
+            follows=founded.signed.charter.follows,
             twins=scenario.twins,
             blobs=[founded.initial],
             codec=founded.signed.charter.codec,

@@ -28,6 +28,7 @@ from node.simulation.shards import COMMON, LocalShards, Shards
 from node.simulation.shards import Score as RawScore
 from swarm.errors import UsageError
 from swarm.mixing.average import PPM, integer_weights
+from swarm.mixing.compress.forms import Spec
 from swarm.vector import Layout
 from topologies.mixing import Mixing
 
@@ -55,12 +56,17 @@ class Gossip:
     Attributes:
         mixing: t -> the exchange, such as `Schedule.mixing`.
         steps: Round, from 0 -> by what each peer's training is multiplied before the exchange; None is 1 for all.
+        codec: How exchanges travel, None for float32. Under all but bf16 every peer has a public copy, messages say how
+            that moves, and W acts on copies: x + (W - I) x_hat (`swarm.mixing.compress.choco`).
+        whole_at_last: Whether models travel as they are in the last round, as they do where a swarm ends.
     """
 
     mixing: Callable[[int], Exchange]
     exchanges: int = 1
     by_samples: bool = False
     steps: Callable[[int], NDArray[np.float64]] | None = None
+    codec: Spec | None = None
+    whole_at_last: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,6 +147,10 @@ class Experiment:
             wrong = f"{self.workers} processes cannot work"
         elif isinstance(self.exchange, Gossip) and self.exchange.exchanges < 1:
             wrong = f"{self.exchange.exchanges} exchanges a round are not 1 or more"
+        elif isinstance(self.exchange, Gossip) and self.exchange.codec is not None and self.exchange.by_samples:
+            wrong = "weights that travel with models are not known of models that are compressed"
+        elif isinstance(self.exchange, Gossip) and self.exchange.codec is not None and self.cluster is not None:
+            wrong = "a Ray cluster's actors exchange float32 models only"
         elif isinstance(self.exchange, Exact) and not 0 <= self.exchange.fraction <= 1:
             wrong = f"a fraction of {self.exchange.fraction} of the peers is not between 0 and 1"
         elif isinstance(self.exchange, Exact) and self.local.keep_momentum:
@@ -169,7 +179,7 @@ class Round:
         number: From 1.
         trained: Peers that trained.
         examples: Training examples gone through, by all of them, in this round.
-        bytes_sent: By all peers together, since the start; models only, as float32.
+        bytes_sent: By all peers together, since the start; models only, as they travel.
         seconds: Real time since the start, tests included.
         seconds_learning: The same without tests.
         average: The score of the mean of all models: plain in gossip, of which sample-weighted in exact mixing all
@@ -238,7 +248,12 @@ class Simulation:
         n = len(self._sizes)
         self._taking_part = _participants(experiment.exchange, n)
         self._tested = _tested(experiment, n)
-        place = LocalShards if experiment.cluster is None else partial(RayShards, address=experiment.cluster)
+        codec = experiment.exchange.codec if isinstance(experiment.exchange, Gossip) else None
+        place = (
+            partial(LocalShards, codec=codec)
+            if experiment.cluster is None
+            else partial(RayShards, address=experiment.cluster)
+        )
         self._shards: Shards = place(
             model,
             steps,
@@ -305,7 +320,11 @@ class Simulation:
             self._scalars = np.asarray(self._sizes / self._sizes.mean(), dtype=np.float64)
         for step in range(gossip.exchanges):
             rows = self._rows(gossip.mixing((self._round - 1) * gossip.exchanges + step))
-            self._bytes += rows.copies * self._bytes_per_model
+            last = gossip.whole_at_last and self._round == self._experiment.rounds
+            if gossip.codec is None or last:
+                self._bytes += rows.copies * self._bytes_per_model
+            else:
+                self._bytes += int(rows.taken @ np.array(self._shards.publish(), np.int64))
             self._shards.mix(self._carried(rows))
         return self._by_size
 

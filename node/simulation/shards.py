@@ -37,6 +37,11 @@ from node.simulation.mixing import Mixer, SparseRows, blocks, merge
 from node.simulation.steps import LocalSteps, Trainee
 from node.task import round_seed
 from swarm.errors import UsageError
+from swarm.mixing.compress.choco import Public, propose
+from swarm.mixing.compress.forms import Spec, decode, encode
+
+MEMORYLESS = ("f32", "bf16")
+"""Codecs good enough for models themselves, so that nobody keeps a copy."""
 
 COMMON = -1
 """In place of a row: the common model."""
@@ -69,6 +74,12 @@ class Shards(Protocol):
     def mix(self, rows: SparseRows) -> None:
         """Replace the matrix by `rows` times it."""
 
+    def publish(self) -> list[int]:
+        """Let every row say how its public copy moves, under the codec; return the bytes of each message, by row.
+
+        The next `mix` goes by these copies: x + (W - I) x_hat.
+        """
+
     def merge(self) -> float:
         """Make the mean of all rows the common model; return their root mean squared distance from it."""
 
@@ -85,7 +96,8 @@ class Shards(Protocol):
 Order: TypeAlias = (
     tuple[Literal["train"], int, tuple[int, ...], bool, Sequence[float] | None]
     | tuple[Literal["average"], int, tuple[int, ...], NDArray[np.float64]]
-    | tuple[Literal["mix"], SparseRows | None]
+    | tuple[Literal["publish"]]
+    | tuple[Literal["mix"], SparseRows | None, bool]
     | tuple[Literal["merge"]]
     | tuple[Literal["evaluate"], tuple[int, ...]]
 )
@@ -106,6 +118,7 @@ class LocalShards:
         rows: Models that live on by themselves; 0 where only `average` is asked for.
         velocities: Whether momentum outlives a round.
         correction: The quasi-global momentum, 0 for none (`swarm.mixing.momentum`).
+        codec: How exchanges travel, None for float32.
         workers: Processes; 1 works in this one.
 
     Raises:
@@ -125,13 +138,27 @@ class LocalShards:
         rows: int,
         velocities: bool = False,
         correction: float = 0.0,
+        codec: Spec | None = None,
         workers: int | None = None,
     ) -> None:
-        check_memory(rows, model.elements, velocities=velocities, displacements=correction > 0)
+        check_memory(
+            rows, model.elements, velocities=velocities, displacements=correction > 0, copies=codec is not None
+        )
         self._bench = Bench(
-            model, steps, objective, shares, names, seed, test, rows, velocities=velocities, correction=correction
+            model,
+            steps,
+            objective,
+            shares,
+            names,
+            seed,
+            test,
+            rows,
+            velocities=velocities,
+            correction=correction,
+            codec=codec,
         )
         self._sent: SparseRows | None = None
+        self._published = False
         chosen = available_cores() if workers is None else workers
         forks = chosen > 1 and sys.platform == "linux"  # elsewhere a fork breaks the system's own libraries
         self._crew = _Crew(self._bench, chosen) if forks else None
@@ -140,11 +167,16 @@ class LocalShards:
         """See `Shards.train`. Peers come in descending order of their number of examples."""
         self._do(("train", round_, tuple(peers), restart, steps))
 
+    def publish(self) -> list[int]:
+        """See `Shards.publish`."""
+        self._published = True
+        return [int(answer) for answer in self._do(("publish",)) if isinstance(answer, float)]
+
     def mix(self, rows: SparseRows) -> None:
         """See `Shards.mix`."""
         # A fixed graph is told to the processes once.
-        self._do(("mix", None if rows is self._sent else rows))
-        self._sent = rows
+        self._do(("mix", None if rows is self._sent else rows, self._published))
+        self._sent, self._published = rows, False
 
     def average(self, round_: int, peers: Sequence[int], weights: NDArray[np.float64]) -> None:
         """See `Shards.average`. Peers come in descending order of their number of examples."""
@@ -207,6 +239,7 @@ class Bench:
         velocities: bool,
         held: slice | None = None,
         correction: float = 0.0,
+        codec: Spec | None = None,
     ) -> None:
         self._model, self._steps, self._objective, self._test, self._seed = model, steps, objective, test, seed
         self._names = tuple(names)
@@ -218,6 +251,8 @@ class Bench:
         self._velocities = _shared(len(self.models), model.elements) if velocities else None
         self._moved = _shared(len(self.models), model.elements) if correction else None
         self._correction = correction
+        self._codec = codec
+        self._copies = None if codec is None else _shared(len(self.models), model.elements)
         self._parameters = model.parameters(model.module)
         self.sums = _shared(0 if rows else min(SUMS, len(shares)), model.elements, torch.float64)
         self.common = _shared(1, model.elements)[0]
@@ -244,7 +279,9 @@ class Bench:
             case ("average", _, peers, _):
                 self._chunks = chunks(len(peers), self._steps.stacked)
                 return min(len(self.sums), len(self._chunks))
-            case ("mix", rows):
+            case ("publish",):
+                return len(self.models)
+            case ("mix", rows, _):
                 if rows is not None:
                     self._mixer = Mixer(rows)
                 return len(self._blocks)
@@ -261,15 +298,19 @@ class Bench:
                 own = slice(rows.start - self._first, rows.stop - self._first)
                 velocities = None if self._velocities is None else self._velocities[own]
                 scales = None if steps is None else torch.tensor(steps[rows])
+                if restart and self._copies is not None:
+                    self._copies[own] = self.common
                 with self._corrected(own, scales, restart=restart):
                     self._train(self.models[own], velocities, round_, peers[rows], self.common if restart else None)
                 return None
             case ("average", round_, peers, weights):
                 self._average(unit, round_, peers, weights)
                 return None
-            case ("mix", _):
+            case ("publish",):
+                return float(self._publish(unit))
+            case ("mix", _, published):
                 assert self._mixer is not None, "the first order to mix says with what"
-                self._mixer.mix(self.models, self._blocks[unit])
+                self._mixer.mix(self.models, self._blocks[unit], self._copies if published else None)
                 return None
             case ("merge",):
                 return merge(self.models, self._blocks[unit], self.common)
@@ -285,6 +326,22 @@ class Bench:
     def finish_average(self, used: int) -> None:
         """Make the sums of the first so many units, in `sums`, the common model."""
         self.common.copy_(added_up(self.sums[:used]))
+
+    def _publish(self, row: int) -> int:
+        """Move a row's public copy towards its model, as its node does; return the bytes of the message.
+
+        Under bf16 a copy has no memory: it is the model, rounded.
+        """
+        assert self._codec is not None, "who publishes has a codec"
+        assert self._copies is not None, "and copies"
+        model, copy = self.models[row].numpy(), self._copies[row].numpy()
+        if self._codec.name in MEMORYLESS:
+            message = encode(model, self._codec)
+            decode(message, copy.size, spec=self._codec, out=copy)
+            return len(message)
+        after, message = propose(Public(0, copy), model, self._codec)
+        copy[:] = after.copy
+        return len(message)
 
     @contextlib.contextmanager
     def _corrected(self, rows: slice, steps: Tensor | None, *, restart: bool) -> Iterator[None]:
@@ -435,6 +492,7 @@ def check_memory(
     *,
     velocities: bool,
     displacements: bool = False,
+    copies: bool = False,
     free: int | None = None,
     where: str = "of memory",
 ) -> None:
@@ -442,7 +500,7 @@ def check_memory(
 
     `free` is in bytes; None looks at this machine.
     """
-    one = 4 * elements * (1 + velocities + displacements)
+    one = 4 * elements * (1 + velocities + displacements + copies)
     free = free_bytes() if free is None else free
     if rows * one + MEMORY_SPARE > free:
         most = max(0, (free - MEMORY_SPARE) // one)

@@ -122,7 +122,8 @@ class Contribution(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_
     the highest attempt whose bytes are available counts. `base_height` is the last final block the author knew.
     `metrics` pairs a charter metric's index with its value in millionths. On the sharded route an update travels as
     `slices`, blobs of which each has its digest and size; `update_digest` is then a name made of them, and
-    `update_bytes` their sum.
+    `update_bytes` their sum. So it is in gossip under a coarse codec: there the slices are a message, the author's
+    public copy before it and that after it, of which the message is what travels (`swarm.mixing.compress.choco`).
     """
 
     round: int
@@ -143,6 +144,11 @@ class Contribution(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_
         """Digest and size of each blob that the update consists of."""
         whole = ((self.update_digest, self.update_bytes),)
         return tuple((Digest(digest), size) for digest, size in self.slices or whole)
+
+    @property
+    def offered(self) -> tuple[Digest, int]:
+        """Digest and size of what gossip blends: the model, or the public copy that a message leads to."""
+        return self.blobs[-1]
 
 
 class Attest(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):

@@ -9,6 +9,11 @@ Afterwards each member attests the model it ended with, with a *sketch* of it: a
 (`swarm.mixing.sketch`) from which the distances between all models follow. A round commits when a quorum, or all that
 were in it if those are fewer, have attested. Its commit names no model, as there is no common one, but how far apart
 the models are. The last round of a run is not an exchange: all models are averaged into one, as in exact mixing.
+
+Under a coarse codec a contribution names, instead of a model, the public copy of the author's model that its message
+leads to, and the one that it starts from (`swarm.mixing.compress.choco`). A member's copy is the one that its last
+contribution in a closed round has led to: so everybody knows from the log which copies there are, however a site was
+killed, and who lacks one that a message starts from fetches the next one whole, by its digest.
 """
 
 from __future__ import annotations
@@ -79,7 +84,8 @@ class Due(msgspec.Struct, frozen=True, array_like=True):
 class Exchange(msgspec.Struct, frozen=True):
     """What gossip adds to the state. `receipts`, `sketches` and `targets` are those of the open round.
 
-    `dues` are of earlier rounds. `targets` and `masses` are there where links go one way only.
+    `dues` are of earlier rounds. `targets` and `masses` are there where links go one way only; `copies`, the digests
+    of the members' public copies, under a coarse codec only.
     """
 
     receipts: Mapping[NodeId, tuple[int, ...]] = {}
@@ -88,6 +94,7 @@ class Exchange(msgspec.Struct, frozen=True):
     targets: Mapping[NodeId, tuple[bytes, ...]] = {}
     masses: Mapping[NodeId, Mass] = {}
     dues: Mapping[NodeId, Due] = {}
+    copies: Mapping[NodeId, bytes] = {}
 
     def without(self, gone: Iterable[NodeId], *, closed: bool = False) -> Exchange:
         """Forget members that have left. What they said of a round that is `closed` stands: others blend by it."""
@@ -106,6 +113,7 @@ class Exchange(msgspec.Struct, frozen=True):
             {node: to for node, to in self.targets.items() if closed or node not in left},
             {node: mass for node, mass in masses.items() if closed or node not in left},
             {node: due for node, due in dues.items() if node not in left},
+            {node: copy for node, copy in self.copies.items() if node not in left},
         )
 
 

@@ -47,6 +47,7 @@ from swarm.ledger.state import (
     derived_leaf,
     due_commit,
     due_epoch,
+    fits,
     genesis,
     make_close,
     open_authored,
@@ -566,6 +567,8 @@ class Replica:
             return e.OTHER_BASE
         if not self._charter.carries(placed.body):
             return e.UNUSABLE
+        if not fits(state, placed.body):
+            return None  # A vote has made this round the last one; its author trains again, for a whole model.
         if state.exchanging:
             return 0  # Whoever holds it says so in a receipt, and nobody else needs it.
         usable = self._held(placed.author, placed.body, spread=spread)

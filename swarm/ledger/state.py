@@ -21,7 +21,7 @@ import msgspec
 from msgspec.structs import replace
 
 from swarm import codec, identity
-from swarm.charter import SignedCharter
+from swarm.charter import Charter, SignedCharter
 from swarm.errors import Reject
 from swarm.ledger import entry as e
 from swarm.ledger import snapshot
@@ -272,8 +272,14 @@ def genesis(signed: SignedCharter) -> State:
         close=None,
         attests={},
         certified=0,
-        exchange=Exchange() if charter.round.mixing == "gossip" else None,
+        exchange=_first_exchange(charter) if charter.round.mixing == "gossip" else None,
     )
+
+
+def _first_exchange(charter: Charter) -> Exchange:
+    """The founders' public copies begin as the model that all have."""
+    copies = {card.node: charter.task.initial_model for card in charter.members} if charter.follows else {}
+    return Exchange(copies=copies)
 
 
 def decode_body(entry: e.Entry) -> msgspec.Struct:
@@ -456,7 +462,6 @@ def make_close(state: State, included: Sequence[Placed], rejected: Mapping[int, 
 
 def check_close(state: State, close: e.RoundClose) -> tuple[Placed, ...]:
     """Return the contributions a close names, after checking all that the log alone can tell. Raises `Reject`."""
-    charter = state.signed.charter
     named = f"couldn't accept the close of round {close.round}"
     closed = state.close is not None and not state.on_route
     if closed or state.complete or close.round != state.round:
@@ -473,7 +478,7 @@ def check_close(state: State, close: e.RoundClose) -> tuple[Placed, ...]:
     if len(indices) < fewest:
         raise Reject(f"{named}: {len(indices)} contributions, the charter asks for {fewest}")
     terms = tuple(by_index[index] for index in indices)
-    if any(not charter.carries(placed.body) for placed in terms):
+    if any(not fits(state, placed.body) for placed in terms):
         raise Reject(f"{named}: it includes an update of a size that no update has")
     for index, placed in by_index.items():
         stray = dict(close.rejected).get(index) == e.OTHER_BASE
@@ -482,6 +487,12 @@ def check_close(state: State, close: e.RoundClose) -> tuple[Placed, ...]:
     if make_close(state, terms, dict(close.rejected)) != close:
         raise Reject(f"{named}: weights, order or missing members are not what follows from the log")
     return terms
+
+
+def fits(state: State, body: e.Contribution) -> bool:
+    """Whether the open round can use an update of this form: the last one of gossip averages whole models."""
+    charter = state.signed.charter
+    return charter.carries(body) and (state.exchanging or not charter.follows or not body.slices)
 
 
 def due_epoch(state: State) -> tuple[e.Epoch, Terms] | None:
@@ -552,7 +563,8 @@ def _append_derived(state: State, leaf: bytes, body: Derived, time_ms: int) -> S
             )
         case e.RoundClose():
             closed = Closed(index, body, check_close(state, body), state.exchanging, state.terms.epoch)
-            return replace(state, frontier=frontier, close=closed, attests={}, partials={})
+            exchange = _published(state, closed)
+            return replace(state, frontier=frontier, exchange=exchange, close=closed, attests={}, partials={})
         case e.BlockCert():
             return replace(state, frontier=frontier, certified=body.certified.height)
         case e.Epoch():
@@ -562,16 +574,27 @@ def _append_derived(state: State, leaf: bytes, body: Derived, time_ms: int) -> S
             return replace(state, frontier=frontier, coming=due[1], motions=rest)
 
 
+def _published(state: State, closed: Closed) -> Exchange | None:
+    """Return the exchange with the public copies of those in a round that closes, where there are such."""
+    if state.exchange is None or not closed.exchange or not state.signed.charter.follows:
+        return state.exchange
+    moved = {placed.author: placed.body.offered[0] for placed in closed.terms}
+    return replace(state.exchange, copies={**state.exchange.copies, **moved})
+
+
 def _after_commit(state: State, exchange: Exchange, commit: e.RoundCommit) -> Exchange:
     """Return what is left of a round: once all models are averaged into one, that is everybody's."""
     if commit.model_bytes:
         common = Own(commit.round, commit.model_digest, commit.model_bytes)
-        return Exchange(models={seat.node: common for seat in state.terms.members})
+        nodes = [seat.node for seat in state.terms.members]
+        copies = dict.fromkeys(nodes, commit.model_digest) if state.signed.charter.follows else {}
+        return Exchange(models=dict.fromkeys(nodes, common), copies=copies)
     after = masses(state)
     return Exchange(
         models=exchange.models,
         masses={node: mass for node, mass in after.items() if state.terms.index(node) is not None},
         dues=_dues(state, exchange),
+        copies=exchange.copies,
     )
 
 
@@ -592,9 +615,7 @@ def _dues(state: State, exchange: Exchange) -> dict[NodeId, Due]:
             met = {node, *partners(node, included, exchange.receipts)}
             before, amounts = 0, {other: weight for other, weight in weights.items() if other in met}
         parts = tuple(
-            Part(one.author, one.body.update_digest, one.body.update_bytes, amounts[one.author])
-            for one in close.terms
-            if one.author in amounts
+            Part(one.author, *one.body.offered, amounts[one.author]) for one in close.terms if one.author in amounts
         )
         found[node] = Due(close.body.round, close.index, close.epoch, before, parts)
     return found

@@ -34,6 +34,7 @@ from tests.node import test_core as core
 from tests.node import test_storage as storage
 from tests.simulation import test_membership as membership
 from tests.swarm import test_codec as bytes_
+from tests.swarm import test_copies as copies
 from tests.swarm import test_identity as keys
 from tests.swarm import test_routed_round as routed
 from tests.swarm import test_routes as routes
@@ -799,6 +800,21 @@ GOSSIP = (
         "a vote on the number of rounds makes a closed round one of gossip",
         (Edit(state.State.exchanging, "if self.close is not None:", "if False:"),),
         exchanges.test_a_vote_on_the_number_of_rounds_does_not_change_what_a_closed_round_is,
+    ),
+    Bug(
+        "a public copy moves with every message, whether the round had it or not",
+        (Edit(state._published, "for placed in closed.terms}", "for placed in state.contributions.values()}"),),
+        copies.test_a_close_says_which_copies_there_are_from_then_on,
+    ),
+    Bug(
+        "a message is fetched though the copy that it starts from is lost",
+        (Edit(gossip_round.GossipRound._steps, "if self._will_hold(author, body.round, before, state)", "if True"),),
+        copies.test_who_has_the_copy_fetches_the_message_and_who_lacks_it_the_next_copy,
+    ),
+    Bug(
+        "copies are averaged in the last round, in place of models",
+        (Edit(state.fits, "not body.slices)", "True)"),),
+        copies.test_a_close_of_the_last_round_takes_whole_models_alone,
     ),
 )
 

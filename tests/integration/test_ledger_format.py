@@ -176,6 +176,10 @@ class Rounds:
         self.targets: dict[bytes, list[bytes]] = {}
         self.masses: dict[bytes, list[int]] = {}
         self.dues: dict[bytes, list] = {}
+        gamma = options.pop("gamma", "")
+        self.follows = self.gossips and self.codec not in ("", "bf16")
+        assert self.follows or not gamma
+        self.copies = {node_id(card[1]): initial for card in charter[3]} if self.follows else {}
         assert [*options] == ["schedule"] * self.gossips
         self.receipts: dict[bytes, list[int]] = {}
         self.models: dict[bytes, list] = {}
@@ -272,12 +276,9 @@ class Rounds:
                 base = self.models[node][1] if node in self.models else contribution[3]
             assert (reasons.get(at) == 3) == (contribution[3] != base)
             assert reasons.get(at, 1) in (1, 2, 3)
-            lengths = self.lengths or [self.parameters]
-            parts = [size for _, size in contribution[11]] if self.lengths else [contribution[5]]
-            assert bool(contribution[11]) == bool(self.lengths) or at in reasons
-            for length, size in zip(lengths, parts, strict=True) if at not in reasons else ():
-                least, most = sizes(self.codec, length)
-                assert least <= size <= most
+            if at not in reasons:
+                for size, (least, most) in zip(*self.forms(contribution, self.exchanging(terms)), strict=True):
+                    assert least <= size <= most
             if contribution[11]:
                 assert contribution[4] == sha(b"swarm-update/slices/v1\0", pack(contribution[11]))
                 assert contribution[5] == sum(size for _, size in contribution[11])
@@ -296,6 +297,18 @@ class Rounds:
                 if b[0] in self.receipts.get(a[1], ()) and a[0] in self.receipts.get(b[1], ())
             }
         self.close, self.attests, self.partials = [index, body, chosen, exchanging, terms.epoch], {}, {}
+        if exchanging and self.follows:
+            self.copies |= {node: offered(said)[0] for _, node, said in chosen}
+
+    def forms(self, contribution: list, exchanging: bool) -> tuple[list[int], list[tuple[int, int]]]:
+        """How large the parts of a contribution are, and how large each may be."""
+        whole, parts = 4 * self.parameters, [size for _, size in contribution[11]] or [contribution[5]]
+        if self.follows and contribution[11]:
+            assert exchanging
+            return parts, [sizes(self.codec, self.parameters), (whole, whole), (whole, whole)]
+        assert bool(contribution[11]) == bool(self.lengths)
+        codec = "" if self.follows else self.codec
+        return parts, [sizes(codec, length) for length in self.lengths or [self.parameters]]
 
     def due(self, terms: Terms) -> list | None:
         """The body of the commit that must come now, if any."""
@@ -347,12 +360,12 @@ class Rounds:
         came = {placed[1]: w << 20 for placed, (_, w) in zip(chosen, body[2], strict=True)}
         if not self.directed:
             met = {node, *(other for pair in self.pairs[body[0]] if node in pair for other in pair)}
-            parts = [[who, said[4], said[5], came[who] >> 20] for _, who, said in chosen if who in met]
+            parts = [[who, *offered(said), came[who] >> 20] for _, who, said in chosen if who in met]
             return [body[0], index, epoch, 0, parts]
         got = {giver: self.gift(giver, node, came) for giver, taker in self.gifts() if taker == node}
         got[node] = after[node][1] - sum(got.values())
         before = self.masses[node][1] if node in self.masses else came[node]
-        parts = [[who, said[4], said[5], got[who]] for _, who, said in chosen if who in got]
+        parts = [[who, *offered(said), got[who]] for _, who, said in chosen if who in got]
         return [body[0], index, epoch, before, parts]
 
     def commit(self, body: list, time_ms: int, terms: Terms) -> None:
@@ -384,6 +397,7 @@ class Rounds:
         self.partials = {}
         if self.gossips and body[3]:
             self.models = {node: list(self.committed) for node, _ in terms.array[1]}
+            self.copies = dict.fromkeys(self.models, body[2]) if self.follows else {}
 
     def forget(self, terms: Terms) -> None:
         """An epoch begins: its members are those of `terms`."""
@@ -393,7 +407,7 @@ class Rounds:
                 self.masses[node][1] -= sum(part[3] for part in due[4] if part[0] not in terms.by_id)
             due[4] = [part for part in due[4] if part[0] in terms.by_id]
         pending = [] if self.close else [self.receipts, self.targets, self.masses]
-        for kept in (self.attests, self.models, self.sketches, self.dues, *pending):
+        for kept in (self.attests, self.models, self.sketches, self.dues, self.copies, *pending):
             for gone in [node for node in kept if node not in terms.by_id]:
                 del kept[gone]
         self.partials = {key: body for key, body in self.partials.items() if key[1] in terms.by_id}
@@ -414,7 +428,7 @@ class Rounds:
 
     def exchanges(self) -> list:
         """Field 20."""
-        kept = (self.receipts, self.models, self.sketches, self.targets, self.masses, self.dues)
+        kept = (self.receipts, self.models, self.sketches, self.targets, self.masses, self.dues, self.copies)
         return [[*map(rows, kept)]] if self.gossips else []
 
 
@@ -433,6 +447,11 @@ def sizes(codec: str, d: int) -> tuple[int, int]:
         "sign": 8 + 2 * -(-d // 64) + -(-d // 8),
     }[kind]
     return size, size
+
+
+def offered(said: list) -> list:
+    """Digest and size of what gossip blends of a contribution: the model, or the last of its slices."""
+    return said[11][-1] if said[11] else said[4:6]
 
 
 def rows(table: dict) -> list:
@@ -781,7 +800,23 @@ def changing_one_way() -> tuple[SignedCharter, Sequence[bytes]]:
     return played.signed, played.payloads
 
 
-GOSSIP = [gossiping, in_turns, troubled, changing_ring, one_way, changing_one_way]
+def compressed() -> tuple[SignedCharter, Sequence[bytes]]:
+    """A ring under a coarse codec, with the trouble of the first: messages say how public copies move."""
+    from tests.exchanges import compressed
+
+    played = compressed()
+    return played.signed, played.payloads
+
+
+def changing_compressed() -> tuple[SignedCharter, Sequence[bytes]]:
+    """The same where members come and go: who joins has no public copy, and offers its model whole."""
+    from tests.exchanges import changing_gossip
+
+    played = changing_gossip("ring", codec="topk:100")
+    return played.signed, played.payloads
+
+
+GOSSIP = [gossiping, in_turns, troubled, changing_ring, one_way, changing_one_way, compressed, changing_compressed]
 
 Made: TypeAlias = "Callable[[], tuple[SignedCharter, Sequence[bytes]]]"
 

@@ -18,8 +18,10 @@ from topologies.scenario import Learning, Scenario, Terms, plain
 SEED, PATIENCE_S, ENOUGH_S = 7, 120.0, 240.0
 
 
-def networked(folder: Path, sites: list[SiteData], task: Path, scenario: Scenario, gossip: str) -> set[str]:
-    """The digests of the final models of as many `swarm start` as there are sites."""
+def networked(
+    folder: Path, sites: list[SiteData], task: Path, scenario: Scenario, gossip: str, kills: int = 0
+) -> set[str]:
+    """The digests of the final models of as many `swarm start` as there are sites, some of which are killed."""
     with fork_server() as forkserver:
         peers = found(
             folder,
@@ -36,14 +38,37 @@ def networked(folder: Path, sites: list[SiteData], task: Path, scenario: Scenari
             route="" if scenario.route is None else scenario.learning.route,
             correction=scenario.learning.correction,
             directed=is_one_way(gossip),
+            codec=scenario.learning.codec,
         )
         try:
             for peer in peers:
                 peer.start()
+            kill(peers, kills)
             wait_for(peers)
         finally:
             stop_all(peers)
     return {str(peer.status["model"]) for peer in peers}
+
+
+def kill(peers: list[LocalPeer], kills: int) -> None:
+    """Send SIGKILL to one after the other, each in the next round, as soon as it trains, and start it again.
+
+    Killed there all wait for it. Later a round may close without its receipt, which is another history, not a worse one;
+    what kills at any other moment do, the simulated world shows (`tests/simulation/test_copies.py`).
+    """
+    clock = Clock()
+    for number in range(1, kills + 1):
+        begun, victim, before = clock.now(), peers[number % len(peers)], ""
+        while True:
+            assert clock.now() - begun < ENOUGH_S, (victim.name, victim.up, victim.log_tail())
+            sleep(0.02)
+            victim.poll()
+            phase, trains_for = str(victim.status.get("phase")), int(str(victim.status.get("round") or 0))
+            if phase == "training" != before and trains_for > number:
+                break
+            before = phase
+        victim.kill()
+        victim.start()
 
 
 def wait_for(peers: list[LocalPeer]) -> None:
@@ -90,21 +115,26 @@ def is_one_way(gossip: str) -> bool:
 @pytest.mark.real
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
-    ("gossip", "correction", "route"),
+    ("gossip", "correction", "route", "codec"),
     [
-        ("ring", "", "spread"),
-        ("ring", "qg", "spread"),
-        ("one_peer_exponential", "qg:500", "spread"),
-        ("", "", "spread"),
-        ("", "", "sharded"),
-        ("", "", "fold"),
+        ("ring", "", "spread", ""),
+        ("ring", "qg", "spread", ""),
+        ("ring", "", "spread", "bf16"),
+        ("ring", "", "spread", "int8"),
+        ("ring", "qg", "spread", "int4"),
+        ("exponential", "", "spread", "topk:100"),
+        ("complete", "", "spread", "sign"),
+        ("one_peer_exponential", "qg:500", "spread", ""),
+        ("", "", "spread", ""),
+        ("", "", "sharded", ""),
+        ("", "", "fold", ""),
     ],
-    ids=["gossip", "momentum", "one-way", "exact", "sharded", "fold"],
+    ids=["gossip", "momentum", "bf16", "int8", "int4", "topk", "sign", "one-way", "exact", "sharded", "fold"],
 )
 def test_the_simulated_swarm_ends_with_the_very_bytes_of_the_networked_one(
-    tmp_path: Path, gossip: str, correction: str, route: str
+    tmp_path: Path, gossip: str, correction: str, route: str, codec: str
 ) -> None:
-    rounds = 5 if correction else 3
+    rounds = 5 if correction or codec else 3
     learning = Learning(
         model="mlp:16",
         partition="power:1",
@@ -114,6 +144,7 @@ def test_the_simulated_swarm_ends_with_the_very_bytes_of_the_networked_one(
         mixing="gossip" if gossip else "exact",
         correction=correction,
         route=route,
+        codec=codec,
     )
     terms = Terms(patience_s=PATIENCE_S, deadline_s=2 * PATIENCE_S, min_contributions=4)
     scenario = replace(plain(4), learning=learning, terms=terms)
@@ -123,3 +154,19 @@ def test_the_simulated_swarm_ends_with_the_very_bytes_of_the_networked_one(
     task = tmp_path / "task.py"
     task.write_text(task_source(learning, examples))
     assert networked(tmp_path, sites, task, scenario, gossip) == {simulated(sites, task, scenario, gossip)}
+
+
+@pytest.mark.real
+@pytest.mark.timeout(300)
+def test_killed_peers_under_a_codec_end_with_the_bytes_of_a_swarm_that_nothing_befell(tmp_path: Path) -> None:
+    """What a public copy is follows from the log, and what a site keeps beside it is on its disk."""
+    learning = Learning(model="mlp:16", partition="power:1", rounds=5, local_epochs=12, codec="int4")
+    terms = Terms(patience_s=PATIENCE_S, deadline_s=2 * PATIENCE_S, min_contributions=4)
+    scenario = replace(plain(4), learning=learning, terms=terms)
+    examples = datasets.load(learning.data)
+    shares, x = datasets.divide(examples, scenario, SEED)
+    sites = datasets.write_sites(tmp_path / "data", examples, shares, x, scenario.names)
+    task = tmp_path / "task.py"
+    task.write_text(task_source(learning, examples))
+    killed = networked(tmp_path, sites, task, scenario, "ring", kills=3)
+    assert killed == {simulated(sites, task, scenario, "ring")}

@@ -612,7 +612,10 @@ def test_a_charter_that_is_there_is_not_replaced_by_a_draft(home: Path) -> None:
         (["--gossip", "ring"], "couldn't make a ring of 2 members"),
         (["--gossip", "complete:3"], "a number follows the name only of"),
         (["--codec", "zip"], "couldn't choose a compression: 'zip' is not one"),
-        (["--gossip", "complete", "--codec", "int8"], "codec = 'int8' with gossip mixing, known are bf16"),
+        (["--gossip", "complete", "--codec", "randk:9"], "codec = 'randk:9' with gossip mixing, known are bf16, int8"),
+        (["--gossip", "random_matching", "--codec", "int8"], "couldn't gossip over random_matching under int8"),
+        (["--gossip", "complete", "--codec", "int8", "--gamma", "2"], "couldn't accept the charter: gamma = '2'"),
+        (["--codec", "int8", "--gamma", "0.5"], "gamma is for gossip under int8, int4, sign or topk"),
         (["--gossip", "complete", "--correction", "sgd"], "couldn't choose a correction: 'sgd' is not one"),
         (["--correction", "qg"], "a correction is for gossip"),
         (["--deadline", "inf"], "couldn't use --deadline inf: it is not a finite number"),
@@ -653,9 +656,27 @@ def test_a_charter_says_how_sites_mix_and_compress(home: Path, monkeypatch: pyte
     made = c.from_toml((home / "charter.toml").read_text()).charter
     assert (made.round.mixing, made.schedule, str(made.codec)) == ("gossip", "base2", "bf16")
     assert made.momentum == 0.7
-    said(*new(*cards), "--force")
+    assert "late work     counts for 16 rounds, less each round" in said(*new(*cards), "--force")
     made = c.from_toml((home / "charter.toml").read_text()).charter
-    assert (made.round.mixing, made.options) == ("exact", ())
+    assert (made.round.mixing, made.options) == ("exact", (("staleness", "16"),))
+    assert "late work" not in said(*new(*cards), "--force", "--staleness", "0")
+    assert c.from_toml((home / "charter.toml").read_text()).charter.options == ()
+    message, _ = refused(*new(*cards), "--force", "--gossip", "ring", "--staleness", "3")
+    assert "late work counts in exact mixing" in message
+
+
+def test_a_charter_says_how_public_copies_are_kept(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("node.cli.charter.describe_task", lambda *_: c.Task("t", CODE, LAYOUT, 250_000, digest("m"), 7))
+    sites(home, 4)
+    (home / "task.py").write_text(TASK)
+    cards = [f"{name}/card.toml" for name in "abcd"]
+    text = said(*new(*cards), "--gossip", "ring", "--codec", "topk:50")
+    assert "topk:50: the largest elements" in text
+    assert "gamma 0.1, twice the share of 5 % that is kept, at most 0.9; 1 MB on the disk for each partner" in text
+    text = said(*new(*cards), "--gossip", "ring", "--codec", "int4", "--gamma", "0.5", "--force")
+    assert "gamma 0.5, as the charter says" in text
+    made = c.from_toml((home / "charter.toml").read_text()).charter
+    assert (str(made.codec), made.gamma) == ("int4", 0.5)
 
 
 def test_a_charter_says_that_links_go_one_way(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

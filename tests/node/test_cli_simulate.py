@@ -20,6 +20,7 @@ from node.simulation.compare import Progress
 from node.simulation.results import Result
 from swarm.charter import card_to_toml, from_toml, make_card
 from swarm.errors import UsageError
+from swarm.mixing.compress.forms import Spec, parse
 from tests.builders import identity
 
 QUICK = ["--nodes", "4", "--model", "linear", "--rounds", "2", "--topology", "ring,complete"]
@@ -109,7 +110,7 @@ def test_interrupted_it_writes_what_there_is_and_says_so(tmp_path: Path, monkeyp
         (["--ray", "local", "--speed", "protocol"], "couldn't use --ray at protocol speed"),
         (["--route", "sharded"], "learning.route: it is for exact mixing"),
         (["--route", "sharded", "--mixing", "exact", "--topology", "ring"], "everybody must reach everybody"),
-        (["--codec", "int8"], "learning.codec: 'int8' is none with gossip mixing"),
+        (["--codec", "int8", "--topology", "base2"], "partners change from round to round"),
         (["--graph", "a.txt", "--arcs", "b.txt"], "couldn't use --graph and --arcs"),
         (["--arcs", "/nowhere.txt"], "couldn't read /nowhere.txt"),
     ],
@@ -186,11 +187,15 @@ def test_links_of_ones_own_may_go_one_way(tmp_path: Path) -> None:
 
 
 @pytest.mark.real
+@pytest.mark.parametrize(
+    ("topology", "more", "codec", "gamma"),
+    [("base2", [], None, 1.0), ("ring", ["--codec", "int4", "--gamma", "0.5"], parse("int4"), 0.5)],
+)
 def test_the_exported_command_drafts_a_charter_with_the_topology(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, topology: str, more: list[str], codec: Spec | None, gamma: float
 ) -> None:
     out = tmp_path / "out"
-    answer = run(out, "--export", "charter", "--topology", "base2", *QUICK[:6])
+    answer = run(out, "--export", "charter", "--topology", topology, *more, *QUICK[:6])
     assert answer.exit_code == 0, answer.output
     monkeypatch.chdir(tmp_path)
     for number in range(4):
@@ -203,9 +208,10 @@ def test_the_exported_command_drafts_a_charter_with_the_topology(
     drafted = CliRunner().invoke(cli, words[1:])
     assert drafted.exit_code == 0, drafted.output
     charter = from_toml(Path("charter.toml").read_text()).charter
-    assert (charter.schedule, charter.round.mixing, charter.round.rounds) == ("base2", "gossip", 2)
+    assert (charter.schedule, charter.round.mixing, charter.round.rounds) == (topology, "gossip", 2)
+    assert (charter.codec, charter.gamma) == (codec, gamma)
     assert charter.task.parameters == 650
-    assert 'topology = "base2"' in (out / "topology.toml").read_text()
+    assert f'topology = "{topology}"' in (out / "topology.toml").read_text()
 
 
 @pytest.mark.real
@@ -236,11 +242,14 @@ def test_an_exported_graph_of_ones_own_drafts_what_the_graph_itself_drafts(
     assert "links = [[0, 1], [0, 2], [1, 2], [2, 3]]" in Path("out/topology.toml").read_text()
 
 
+EXACT = (("codec", "bf16"), ("route", "sharded"), ("staleness", "16"))
+
+
 @pytest.mark.real
 @pytest.mark.parametrize(
     ("asked", "options"),
     [
-        (["--mixing", "exact", "--route", "sharded", "--codec", "bf16"], (("codec", "bf16"), ("route", "sharded"))),
+        (["--mixing", "exact", "--route", "sharded", "--codec", "bf16"], EXACT),
         (["--arcs", "arcs.txt", "--topology", "own"], (("links", "0>1 1>2 2>0 2>3 3>0"), ("schedule", "links"))),
     ],
 )

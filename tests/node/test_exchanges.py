@@ -18,7 +18,7 @@ from swarm.ledger.audit import Audit, audit
 from swarm.ledger.block import NO_HASH
 from swarm.machine import NodeId
 from tests.builders import identity
-from tests.exchanges import MEMBERS, SAMPLES, Played, calm, changing_gossip, one_way, troubled
+from tests.exchanges import MEMBERS, SAMPLES, Played, calm, changing_gossip, compressed, one_way, troubled
 from tests.node.test_cli_ledger import data, refused, said, written
 
 RUNS: list[Callable[[], Played]] = [
@@ -28,6 +28,8 @@ RUNS: list[Callable[[], Played]] = [
     changing_gossip,
     one_way,
     functools.partial(changing_gossip, "static_exponential", "directed"),
+    compressed,
+    functools.partial(changing_gossip, "ring", codec="topk:100"),
 ]
 
 
@@ -52,7 +54,7 @@ def test_every_site_blended_by_the_matrix_that_the_ledger_tells(make: Callable[[
     played = make()
     result, compared = audited(played), 0
     for met in every_exchange(played.signed, result):
-        offered = {node: placed.body.update_digest for node, placed in result.rounds[met.number].contributions.items()}
+        offered = {node: placed.body.offered[0] for node, placed in result.rounds[met.number].contributions.items()}
         for number in range(MEMBERS):
             node = identity(number).node
             blend = played.blends.get((number, met.number))
@@ -227,3 +229,16 @@ def test_a_swarm_that_stopped_among_rounds_of_gossip_goes_on_from_a_sites_own_mo
     assert _last_model(result.state, folder) == held
     ended = audited(played).state
     assert _last_model(ended, folder) == ended.committed.model, "the last round has a common one"
+
+
+def test_a_whole_model_where_copies_move_is_on_record(tmp_path: Path) -> None:
+    """Site-4 joins without a public copy: its first model goes whole, and what follows are messages."""
+    played = changing_gossip("ring", codec="topk:100")
+    rounds = [met.number for met in every_exchange(played.signed, audited(played)) if identity(4).node in met.whole]
+    assert len(rounds) == 1
+    folder = site(tmp_path / "site", played)
+    text = said("ledger", "round", rounds[0], folder)
+    assert "site-4 offered its model whole: it had no public copy to move on from" in text
+    assert data("ledger", "round", rounds[0], folder)["whole"] == ["site-4"]
+    assert data("ledger", "round", rounds[0] + 1, folder)["whole"] == []
+    assert not any(met.whole for met in every_exchange(troubled().signed, audited(troubled())))

@@ -67,6 +67,7 @@ def gossiping(
         cuts=swarm.charter.cuts,
         averages=swarm.charter.averages,
         momentum=swarm.charter.momentum,
+        follows=swarm.charter.follows,
         ledger_id=swarm.signed.ledger_id,
     )
     return world

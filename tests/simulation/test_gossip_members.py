@@ -33,10 +33,12 @@ def contributed(world: World, member: int) -> bool:
     return state.exchange is not None and node in state.exchange.models
 
 
-@pytest.mark.parametrize("schedule", ["base2", "ring", "one_peer_hypercube"])
-def test_a_newcomer_takes_part_and_ends_with_the_same_model(schedule: str) -> None:
-    """A hypercube of five does not exist: the links take its place."""
-    world = changing(4, newcomers=1, rounds=12, schedule=schedule)
+@pytest.mark.parametrize(
+    ("schedule", "codec"), [("base2", ""), ("ring", ""), ("one_peer_hypercube", ""), ("ring", "int4")]
+)
+def test_a_newcomer_takes_part_and_ends_with_the_same_model(schedule: str, codec: str) -> None:
+    """A hypercube of five does not exist: the links take its place. Under a codec a newcomer has no public copy yet."""
+    world = changing(4, newcomers=1, rounds=12, schedule=schedule, codec_=codec)
     assert world.run(lambda w: committed(w, 0, 2), end_s=END_S)
     propose(world, 0, t.add(card(4)))
     assert world.run(in_epoch(1, 0, 1, 2, 3, 4), end_s=END_S)
@@ -55,13 +57,18 @@ def test_a_member_leaves_and_is_forgotten() -> None:
     assert all(np.array_equal(merged(world, 0), merged(world, member)) for member in range(1, 4))
 
 
-def test_a_vote_for_fewer_rounds_merges_earlier_and_one_for_more_goes_on_from_the_merged_model() -> None:
-    world = changing(4, rounds=12, schedule="ring")
+@pytest.mark.parametrize("codec", ["", "int8"])
+def test_a_vote_for_fewer_rounds_merges_earlier_and_one_for_more_goes_on_from_the_merged_model(codec: str) -> None:
+    """Under a codec the last round averages whole models, whenever it turns out to be the last."""
+    world = changing(4, rounds=12, schedule="ring", codec_=codec)
     assert world.run(lambda w: committed(w, 0, 2), end_s=END_S)
     policy = head(world, 0).terms.round
     propose(world, 0, t.repolicy(replace(policy, rounds=6)))
     assert world.run(finished(0, 1, 2, 3), end_s=END_S)
     assert head(world, 0).committed.round == 6
+    merged_ = head(world, 0)
+    assert merged_.exchange is not None
+    assert {*merged_.exchange.copies.values()} == ({merged_.committed.model} if codec else set())
     assert all(np.array_equal(merged(world, 0), merged(world, member)) for member in range(1, 4))
     first = merged(world, 0).copy()
     propose(world, 0, t.repolicy(replace(policy, rounds=9)))

@@ -45,6 +45,7 @@ def changing(
     schedule: str = "",
     links: str = "",
     route: str = "",
+    codec_: str = "",
 ) -> World:
     """Return a world in which some sites are not members yet: they know the charter and follow the ledger."""
     swarm = make_swarm(
@@ -55,6 +56,7 @@ def changing(
         schedule=schedule,
         links=links,
         route=route,
+        codec=codec_,
     )
     everybody = founders + newcomers
     later = successors or {}
@@ -78,6 +80,8 @@ def changing(
         ids=[identity(i).node for i in range(everybody)],
         blobs=[swarm.initial],
         cuts=swarm.charter.cuts,
+        codec=swarm.charter.codec,
+        follows=swarm.charter.follows,
         checkers=[Agreement(), HonestOnTheWire(), PersistBeforeSend(), *checkers],
         ledger_id=swarm.signed.ledger_id,
     )

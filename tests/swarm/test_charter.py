@@ -14,7 +14,7 @@ from swarm.errors import LedgerError, Reject, SwarmError, UsageError
 from swarm.identity import DOMAIN_CHARTER, Identity, verify
 from swarm.ledger.entry import Contribution
 from swarm.terms import founding
-from tests.builders import Swarm, changed, contribution, identity, make_swarm
+from tests.builders import Swarm, changed, contribution, digest, identity, make_swarm
 
 EDGES = ((0, 1), (1, 2), (2, 3))
 
@@ -732,7 +732,54 @@ def test_a_codec_that_rounds_cannot_use_is_refused(codec: str) -> None:
         compressed(codec).check()
 
 
-def test_gossip_takes_the_codec_that_needs_no_memory_at_the_other_end() -> None:
-    gossiping(options=(("codec", "bf16"), ("schedule", "base2"))).check()
-    with pytest.raises(UsageError, match="known are bf16"):
-        gossiping(options=(("codec", "int8"), ("schedule", "base2"))).check()
+def following(codec: str = "int8", **options: str) -> c.Charter:
+    """A swarm that gossips under a codec."""
+    swarm = make_swarm(4, elements=1000, schedule="ring", rounds=3)
+    return changed(swarm, options=c.options_of(codec=codec, schedule="ring", **options))
+
+
+def test_under_bf16_models_travel_and_under_coarser_codecs_public_copies_move() -> None:
+    assert not gossiping(options=(("codec", "bf16"), ("schedule", "base2"))).follows
+    assert not compressed("int8").follows, "in exact mixing updates travel"
+    for name in ("int8", "int4", "sign", "topk:50"):
+        following(name).check()
+        assert following(name).follows
+    with pytest.raises(UsageError, match="known are bf16, int8, int4, sign, topk"):
+        following("randk:50").check()
+
+
+def test_what_moves_a_copy_names_it_before_and_after() -> None:
+    charter = following("int8")
+
+    def carried(*sizes: int) -> bool:
+        slices = tuple((digest(f"{size}"), size) for size in sizes)
+        return charter.carries(replace(offer(sum(sizes)), slices=slices))
+
+    assert carried(1012, 4000, 4000)
+    assert not carried(1012, 4000)
+    assert not carried(1012, 4000, 3996)
+    assert not carried(1013, 4000, 4000)
+    assert not carried(4000, 4000, 4000)
+    assert charter.carries(offer(4000)), "a model that goes whole"
+    assert not charter.carries(offer(1012)), "a message alone says nothing"
+
+
+@pytest.mark.parametrize(("codec", "gamma"), [("int8", 1.0), ("int4", 0.9), ("sign", 0.1), ("topk:50", 0.1)])
+def test_the_step_follows_from_the_codec_unless_the_charter_says_it(codec: str, gamma: float) -> None:
+    assert following(codec).gamma == gamma
+    following(codec, gamma="0.025").check()
+    assert following(codec, gamma="0.025").gamma == 0.025
+    assert gossiping(options=(("codec", "bf16"), ("schedule", "base2"))).gamma == 1.0
+
+
+@pytest.mark.parametrize("gamma", ["0", "0.0", "1.0", "1.5", "-0.1", "0.10", ".5", "half", "1e-3", "0.12345"])
+def test_a_step_has_one_spelling(gamma: str) -> None:
+    with pytest.raises(UsageError, match="write a number above 0|gamma = "):
+        following(gamma=gamma).check()
+
+
+def test_a_step_is_for_public_copies_and_those_for_links_of_both_ways() -> None:
+    with pytest.raises(UsageError, match="gamma is for gossip under"):
+        following("bf16", gamma="0.5").check()
+    with pytest.raises(UsageError, match="where links go one way"):
+        following("int4", links="directed").check()

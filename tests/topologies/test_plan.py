@@ -14,7 +14,7 @@ from swarm.errors import UsageError
 from swarm.machine import NodeId
 from swarm.terms import Terms, founding
 from tests.builders import make_swarm
-from topologies.plan import LINKS, SchedulePlan, open_schedule
+from topologies.plan import LINKS, SchedulePlan, check_codec, open_schedule
 
 Wide = NDArray[np.float64]
 LEDGER = bytes(range(32))
@@ -156,3 +156,31 @@ def test_links_are_the_charters_own_with_metropolis_weights() -> None:
     assert plan.partners(terms, 1, nodes[0]) == (nodes[1],)
     shares = dict(plan.shares(terms, 5, nodes[1], dict.fromkeys(nodes, 10), [nodes[0], nodes[2]]))
     assert shares == pytest.approx(dict.fromkeys(nodes[:3], 1 / 3))
+
+
+@pytest.mark.parametrize("gamma", ["", "0.3"])
+def test_public_copies_are_taken_gamma_times(gamma: str) -> None:
+    """A third of each neighbour on a ring, times the step; what that leaves is for oneself, and the mean stays."""
+    swarm = make_swarm(4, schedule="ring", codec="int4", gamma=gamma)
+    plan, terms = SchedulePlan.of(swarm.charter, LEDGER), founding(swarm.charter)
+    nodes, step = [who.node for who in swarm.identities], float(gamma or 0.9)
+    shares = matrix(plan, terms, nodes, 1, [10, 20, 10, 10])
+    assert shares[0] == pytest.approx([1 - 2 * step / 3, step / 3, 0.0, step / 3])
+    assert shares[1] == pytest.approx([step / 6, 1 - step / 3, step / 6, 0.0])
+    assert np.array([10, 20, 10, 10]) @ shares == pytest.approx([10, 20, 10, 10])
+
+
+@pytest.mark.parametrize("schedule", ["base2", "random_matching", "one_peer_hypercube"])
+def test_a_coarse_codec_needs_partners_that_stay(schedule: str) -> None:
+    charter = make_swarm(8, schedule=schedule, codec="int8").charter
+    with pytest.raises(UsageError, match="partners change from round to round") as refused:
+        SchedulePlan.of(charter, LEDGER)
+    assert "ring, torus, exponential" in refused.value.hint
+    check_codec(make_swarm(8, schedule=schedule, codec="bf16").charter)
+
+
+@pytest.mark.parametrize(
+    "schedule", ["ring", "torus", "hypercube", "exponential", "complete", "random_regular:4", LINKS]
+)
+def test_a_graph_that_stays_suits_every_codec(schedule: str) -> None:
+    check_codec(make_swarm(16, schedule=schedule, codec="topk:10").charter)

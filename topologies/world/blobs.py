@@ -31,6 +31,7 @@ from swarm.machine import (
     Evaluate,
     Evaluated,
     Event,
+    Follow,
     Forget,
     Inspect,
     Inspected,
@@ -48,6 +49,7 @@ from swarm.machine import (
     Trained,
 )
 from swarm.mixing.average import Sums, add_weighted, mean_of_sums_into, sums_problem, weighted_mean_into
+from swarm.mixing.compress.choco import Public, follow, propose
 from swarm.mixing.compress.forms import Spec, decode, encode
 from swarm.mixing.compress.residual import Residual, apply, apply_cut
 from swarm.mixing.gossip import mix_into, scale_into, step_into
@@ -72,6 +74,12 @@ Bytes: TypeAlias = NDArray[np.uint8]
 Work = Callable[[], Sequence[Event]]
 """What a worker does when its virtual time is over: the events to hand to the machine, in order."""
 
+
+Slices: TypeAlias = tuple[tuple[Digest, int], ...]
+"""Digest and size of each blob that a contribution consists of."""
+
+OWN_KEPT = 2
+"""As `node.copies.KEPT`."""
 
 MOMENTA_KEPT = 2
 """As `node.momentum.KEPT`."""
@@ -99,10 +107,12 @@ class BlobStore:
         cuts: Sequence[tuple[int, int]] = (),
         averages: Spec | None = None,
         momentum: float = 0.0,
+        follows: bool = False,
     ) -> None:
         self.full = False
         self._cuts, self._averages = cuts, averages
         self._codec, self._elements, self._bound = codec, elements, bound
+        self._follows = follows
         self._owed: Vector | None = None
         self._rests: dict[Digest, Vector] = {}
         self._beta = momentum
@@ -158,7 +168,7 @@ class BlobStore:
 
     def contribution(self, digest: Digest, elements: int = 0) -> Vector | None:
         """What a contribution says, or a slice so long, compressed or not; None if it is not here or says nothing."""
-        if self._codec is None:
+        if self._codec is None or self._follows:
             return self.vector(digest)
         found = self._complete.get(digest)
         try:
@@ -220,6 +230,26 @@ class BlobStore:
             bound = 0.0 if effect.whole else learner.bound
             problem, norm = inspect(update, elements=effect.elements or learner.elements, bound=bound)
             return (Inspected(effect.digest, problem, norm),)
+
+        return work
+
+    def follow(self, effect: Follow) -> Work:
+        """Make a public copy of the one before it; the inputs are read now."""
+        before, message = self.vector(effect.before), self._complete.get(effect.message)
+        assert self._codec is not None, "a charter without public copies asks for none"
+        spec = self._codec
+
+        def work() -> Sequence[Event]:
+            if before is None or message is None:
+                return (Inspected(effect.after, "couldn't follow a public copy: a blob is not in the store"),)
+            try:
+                made = follow(Public(0, before), 1, message[1], spec).copy
+                if blob_digest(made.nbytes, leaf_hashes(made.tobytes())) != effect.after:
+                    return (Inspected(effect.after, "its message does not lead to the copy that its author names"),)
+                stored = self.put(made.tobytes())
+            except (DiskFull, Reject) as error:
+                return (Inspected(effect.after, str(error)),)
+            return (stored, Inspected(effect.after, *inspect(made, elements=self._elements, bound=0.0)))
 
         return work
 
@@ -395,6 +425,8 @@ class BlobStore:
                 step_into(lesson.update, base)
             if self._cuts:
                 return self._hand_in_slices(number, lesson, lesson.update)
+            if self._follows and effect.copy is not None and (moved := self._moved(lesson.update, effect.copy)):
+                return (*moved[1], _as_slices(number, lesson, moved[0]))
             stored = self._put_contribution(lesson.update, whole=base is not None)
         except DiskFull as error:
             return (Trained(number, None, error=error.message),)
@@ -409,10 +441,26 @@ class BlobStore:
             rest = after.error
         parts = [self.put(message) for message in messages]
         slices = tuple((stored.digest, stored.size) for stored in parts)
-        name, size = slices_digest(slices), sum(size for _, size in slices)
         if rest is not None:
-            self._rests[name] = rest
-        return (*parts, Trained(number, name, size, lesson.samples, lesson.metrics, slices=slices))
+            self._rests[slices_digest(slices)] = rest
+        return (*parts, _as_slices(number, lesson, slices))
+
+    def _moved(self, model: Vector, copy: Digest) -> tuple[Slices, tuple[Stored, ...]] | None:
+        """Store how a public copy moves towards a model, as `node.copies` does; None if the model goes whole."""
+        before = self.vector(copy)
+        assert self._codec is not None, "public copies have a codec"
+        if before is None or before.size != model.size:
+            return None
+        try:
+            after, message = propose(Public(0, before), model, self._codec)
+        except UsageError:
+            return None
+        if inspect(after.copy, elements=self._elements, bound=0.0)[0]:
+            return None
+        parts = self.put(message), self.put(after.copy.tobytes())
+        self._rests = dict([*self._rests.items(), (parts[1].digest, model)][-OWN_KEPT:])
+        size = parts[1].size
+        return ((parts[0].digest, parts[0].size), (copy, size), (parts[1].digest, size)), parts
 
     def _momentum(self, effect: Train, base: Vector) -> Vector:
         """The momentum of the model that a round begins with, as `node.momentum` files it."""
@@ -429,7 +477,7 @@ class BlobStore:
 
     def _put_contribution(self, vector: Vector, *, whole: bool) -> Stored:
         """Store an update, or a whole model, as it travels, and keep what its codec leaves out."""
-        if self._codec is None:
+        if self._codec is None or self._follows:
             return self.put(vector.tobytes())
         if whole:
             stored = self.put(encode(vector, self._codec))
@@ -472,6 +520,11 @@ class BlobStore:
                 del self._partial[digest]
             elif partial:
                 self._partial[digest] = _torn(partial, rng)
+
+
+def _as_slices(number: int, lesson: Lesson, slices: Slices) -> Trained:
+    size = sum(size for _, size in slices)
+    return Trained(number, slices_digest(slices), size, lesson.samples, lesson.metrics, slices=slices)
 
 
 def _torn(data: Buffer, rng: random.Random) -> bytearray:

@@ -27,6 +27,7 @@ from swarm.machine import (
     Evaluated,
     Event,
     Finished,
+    Follow,
     Forget,
     Inspect,
     Inspected,
@@ -189,6 +190,8 @@ class Words:
                 return f"train {number} {_short(model)}"
             case Evaluate(round=number, model=model):
                 return f"evaluate {number} {_short(model)}"
+            case Follow(before=before, message=message, after=after):
+                return f"follow {_short(before)} {_short(message)} {_short(after)}"
             case Blend(round=number, terms=terms):
                 return f"blend {number} " + ",".join([f"{_short(digest)}*{weight:.6f}" for digest, weight in terms])
             case MixSlice(round=number, number=part, terms=terms):

@@ -37,6 +37,7 @@ from swarm.machine import (
     Evaluate,
     Event,
     Finished,
+    Follow,
     Forget,
     Inspect,
     Join,
@@ -125,6 +126,7 @@ class World:
         cuts: The slices in which they travel, as the charter has them.
         averages: How averages of those are compressed, as the charter has it.
         momentum: The quasi-global momentum of the charter; 0 for none.
+        follows: Whether contributions say how public copies move (`Charter.follows`).
         learner: Answers Train, Evaluate and Inspect; without one training fails with a sentence.
         ids: Identity of each member, default `member_id`.
         twins: Members run as two processes with one identity and two disks: the liar of Bano et al., "Twins: BFT
@@ -153,6 +155,7 @@ class World:
         cuts: Sequence[tuple[int, int]] = (),
         averages: Spec | None = None,
         momentum: float = 0.0,
+        follows: bool = False,
         ids: Sequence[NodeId] | None = None,
         twins: Collection[int] = (),
         twin_split: bool = True,
@@ -164,7 +167,7 @@ class World:
     ) -> None:
         self.seed, self.topology, self.plan = seed, topology, plan or FaultPlan()
         self.learner, self._audit, self._codec, self._momentum = learner, audit, codec, momentum
-        self._cuts, self._averages = cuts, averages
+        self._cuts, self._averages, self._follows = cuts, averages, follows
         self.stats = Stats()
         self.trace = Trace(record=record_trace)
         self._make, self._sync_s, self._ledger_id = make, sync_s, ledger_id
@@ -238,6 +241,7 @@ class World:
             cuts=self._cuts,
             averages=self._averages,
             momentum=self._momentum,
+            follows=self._follows,
         )
 
     def _hook(self, checkers: Sequence[Checker]) -> None:
@@ -481,6 +485,8 @@ class World:
             case Inspect():
                 assert self.learner is not None, "a machine that inspects updates needs a learner"
                 self._later(place, BLOB_S, place.blobs.inspect(effect, self.learner))
+            case Follow():
+                self._later(place, BLOB_S, place.blobs.follow(effect))
             case Mix():
                 self._later(place, BLOB_S, place.blobs.mix(effect))
             case Blend():

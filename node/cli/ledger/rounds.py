@@ -113,7 +113,8 @@ def show_round(files: Source, result: Audit, view: RoundView) -> tuple[dict[str,
         else:
             state = "in" if node in shares else "contributed"
         samples = placed.body.samples if placed else 0
-        update = placed.body.update_digest.hex()[:12] if placed else ""
+        offered_ = placed.body.offered[0] if placed and met else placed.body.update_digest if placed else b""
+        update = offered_.hex()[:12]
         rows.append(
             {
                 "peer": names[node],
@@ -161,9 +162,10 @@ def show_round(files: Source, result: Audit, view: RoundView) -> tuple[dict[str,
 def _exchanged(met: Exchanges | None, names: Mapping[NodeId, str]) -> dict[str, object]:
     """Return for programs who exchanged with whom; None in a round that is not one of gossip, or not closed."""
     if met is None:
-        return {"pairs": None, "skipped": None}
+        return {"pairs": None, "skipped": None, "whole": None}
     skipped = [{"pair": [names[s.one], names[s.other]], "peer": names[s.who], "why": s.why} for s in met.skipped]
-    return {"pairs": [[names[one], names[other]] for one, other in met.pairs], "skipped": skipped}
+    pairs = [[names[one], names[other]] for one, other in met.pairs]
+    return {"pairs": pairs, "skipped": skipped, "whole": [names[node] for node in met.whole]}
 
 
 def _exchange_lines(met: Exchanges | None, names: Mapping[NodeId, str]) -> list[str]:
@@ -172,6 +174,7 @@ def _exchange_lines(met: Exchanges | None, names: Mapping[NodeId, str]) -> list[
     lines = [f"exchanged  {len(met.pairs)} of {count(met.scheduled, 'pair')}, each said by both before the close"]
     lines += [f"  {names[one]} {met.joint} {names[other]}" for one, other in met.pairs]
     lines += [f"  not {names[s.one]} {met.joint} {names[s.other]}: {names[s.who]} {s.why}" for s in met.skipped]
+    lines += [f"  {names[node]} offered its model whole: it had no public copy to move on from" for node in met.whole]
     return lines
 
 

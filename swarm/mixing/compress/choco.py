@@ -155,6 +155,15 @@ def default_gamma(spec: Spec) -> float:
     return _GAMMA[spec.name]
 
 
+def gamma_words(spec: Spec) -> str:
+    """Return where `default_gamma` has its number from, for people."""
+    if spec.name == "topk":
+        return f"twice the share of {spec.permille / 10:g} % that is kept, at most 0.9"
+    if spec.name == "randk":
+        return f"the share of {spec.permille / 10:g} % that is kept"
+    return f"by measurement for {spec.name}"
+
+
 def safe_gamma(delta: float, gap: float, beta: float) -> float:
     """Return the step with which any codec of contraction delta provably converges (Koloskova et al. 2019, theorem 2).
 

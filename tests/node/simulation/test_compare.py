@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from node.simulation.compare import Comparison, Progress, open_topology
-from node.simulation.results import Result, Run, Speed
+from node.simulation.results import Result, Round, Run, Speed
 from swarm.errors import UsageError
+from swarm.mixing.compress.forms import encoded_bytes
+from swarm.mixing.compress.forms import parse as parse_codec
 from topologies import schedules
 from topologies.scenario import Learning, Mishap, Scenario, Site, Terms, plain
 
@@ -19,6 +21,7 @@ TOLERANCE = 1e-4
 (stacked against alone, float32 against float64 sums when mixing). One example of 359 is 0.0028 of accuracy."""
 
 
+BOTH: tuple[Speed, ...] = ("learning", "protocol")
 TINY = """
 from torch import nn
 
@@ -41,13 +44,16 @@ def played(scenario: Scenario, folder: Path, *speeds: Speed) -> Result:
 
 
 def models_agree(one: Run, other: Run) -> bool:
-    return all(
+    return all(models_agree_after(a, b) for a, b in zip(one.rounds, other.rounds, strict=True))
+
+
+def models_agree_after(a: Round, b: Round) -> bool:
+    return (
         a.consensus_distance == pytest.approx(b.consensus_distance, rel=TOLERANCE, abs=TOLERANCE)
         and a.average_accuracy == pytest.approx(b.average_accuracy, abs=TOLERANCE)
         and a.average_loss == pytest.approx(b.average_loss, rel=TOLERANCE)
         and [s.peer for s in a.peers] == [s.peer for s in b.peers]
         and np.allclose([s.loss for s in a.peers], [s.loss for s in b.peers], rtol=TOLERANCE)
-        for a, b in zip(one.rounds, other.rounds, strict=True)
     )
 
 
@@ -79,6 +85,59 @@ def test_both_speeds_give_the_same_models_with_a_momentum(tmp_path: Path, topolo
     assert models_agree(learning, protocol)
     (without,) = played(small(5, topology, partition="power:1", local_epochs=2, rounds=5), tmp_path / "without").runs
     assert not models_agree(learning, without), "or there was nothing to compare"
+
+
+@pytest.mark.parametrize(
+    ("topology", "codec"),
+    [("ring", "int8"), ("exponential", "int4"), ("ring", "topk:100"), ("complete", "sign"), ("ring", "bf16")],
+)
+def test_both_speeds_give_the_same_models_under_a_codec(tmp_path: Path, topology: str, codec: str) -> None:
+    """bf16 nodes round their models in the last round too, which at learning speed are averaged as they are."""
+    fields = {"partition": "power:1", "local_epochs": 2, "rounds": 5, "momentum": 0.5}
+    learning, protocol = played(small(5, topology, codec=codec, **fields), tmp_path / "with", *BOTH).runs
+    assert all(models_agree_after(a, b) for a, b in list(zip(learning.rounds, protocol.rounds, strict=True))[:-1])
+    if codec == "bf16":
+        assert learning.rounds[-1].average_loss == pytest.approx(protocol.rounds[-1].average_loss, rel=1e-3)
+    else:
+        assert models_agree(learning, protocol)
+    (without,) = played(small(5, topology, **fields), tmp_path / "without").runs
+    assert not models_agree(learning, without), "or there was nothing to compare"
+
+
+@pytest.mark.parametrize(("codec", "share"), [("bf16", 0.5), ("int8", 0.26), ("int4", 0.16), ("sign", 0.07)])
+def test_bytes_under_a_codec_are_those_of_messages(tmp_path: Path, codec: str, share: float) -> None:
+    """Until the last round, in which coarse codecs send models as they are."""
+    run = played(small(6, "ring", rounds=3, codec=codec), tmp_path).runs[0]
+    model, size = 4 * (64 * 10 + 10), encoded_bytes(parse_codec(codec), 64 * 10 + 10)
+    assert run.facts.model_bytes == size < (share + 0.01) * model
+    last = size if codec == "bf16" else model
+    assert [one.bytes_total for one in run.rounds] == [12 * size, 24 * size, 24 * size + 30 * last]
+    assert sum(load.bytes for load in run.links) == run.rounds[-1].bytes_total
+
+
+@pytest.mark.parametrize(
+    ("learning", "words"),
+    [
+        ({"codec": "int8", "mixing": "exact"}, "learning.codec"),
+        ({"codec": "randk:50"}, "gossip does not travel as randk:50"),
+        ({"gamma": 0.5}, "learning.gamma"),
+        ({"codec": "bf16", "gamma": 0.5}, "it is for gossip under a coarse codec"),
+        ({"codec": "int8", "gamma": 1.5}, "learning.gamma"),
+    ],
+)
+def test_a_codec_that_gossip_cannot_use_is_refused(learning: dict[str, object], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        small(4, "ring", **learning)
+
+
+@pytest.mark.parametrize(
+    ("topology", "words"),
+    [("base2", "partners change from round to round"), ("static_exponential", "its links go one way")],
+)
+def test_copies_take_links_that_stay_and_go_both_ways(tmp_path: Path, topology: str, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        Comparison(small(8, topology, codec="int8"), ("learning",), tmp_path)
+    Comparison(small(8, topology, codec="bf16"), ("learning",), tmp_path)
 
 
 @pytest.mark.parametrize("topology", ["one_peer_exponential", "static_exponential", "el_local"])

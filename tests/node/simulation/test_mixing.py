@@ -26,6 +26,30 @@ def test_three_peers_by_hand() -> None:
     assert models.tolist() == [[2.0, 4.0], [3.0, 2.0], [7.0, -6.0]]
 
 
+def test_with_public_copies_three_peers_go_on_from_their_models() -> None:
+    """x + (W - I) x_hat: what the copies lack stays where it is, and the sum of the models."""
+    models, copies = torch.tensor([[1.0], [2.0], [3.0]]), torch.tensor([[0.0], [4.0], [8.0]])
+    rows = placed(PATH)
+    assert rows.taken.tolist() == [1, 2, 1]
+    Mixer(rows).mix(models, slice(0, 1), copies)
+    assert models.tolist() == [[1.0 + 2.0 - 0.0], [2.0 + 3.0 - 4.0], [3.0 + 7.0 - 8.0]]
+    assert copies.tolist() == [[0.0], [4.0], [8.0]]
+
+
+@pytest.mark.parametrize("degree", [1, 4, 29])
+def test_sparse_and_dense_products_of_copies_agree(degree: int) -> None:
+    n, rng = 30, np.random.default_rng(degree)
+    rows = [[(int(j), float(rng.random())) for j in rng.choice(n, degree, replace=False)] for _ in range(n)]
+    w = np.zeros((n, n))
+    for i, row in enumerate(rows):
+        for j, weight in row:
+            w[i, j] = weight
+    models, copies = (torch.randn(n, 50, generator=torch.Generator().manual_seed(seed)) for seed in (1, 2))
+    expected = models.double().numpy() + (w - np.eye(n)) @ copies.double().numpy()
+    Mixer(placed(rows)).mix(models, slice(0, 50), copies)
+    np.testing.assert_allclose(models.numpy(), expected, atol=1e-5)
+
+
 def test_only_the_block_is_mixed() -> None:
     models = torch.tensor([[0.0, 8.0], [4.0, 0.0], [8.0, -8.0]])
     Mixer(placed(PATH)).mix(models, slice(1, 2))

@@ -20,6 +20,8 @@ from node.simulation.mixing import Rows
 from node.simulation.run import Exact, Experiment, Gossip, History, Round, Simulation, run
 from node.simulation.shards import check_memory
 from swarm.errors import UsageError
+from swarm.mixing.compress.choco import Public, propose
+from swarm.mixing.compress.forms import decode, encode, encoded_bytes, parse
 from tests.node.simulation.learners import digits, noise, perceptron, plainly_trained, unequal
 from topologies import partitions
 from topologies.schedules import build
@@ -128,6 +130,54 @@ def test_a_schedule_that_carries_two_models_a_peer_is_refused() -> None:
     with pytest.raises(UsageError, match="8 rows for 4 peers") as refused:
         run(experiment(Gossip(mixing=build("ceca", 4).mixing)))
     assert "one model each" in refused.value.hint
+
+
+@pytest.mark.parametrize("codec", ["int8", "sign", "bf16"])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_gossip_under_a_codec_is_local_steps_and_then_choco(codec: str, workers: int) -> None:
+    w = np.array([[0.7, 0.3, 0, 0], [0.3, 0.4, 0.3, 0], [0, 0.3, 0.3, 0.4], [0, 0, 0.4, 0.6]])
+    spec = parse(codec)
+    gossip = Gossip(mixing=constant(w.tolist()), codec=spec, whole_at_last=True)
+    e = experiment(gossip, rounds=3, workers=workers)
+    model = FlatModel(e.build, e.seed)
+    models = model.initial.repeat(4, 1)
+    copies = [Public(0, model.initial.numpy())] * 4
+    sent = 0
+    for round_ in (1, 2, 3):
+        trained = torch.stack(
+            [
+                plainly_trained(
+                    model, row, e.train, share, e.local, e.objective, seed=e.seed, rounds=[round_], name=f"site-{peer}"
+                )
+                for peer, (row, share) in enumerate(zip(models, e.shares, strict=True))
+            ]
+        )
+        if round_ == 3:
+            models = (torch.from_numpy(w) @ trained.double()).float()
+            sent += 6 * 4 * model.elements
+            continue
+        if codec == "bf16":
+            said = [(Public(0, decode(encode(one.numpy(), spec), model.elements)), b"") for one in trained]
+        else:
+            said = [propose(copy, one.numpy(), spec) for copy, one in zip(copies, trained, strict=True)]
+        copies = [copy for copy, _ in said]
+        shown = torch.from_numpy(np.array([copy.copy for copy in copies])).double()
+        models = (trained.double() + (torch.from_numpy(w) - torch.eye(4)) @ shown).float()
+        sent += 6 * encoded_bytes(spec, model.elements)
+    with Simulation(e) as simulation:
+        rounds = [simulation.next_round() for _ in range(3)]
+        for peer in range(4):
+            np.testing.assert_allclose(simulation.model(peer), models[peer].numpy(), atol=5e-5)
+    assert rounds[-1].bytes_sent == sent
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [({"by_samples": True}, "weights that travel"), ({}, "a Ray cluster's actors exchange float32 models only")],
+)
+def test_codecs_that_cannot_be_are_refused(changes: dict[str, bool], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        experiment(Gossip(mixing=ring(4), codec=parse("int8"), **changes), cluster=None if changes else "local")  # type: ignore[arg-type]
 
 
 def test_gossip_is_local_steps_and_then_a_weighted_sum_of_models() -> None:
