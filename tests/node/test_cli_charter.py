@@ -653,9 +653,13 @@ def test_a_charter_says_how_sites_mix_and_compress(home: Path, monkeypatch: pyte
     made = c.from_toml((home / "charter.toml").read_text()).charter
     assert (made.round.mixing, made.schedule, str(made.codec)) == ("gossip", "base2", "bf16")
     assert made.momentum == 0.7
-    said(*new(*cards), "--force")
+    assert "late work     counts for 16 rounds, less each round" in said(*new(*cards), "--force")
     made = c.from_toml((home / "charter.toml").read_text()).charter
-    assert (made.round.mixing, made.options) == ("exact", ())
+    assert (made.round.mixing, made.options) == ("exact", (("staleness", "16"),))
+    assert "late work" not in said(*new(*cards), "--force", "--staleness", "0")
+    assert c.from_toml((home / "charter.toml").read_text()).charter.options == ()
+    message, _ = refused(*new(*cards), "--force", "--gossip", "ring", "--staleness", "3")
+    assert "late work counts in exact mixing" in message
 
 
 def test_a_charter_says_that_links_go_one_way(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -236,11 +236,14 @@ def test_an_exported_graph_of_ones_own_drafts_what_the_graph_itself_drafts(
     assert "links = [[0, 1], [0, 2], [1, 2], [2, 3]]" in Path("out/topology.toml").read_text()
 
 
+EXACT = (("codec", "bf16"), ("route", "sharded"), ("staleness", "16"))
+
+
 @pytest.mark.real
 @pytest.mark.parametrize(
     ("asked", "options"),
     [
-        (["--mixing", "exact", "--route", "sharded", "--codec", "bf16"], (("codec", "bf16"), ("route", "sharded"))),
+        (["--mixing", "exact", "--route", "sharded", "--codec", "bf16"], EXACT),
         (["--arcs", "arcs.txt", "--topology", "own"], (("links", "0>1 1>2 2>0 2>3 3>0"), ("schedule", "links"))),
     ],
 )
