@@ -119,10 +119,11 @@ class CountingBulk(BulkWorker):
         base: Digest | None = None,
         parameters: Stretches | None = None,
         step: float = 1.0,
+        copy: Digest | None = None,
     ) -> None:
         """See `BulkWorker`."""
         self.submitted += 1
-        super().submit_update(trained, path, base, parameters, step)
+        super().submit_update(trained, path, base, parameters, step, copy)
 
 
 class FakeTransport:

@@ -118,8 +118,8 @@ def test_bytes_under_a_codec_are_those_of_messages(tmp_path: Path, codec: str, s
 @pytest.mark.parametrize(
     ("learning", "words"),
     [
-        ({"codec": "int8", "mixing": "exact"}, "learning.codec"),
-        ({"codec": "randk:50"}, "gossip does not travel as randk:50"),
+        ({"codec": "int8", "mixing": "exact", "gamma": 0.5}, "learning.gamma"),
+        ({"codec": "randk:50"}, "models do not travel as randk:50"),
         ({"gamma": 0.5}, "learning.gamma"),
         ({"codec": "bf16", "gamma": 0.5}, "it is for gossip under a coarse codec"),
         ({"codec": "int8", "gamma": 1.5}, "learning.gamma"),
