@@ -101,7 +101,7 @@ def test_a_site_joins_with_an_invitation_and_takes_part(yard: Yard) -> None:
     yard.until("the newcomer to take part", lambda: newcomer.committed > begun + 3)
     yard.until("all to know it", lambda: all("newcomer" in yard.member_names(peer) for peer in yard.peers))
     rounds = json.loads(good("ledger", "rounds", str(host.site.folder), "--json"))["data"]["rounds"]
-    assert [row["sites"] for row in rounds if row["committed_ms"]][-1] == 5
+    assert 5 in [row["sites"] for row in rounds if row["committed_ms"]][-3:]
 
 
 def test_a_transport_key_is_replaced_without_anybodys_attention(yard: Yard) -> None:
