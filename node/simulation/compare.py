@@ -420,12 +420,12 @@ class Comparison:
         """Of what a site sends of its model in a round that averages all: whole where gossip follows public copies."""
         return self._encoded("") if self.scenario.learning.follows else self._update_bytes
 
-    def _averaging(self, ground: _Ground, links: Sequence[Edge], *, last: bool = False) -> Reckoned:
+    def _averaging(self, pace: Pace, links: Sequence[Edge], *, last: bool = False) -> Reckoned:
         """What a round costs in which all models become one: exact mixing, and the last round of gossip.
 
-        What is sent is in copies of `_whole_bytes`.
+        `pace` is that of copies of `_whole_bytes`, and what is sent is in those.
         """
-        route, pace = self.scenario.route, self._pace(ground, self._whole_bytes)
+        route = self.scenario.route
         if route is None:
             return pace.spread(links, last=last)
         return pace.routed(route, float(self._part_bytes), last=last)
@@ -483,6 +483,7 @@ class Comparison:
             cluster=self._cluster,
         )
         ledger = _Ledger(self.scenario.n, self._pace(ground, self._update_bytes), self._update_bytes)
+        whole = self._pace(ground, self._whole_bytes)
         rounds: list[Round] = []
         with Simulation(experiment) as simulation:
             for t in range(learning.rounds):
@@ -490,7 +491,7 @@ class Comparison:
                 last = t + 1 == learning.rounds
                 if exact or last:
                     links = schedule.links.edges if exact else self.reachable.edges
-                    ledger.average(self._averaging(ground, links, last=last), links, self._whole_bytes)
+                    ledger.average(self._averaging(whole, links, last=last), links, self._whole_bytes)
                 else:
                     ledger.exchange(schedule, t)
                 rounds.append(ledger.told(seen))
@@ -523,15 +524,15 @@ class Comparison:
         return at
 
     def _facts(self, schedule: Schedule, ground: _Ground) -> Facts:
-        pace = self._pace(ground, self._update_bytes)
+        pace, whole = self._pace(ground, self._update_bytes), self._pace(ground, self._whole_bytes)
         links = schedule.links
         degrees = [links.degree(member) for member in range(links.n)]
         hops = spectrum.hops(links)
         period = schedule.period or SAMPLED_ROUNDS
         exact = self.scenario.learning.mixing == "exact"
-        final = self._averaging(ground, links.edges if exact else self.reachable.edges, last=True)
+        final = self._averaging(whole, links.edges if exact else self.reachable.edges, last=True)
         if exact:
-            one = self._averaging(ground, links.edges)
+            one = self._averaging(whole, links.edges)
             sent, seconds = one.sent, one.seconds
         else:
             turns = [pace.round(mixing) for mixing in schedule.mixings(period)]
