@@ -9,7 +9,6 @@ the keys. This module reads no file and trusts no field: `check` is called on ev
 from __future__ import annotations
 
 import re
-import tomllib
 import unicodedata
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -17,7 +16,7 @@ from typing import TypeVar
 
 import msgspec
 
-from swarm import codec, identity, staleness
+from swarm import codec, identity, pace, staleness, toml
 from swarm.errors import LedgerError, Reject, UsageError
 from swarm.ledger.block import MEMBERS_MAX, NO_HASH, faults, quorum
 from swarm.ledger.entry import (
@@ -76,6 +75,22 @@ one's own, by giver and taker among the founders, "0>1 0>2 1>2 2>0", every round
 STALENESS = "staleness"
 """The option that says for how many rounds late work counts in exact mixing (`swarm.staleness`): "16". Without, what
 comes after its round has closed is on record and nothing more."""
+
+ASYNCHRONOUS = "asynchronous"
+"""The option by which nobody is waited for (`Charter.asynchronous`): "buffered", the only way there is so far. Without,
+a round closes when everyone is in, or without those that are gone or late (`RoundPolicy`)."""
+
+BUFFERED = "buffered"
+
+PACE = "pace"
+"""The option that says how long exact mixing waits for a site that moves and is slow, in times the median site needs
+(`swarm.pace`): "4". Without, until the deadline."""
+
+RELAY = "relay"
+"""The option that says that two members of whom neither can be dialled are linked all the same, through a member that
+both are linked to and that cannot read along (`gossip.relay`): "sealed". Without, others pass on what they say."""
+
+RELAYS = ("sealed",)
 
 OWN_LINKS = "links"
 """In place of a schedule's name: the charter's own links, every round. For a graph that no family has."""
@@ -169,8 +184,9 @@ class Task(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=T
 class RoundPolicy(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """How rounds go. Times in milliseconds, norms in thousandths, shares in millionths.
 
-    A round closes when everyone is in, or without the sites that made no progress for `patience_ms`, or at
-    `deadline_ms`; never with fewer than `min_contributions`.
+    A round closes when everyone is in, or without the sites that made no progress for `patience_ms`, or, where the
+    charter has a pace, that are far behind the others (`swarm.pace`), or at `deadline_ms`; never with fewer than
+    `min_contributions`.
     """
 
     rounds: int
@@ -273,6 +289,27 @@ class Charter(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
         text = dict(self.options).get(STALENESS, "")
         return staleness.parse(text) if text else 0
 
+    @property
+    def relayed(self) -> bool:
+        """Whether links may go through other members, sealed, where neither end can be dialled."""
+        return RELAY in dict(self.options)
+
+    @cached_property
+    def asynchronous(self) -> bool:
+        """Whether a round closes as soon as `min_contributions` are in, whoever else is at work.
+
+        Buffered asynchronous aggregation (Nguyen et al., "Federated learning with buffered asynchronous aggregation",
+        2022, algorithm 1), with the ledger in the server's place: the buffer holds `min_contributions`, and what was
+        learnt from an earlier model than the last weighs by `swarm.staleness`.
+        """
+        return ASYNCHRONOUS in dict(self.options)
+
+    @cached_property
+    def pace(self) -> int:
+        """How many times the median site's time a round waits for one that moves; 0 if until the deadline."""
+        text = dict(self.options).get(PACE, "")
+        return pace.parse(text) if text else 0
+
     @cached_property
     def route(self) -> Route | None:
         """How exact mixing gets to the mean; None if every update goes to everybody."""
@@ -350,6 +387,8 @@ class Charter(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
         _check_members(self)
         _check_terms(self)
         check_edges(self.edges, self.members)
+        if self.relayed:
+            check_relays(self.edges, self.members)
 
     def fault_tolerance(self) -> str:
         """Say in words what the number of members can bear."""
@@ -413,10 +452,11 @@ class SignedCharter(msgspec.Struct, frozen=True):
             raise LedgerError("couldn't accept the charter: a signature belongs to no member", hint=_SIGN_AGAIN)
         if void := self.void():
             message = f"couldn't accept the charter: the signature of {void[0]!r} does not match its terms"
-            raise LedgerError(message, hint=_SIGN_AGAIN)
+            raise LedgerError(message, hint=_SIGN_AGAIN, identifier="SWARM-CHARTER-SIGNATURE")
         if complete and self.missing():
             raise UsageError(
                 f"couldn't use the charter: not signed yet by {', '.join(self.missing())}",
+                identifier="SWARM-CHARTER-UNSIGNED",
                 hint="each founder runs `swarm charter sign`",
             )
 
@@ -576,7 +616,7 @@ def _check_terms(charter: Charter) -> None:
 def _check_options(charter: Charter) -> None:
     names = [name for name, _ in charter.options]
     for name in names:
-        if name not in (CODEC, CORRECTION, GAMMA, LINKS, ROUTE, SCHEDULE, STALENESS):
+        if name not in (ASYNCHRONOUS, CODEC, CORRECTION, GAMMA, LINKS, PACE, RELAY, ROUTE, SCHEDULE, STALENESS):
             message = f"couldn't accept the charter: unknown option {name!r}"
             raise UsageError(message, hint="a newer version of this software may have made it")
     if sorted({*names}) != names:
@@ -608,12 +648,46 @@ def _check_options(charter: Charter) -> None:
             "couldn't accept the charter: late work counts in exact mixing; in gossip a late site makes up for it",
             hint="leave the staleness out, or mix exactly",
         )
+    if ASYNCHRONOUS in names:
+        _check_asynchronous(charter, dict(charter.options)[ASYNCHRONOUS])
+    if PACE in names:
+        pace.parse(dict(charter.options)[PACE])
+    if PACE in names and STALENESS not in names:
+        raise UsageError(
+            "couldn't accept the charter: with a pace slow sites are left out of rounds, so late work must count",
+            hint="say for how many rounds (--staleness), or leave the pace out",
+        )
     if CODEC in names:
         _check_codec(charter, dict(charter.options)[CODEC])
     if GAMMA in names:
         _check_gamma(charter, dict(charter.options)[GAMMA])
+    if RELAY in names and dict(charter.options)[RELAY] not in RELAYS:
+        message = f"couldn't accept the charter: relay = {dict(charter.options)[RELAY]!r}"
+        raise UsageError(
+            message, hint="a newer version of this software may have made it; here a relay is sealed or none"
+        )
     if ROUTE in names:
         _check_route(charter, parse_route(dict(charter.options)[ROUTE], len(charter.members)))
+
+
+def _check_asynchronous(charter: Charter, text: str) -> None:
+    """Refuse what would lose the work of all but the quickest, or has rounds that partners meet in."""
+    _check_choices((ASYNCHRONOUS, text, (BUFFERED,)))
+    if charter.round.mixing != "exact":
+        raise UsageError(
+            "couldn't accept the charter: asynchronous with gossip mixing, where partners meet in rounds",
+            hint="mix exactly, or leave asynchronous out",
+        )
+    if not charter.staleness:
+        raise UsageError(
+            "couldn't accept the charter: asynchronous, and late work does not count: only the quickest sites would",
+            hint="say for how many rounds it counts, with --staleness",
+        )
+    if charter.pace:
+        raise UsageError(
+            "couldn't accept the charter: asynchronous with a pace, and nobody is waited for",
+            hint="leave one of the two out",
+        )
 
 
 def _check_route(charter: Charter, route: Route) -> None:
@@ -621,10 +695,11 @@ def _check_route(charter: Charter, route: Route) -> None:
     if charter.round.mixing != "exact":
         message = f"couldn't accept the charter: route = {route.name!r} with {charter.round.mixing} mixing"
         raise UsageError(message, hint="gossip goes by its schedule; leave the route out")
-    if charter.edges or sum(not card.endpoint for card in charter.members) > 1:
+    if charter.edges or (sum(not card.endpoint for card in charter.members) > 1 and not charter.relayed):
         raise UsageError(
             f"couldn't accept the charter: on the {route.name} route everybody must reach everybody",
-            hint="leave out its links, and give all members but one an endpoint; or go by spread, which needs neither",
+            hint="leave out its links, and give all members but one an endpoint, or let members relay (--relay);"
+            " or go by spread, which needs neither",
         )
     if route.slices > charter.task.parameters:
         raise UsageError(
@@ -752,6 +827,26 @@ def check_edges(edges: tuple[tuple[int, int], ...], members: Sequence[Card]) -> 
         )
 
 
+def check_relays(edges: tuple[tuple[int, int], ...], members: Sequence[Card]) -> None:
+    """Raise `UsageError` if two members that both only dial out are to be linked and nobody can relay between them.
+
+    Whoever does has an endpoint and a link to both. `edges` as for `check_edges`, which comes first.
+    """
+    heard: dict[int, set[int]] = {i: set() for i in range(len(members))}
+    for a, b in edges:
+        if members[a].endpoint:
+            heard[b].add(a)
+        if members[b].endpoint:
+            heard[a].add(b)
+    for a, b in edges:  # Without any everybody is linked to everybody, and so to whoever has an endpoint.
+        if not (members[a].endpoint or members[b].endpoint or heard[a] & heard[b]):
+            raise UsageError(
+                f"couldn't accept the charter: {members[a].name} and {members[b].name} are linked, both dial out only,"
+                " and nobody can relay between them",
+                hint="link both to one member that has an endpoint, or take the link out",
+            )
+
+
 def tolerance_text(members: int) -> str:
     """Say in words what a number of members can bear."""
     n, f = members, faults(members)
@@ -785,9 +880,8 @@ def _count(n: int, noun: str) -> str:
 
 def _parse(text: str) -> dict[str, object]:
     try:
-        return tomllib.loads(text)
-    except (ValueError, RecursionError) as error:
-        # Besides its own errors, tomllib lets through those of endless numbers and of endlessly nested arrays.
+        return toml.loads(text)
+    except ValueError as error:
         message = f"couldn't read the TOML: {' '.join(str(error).split())}"
         raise UsageError(message, hint="ask for the file again, or mend the line it names") from None
 

@@ -87,6 +87,30 @@ def decode(data: bytes, type_: type[T], *, limit: int) -> T:
     return value
 
 
+def decode_open(data: bytes, type_: type[T], *, limit: int) -> tuple[T, int]:
+    """Decode `data` as `decode` does, though its writer may know fields of `type_` that come after those known here.
+
+    Returns:
+        The value, and how many fields more there were: canonical, within the profile, and not looked at further.
+
+    Raises:
+        Reject: as `decode`; a field that is known here may not be missing.
+    """
+    if len(data) > limit:
+        raise Reject(f"couldn't decode {type_.__name__}: {len(data)} bytes, at most {limit} are allowed")
+    try:
+        _SKIM.decode(data)
+        plain = _unpack(data, limit)
+        value = msgspec.convert(plain, type_, strict=True, builtin_types=(bytes,))
+        canonical = _AGAIN.encode(plain) == data
+    except (ValueError, TypeError, RecursionError, msgpack.exceptions.UnpackException) as error:
+        raise Reject(f"couldn't decode {type_.__name__}: {_brief(error)}") from None
+    if not canonical:
+        raise Reject(f"couldn't decode {type_.__name__}: the bytes are not in canonical form")
+    assert isinstance(plain, tuple), "an array-like type comes from an array"
+    return value, len(plain) - len(msgspec.structs.fields(type_))  # type: ignore[arg-type]  # an array-like Struct
+
+
 @functools.cache
 def _decoder(type_: type[T]) -> msgspec.msgpack.Decoder[T] | None:
     """Return the decoder of a type that has no value outside the profile, None for any other type.
@@ -114,7 +138,12 @@ def _within(info: inspect.Type, depth: int) -> bool:
 
 def _convert(data: bytes, type_: type[T], limit: int) -> T:
     """Unpack, check each value against the profile, then give it its shape."""
-    plain = msgpack.unpackb(
+    return msgspec.convert(_unpack(data, limit), type_, strict=True, builtin_types=(bytes,))
+
+
+def _unpack(data: bytes, limit: int) -> object:
+    """Unpack, and check each value against the profile."""
+    plain: object = msgpack.unpackb(
         data,
         use_list=False,
         raw=False,
@@ -126,7 +155,7 @@ def _convert(data: bytes, type_: type[T], limit: int) -> T:
         max_str_len=limit,
     )
     _check(plain, 0)
-    return msgspec.convert(plain, type_, strict=True, builtin_types=(bytes,))
+    return plain
 
 
 def _check(value: object, depth: int) -> None:

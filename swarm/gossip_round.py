@@ -73,6 +73,7 @@ class GossipRound(Round):
         super().__init__(charter, me, code_digest=code_digest, data_digest=data_digest)
         self._plan, self._witness = plan, witness
         self._still_since: dict[Digest, float] = {}
+        self._waited_since = 0, 0.0  # a round, and when its partners were first waited for
         self._blending: tuple[int, int] | None = None
         self._wait_until: float | None = None
 
@@ -276,8 +277,16 @@ class GossipRound(Round):
 
     def _gone(self, state: State, node: NodeId, now: float) -> bool:
         """Whether there is no point in waiting for a partner's model."""
-        late = now * 1000 >= state.opened_ms + state.terms.round.deadline_ms
-        return late or self._witness.silent(node, now)
+        return self._overdue(state, now) or self._witness.silent(node, now)
+
+    def _overdue(self, state: State, now: float) -> bool:
+        """Whether partners have been waited for as long as the charter lets a round last, by this site's own clock.
+
+        Not by the times of blocks and of the charter, for the reasons that `Replica._overdue` has.
+        """
+        if self._waited_since[0] != state.round:
+            self._waited_since = state.round, now
+        return now - self._waited_since[1] >= state.terms.round.deadline_ms / 1000
 
     def _in_vain(self, state: State, placed: Placed, now: float) -> bool:
         """Whether bytes that are announced have not moved for the charter's patience, or who has them is gone."""

@@ -76,11 +76,15 @@ class Received:
 
 @dataclass(frozen=True, slots=True)
 class LinkChanged:
-    """The transport gained or lost a working link to a peer. `why` is a sentence for people."""
+    """The transport gained or lost a working link to a peer. `why` is a sentence for people.
+
+    `via` is the member through which it goes, sealed from it; None if it is direct.
+    """
 
     peer: NodeId
     up: bool
     why: str = ""
+    via: NodeId | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,10 +177,14 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class StoreFailed:
-    """An effect on the blob store could not be carried out (disk full, read only). Nothing durable was lost."""
+    """An effect on the blob store could not be carried out (disk full, read only). Nothing durable was lost.
+
+    With `lost` what had arrived of the blob is not there any more, so that it is to be fetched from its beginning.
+    """
 
     digest: Digest
     why: str
+    lost: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,10 +194,22 @@ class Woke:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A local question (status, pause). Answered by one `Answer` with the same ticket."""
+    """A local question (status, vote). Answered by one `Answer` with the same ticket."""
 
     ticket: int
     question: str
+
+
+@dataclass(frozen=True, slots=True)
+class Resting:
+    """From now on this site trains nothing, and `why` says so in words; with an empty one it trains again.
+
+    The shell has stopped what was under way: it is not answered. `frugal` is whether nothing new is to be fetched
+    either, because there is no room for it. It may come before `Started`.
+    """
+
+    why: str
+    frugal: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,6 +232,7 @@ Event: TypeAlias = (
     | Checked
     | Stored
     | StoreFailed
+    | Resting
     | Audited
     | Woke
     | Asked
@@ -224,21 +245,27 @@ Event: TypeAlias = (
 class Contact:
     """A peer this node may talk to. `endpoint` is "tcp://host:port" when this node dials it, empty when it is dialled.
 
-    `curve_key` is its public transport key, 32 bytes.
+    `curve_key` is its public transport key, 32 bytes. `via` lists the members that can relay, the first choice first,
+    where neither end can be dialled; else it is empty.
     """
 
     node: NodeId
     name: str
     curve_key: bytes
     endpoint: str = ""
+    via: tuple[NodeId, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """From now on this node talks to these peers and no others, and is itself known by this public transport key."""
+    """From now on this node talks to these peers and no others, and is itself known by this public transport key.
+
+    It forwards what members of `carried` seal for one another.
+    """
 
     contacts: tuple[Contact, ...]
     curve_key: bytes
+    carried: tuple[NodeId, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -414,12 +441,14 @@ class Evaluate:
 class Mix:
     """Average: `model` + weighted mean of the updates, in member order, in fixed point. Answered by `Mixed`.
 
-    `terms` holds (update digest, integer weight). Without `model` they are whole models, averaged into one.
+    `terms` holds (update digest, integer weight). Without `model` they are whole models, averaged into one. The sum is
+    divided by `rest` more than their weights.
     """
 
     round: int
     model: Digest | None
     terms: tuple[tuple[Digest, int], ...]
+    rest: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -427,6 +456,7 @@ class MixSlice:
     """Average one slice of the updates of a round, so many `elements` long. Answered by `Parted`.
 
     `terms` holds (digest of the slice of an update, integer weight). `close` tells one closing of a round from another.
+    The sum is divided by `rest` more than the weights.
     """
 
     round: int
@@ -434,6 +464,7 @@ class MixSlice:
     number: int
     elements: int
     terms: tuple[tuple[Digest, int], ...]
+    rest: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -464,7 +495,7 @@ class AddUp:
 class Divide:
     """Make the sum of all weighted updates the mean, and that the model of a round. Answered by `Mixed`.
 
-    `weight` is the sum of the weights.
+    `weight` is what it is divided by: the sum of the weights, and what is not in it and counts.
     """
 
     round: int
@@ -513,7 +544,12 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The run has reached a terminal state: DONE or FAILED with a reason. The node stays up to serve laggards."""
+    """The run has ended for this site, and why. The node stays up to serve the others.
+
+    DONE: every round is committed. FAILED: this site can give nothing more to it, or must not: its training fails for
+    good, or the ledger is forked. What has failed may still recover, and be DONE after all. LEFT: it is no member any
+    more. A run that is stopped while too few sites are there to go on is PAUSED, which only the shell says: it waits.
+    """
 
     outcome: str
     reason: str

@@ -39,6 +39,9 @@ from swarm.machine import (
 TRAIN_ATTEMPTS_MAX = 3
 """Tries at one round before a site whose training fails sits it out. The next round starts afresh."""
 
+FAILED_ROUNDS_MAX = 3
+"""Rounds in a row without a training that went well before a site's run has failed. It goes on trying all the same."""
+
 RETRY_S = 5.0
 """Pause before training is tried again after a failure, so that a broken task does not spin."""
 
@@ -108,10 +111,14 @@ class Round:
         self._failures: dict[int, int] = {}
         self._retry_at = self._mix_at = 0.0
         self._evaluating: dict[int, Digest] = {}
-        self._evaluated: set[int] = set()
+        self._evaluated = 0  # the last round that this site has evaluated
         self._attempts: dict[int, int] = {}
-        self._finished = False
+        self._finished = self._failed = False
+        self._failing: list[int] = []  # rounds for which training has failed since it last went well
+        self._error = ""
+        self._fail_at = 0.0
         self._in_mean: dict[int, Digest] = {}
+        self._resting = False
 
     # --- what should be going on --------------------------------------------------------------------------------
 
@@ -126,7 +133,8 @@ class Round:
         actions += self._mix(state, mine, holds) if now >= self._mix_at else ()
         actions += self._train(state, mine, holds, now)
         actions += self._evaluate(state, mine, holds)
-        actions += self._finish(state, mine)
+        actions += self._fail(state, now)
+        actions += self._finish(state, mine, holds)
         return actions
 
     def watch(
@@ -138,7 +146,7 @@ class Round:
 
     def next_wake(self, now: float) -> float | None:
         """Return when something that failed may be tried again."""
-        return min((at for at in (self._retry_at, self._mix_at) if at > now), default=None)
+        return min((at for at in (self._retry_at, self._mix_at, self._fail_at) if at > now), default=None)
 
     def keep(self, state: State) -> set[Digest]:
         """Return the blobs that a peer one round behind, or this one after a crash, may still ask for."""
@@ -152,10 +160,20 @@ class Round:
             kept.update(digest for digest, _ in placed.body.blobs)
         return kept
 
+    def rest(self, resting: bool) -> None:
+        """Train and score nothing from now on, and forget what was under way; or begin again.
+
+        Averaging and attesting go on: others wait for those, and they take a moment.
+        """
+        self._resting = resting
+        if resting:
+            self._training = None
+            self._evaluating.clear()
+
     def said(self, body: msgspec.Struct) -> None:
         """Note an entry of mine that is final, so that a restart does not repeat what is on record."""
         if isinstance(body, e.Evaluation):
-            self._evaluated.add(body.round)
+            self._evaluated = max(self._evaluated, body.round)
         if isinstance(body, e.Contribution):
             # The log forgets it when this site leaves: back in the same round, the same attempt would contradict it.
             self._attempts[body.round] = max(body.attempt, self._attempts.get(body.round, 0))
@@ -182,8 +200,11 @@ class Round:
             self._retry_at = now + RETRY_S
             rest = "sitting this round out" if tries >= TRAIN_ATTEMPTS_MAX else f"trying again in {RETRY_S:.0f} s"
             text = f"training for round {event.round} failed: {event.error} ({rest})"
+            self._note_failure(event, state, now)
             return [Report("training_failed", text, {"round": event.round}, level="error")]
         self._failures.pop(event.round, None)
+        self._failing.clear()
+        self._failed = False
         body = e.Contribution(
             round=event.round,
             attempt=self._last_attempt(event.round, state, mine) + 1,
@@ -201,6 +222,17 @@ class Round:
         values: dict[str, str | int | float | bool] = {**event.metrics, "round": event.round, "samples": event.samples}
         text = f"trained round {event.round} on {event.samples} samples"
         return [Say(e.CONTRIBUTION, body), Report("trained", text, values)]
+
+    def _note_failure(self, event: Trained, state: State, now: float) -> None:
+        """Note for which rounds training fails, and when it is the end if nobody else closes the round at hand.
+
+        That is the charter's deadline after the last try: when the round opened only blocks say, by others' clocks.
+        """
+        self._error = event.error
+        if event.round not in self._failing:
+            self._failing.append(event.round)
+        if self._failures[event.round] >= TRAIN_ATTEMPTS_MAX:
+            self._fail_at = now + state.terms.round.deadline_ms / 1000
 
     def mixed(self, event: Mixed, state: State, now: float) -> list[Action]:
         """Attest the model this peer ended a round with."""
@@ -223,7 +255,7 @@ class Round:
     def evaluated(self, event: Evaluated) -> list[Action]:
         """Put the model's score on this site's held-out data on record."""
         self._evaluating.pop(event.round, None)
-        self._evaluated.add(event.round)
+        self._evaluated = max(self._evaluated, event.round)
         if event.error:
             text = f"evaluating round {event.round} failed: {event.error}"
             return [Report("evaluation_failed", text, {"round": event.round}, level="error")]
@@ -290,7 +322,7 @@ class Round:
         if all(holds(digest) for digest, _ in terms):
             self._mixing = round_
             self.phase = Phase.MIXING
-            yield Mix(round_, base.digest, terms)
+            yield Mix(round_, base.digest, terms, close.rest)
 
     def _attested(self, state: State, close: Closed, mine: Sequence[msgspec.Struct]) -> bool:
         """Whether it has attested already, perhaps before a crash: what it said is what it holds, if that survived."""
@@ -313,6 +345,8 @@ class Round:
         target = state.round + (1 if state.close is not None else 0)
         self.round = min(target, state.terms.round.rounds)
         if self._training is not None:
+            # It may be an earlier round's, whose work will be late, while later ones are closed and averaged.
+            self.round, self.phase = self._training[0], Phase.TRAINING
             return
         if target > state.terms.round.rounds:
             if state.round in self._mixed and not state.complete:
@@ -334,6 +368,9 @@ class Round:
             self.phase = Phase.FETCHING
             yield Fetch(base.digest, base.size, ())
             return
+        if self._resting:
+            self.phase = Phase.WAITING
+            return
         self._training = (target, base)
         self.phase = Phase.TRAINING
         yield Train(target, base.digest, counted=self._in_mean.get(target - 1))
@@ -350,19 +387,49 @@ class Round:
         done = state.committed.round
         model = self._model_of(done)
         # A restart finds its last words in its own feed, before they are final.
-        self._evaluated.update(body.round for body in mine if isinstance(body, e.Evaluation))
-        if done < 1 or model is None or done in self._evaluated or done in self._evaluating:
+        said = (body.round for body in mine if isinstance(body, e.Evaluation))
+        self._evaluated = max(self._evaluated, *said, 0)
+        if done < 1 or model is None or done <= self._evaluated or done in self._evaluating:
             return
         if not holds(model.digest):
             yield Fetch(model.digest, model.size, ())
             return
+        if self._resting:
+            return
         self._evaluating[done] = model.digest
         yield Evaluate(done, model.digest)
 
-    def _finish(self, state: State, mine: Sequence[msgspec.Struct]) -> Iterator[Action]:
-        """A run is done when its last round is committed and this site has scored the result."""
+    def _fail(self, state: State, now: float) -> Iterator[Action]:
+        """This site's run fails when it gets nothing out of round after round, or when a round cannot do without it.
+
+        It goes on voting, averaging and trying all the same.
+        """
+        if self._failed or state.complete or not self._failing:
+            return
+        last = self._failing[-1]
+        given_up = last == state.round and self._failures.get(last, 0) >= TRAIN_ATTEMPTS_MAX
+        stuck = given_up and state.close is None and now >= self._fail_at
+        if stuck or len(self._failing) >= FAILED_ROUNDS_MAX:
+            self._failed = True
+            where = f"{len(self._failing)} rounds in a row"
+            if stuck:
+                where = f"round {last}, which is past its deadline and cannot close without this site"
+            why = f"training failed in {where}: {self._error}"
+            yield Report("failed", why, {"round": last}, level="error")
+            yield Finished("FAILED", why)
+
+    def _finish(
+        self, state: State, mine: Sequence[msgspec.Struct], holds: Callable[[Digest], bool]
+    ) -> Iterator[Action]:
+        """A run is done when its last round is committed and this site has scored the result, and holds it.
+
+        A site that was restored from a backup may have scored a model in its former life that it does not have now.
+        """
         done = state.committed
-        if not state.complete or self._finished or done.round not in self._evaluated or mine:
+        if not state.complete or self._finished or done.round > self._evaluated or mine:
+            return
+        if not holds(Digest(done.model)):
+            yield Fetch(Digest(done.model), done.model_bytes, ())
             return
         self._finished = True
         self.phase = Phase.DONE

@@ -314,7 +314,7 @@ class ShardedRound(RoutedRound):
             weights = [weight for _, weight in close.body.included]
             terms = tuple(zip(digests, weights, strict=True))
             start, end = self._charter.cuts[number]
-            yield MixSlice(close.body.round, close.index, number, end - start, terms)
+            yield MixSlice(close.body.round, close.index, number, end - start, terms, close.rest)
 
 
 class FoldRound(RoutedRound):
@@ -352,7 +352,7 @@ class FoldRound(RoutedRound):
         if not holds(total.digest):
             yield Fetch(total.digest, total.size, tuple(nodes[: fold.folded]))
             return
-        weight = sum(weight for _, weight in close.body.included)
+        weight = close.rest + sum(weight for _, weight in close.body.included)
         yield Divide(close.body.round, base.digest, total.digest, weight)
 
     def _sum(

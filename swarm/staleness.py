@@ -20,6 +20,13 @@ STALENESS_MAX = 1000
 STALENESS_DEFAULT = 16
 """What a charter says unless it is asked for something else: work that is so late counts a quarter."""
 
+STALENESS_ASYNCHRONOUS = 256
+"""The same where nobody is waited for: a site that takes 64 times as long as each of eight others comes in so late if
+every second piece of work makes a model."""
+
+BUFFER_SHARE = 4
+"""Where nobody is waited for, one in so many sites makes a round unless the charter is asked for something else."""
+
 _NUMBER = re.compile(r"[1-9]\d{0,3}")
 
 

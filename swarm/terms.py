@@ -26,6 +26,10 @@ ADD = 1
 REMOVE = 2
 ROTATE = 3
 POLICY = 4
+
+RELAYS_MAX = 8
+"""Relays of one pair: of a hundred that would do, the first eight being gone at once is not what holds the pair up."""
+
 CHANGES = {ADD: "add", REMOVE: "remove", ROTATE: "rotate", POLICY: "policy"}
 
 
@@ -159,6 +163,27 @@ class Terms(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
         """
         return self._linked[index]
 
+    def relayed(self, index: int) -> tuple[tuple[int, tuple[int, ...]], ...]:
+        """Return whom a member is linked to by the terms though neither can be dialled, each with who can relay.
+
+        Those are the members with an endpoint that both have a link to. Their order is the same at both ends and
+        another for each pair (`relay_rank`), and of many only the first `RELAYS_MAX` are there.
+        """
+        found = []
+        for other in self.further(index):
+            pair = self.members[index].node, self.members[other].node
+            ranked = sorted(self._relays(index, other), key=lambda relay: relay_rank(*pair, self.members[relay].node))
+            found.append((other, tuple(ranked[:RELAYS_MAX])))
+        return tuple(found)
+
+    def further(self, index: int) -> tuple[int, ...]:
+        """Return the indices of those that a member is linked to through a relay only, ascending."""
+        return self._further[index]
+
+    def _relays(self, a: int, b: int) -> set[int]:
+        """Return who can relay between two members that only dial out, and so are linked to nobody else who does."""
+        return {*self._linked[a]} & {*self._linked[b]}
+
     def dials(self, index: int, other: int) -> bool:
         """Whether `index` opens the connection to `other`: whoever cannot be reached dials, else the higher index."""
         mine, theirs = self.members[index].endpoint, self.members[other].endpoint
@@ -181,8 +206,31 @@ class Terms(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
         return tuple(tuple(sorted(row)) for row in linked)
 
     @cached_property
+    def _further(self) -> tuple[tuple[int, ...], ...]:
+        """The links that need a relay and have one, by member."""
+        further: list[list[int]] = [[] for _ in self.members]
+        hidden = [i for i, seat in enumerate(self.members) if not seat.endpoint]
+        if not self.edges and len(hidden) < len(self.members):
+            pairs: Iterable[tuple[int, int]] = itertools.combinations(hidden, 2)
+        else:
+            pairs = [(a, b) for a, b in self.edges if {a, b} <= {*hidden} and self._relays(a, b)]
+        for a, b in pairs:
+            further[a].append(b)
+            further[b].append(a)
+        return tuple(tuple(sorted(row)) for row in further)
+
+    @cached_property
     def _indices(self) -> dict[NodeId, int]:
         return {seat.node: i for i, seat in enumerate(self.members)}
+
+
+def relay_rank(a: NodeId, b: NodeId, relay: NodeId) -> bytes:
+    """Return what orders the relays of a pair of members, whichever of the two is named first.
+
+    Rendezvous hashing (Thaler & Ravishankar, "A Name-Based Mapping Scheme for Rendezvous", 1996): pairs spread over the
+    relays, and when a relay goes only its own pairs move.
+    """
+    return hashlib.sha256(b"".join((*sorted((a, b)), relay))).digest()
 
 
 def founding(charter: Charter) -> Terms:

@@ -284,9 +284,9 @@ def accounted(view: RoundView) -> frozenset[NodeId]:
 
 
 def weights(view: RoundView) -> Mapping[NodeId, float]:
-    """Return each included member's share of a round's mean, 0 to 1."""
+    """Return each included member's share of a round's mean, 0 to 1; where nobody waits, others have the rest."""
     if view.closed is None:
         return {}
-    total = sum(weight for _, weight in view.closed.body.included)
+    total = sum(weight for _, weight in view.closed.body.included) + view.closed.rest
     pairs = zip(view.closed.terms, view.closed.body.included, strict=True)
     return {placed.author: weight / total for placed, (_, weight) in pairs}

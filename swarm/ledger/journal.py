@@ -74,6 +74,9 @@ _ALIGN = 8
 _WINDOW_BYTES = 1 << 18
 """Read at a time when only the lengths of records are wanted."""
 
+CUT_LOOKS = 3
+"""Times `cut` looks again at a segment whose end cannot be read, to see whether it is being written."""
+
 _RECORD_BYTES_MIN = 24
 """The smallest record as it lies on disk: 17 + 4 bytes without a payload, aligned."""
 
@@ -408,7 +411,60 @@ def scan(disk: Disk, log: str, ledger_id: bytes) -> Iterator[Placed | Finding]:
             yield finding
 
 
+def foreign(disk: Disk, ledger_id: bytes) -> bytes | None:
+    """Return the ledger that files on a disk belong to if it is another one and they hold no block of it, else None.
+
+    What they hold then, votes and a site's own entries, was of use to nobody, and binds this site in that ledger alone.
+    """
+    for log in LOGS:
+        paths = [f"{log}/{name}" for name in disk.names(log) if name.endswith(".seg")]
+        if log == BLOCKS and any(_first_height(disk, path) is not None for path in paths):
+            return None
+        for path in paths:
+            data = disk.read(path, 0, _HEADER_BYTES)
+            if len(data) == _HEADER_BYTES and data.startswith(_MAGIC):
+                owner: bytes = _HEADER.unpack(data[: _HEADER.size])[3]
+                if owner != ledger_id and _CRC.unpack_from(data, _HEADER.size)[0] == zlib.crc32(data[: _HEADER.size]):
+                    return owner
+    return None
+
+
+def cut(disk: Disk, log: str) -> Iterator[tuple[str, int, bytes]]:
+    """Yield the path, size and content, as far as it is whole, of each segment of a log that its node may be writing.
+
+    Only the last segment is ever written to, and only behind what it holds. So what can be read of it from the front is
+    what was there at one moment, whatever is being written behind that meanwhile. What stays unreadable while nothing
+    is written is given as it is, for whoever opens the copy to judge as it would judge the log itself. Logs are to be
+    copied in the order WAL, FEED, BLOCKS: the first two are dropped from the front when the blocks have come so far.
+
+    Raises:
+        StoreError: the disk fails, or a segment was dropped meanwhile: then copy the log again.
+    """
+    paths = [f"{log}/{name}" for name in disk.names(log) if name.endswith(".seg") and name[:-4].isdecimal()]
+    for path in paths:
+        size = disk.size(path)
+        data = disk.read(path, 0, size)
+        for _ in range(CUT_LOOKS if path == paths[-1] else 0):
+            end = _readable_end(data)
+            if not any(data[end:]):
+                break
+            again = disk.read(path, 0, size)
+            if _readable_end(again) > end:
+                data = again[: _readable_end(again)]
+                break
+            data = again
+        yield path, size, data.rstrip(b"\0")
+
+
 # --- the format -------------------------------------------------------------------------------------------------
+
+
+def _readable_end(data: bytes) -> int:
+    """Return where the records of a segment end that can be read one after the other from its beginning."""
+    offset = _HEADER_BYTES
+    while (parsed := _parse(data, offset)) is not None:
+        offset += parsed[2]
+    return min(offset, len(data))
 
 
 def _encode_header(log: str, ledger_id: bytes, number: int) -> bytes:
@@ -567,6 +623,7 @@ def _check_header(data: bytes, log: str, ledger_id: bytes, number: int) -> str:
         raise LedgerError(
             f"couldn't open the ledger: its files are of {owner.hex()[:12]}, the charter founds {ledger_id.hex()[:12]}",
             hint="each swarm needs a folder of its own",
+            identifier="SWARM-LEDGER-FOREIGN",
         )
     if name.rstrip(b"\0") != log.encode() or found != number:
         return "the segment is not in its place"

@@ -97,6 +97,10 @@ class Witness(Protocol):
         """Whether the member has made no progress for the charter's patience."""
         ...
 
+    def outpaced(self, node: NodeId, round_: int, now: float) -> bool:
+        """Whether a round goes on without a member that moves, as the others' pace has it (`swarm.pace`)."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Pending:
@@ -144,6 +148,7 @@ class Replica:
         self._waiting_since: tuple[float | None] | None = None  # of the oldest entry that waits, when that is known
         self._recent: dict[NodeId, dict[int, bytes]] = {}
         self._orphans: list[tuple[NodeId, bytes]] = []
+        self._seen_open: dict[int, float] = {}  # rounds, and when this member first asked whether they can be closed
         self.forks: dict[NodeId, tuple[bytes, bytes]] = {}
         self.admitted = 0
         self.trusted_height = 0
@@ -491,7 +496,8 @@ class Replica:
     def _ready(self, state: State, now: float, time_ms: int) -> e.RoundClose | None:
         """Return the close of the open round if, as far as this member knows, it should be closed now.
 
-        Nobody is left out while they make progress, until the charter's deadline (architecture section 4.3).
+        Nobody is left out while they make progress, until the charter's deadline (architecture section 4.3); where the
+        charter is asynchronous, it closes with those that are in as soon as they are enough.
         """
         commit = due_commit(state)
         if commit is not None:
@@ -546,9 +552,9 @@ class Replica:
             return _Stand(placed, 0, receipts is None or node in receipts)
         if verdict is not None:
             return _Stand(placed, verdict, True)
-        if not self._given_up(state, node, placed, now, time_ms):
+        if not self._passed_over(state, node, placed, now, time_ms):
             return None
-        return _Stand(placed, e.UNAVAILABLE, False)
+        return _Stand(placed, e.UNAVAILABLE, self._charter.asynchronous)
 
     def _is_closed(self, state: State) -> bool:
         """Whether the open round is closed, for all that this member knows for good."""
@@ -612,20 +618,44 @@ class Replica:
         """Whether a round of gossip waits for a member to say what it holds. All that run say so in bounded time."""
         if not state.exchanging or state.exchange is None or node in state.exchange.receipts:
             return False
-        late = time_ms >= state.opened_ms + state.terms.round.deadline_ms
-        return not late and not self._witness.absent(node, now)
+        if time_ms > state.opened_ms and self._overdue(state, now):
+            return False
+        return not self._witness.absent(node, now)
+
+    def _overdue(self, state: State, now: float) -> bool:
+        """Whether the open round has lasted as long as the charter lets it: by this site's clock, since it saw it open.
+
+        Not by the times of blocks. Those are of whoever proposed, whose clock may be fast by all that the charter
+        allows: it would end rounds before anybody slow is done, or put deadlines off for as long. Nor is the charter's
+        own time when the first round opened, which it may be weeks older than. A site that starts anew waits once more.
+        """
+        seen = self._seen_open
+        if state.round not in seen:
+            seen[state.round] = now
+            for old in [number for number in seen if number < self.head.round]:
+                del seen[old]
+        return now - seen[state.round] >= state.terms.round.deadline_ms / 1000
 
     def _given_up(self, state: State, node: NodeId, placed: Placed | None, now: float, time_ms: int) -> bool:
         """Whether a round may close without this member."""
-        if time_ms >= state.opened_ms + state.terms.round.deadline_ms:
-            return True
         if time_ms == state.opened_ms:
             # The block that commits the round before. Who is left out may not vote for it: then that round is never
             # committed, and the deadline of this one never begins.
             return False
+        if self._overdue(state, now):
+            return True
         if placed is not None and self._witness.moving(Digest(placed.body.update_digest), now):
             return False
-        return self._witness.silent(node, now)
+        return self._witness.silent(node, now) or self._witness.outpaced(node, state.round, now)
+
+    def _passed_over(self, state: State, node: NodeId, placed: Placed | None, now: float, time_ms: int) -> bool:
+        """Whether a round may close without this member, whose work can be in a later one if it counts there.
+
+        Where the charter lets nobody wait, it may at any time but in the block that opens the round.
+        """
+        if self._charter.asynchronous and time_ms != state.opened_ms:
+            return True
+        return self._given_up(state, node, placed, now, time_ms)
 
     def _judge_close(self, state: State, now: float) -> Verdict:
         """Vote for a close only holding every update it names: a final close proves that the data is available.
@@ -661,7 +691,7 @@ class Replica:
                 if verdict is None and not self._given_up(opened, card.node, placed, now, state.time_ms):
                     moving = self._witness.moving(Digest(placed.body.update_digest), now)
                     return Wait(f"the update of {card.name} has not arrived", progressing=moving)
-            elif reason != e.OTHER_BASE and not self._given_up(opened, card.node, placed, now, state.time_ms):
+            elif reason != e.OTHER_BASE and not self._passed_over(opened, card.node, placed, now, state.time_ms):
                 if self._offers(state, card.node, spread=spread):
                     # It was gone when the leader looked, and is back. This block can never take it in.
                     return Overtaken(f"the update of {card.name} is here after all")

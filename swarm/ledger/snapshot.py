@@ -37,7 +37,7 @@ CONTEXT_BLOCKS = 64
 """Blocks before a snapshot's that a start reads as well: a member's second entry for a place they take is still
 noticed, and what this site has said lately is not said again."""
 
-_DOMAIN = b"swarm-ledger/state/v5\0"
+_DOMAIN = b"swarm-ledger/state/v6\0"
 
 _ENCODER = msgspec.msgpack.Encoder()
 

@@ -81,13 +81,24 @@ class Placed(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Closed(msgspec.Struct, frozen=True, array_like=True):
-    """The close of the open round: its place, what it names, whether the round is one of gossip, and in which epoch."""
+    """The close of the open round: its place, what it names, whether the round is one of gossip, and in which epoch.
+
+    `rest` is the weight of what is not in it and the mean is divided by all the same: see `_weights`.
+    """
 
     index: int
     body: e.RoundClose
     terms: tuple[Placed, ...]
     exchange: bool
     epoch: int
+    rest: int = 0
+
+
+class Counted(msgspec.Struct, frozen=True, array_like=True):
+    """A member's work that was counted last: of which round it was, and with how many samples."""
+
+    round: int
+    samples: int
 
 
 class Committed(msgspec.Struct, frozen=True, array_like=True):
@@ -110,7 +121,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
 
     `contributions` has what stands for a member in a round, by the two: its contribution to that round, or, where the
     charter lets late work count, one to an earlier round that came after its close. For that, `models` are those of the
-    rounds before the committed one, the latest first, and `counted` is of which round a member's work was counted last.
+    rounds before the committed one, the latest first, and `counted` is each member's work that was counted last.
     """
 
     signed: SignedCharter
@@ -135,7 +146,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     exchange: Exchange | None = None
     partials: Mapping[tuple[int, NodeId], e.Partial] = {}
     models: tuple[bytes, ...] = ()
-    counted: Mapping[NodeId, int] = {}
+    counted: Mapping[NodeId, Counted] = {}
 
     @property
     def on_route(self) -> bool:
@@ -184,7 +195,8 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
 
     def _counts(self, author: NodeId, body: e.Contribution, round_: int) -> bool:
         """Whether late work may stand for its author in a round: not for long, and nothing is counted twice."""
-        done = self.counted.get(author, 0)
+        last = self.counted.get(author)
+        done = 0 if last is None else last.round
         if self.close is not None:
             done = max([done, *(placed.body.round for placed in self.close.terms if placed.author == author)])
         return done < body.round and round_ - body.round <= self.signed.charter.staleness
@@ -451,13 +463,32 @@ def make_close(state: State, included: Sequence[Placed], rejected: Mapping[int, 
     """Return the close of the open round with these contributions; weights follow from samples and the charter."""
     terms = state.terms
     ordered = sorted(included, key=lambda placed: terms.index(placed.author) or 0)
-    samples = [discounted(p.body.samples, state.round - p.body.round) for p in ordered]
-    weights = integer_weights(samples, cap_ppm=terms.round.weight_cap_ppm)
+    weights, _ = _weights(state, ordered)
     heard = {node for (r, node) in state.contributions if r == state.round}
     missing = tuple(seat.node for seat in terms.members if seat.node not in heard)
     pairs = tuple((p.index, weight) for p, weight in zip(ordered, weights, strict=True))
     attempt = 1 if state.close is None else 2
     return e.RoundClose(state.round, attempt, pairs, missing, tuple(sorted(rejected.items())))
+
+
+def _weights(state: State, ordered: Sequence[Placed]) -> tuple[tuple[int, ...], int]:
+    """Return the weights of contributions in the open round's mean, and the weight of what is not there and counts.
+
+    Where nobody waits, every mean of a few is a step, and there are as many steps as there are few among all. So all
+    whose work has counted lately are weighed, as in a round with everybody, and what is not in this one is the rest: a
+    site's work moves the model by its share of all data, and by less if it comes late.
+    """
+    late = [state.round - placed.body.round for placed in ordered]
+    cap, charter = state.terms.round.weight_cap_ppm, state.signed.charter
+    if not charter.asynchronous:
+        samples = [discounted(placed.body.samples, by) for placed, by in zip(ordered, late, strict=True)]
+        return integer_weights(samples, cap_ppm=cap), 0
+    latest = {node: one.samples for node, one in state.counted.items() if state.round - one.round <= charter.staleness}
+    latest |= {placed.author: placed.body.samples for placed in ordered}
+    nodes = [seat.node for seat in state.terms.members if seat.node in latest]
+    full = dict(zip(nodes, integer_weights([latest[node] for node in nodes], cap_ppm=cap), strict=True))
+    weights = tuple(discounted(full[placed.author], by) for placed, by in zip(ordered, late, strict=True))
+    return weights, sum(full.values()) - sum(weights)
 
 
 def check_close(state: State, close: e.RoundClose) -> tuple[Placed, ...]:
@@ -562,7 +593,9 @@ def _append_derived(state: State, leaf: bytes, body: Derived, time_ms: int) -> S
                 exchange=None if state.exchange is None else _after_commit(state, state.exchange, body),
             )
         case e.RoundClose():
-            closed = Closed(index, body, check_close(state, body), state.exchanging, state.terms.epoch)
+            included = check_close(state, body)
+            _, rest = _weights(state, included)
+            closed = Closed(index, body, included, state.exchanging, state.terms.epoch, rest)
             exchange = _published(state, closed)
             return replace(state, frontier=frontier, exchange=exchange, close=closed, attests={}, partials={})
         case e.BlockCert():
@@ -570,8 +603,8 @@ def _append_derived(state: State, leaf: bytes, body: Derived, time_ms: int) -> S
         case e.Epoch():
             due = due_epoch(state)
             assert due is not None, "somebody has looked"
-            rest = tuple(motion for motion in state.motions if motion.index != body.proposal)
-            return replace(state, frontier=frontier, coming=due[1], motions=rest)
+            others = tuple(motion for motion in state.motions if motion.index != body.proposal)
+            return replace(state, frontier=frontier, coming=due[1], motions=others)
 
 
 def _published(state: State, closed: Closed) -> Exchange | None:
@@ -781,7 +814,7 @@ def _left_over(state: State) -> dict[str, Any]:
     return {
         "contributions": left,
         "models": (state.committed.model, *state.models)[:staleness],
-        "counted": {**state.counted, **{placed.author: placed.body.round for placed in close.terms}},
+        "counted": {**state.counted, **{p.author: Counted(p.body.round, p.body.samples) for p in close.terms}},
     }
 
 

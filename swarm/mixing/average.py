@@ -83,16 +83,23 @@ def _capped(samples: Sequence[int], present: Sequence[int], cap_ppm: int) -> tup
 
 
 def weighted_mean_into(
-    out: Vector, base: Vector, updates: Sequence[Vector], weights: Sequence[int], *, step: OuterStep = add
+    out: Vector,
+    base: Vector,
+    updates: Sequence[Vector],
+    weights: Sequence[int],
+    *,
+    rest: int = 0,
+    step: OuterStep = add,
 ) -> None:
-    """Set out = step(base, sum_i w_i u_i / sum_i w_i), all of shape (elements,). The updates may come in any order.
+    """Set out = step(base, sum_i w_i u_i / (sum_i w_i + rest)), shapes (elements,). Updates may come in any order.
 
-    The step is the outer optimiser's; by default the mean is added to the base. Every |u| must be at most
+    The step is the outer optimiser's; by default the mean is added to the base. `rest` is the weight of those that are
+    not there and count as if their updates were zero. Every |u| must be at most
     `VALUE_LIMIT` and the weights must sum to 1..`WEIGHT_TOTAL_MAX`: `integer_weights` and
     `swarm.privacy.clipping.inspect` see to it. `out` may be `base`, not an update.
     """
-    total = sum(weights)
-    assert 0 < total <= WEIGHT_TOTAL_MAX, "weights come from integer_weights"
+    total = sum(weights) + rest
+    assert 0 < total - rest <= WEIGHT_TOTAL_MAX, "weights come from integer_weights"
     assert len(updates) == len(weights), "one weight an update"
     scratch = _Scratch(min(BLOCK_ELEMENTS, out.size))
     for start in range(0, out.size, BLOCK_ELEMENTS):
@@ -155,7 +162,7 @@ class _Scratch:
 
 
 def _mean_block(updates: Sequence[Vector], weights: Sequence[int], total: int, scratch: _Scratch) -> Vector:
-    """Return sum_i w_i u_i / sum_i w_i of one block, rounded to float32; valid until the next call.
+    """Return sum_i w_i u_i / total of one block, rounded to float32; valid until the next call.
 
     Sums of integers below 2**53 are exact in float64, which processors add twice as fast as int64, so that is where
     they are added unless the values are unusually large. Both ways give the same bytes.

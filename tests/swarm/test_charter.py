@@ -496,6 +496,57 @@ def test_two_unreachable_sites_may_meet_through_a_third() -> None:
     with_members(card(0, endpoint=""), card(1), card(2, endpoint="")).check()
 
 
+def relayed(*hidden: int, n: int = 5, edges: tuple[tuple[int, int], ...] = ()) -> c.Charter:
+    charter = with_members(*(card(i, endpoint="") if i in hidden else card(i) for i in range(n)), edges=edges)
+    return replace(charter, options=(("relay", "sealed"),))
+
+
+def test_two_unreachable_sites_are_linked_through_those_that_listen_if_the_charter_says_so() -> None:
+    charter = relayed(1, 3, 4)
+    charter.check()
+    assert charter.relayed
+    assert not with_members(card(0), card(1)).relayed
+    terms = founding(charter)
+    assert [terms.further(i) for i in range(5)] == [(), (3, 4), (), (1, 4), (1, 3)]
+    assert terms.neighbours(1) == (0, 2)
+    for a in (1, 3, 4):
+        for other, relays in terms.relayed(a):
+            assert sorted(relays) == [0, 2]
+            assert dict(terms.relayed(other))[a] == relays, "both ends know the same first choice"
+    assert terms.relayed(0) == ()
+
+
+def test_pairs_do_not_all_choose_one_relay_and_a_relay_that_goes_moves_its_own_pairs_only() -> None:
+    hidden, terms = range(4, 16), founding(relayed(*range(4, 16), n=16))
+    first = {(a, b): relays[0] for a in hidden for b, relays in terms.relayed(a) if a < b}
+    assert len(first) == 66
+    counts = [sum(relay == one for one in first.values()) for relay in range(4)]
+    assert min(counts) >= 6, counts
+    second = {(a, b): relays[1] for a in hidden for b, relays in terms.relayed(a) if a < b}
+    assert all(second[pair] != first[pair] for pair in first)
+
+
+def test_a_relay_is_a_listener_with_a_link_to_both() -> None:
+    edges = ((0, 1), (0, 2), (1, 2), (2, 3), (3, 4))
+    terms = founding(relayed(1, 2, edges=edges))
+    assert terms.relayed(1) == ((2, (0,)),)
+    assert terms.relayed(2) == ((1, (0,)),)
+    assert terms.relayed(3) == ()
+
+
+def test_a_link_that_nobody_can_relay_is_refused_if_links_are_to_be_relayed() -> None:
+    charter = relayed(1, 2, edges=((0, 1), (0, 3), (1, 2), (2, 3), (3, 4)))
+    with pytest.raises(UsageError, match="site-1 and site-2 are linked, both dial out only") as caught:
+        charter.check()
+    assert "link both to one member that has an endpoint" in caught.value.hint
+    replace(charter, options=()).check()  # Without relays the link is idle, and others pass on what is said.
+
+
+def test_a_relay_of_another_kind_is_not_known_here() -> None:
+    with pytest.raises(UsageError, match="relay = 'open'"):
+        replace(relayed(1, 2), options=(("relay", "open"),)).check()
+
+
 # --- genesis --------------------------------------------------------------------------------------------------------
 
 
@@ -627,6 +678,16 @@ def test_late_work_counts_for_as_many_rounds_as_the_charter_says_in_exact_mixing
         changed(make_swarm(4), options=(("staleness", "0"),)).check()
     with pytest.raises(UsageError, match="late work counts in exact mixing"):
         gossiping(options=c.options_of(schedule="ring", staleness="3")).check()
+
+
+def test_a_pace_takes_late_work_that_counts() -> None:
+    charter = changed(make_swarm(4), options=c.options_of(pace="4", staleness="16"))
+    charter.check()
+    assert (charter.pace, make_swarm(4).charter.pace) == (4, 0)
+    with pytest.raises(UsageError, match="slow sites are left out of rounds, so late work must count"):
+        changed(make_swarm(4), options=(("pace", "4"),)).check()
+    with pytest.raises(UsageError, match="must be 2 to 1000"):
+        changed(make_swarm(4), options=c.options_of(pace="1", staleness="16")).check()
 
 
 def test_a_correction_is_for_gossip() -> None:

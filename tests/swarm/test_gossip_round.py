@@ -202,7 +202,19 @@ def test_nothing_is_waited_for_beyond_the_deadline() -> None:
     desk = Desk()
     desk.place(0, 1)
     desk.arrive(0, 1)
+    assert receipts_in(desk.go(NOW)) == []
+    assert receipts_in(desk.go(NOW + 599.0)) == []
     assert receipts_in(desk.go(NOW + 600.0)) == [(11,)]
+
+
+def test_a_charter_of_long_ago_and_a_proposer_whose_clock_is_off_shorten_no_wait_for_a_partner() -> None:
+    for hours in (-1000, 1000):
+        desk = Desk()
+        desk.state = replace(desk.state, opened_ms=desk.state.opened_ms + hours * 3_600_000)
+        desk.place(0, 1)
+        desk.arrive(0, 1)
+        assert receipts_in(desk.go(NOW)) == []
+        assert receipts_in(desk.go(NOW + 600.0)) == [(11,)]
 
 
 def test_a_model_that_may_not_be_averaged_is_not_received() -> None:

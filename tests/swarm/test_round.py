@@ -260,7 +260,7 @@ def test_a_site_whose_training_keeps_failing_sits_the_round_out() -> None:
     round_ = site()
     now, actions = fail_often(round_, START, TRAIN_ATTEMPTS_MAX, NOW)
     assert report(actions).text == "training for round 1 failed: out of memory (sitting this round out)"
-    assert round_.advance(START, [], all_blobs, now + 1e6) == []
+    assert round_.advance(START, [], all_blobs, now + START.terms.round.deadline_ms / 1000 - 2 * RETRY_S) == []
     assert round_.phase == Phase.WAITING
 
 
@@ -292,6 +292,50 @@ def test_a_success_clears_the_count_of_failures() -> None:
 def test_a_restart_starts_the_count_of_failures_anew() -> None:
     now, _ = fail_often(site(), START, TRAIN_ATTEMPTS_MAX, NOW)
     assert site().advance(START, [], all_blobs, now) == [Train(1, INITIAL)]
+
+
+def ends(actions: Sequence[Action]) -> list[Finished]:
+    return [action for action in actions if isinstance(action, Finished)]
+
+
+def test_a_run_fails_here_after_three_rounds_without_a_success_and_goes_on() -> None:
+    round_, now = site(), NOW
+    for number in (1, 2, 3):
+        state = START if number == 1 else committed(number - 1)
+        now, _ = fail_often(round_, state, 1, now)
+    (end,) = ends(round_.advance(committed(2), [], all_blobs, now))
+    assert end == Finished("FAILED", "training failed in 3 rounds in a row: out of memory")
+    assert not ends(round_.advance(committed(2), [], all_blobs, now + 1)), "said once"
+    state = closed(offered(1, 2, 3, number=3, state=committed(2)))
+    assert any(isinstance(action, Mix) for action in round_.advance(state, [], all_blobs, now))
+
+
+def test_a_round_that_cannot_close_without_a_site_whose_training_fails_is_the_end_at_its_deadline() -> None:
+    round_ = site()
+    now, _ = fail_often(round_, START, TRAIN_ATTEMPTS_MAX, NOW)
+    late = now - RETRY_S + START.terms.round.deadline_ms / 1000
+    assert not ends(round_.advance(START, [], all_blobs, now))
+    assert round_.next_wake(now) == late
+    (end,) = ends(round_.advance(START, [], all_blobs, late))
+    assert end.outcome == "FAILED"
+    assert "round 1, which is past its deadline and cannot close without this site: out of memory" in end.reason
+
+
+def test_a_round_that_goes_on_without_a_failing_site_is_no_end() -> None:
+    round_ = site()
+    now, _ = fail_often(round_, START, TRAIN_ATTEMPTS_MAX, NOW)
+    late = now + START.terms.round.deadline_ms / 1000
+    assert not ends(round_.advance(closed(offered(1, 2, 3)), [], all_blobs, late))
+
+
+def test_a_success_in_between_begins_the_count_of_rounds_anew() -> None:
+    round_ = site()
+    now, _ = fail_often(round_, START, TRAIN_ATTEMPTS_MAX, NOW)
+    now, _ = fail_often(round_, committed(1), TRAIN_ATTEMPTS_MAX - 1, now)
+    round_.advance(committed(1), [], all_blobs, now)
+    round_.trained(trained(2), committed(1), [], now)
+    now, _ = fail_often(round_, committed(2), TRAIN_ATTEMPTS_MAX, now)
+    assert not ends(round_.advance(committed(2), [], all_blobs, now))
 
 
 # --- late answers -------------------------------------------------------------------------------------------------

@@ -147,6 +147,14 @@ def test_a_route_needs_everybody_to_reach_everybody(route: str) -> None:
         gossip.check()
 
 
+@pytest.mark.parametrize("route", ["fold", "sharded"])
+def test_a_route_takes_any_number_of_sites_that_only_dial_out_if_others_relay(route: str) -> None:
+    with pytest.raises(UsageError, match="everybody must reach everybody") as caught:
+        make_swarm(4, elements=10, route=route, hidden=(2, 3))
+    assert "--relay" in caught.value.hint
+    make_swarm(4, elements=10, route=route, hidden=(2, 3), relay="sealed").charter.check()
+
+
 def test_a_model_has_an_element_for_each_slice() -> None:
     with pytest.raises(UsageError, match="3 parameters in 4 slices"):
         make_swarm(4, elements=3, route="sharded")

@@ -32,7 +32,8 @@ from swarm.ledger.block import (
 )
 from swarm.ledger.views import STATUS_ROWS_MAX, VIEWS_AHEAD_MAX, contradict, has, mask
 from swarm.machine import RECORD_BLOCK, RECORD_BODY, RECORD_VOTE, Record
-from tests.simulation.consensus_world import LEDGER, Toy, key, verify_once
+from tests.builders import verify_once
+from tests.simulation.consensus_world import LEDGER, Toy, key
 
 T0 = 2.0
 TIMING = c.Timing(t0_s=T0, growth=1.5, t_max_s=60.0, standstill_s=5.0, standstill_max_s=20.0)

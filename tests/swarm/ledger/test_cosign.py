@@ -11,6 +11,7 @@ from typing_extensions import override
 
 from gossip import wire
 from gossip.messages import Cosign, Hello
+from gossip.protocol import CAPABILITIES
 from node.core import SOFTWARE, Node
 from swarm import codec
 from swarm.errors import Reject
@@ -426,7 +427,7 @@ def linked_node() -> tuple[Node, Swarm]:
     node = swarm.node(0)
     node.handle(Started(), EPOCH_S)
     for who in swarm.identities[1:]:
-        hello = Hello((1, 0), SOFTWARE, (), who.node, swarm.signed.ledger_id, CODE, LAYOUT, answer=False)
+        hello = Hello((1, 0), SOFTWARE, CAPABILITIES, who.node, swarm.signed.ledger_id, CODE, LAYOUT, answer=False)
         node.handle(LinkChanged(who.node, True), EPOCH_S)
         node.handle(Received(who.node, wire.encode(hello)), EPOCH_S)
     return node, swarm
@@ -463,7 +464,7 @@ def test_a_newcomer_is_told_of_the_cosignatures_that_are_here() -> None:
     node.handle(Started([Record(RECORD_BLOCK, h, p) for h, p in enumerate(left.payloads, 1)]), EPOCH_S + 100)
     node.handle(Woke(), EPOCH_S + 100 + IDLE_S)
     who = left.swarm.identities[1]
-    hello = Hello((1, 0), SOFTWARE, (), who.node, left.swarm.signed.ledger_id, CODE, LAYOUT, answer=False)
+    hello = Hello((1, 0), SOFTWARE, CAPABILITIES, who.node, left.swarm.signed.ledger_id, CODE, LAYOUT, answer=False)
     node.handle(LinkChanged(who.node, True), EPOCH_S + 110)
     effects = node.handle(Received(who.node, wire.encode(hello)), EPOCH_S + 110)
     told = [wire.decode(e.frame) for e in effects if isinstance(e, Send) and wire.kind(e.frame) is Cosign]

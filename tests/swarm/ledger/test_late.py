@@ -22,7 +22,7 @@ from swarm.ledger.state import (
     make_close,
     open_authored,
 )
-from tests.builders import Feeds, contribution, digest, make_swarm
+from tests.builders import Feeds, Swarm, contribution, digest, make_swarm
 
 LIMIT = 3
 SWARM = make_swarm(4, rounds=40, staleness=LIMIT)
@@ -32,9 +32,9 @@ NODES = [who.node for who in SWARM.identities]
 class Log:
     """A state to which members' entries are appended; the model of round r is digest("model r")."""
 
-    def __init__(self) -> None:
-        self.feeds = Feeds(SWARM)
-        self.state: State = genesis(SWARM.signed)
+    def __init__(self, swarm: Swarm = SWARM) -> None:
+        self.feeds = Feeds(swarm)
+        self.state: State = genesis(swarm.signed)
 
     def say(self, author: int, body: object) -> None:
         leaf = self.feeds.write(author, body)  # type: ignore[arg-type]
@@ -210,3 +210,51 @@ def test_no_work_is_in_two_rounds(seed: int) -> None:
     for node in NODES:
         order = [number for author, number in counted if author == node]
         assert order == sorted(order)
+
+
+# --- where nobody waits -----------------------------------------------------------------------------------------------
+
+
+def rest(log: Log) -> int:
+    assert log.state.close is not None
+    return log.state.close.rest
+
+
+def test_where_nobody_waits_work_moves_the_model_by_its_share_of_all() -> None:
+    """600 samples each, of the members whose work counted lately: those that are not in a mean are its rest."""
+    log = Log(make_swarm(4, rounds=40, staleness=LIMIT, asynchronous="buffered"))
+    log.contribute(0, 1)
+    assert weights_of(log.close()) == (600, 600)
+    assert rest(log) == 0, "of the others nothing is known yet"
+    log.commit()
+    log.contribute(2)
+    assert weights_of(log.close()) == (600,)
+    assert rest(log) == 1200
+    log.commit()
+    log.contribute(3, number=1)
+    log.contribute(0)
+    assert weights_of(log.close()) == (600, 346), "600 divided by the root of three"
+    assert rest(log) == 2400 - 600 - 346
+    log.commit()
+    log.contribute(2)
+    log.close()
+    assert rest(log) == 1800, "all four, the first round being three rounds ago"
+    log.commit()
+    log.contribute(2)
+    log.close()
+    assert rest(log) == 600, "of two nobody has heard in three rounds"
+
+
+def test_a_cap_holds_for_the_share_of_all() -> None:
+    swarm = make_swarm(4, rounds=40, staleness=LIMIT, asynchronous="buffered", weight_cap_ppm=400_000)
+    log = Log(swarm)
+    log.contribute(0, 1, 2)
+    log.close()
+    log.commit()
+    log.say(3, contribution(swarm, 3, number=2, base=log.base(2), samples=10**9))
+    body = log.close()
+    assert sum(weights_of(body)) / (sum(weights_of(body)) + rest(log)) == pytest.approx(0.4, abs=1e-5)
+
+
+def weights_of(body: e.RoundClose) -> tuple[int, ...]:
+    return tuple(weight for _, weight in body.included)

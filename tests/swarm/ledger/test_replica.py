@@ -40,6 +40,7 @@ class Knowledge:
     updates: dict[Digest, bool | None] = field(default_factory=dict)
     arriving: list[Digest] = field(default_factory=list)
     gone: list[NodeId] = field(default_factory=list)
+    slow: list[tuple[NodeId, int]] = field(default_factory=list)
 
     def absent(self, node: NodeId, now: float) -> bool:
         return node in self.gone
@@ -52,6 +53,9 @@ class Knowledge:
 
     def silent(self, node: NodeId, now: float) -> bool:
         return node in self.gone
+
+    def outpaced(self, node: NodeId, round_: int, now: float) -> bool:
+        return (node, round_) in self.slow
 
 
 class Table:
@@ -89,6 +93,11 @@ class Table:
 
     def verdicts(self, block: Block, header: Header, now: float = NOW) -> list[Verdict]:
         return [replica.judge(block, header, now) for replica in self.replicas]
+
+    def look(self, now: float) -> None:
+        """Let everybody see how things stand."""
+        for replica in self.replicas:
+            replica.wants_block(self.swarm.signed.ledger_id if self.tip is None else self.tip.hash, now)
 
     def finalize(self, block: Block, header: Header, now: float = NOW) -> None:
         for replica in self.replicas:
@@ -374,14 +383,34 @@ def test_a_contribution_whose_bytes_are_lost_with_its_site_is_unavailable() -> N
     assert table.verdicts(block, header) == [Valid()] * 4
 
 
+DEADLINE_S = SWARM.charter.round.deadline_ms / 1000
+
+
 def test_after_the_deadline_nobody_is_waited_for() -> None:
     table = Table()
     table.contribute(0, 1)
-    deadline = (SWARM.charter.created_ms + SWARM.charter.round.deadline_ms) / 1000
-    assert e.ROUND_CLOSE not in kinds(table.build(now=deadline - 1)[0])
-    block, header = table.build(now=deadline)
+    table.look(NOW)
+    assert e.ROUND_CLOSE not in kinds(table.build(now=NOW + DEADLINE_S - 1)[0])
+    block, header = table.build(now=NOW + DEADLINE_S)
     assert close_of(block).missing == tuple(bytes(node) for node in NODES[2:])
-    assert table.verdicts(block, header, now=deadline) == [Valid()] * 4
+    assert table.verdicts(block, header, now=NOW + DEADLINE_S) == [Valid()] * 4
+
+
+def test_a_charter_that_was_signed_long_ago_does_not_cut_the_first_round_short() -> None:
+    table = Table()
+    table.contribute(0, 1)
+    first = (SWARM.charter.created_ms / 1000) + 30 * DEADLINE_S
+    assert e.ROUND_CLOSE not in kinds(table.build(now=first)[0])
+
+
+def test_a_proposer_whose_clock_is_fast_ends_no_round_before_its_time() -> None:
+    table = Table()
+    table.contribute(0, 1)
+    table.look(NOW)
+    block, header = table.build(now=NOW + DEADLINE_S)  # it is that late for its own clock alone
+    assert close_of(block).missing
+    assert table.verdicts(block, header, now=NOW + 1.0)[1:] == [Wait("site-2 is still making progress", False)] * 3
+    assert table.verdicts(block, header, now=NOW + DEADLINE_S)[1:] == [Valid()] * 3
 
 
 def test_nobody_is_given_up_in_the_block_that_commits_the_round_before() -> None:
@@ -401,10 +430,74 @@ def test_nobody_is_given_up_in_the_block_that_commits_the_round_before() -> None
 def test_a_round_does_not_close_with_fewer_than_the_charter_asks_for() -> None:
     table = Table(make_swarm(4, min_contributions=3))
     table.contribute(0, 1)
+    table.look(NOW)
     late = NOW + 10_000
     assert e.ROUND_CLOSE not in kinds(table.build(now=late)[0])
     table.contribute(2)
     assert close_of(table.build(now=late)[0]).included == ((1, 10), (2, 10), (3, 10))
+
+
+# --- waiting for nobody ---------------------------------------------------------------------------------------------
+
+
+def asynchronous(fewest: int = 2) -> Swarm:
+    return make_swarm(4, min_contributions=fewest, staleness=8, asynchronous="buffered")
+
+
+def test_where_nobody_is_waited_for_a_round_closes_with_enough_and_the_others_are_not_asked_about() -> None:
+    table = Table(asynchronous())
+    table.contribute(0)
+    assert not wants(table, NOW)
+    assert e.ROUND_CLOSE not in kinds(table.build()[0])
+    table.contribute(2)
+    assert wants(table, NOW)
+    block, header = table.build()
+    assert close_of(block).missing == (bytes(NODES[1]), bytes(NODES[3]))
+    assert table.verdicts(block, header) == [Valid()] * 4
+
+
+def test_an_update_that_has_not_arrived_stands_in_the_next_round_and_voters_who_have_it_do_not_mind() -> None:
+    table = Table(asynchronous())
+    table.knowledge[0].updates[update(3, table.swarm)] = None
+    table.contribute(0, 1, 3)
+    block, header = table.build()
+    assert close_of(block).rejected == ((3, e.UNAVAILABLE),)
+    assert table.verdicts(block, header) == [Valid()] * 4
+    table.finalize(block, header)
+    table.attest(0, 1, 2)
+    table.agree()
+    head = table.replicas[1].head
+    assert (head.round, head.contributions[2, NODES[3]].body.round) == (2, 1)
+
+
+def test_voters_hold_what_a_close_names_though_nobody_is_waited_for() -> None:
+    table = Table(asynchronous())
+    table.knowledge[1].updates[update(2, table.swarm)] = None
+    table.contribute(0, 2)
+    block, header = table.build()
+    assert table.verdicts(block, header)[1] == Wait("the update of site-2 has not arrived", progressing=False)
+
+
+def test_an_update_is_not_lost_at_the_word_of_a_leader_though_nobody_is_waited_for() -> None:
+    """What is called unusable never comes back; what is not there does."""
+    table = Table(asynchronous())
+    table.knowledge[0].updates[update(3, table.swarm)] = False
+    table.knowledge[1].updates[update(3, table.swarm)] = None
+    table.contribute(0, 1, 3)
+    block, header = table.build()
+    assert close_of(block).rejected == ((3, e.UNUSABLE),)
+    assert table.verdicts(block, header)[1] == Wait("the update of site-3 has not arrived", progressing=False)
+
+
+def test_nobody_is_passed_over_in_the_block_that_commits_the_round_before() -> None:
+    table = Table(asynchronous())
+    table.contribute(0, 1, 2, 3)
+    table.agree()
+    table.attest(0, 1, 2, 3)
+    table.contribute(0, 1, number=2, base=MODEL)
+    assert table.agree()[-1] == e.ROUND_COMMIT
+    assert wants(table, NOW)
+    assert len(close_of(table.build()[0]).included) == 2
 
 
 # --- when a block is worth it -------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from swarm.ledger.audit import audit
 from swarm.ledger.block import FinalBlock, Header, Root
 from swarm.ledger.exchange import Exchange, Own
 from swarm.ledger.motions import Motion
-from swarm.ledger.state import Closed, Head, Placed, State
+from swarm.ledger.state import Closed, Counted, Head, Placed, State
 from swarm.machine import NodeId
 from swarm.terms import founding, remove
 from tests.benchmarks.ledgers import make_ledger
@@ -57,7 +57,7 @@ def full() -> State:
         past=(founding(signed.charter),),
         partials={(3, node): e.Partial(1, 8, 3, digest("part"), 64, (5,))},
         models=(digest("model before"), digest("model before that")),
-        counted={node: 3},
+        counted={node: Counted(3, 100)},
         exchange=Exchange({node: (4, 5)}, {node: Own(1, digest("model"), 128)}, {node: b"sketch"}),
     )
 
@@ -201,4 +201,4 @@ def test_forms_follow_annotations() -> None:
     assert snapshot.encode(placed) == codec.encode((3, placed.author, body))
     assert snapshot.encode(Head(1, b"p")) == codec.encode((1, b"p"))
     hints = typing.get_type_hints(Closed)
-    assert set(hints) == {"index", "body", "terms", "exchange", "epoch"}
+    assert set(hints) == {"index", "body", "terms", "exchange", "epoch", "rest"}

@@ -55,6 +55,14 @@ def by_hand(base: Vector, updates: Sequence[Vector], weights: Sequence[int]) -> 
     return out
 
 
+def test_the_rest_counts_as_if_its_updates_were_zero() -> None:
+    rng = np.random.default_rng(3)
+    base, *updates = rng.normal(size=(4, 1000)).astype(np.float32)
+    out, zeros = np.empty_like(base), np.zeros_like(base)
+    weighted_mean_into(out, base, updates, [5, 600, 70], rest=1234)
+    assert out.tobytes() == mean(base, [*updates, zeros], [5, 600, 70, 1234]).tobytes()
+
+
 def by_columns(base: Vector, updates: Sequence[Vector], weights: Sequence[int]) -> Vector:
     """The definition in int64 alone, for vectors too long for `by_hand`."""
     sums = np.zeros(base.size, np.int64)
