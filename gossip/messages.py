@@ -17,11 +17,11 @@ from swarm.ledger.consensus import Status
 from swarm.ledger.cosign import Cosignature
 
 
-class Hello(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+class Hello(msgspec.Struct, frozen=True, array_like=True):
     """First message on a link, both ways: who speaks what, about which swarm. A mismatch is said in words by both ends.
 
     `protocol` is (major, minor). The digests are 32 bytes each. `answer` asks for the receiver's greeting in return; a
-    greeting that is itself an answer does not ask.
+    greeting that is itself an answer does not ask. A later version may add fields after these, and these stay.
     """
 
     protocol: tuple[int, int]

@@ -3,11 +3,16 @@
 A frame is one byte of wire version, one byte of message kind, and the canonical MessagePack of the message. The kind is
 looked up and the length bounded before anything is decoded, each kind by its own bound, so that a heartbeat cannot
 arrive a megabyte long.
+
+A greeting may have fields that only a later version knows; they are passed over. Nothing else may.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from gossip import messages as m
+from gossip.protocol import PROTOCOL
 from swarm import codec
 from swarm.errors import Reject
 
@@ -15,6 +20,13 @@ WIRE_VERSION = 1
 
 CONTROL_FRAME_BYTES_MAX = 1 << 20
 """Largest control frame: one proposal of the largest block (768 KiB) with room for its certificates."""
+
+CARRIED = 64
+"""The kind of frames that go through a relay. They are not messages: `gossip.relay` says what they are, and whoever
+decodes one here has no passage for it."""
+
+CARRIED_ROOM_BYTES = 2 << 10
+"""What sealing adds to a frame or a payload at most: who, which session, a tag, and the header of a chunk."""
 
 _SMALL = 1 << 10
 _MEDIUM = 1 << 17
@@ -47,6 +59,9 @@ _KINDS: dict[int, tuple[type[m.Message], int]] = {
 }
 _KIND_OF = {type_: kind for kind, (type_, _) in _KINDS.items()}
 
+NEEDS: Mapping[type[m.Message], str] = {}
+"""The capability that a peer must have said it has before it is sent a kind of message that came after protocol 1.0."""
+
 
 def encode(message: m.Message) -> bytes:
     """Return the frame of a message."""
@@ -73,4 +88,9 @@ def decode(frame: bytes) -> m.Message:
     if known is None:
         raise Reject(f"couldn't read a frame: message kind {frame[1]} is unknown")
     type_, limit = known
-    return codec.decode(frame[2:], type_, limit=limit)
+    if type_ is not m.Hello:
+        return codec.decode(frame[2:], type_, limit=limit)
+    hello, more = codec.decode_open(frame[2:], m.Hello, limit=limit)
+    if more and hello.protocol <= PROTOCOL:
+        raise Reject(f"couldn't decode Hello: {more} fields more than its protocol {hello.protocol} has")
+    return hello

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from gossip import messages as m
 from gossip import wire
+from gossip.protocol import PROTOCOL
 from swarm import codec
 from swarm.errors import Reject
 from swarm.ledger.block import NOTARIZE, Block, Certificate, FinalBlock, Header, Vote
@@ -155,8 +156,25 @@ def test_a_message_with_a_field_more_or_less_is_refused() -> None:
         frame = wire.encode(message)
         fields = tuple(msgspec.structs.astuple(message))
         for other in (fields[:-1], (*fields, 0)):
+            # A greeting of a version that is not later than ours has no more fields than ours.
             with pytest.raises(Reject):
                 wire.decode(frame[:2] + codec.encode(other))
+
+
+def test_fields_that_a_later_version_adds_to_a_greeting_are_passed_over() -> None:
+    hello = m.Hello((1, PROTOCOL[1] + 1), "swarm 9.0", ("relay",), H, H, H, H, True)
+    fields = tuple(msgspec.structs.astuple(hello))
+    for more in ((0,), ("zstd", (1, (2, b"x"))), (True,) * 40):
+        assert wire.decode(b"\x01\x01" + codec.encode((*fields, *more))) == hello
+    for body in (
+        codec.encode(fields[:-1]),
+        codec.encode((*fields[:-1], 1)),
+        codec.encode((*fields, 1)) + b"\x00",
+        codec.encode(fields).replace(b"\x98", b"\x99") + b"\xcd\x00\x03",  # Three, in two bytes more than it needs.
+        codec.encode(fields).replace(b"\x98", b"\x99") + b"\xc0",
+    ):
+        with pytest.raises(Reject):
+            wire.decode(b"\x01\x01" + body)
 
 
 def test_the_body_of_one_kind_is_not_taken_for_another_by_its_length() -> None:
@@ -180,10 +198,15 @@ def test_every_cut_of_a_frame_is_refused(message: m.Message) -> None:
 
 
 def read(frame: bytes) -> None:
-    """Read a frame as a receiver would: it is refused, or it is the one form of its message."""
+    """Read a frame as a receiver would: it is refused, or it is the one form of its message.
+
+    Of a greeting of a later version, what is known of it.
+    """
     try:
         message = wire.decode(frame)
     except Reject:
+        return
+    if isinstance(message, m.Hello) and message.protocol > PROTOCOL:
         return
     assert wire.encode(message) == frame
 
