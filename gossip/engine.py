@@ -16,21 +16,34 @@ import msgspec
 
 from gossip import wire
 from gossip.messages import FeedHeads, Heartbeat, Hello, Message, Refuse
-from gossip.peers import HEARTBEAT_S, Peers
+from gossip.peers import HEARTBEAT_S, Member, Peers
+from gossip.protocol import REFUSED, Mismatch, mismatch, printable, version_text
 from swarm.machine import Contact, Effect, NodeId, Report, Send
 from swarm.terms import Terms
 
-PROTOCOL = (1, 0)
-
 FEED_SYNC_S = 2.0
 """Between comparisons of feed heads with one random neighbour: lost entries reach everyone within a few of these."""
+
+GREET_AGAIN_S = 5.0
+"""Between greetings of a neighbour whose greeting does not fit ours. Whoever mends that starts again, and greets."""
+
+TOLD_S = 10.0
+"""Between two reports about greetings of one neighbour, whatever it says: it may say something else every time."""
+
+REMIND_S = 3600.0
+"""Between reports that two sites still do not fit together: somebody who reads the last lines of a log must see it."""
 
 SEEN_MAX = 20_000
 """Frames remembered so that each is passed on once. At 50 members and a round a second this is a minute's worth."""
 
 
 class Engine:
-    """Spreads messages over the links there are. Decides nothing about their content."""
+    """Spreads messages over the links there are. Decides nothing about their content.
+
+    With `relayed` the charter lets links go through other members where neither end can be dialled; with `relays` this
+    site forwards for such.
+    `needs` are the capabilities without which a peer cannot take part.
+    """
 
     def __init__(
         self,
@@ -40,12 +53,18 @@ class Engine:
         peers: Peers,
         rng: random.Random,
         contacts: Sequence[Contact] = (),
+        needs: Sequence[str] = (),
+        *,
+        relayed: bool = False,
+        relays: bool = False,
     ) -> None:
         self._me = me
+        self._needs = tuple(needs)
         self._hello = hello
         self._peers = peers
         self._rng = rng
         self._sponsors = tuple(contacts)
+        self._relayed, self._relays = relayed, relays
         self._seen: dict[bytes, None] = {}
         self._beat_at = 0.0
         self._sync_at = 0.0
@@ -60,10 +79,13 @@ class Engine:
                 if seat.endpoint and seat.node not in known:
                     known[seat.node] = Contact(seat.node, seat.name, seat.curve_key, seat.endpoint)
             self.contacts = tuple(known.values())
+            self.carried: tuple[NodeId, ...] = ()
         else:
             links = terms.neighbours(index)
             seats = [(terms.members[i], terms.dials(index, i)) for i in links]
-            self.contacts = tuple(Contact(s.node, s.name, s.curve_key, s.endpoint if d else "") for s, d in seats)
+            direct = (Contact(s.node, s.name, s.curve_key, s.endpoint if d else "") for s, d in seats)
+            self.contacts = (*direct, *self._through_relays(terms, index))
+            self.carried = tuple(s.node for s, _ in seats if self._relayed and self._relays and not s.endpoint)
         self.neighbours = tuple(contact.node for contact in self.contacts)
         self._linked = frozenset(self.neighbours)
         self._further = self._onward(terms, index)
@@ -78,64 +100,67 @@ class Engine:
 
     # --- links --------------------------------------------------------------------------------------------------
 
-    def link(self, node: NodeId, up: bool, why: str) -> list[Effect]:
-        """Introduce this node on a new link; forget the greeting of a lost one."""
+    def link(self, node: NodeId, up: bool, why: str, via: NodeId | None = None) -> list[Effect]:
+        """Introduce this node on a new link, which may go `via` another member; forget the greeting of a lost one."""
         member = self._peers.members[node]
+        relay = None if via is None else self._peers.members.get(via)
+        member.via = "" if relay is None else relay.name
         changed, member.linked = member.linked != up, up
         if not up:
-            member.welcome = False
+            member.welcome, member.refuses = False, ""
             if not changed:
                 return []
             return [Report("link_down", f"link to {member.name} lost: {why}", {"peer": member.name}, level="warning")]
-        return [Send(node, wire.encode(self._hello)), *self._note_up(changed, member.name)]
+        return [Send(node, wire.encode(self._hello)), *self._note_up(changed, member.name, member.via)]
 
-    def on_hello(self, sender: NodeId, hello: Hello) -> tuple[bool, list[Effect]]:
+    def on_hello(self, sender: NodeId, hello: Hello, now: float) -> tuple[bool, list[Effect]]:
         """Compare terms. Return whether the sender is welcome now and was not before, and what to say."""
         member = self._peers.members[sender]
-        problem = self.mismatch(hello, sender)
-        if problem:
+        problem = mismatch(self._hello, hello, sender, member.name, self._needs)
+        member.protocol, member.software = hello.protocol, printable(hello.software, 64)
+        if problem is not None:
             member.welcome = False
-            said, member.refused = member.refused == problem, problem
-            effects: list[Effect] = [Send(sender, wire.encode(Refuse(problem)))]
-            if not said:
-                text = f"{member.name} cannot take part: {problem}"
-                effects.append(Report("peer_refused", text, {"peer": member.name}, level="warning"))
+            member.refused, member.identifier = problem.text, problem.identifier
+            told = self._tell(member, "peer_refused", f"{member.name} cannot take part: {problem.text}", problem, now)
+            return False, [Send(sender, wire.encode(Refuse(problem.text))), *told]
+        effects: list[Effect] = []
+        if hello.answer:
+            effects.append(Send(sender, wire.encode(msgspec.structs.replace(self._hello, answer=False))))
+        member.capabilities = frozenset(hello.capabilities)
+        if member.refused:
+            member.refused = member.identifier = ""
+            effects += self._tell_mended(member)
+        if member.refuses:
+            # It fits this node's terms, but not the other way round. Until it says otherwise it is told nothing.
             return False, effects
-        member.refused = member.refuses = ""
         fresh, member.welcome = not member.welcome, True
-        answer = msgspec.structs.replace(self._hello, answer=False)
-        return fresh, [Send(sender, wire.encode(answer))] if hello.answer else []
+        if fresh and hello.protocol != self._hello.protocol:
+            text = f"{member.name} speaks protocol {version_text(hello.protocol)} ({member.software}), this node "
+            text += f"{version_text(self._hello.protocol)}: they work together as the older of the two does"
+            effects.append(Report("peer_version", text, {"peer": member.name}, level="debug"))
+        return fresh, effects
 
-    def on_refuse(self, sender: NodeId, refuse: Refuse) -> list[Effect]:
-        """Say in words why a peer will not work with this node."""
+    def on_refuse(self, sender: NodeId, refuse: Refuse, now: float) -> list[Effect]:
+        """Say in words why a peer will not work with this node, and bother it no more."""
         member = self._peers.members[sender]
-        if member.refuses == refuse.reason:
-            return []
-        member.refuses = refuse.reason
-        text = f"{member.name} refuses to work with this node: {refuse.reason}"
-        return [Report("refused_by_peer", text, {"peer": member.name}, level="error")]
+        member.welcome, member.refuses = False, printable(refuse.reason)
+        text = f"{member.name} refuses to work with this node: {member.refuses}"
+        return self._tell(member, "refused_by_peer", text, Mismatch(REFUSED, text), now, level="error")
 
-    def mismatch(self, hello: Hello, sender: NodeId) -> str:
-        """Return why the two ends cannot work together, or nothing."""
-        mine, name = self._hello, self._peers.members[sender].name
-        if hello.node != sender:
-            return f"{name} introduced itself with another member's identity"
-        if hello.protocol[0] != mine.protocol[0]:
-            return (
-                f"{name} speaks protocol {hello.protocol[0]}.{hello.protocol[1]} ({hello.software}), "
-                f"this node {mine.protocol[0]}.{mine.protocol[1]} ({mine.software}): update the older one"
-            )
-        for what, theirs, ours in (
-            ("charter", hello.charter, mine.charter),
-            ("task file", hello.task, mine.task),
-            ("parameter layout", hello.layout, mine.layout),
-        ):
-            if theirs != ours:
-                return (
-                    f"{name} has another {what} ({theirs.hex()[:12]}) than this node ({ours.hex()[:12]}): "
-                    f"compare with `swarm charter show`"
-                )
-        return ""
+    def on_other(self, sender: NodeId) -> None:
+        """Notice that a peer speaks to this node of the swarm's work: it does not refuse it any more."""
+        self._peers.members[sender].refuses = ""
+
+    def can(self, node: NodeId, capability: str) -> bool:
+        """Whether a welcome peer has said that it can do something, or hear of it."""
+        member = self._peers.members[node]
+        return member.welcome and capability in member.capabilities
+
+    def beyond(self, sender: NodeId, frame: bytes) -> bool:
+        """Whether a frame is of a kind that a later minor version has added, and that its sender may well say."""
+        theirs = self._peers.members[sender].protocol
+        later = theirs[0] == self._hello.protocol[0] and theirs[1] > self._hello.protocol[1]
+        return later and len(frame) > 1 and frame[0] == wire.WIRE_VERSION and wire.kind(frame) is None
 
     # --- spreading ----------------------------------------------------------------------------------------------
 
@@ -143,14 +168,14 @@ class Engine:
         """Send a message of this node's own to every neighbour."""
         frame = wire.encode(message)
         self._first_sight(frame)
-        return [Send(node, frame) for node in self.welcome()]
+        return [Send(node, frame) for node in self._hearers(type(message))]
 
     def relay(self, frame: bytes, origin: NodeId, sender: NodeId) -> list[Effect]:
         """Pass on a verified message of member `origin` to those it has no link to."""
         onward = self._further.get(origin, frozenset())
         if not onward or not self._first_sight(frame):
             return []
-        return [Send(node, frame) for node in self.welcome() if node in onward and node != sender]
+        return [Send(node, frame) for node in self._hearers(wire.kind(frame)) if node in onward and node != sender]
 
     def tick(self, now: float, beat: Heartbeat, heads: FeedHeads) -> list[Effect]:
         """Send what is due: heartbeats to all, feed heads to one."""
@@ -162,8 +187,7 @@ class Engine:
             effects += [Send(node, frame) for node in welcome]
             # A greeting can be lost like anything else; without it the link stays mute.
             hello = wire.encode(self._hello)
-            mute = [n for n in self.neighbours if self._peers.members[n].linked and not self._peers.members[n].welcome]
-            effects += [Send(node, hello) for node in mute]
+            effects += [Send(node, hello) for node in self.neighbours if self._to_greet(node, now)]
         if now >= self._sync_at:
             self._sync_at = now + FEED_SYNC_S
             if welcome:
@@ -184,19 +208,66 @@ class Engine:
 
     # --- parts --------------------------------------------------------------------------------------------------
 
-    def _note_up(self, changed: bool, name: str) -> list[Effect]:
-        return [Report("link_up", f"linked to {name}", {"peer": name})] if changed else []
+    def _hearers(self, kind: type[Message] | None) -> Sequence[NodeId]:
+        """Return the welcome neighbours that understand a kind of message."""
+        need = None if kind is None else wire.NEEDS.get(kind)
+        return [node for node in self.welcome() if need is None or self.can(node, need)]
+
+    def _to_greet(self, node: NodeId, now: float) -> bool:
+        """Whether a linked neighbour is mute and due to be greeted again."""
+        member = self._peers.members[node]
+        if not member.linked or member.welcome:
+            return False
+        if (member.refused or member.refuses) and now < member.greeted_at + GREET_AGAIN_S:
+            return False
+        member.greeted_at = now
+        return True
+
+    def _tell(
+        self, member: Member, event: str, text: str, problem: Mismatch, now: float, *, level: str = "warning"
+    ) -> list[Effect]:
+        """Report that a neighbour and this node do not fit together: once, and again while it lasts, but not often."""
+        before, at = member.told.get(event, ("", -REMIND_S))
+        if now < at + (REMIND_S if text == before else TOLD_S):
+            return []
+        member.told[event] = text, now
+        return [Report(event, text, {"peer": member.name, "id": problem.identifier}, level=level)]
+
+    def _tell_mended(self, member: Member) -> list[Effect]:
+        text, at = member.told.get("peer_refused", ("", 0.0))
+        member.told["peer_refused"] = "", at
+        if not text:
+            return []  # Nobody was told that they did not.
+        return [Report("peer_fits", f"{member.name} and this node fit together again", {"peer": member.name})]
+
+    def _note_up(self, changed: bool, name: str, via: str) -> list[Effect]:
+        through = f" through {via}, which cannot read along" if via else ""
+        return [Report("link_up", f"linked to {name}{through}", {"peer": name})] if changed else []
 
     def _onward(self, terms: Terms, me: int | None) -> dict[NodeId, frozenset[NodeId]]:
         """Per origin, the neighbours of mine that cannot have heard it from the origin itself."""
         if me is None:
             return {}
-        mine = terms.neighbours(me)
+        linked = [[*terms.neighbours(i), *self._further_off(terms, i)] for i in range(len(terms.members))]
+        mine = linked[me]
         onward = {}
         for origin, seat in enumerate(terms.members):
-            told = {*terms.neighbours(origin), origin, me}
+            told = {*linked[origin], origin, me}
             onward[seat.node] = frozenset(terms.members[i].node for i in mine if i not in told)
         return onward
+
+    def _further_off(self, terms: Terms, index: int) -> list[int]:
+        """Whom a member has a link to through others."""
+        return list(terms.further(index)) if self._relayed else []
+
+    def _through_relays(self, terms: Terms, me: int) -> list[Contact]:
+        """Whom this node has a link to through others, in member order."""
+        found = []
+        for other, relays in terms.relayed(me) if self._relayed else ():
+            seat = terms.members[other]
+            via = tuple(terms.members[relay].node for relay in relays)
+            found.append(Contact(seat.node, seat.name, seat.curve_key, "", via))
+        return found
 
     def _first_sight(self, frame: bytes) -> bool:
         name = hashlib.sha256(frame).digest()

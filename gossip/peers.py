@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from gossip.messages import Heartbeat, Progress
 from swarm.machine import Contact, NodeId
+from swarm.round import Phase
 from swarm.terms import Terms
 
 HEARTBEAT_S = 1.0
@@ -37,6 +38,24 @@ FAULTS_MAX = 20
 FAULT_WINDOW_S = 60.0
 
 
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a member itself says of what it is doing, since when and which step: others' word on that is not taken."""
+
+    round: int
+    phase: int
+    began_at: float
+    began_step: int
+    step: int
+    steps: int
+
+    def told(self, row: Progress, at: float) -> Work:
+        """Return what it is doing by its next word, of something it did at this time."""
+        if (row.round, row.phase) != (self.round, self.phase) or row.step < self.step:
+            return Work(row.round, row.phase, at, row.step, row.step, row.steps)
+        return replace(self, step=row.step, steps=row.steps)
+
+
 @dataclass(slots=True)
 class Member:
     """What is known of one other member. Times are on this node's clock, in seconds."""
@@ -44,10 +63,18 @@ class Member:
     name: str
     linked: bool = False
     welcome: bool = False
+    via: str = ""  # the name of the member through which the link goes; empty if it is direct
     refused: str = ""  # why this node will not work with it
     refuses: str = ""  # why it says that it will not work with this node
+    identifier: str = ""  # of the mismatch that `refused` tells of
+    greeted_at: float = 0.0
+    told: dict[str, tuple[str, float]] = field(default_factory=dict)  # by event, what was reported last, and when
+    protocol: tuple[int, int] = (0, 0)  # as it greeted last
+    software: str = ""
+    capabilities: frozenset[str] = frozenset()
     round: int = 0
     phase: int = 0
+    paused: bool = False  # by its own word: a neighbour's could have it left out of a round
     step: int = 0
     steps: int = 0
     moved_at: float = 0.0
@@ -56,6 +83,7 @@ class Member:
     clock_offset_ms: int = 0
     disk_free: int = 0
     faults: list[float] = field(default_factory=list)
+    work: Work | None = None
 
 
 class Peers:
@@ -90,15 +118,21 @@ class Peers:
         self._passed: list[tuple[NodeId, bool]] = []
 
     def silent(self, node: NodeId, now: float) -> bool:
-        """Whether a member is absent, or has made no progress for the charter's patience."""
+        """Whether a member is absent, has made no progress for the charter's patience, or says that it is paused."""
         if node == self.me:
             return False
+        if self.members[node].paused:
+            return True
         # The very sums of `next_silence`: whoever is woken then has to find what it was woken for.
         return now >= self._deadline(node, False) or now >= self._deadline(node, True)
 
     def absent(self, node: NodeId, now: float) -> bool:
         """Whether nobody has heard of a member lately."""
         return node != self.me and now >= self._deadline(node, False)
+
+    def absence_s(self) -> float:
+        """Return after how many seconds without a word a member counts as absent."""
+        return self._absence_s
 
     def next_silence(self, now: float) -> float | None:
         """Return the next time at which some member would become silent if nothing more is heard.
@@ -153,6 +187,7 @@ class Peers:
         teller.final_height = beat.final_height
         teller.clock_offset_ms = beat.now_ms - int(now * 1000)
         teller.disk_free = beat.disk_free
+        teller.paused = any(row.node == sender and row.phase == Phase.PAUSED for row in beat.progress)
         for row in beat.progress:
             member = self.members.get(NodeId(row.node))
             if member is None or row.node == self.me:
@@ -161,6 +196,9 @@ class Peers:
             if moved_at >= member.moved_at or row.node == sender:
                 member.round, member.phase = row.round, row.phase
                 member.step, member.steps = row.step, row.steps
+            if row.node == sender:
+                fresh = Work(row.round, row.phase, moved_at, row.step, row.step, row.steps)
+                member.work = fresh if member.work is None else member.work.told(row, moved_at)
             member.moved_at = max(member.moved_at, moved_at)
             member.heard_at = max(member.heard_at, now - max(0, row.heard_ms) / 1000)
 

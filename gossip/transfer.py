@@ -239,6 +239,11 @@ class Transfer:
         state = self._peers.get(peer)
         return (0, 0) if state is None else (state.received_bytes, state.sent_bytes)
 
+    def rate(self, peer: NodeId) -> float:
+        """Return the bytes a second that came from a peer when so many were last asked of it that it was busy, or 0."""
+        state = self._peers.get(peer)
+        return 0.0 if state is None else state.rate
+
     def stored(self, blob: Stored) -> list[Effect]:
         """A blob of this node's own is in the store: offer it, and stop fetching it if it was being fetched."""
         self.version += 1

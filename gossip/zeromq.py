@@ -24,16 +24,17 @@ import errno
 import math
 import os
 import random
+import re
 import socket
 import struct
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 import zmq
 
-from gossip.wire import CONTROL_FRAME_BYTES_MAX
+from gossip.wire import CARRIED_ROOM_BYTES, CONTROL_FRAME_BYTES_MAX
 from gossip.zap import ZAP_DOMAIN, ZAP_ENDPOINT, AllowList, Verdict, zap_reply
 from swarm.errors import UsageError
 from swarm.machine import Buffer, LinkChanged, NodeId, Received
@@ -41,6 +42,10 @@ from swarm.machine import Buffer, LinkChanged, NodeId, Received
 CHUNK_BYTES_MAX = 1 << 20
 """Largest payload of a chunk message. Above 1 MiB frames get slower, not faster (a 40 MiB frame by 2.5 times), and a
 frame that takes longer than the heartbeat timeout on a slow link never arrives at all."""
+
+HEAD_BYTES_MAX = CONTROL_FRAME_BYTES_MAX + CARRIED_ROOM_BYTES
+PAYLOAD_BYTES_MAX = CHUNK_BYTES_MAX + CARRIED_ROOM_BYTES
+"""Both with what sealing for a relay adds. Whoever opens or decodes them has bounds of its own."""
 
 FRAME_BYTES_MAX = max(CONTROL_FRAME_BYTES_MAX, CHUNK_BYTES_MAX) + (64 << 10)
 """MAXMSGSIZE. CURVE adds 33 bytes to a frame; the rest is slack, so that a frame slightly too long is reported here, in
@@ -81,6 +86,15 @@ never: a DEALER that *received* an oversized frame ends its session for good."""
 CONNECT_TIMEOUT_S = 10.0
 """For a firewall that drops packets; the system's own patience is two minutes."""
 
+LOOKUP_S = 5.0
+"""Between two look-ups of a name that leads nowhere."""
+
+LOOKUP_POLL_S = 0.05
+"""Longest wait of a `poll` while a name is looked up."""
+
+PROXIED_HANDSHAKES = 3
+"""Through a proxy a handshake may take so many times as long: the proxy's own connection is made within that time."""
+
 KEEPALIVE_IDLE_S = 60
 """TCP keep-alive, below the idle limit of the stateful firewalls in hospitals."""
 
@@ -100,6 +114,7 @@ _DIALLER_EVENTS = (
     | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
     | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
 )
+_NUMERIC = re.compile(r"[0-9.]+")
 _MONITOR_HEAD = struct.Struct("=Hi")  # event, value: zmq_socket_monitor(3), in the machine's byte order
 
 
@@ -160,6 +175,18 @@ class Timing:
     """For last words at `close`."""
 
 
+class Names(Protocol):
+    """Looks host names up beside the loop (`node.names`)."""
+
+    def ask(self, host: str) -> None:
+        """Begin to look a name up, unless that is under way."""
+        ...
+
+    def take(self) -> Sequence[tuple[str, tuple[str, ...]]]:
+        """Return the answers since the last call, (name, addresses); without addresses it is not known."""
+        ...
+
+
 @dataclass(slots=True)
 class _Connection:
     """One accepted TCP connection, by its descriptor: where it is from, and whether a member ever spoke over it."""
@@ -177,6 +204,10 @@ class _Link:
     monitor: zmq.SyncSocket | None = None
     redial_at: float = math.inf
     denials: int = 0
+    numbers: tuple[str, ...] = ()
+    """Addresses of the peer's host name; the first is dialled."""
+    asked_at: float = -math.inf
+    asking: bool = False
     route: bytes = b""
     route_key: str = ""
     fd: int = -1
@@ -224,6 +255,8 @@ class Transport:
         rng: for the jitter of redials.
         timing: the intervals.
         ipv6: also resolve host names to IPv6. An address in brackets turns it on by itself.
+        names: looks host names up; without it libzmq does, and every link waits for a name server that is silent.
+        through: where to knock to get to an endpoint, if there is a proxy in between; called at each dial.
     """
 
     def __init__(
@@ -237,11 +270,14 @@ class Transport:
         rng: random.Random,
         timing: Timing | None = None,
         ipv6: bool = False,
+        names: Names | None = None,
+        through: Callable[[str], str] | None = None,
     ) -> None:
         assert len(secret_key) == len(public_key) == 32, "CURVE keys are 32 raw bytes"
         self.bound_endpoint: str | None = None
         self._secret_key, self._public_key = secret_key, public_key
-        self._listen, self._ipv6 = listen, ipv6
+        self._listen, self._ipv6, self._through = listen, ipv6, through
+        self._names = names if through is None else None  # A proxy resolves them itself.
         self._clock, self._rng = clock, rng
         self._timing = timing or Timing()
         self._links: dict[NodeId, _Link] = {}
@@ -498,6 +534,7 @@ class Transport:
                 hint="stop the other program on this port or choose another port in `listen`"
                 if taken
                 else "give `listen` an address of this machine, such as tcp://0.0.0.0:7000",
+                identifier="SWARM-NET-LISTEN",
             ) from error
         self.bound_endpoint = router.getsockopt_string(zmq.LAST_ENDPOINT)
         self._router_fd = int(router.getsockopt(zmq.FD))
@@ -508,22 +545,67 @@ class Transport:
         link.redial_at = math.inf
         if not peer.endpoint:
             return
-        dealer = self._socket(zmq.DEALER, peer.endpoint)
+        target = peer.endpoint if self._through is None else self._through(peer.endpoint)
+        host = self._name_of(peer)
+        if host:
+            if not link.numbers:
+                self._ask(link)
+                return
+            number = f"[{link.numbers[0]}]" if ":" in link.numbers[0] else link.numbers[0]
+            target = f"tcp://{number}:{peer.endpoint.rpartition(':')[2]}"
+        dealer = self._socket(zmq.DEALER, target)
         dealer.setsockopt(zmq.CURVE_SERVERKEY, peer.curve_key)
         # Otherwise messages queue for a peer that is not there and arrive, out of date, when it is.
         dealer.setsockopt(zmq.IMMEDIATE, 1)
         dealer.setsockopt(zmq.RECONNECT_IVL, _ms(self._timing.reconnect_s))
         dealer.setsockopt(zmq.RECONNECT_IVL_MAX, _ms(self._timing.reconnect_s_max))
         dealer.setsockopt(zmq.CONNECT_TIMEOUT, _ms(CONNECT_TIMEOUT_S))
+        if self._through is not None:
+            dealer.setsockopt(zmq.HANDSHAKE_IVL, _ms(PROXIED_HANDSHAKES * self._timing.handshake_s))
         link.dealer, link.monitor = dealer, self._monitor(dealer, _DIALLER_EVENTS)
         self._register(link.monitor, lambda: self._hear_dialler(link))
         self._register(dealer, lambda: self._receive(dealer, link))
         try:
-            dealer.connect(peer.endpoint)
+            dealer.connect(target)
         except zmq.ZMQError as error:
             text = f"couldn't dial {peer.name}: {peer.endpoint!r} is not an address ({error.strerror or error})"
             self._tell(peer.node, "bad_endpoint", text, "error")
             self._hang_up(link)
+
+    def _name_of(self, peer: PeerAddress) -> str:
+        """Return the host name to look up before a peer is dialled; empty if there is none."""
+        host = peer.endpoint.removeprefix("tcp://").rpartition(":")[0]
+        return "" if self._names is None or host.startswith("[") or _NUMERIC.fullmatch(host) else host
+
+    def _ask(self, link: _Link) -> None:
+        """Have the peer's name looked up: before a dial, and while nothing answers, as its address may have changed."""
+        host = self._name_of(link.peer)
+        if self._names is not None and host and (link.dealer is None or self._clock() >= link.asked_at + LOOKUP_S):
+            link.asked_at, link.asking = self._clock(), True
+            self._names.ask(host)
+
+    def _hear_names(self) -> None:
+        """Dial whose name has been looked up; go to another address if nothing answers at the one that was dialled."""
+        for host, numbers in () if self._names is None else self._names.take():
+            for link in [link for link in self._links.values() if link.asking and self._name_of(link.peer) == host]:
+                link.asking = False
+                if link.up:
+                    continue
+                if not numbers:
+                    text = f"couldn't reach {link.peer.name}: no address is found for the name {host}; trying again"
+                    self._tell(link.peer.node, "unknown_name", text)
+                    if link.dealer is None:
+                        link.redial_at = self._clock() + LOOKUP_S
+                    continue
+                if link.dealer is not None:
+                    dialled = link.numbers[0] if link.numbers else ""
+                    if numbers == (dialled,):
+                        continue
+                    after = numbers.index(dialled) + 1 if dialled in numbers else 0
+                    numbers = (*numbers[after:], *numbers[:after])
+                    self._hang_up(link)
+                link.numbers = numbers
+                self._dial(link)
 
     def _hang_up(self, link: _Link) -> None:
         """Close a DEALER. After a denial libzmq never comes back, and connecting it again is a silent no-op."""
@@ -534,7 +616,7 @@ class Transport:
         self._stop_monitor(link.dealer, link.monitor)
         link.dealer.close(linger=0)
         link.dealer = link.monitor = None
-        link.redial_at = math.inf
+        link.redial_at, link.numbers = math.inf, ()
 
     # --- what the monitors say ------------------------------------------------------------------------------------
 
@@ -559,6 +641,7 @@ class Transport:
                 text = f"couldn't reach {peer.name}: nothing answers at {peer.endpoint}; trying again"
                 self._tell(peer.node, "unreachable", text)
             link.redial_at = math.inf
+            self._ask(link)
         else:
             self._denied(link, event, value)
 
@@ -577,7 +660,8 @@ class Transport:
         else:
             # A listener that cannot open our greeting hangs up: it was sealed for the key we pinned.
             name = "wrong_server_key"
-            text = f"{peer.name} hung up on our greeting: {peer.endpoint} may not hold the key {pinned} pinned for it"
+            who = peer.name if self._through is None else f"{peer.name}, or the proxy,"
+            text = f"{who} hung up on our greeting: {peer.endpoint} may not hold the key {pinned} pinned for it"
         self._tell(peer.node, name, text)
         self._down(link, text)
         self._hang_up(link)
@@ -674,7 +758,7 @@ class Transport:
                 self._dial(link)
             if link.waits and link.dealer is None:
                 wait_s = min(wait_s, ROUTER_RETRY_S)
-            wait_s = min(wait_s, link.redial_at - now)
+            wait_s = min(wait_s, link.redial_at - now, LOOKUP_POLL_S if link.asking else math.inf)
         ready = self._poller.poll(0 if self._items else _ms(min(max(wait_s, 0.0), POLL_S_MAX)))
         self._room_messages, self._room_bytes = POLL_MESSAGES_MAX, POLL_BYTES_MAX
         # Who comes first changes each time, so that a fast peer cannot use up the bound before a slow one is heard.
@@ -683,6 +767,7 @@ class Transport:
             handler = self._handlers.get(handle)
             if handler is not None:
                 handler()
+        self._hear_names()
         # After the wait, not before: a caller who paces itself by `backlog` has something to do once a queue is empty.
         for link in self._links.values():
             if link.waits and link.dealer is None:
@@ -756,15 +841,13 @@ class Transport:
         peer = link.peer
         if len(frames) > 2:
             self._tell(peer.node, "bad_message", f"dropped a message of {peer.name}: it has more than two frames")
-        elif not frames or len(frames[0]) > CONTROL_FRAME_BYTES_MAX:
-            text = (
-                f"dropped a message of {peer.name}: its first frame is missing or above {CONTROL_FRAME_BYTES_MAX} bytes"
-            )
+        elif not frames or len(frames[0]) > HEAD_BYTES_MAX:
+            text = f"dropped a message of {peer.name}: its first frame is missing or above {HEAD_BYTES_MAX} bytes"
             self._tell(peer.node, "bad_message", text)
         elif len(frames) == 1:
             self._items.append(Received(peer.node, frames[0].bytes))
-        elif len(frames[1]) > CHUNK_BYTES_MAX:
-            text = f"dropped a chunk of {peer.name}: {len(frames[1])} bytes, and {CHUNK_BYTES_MAX} are allowed"
+        elif len(frames[1]) > PAYLOAD_BYTES_MAX:
+            text = f"dropped a chunk of {peer.name}: {len(frames[1])} bytes, and {PAYLOAD_BYTES_MAX} are allowed"
             self._tell(peer.node, "bad_message", text)
         else:
             # The view keeps libzmq's own buffer alive: the bytes are not copied on their way to the disk.
@@ -784,7 +867,7 @@ class Transport:
         link = self._links.get(to)
         if link is None or not link.up:
             return False
-        assert len(frame) <= CONTROL_FRAME_BYTES_MAX, "control frames are bounded where they are made"
+        assert len(frame) <= HEAD_BYTES_MAX, "control frames are bounded where they are made"
         if payload is None:
             if len(link.control) >= CONTROL_QUEUE_MAX or link.control_bytes + len(frame) > CONTROL_QUEUE_BYTES_MAX:
                 return False
@@ -792,7 +875,7 @@ class Transport:
             link.control_bytes += len(frame)
         else:
             view = memoryview(payload)
-            assert view.nbytes <= CHUNK_BYTES_MAX, "chunks are bounded where they are made"
+            assert view.nbytes <= PAYLOAD_BYTES_MAX, "chunks are bounded where they are made"
             if link.bulk_bytes + view.nbytes > BULK_QUEUE_BYTES_MAX:
                 return False
             link.bulk.append((frame, payload if view.readonly and view.c_contiguous else bytes(view)))

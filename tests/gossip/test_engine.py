@@ -9,8 +9,9 @@ import pytest
 
 from gossip import messages as m
 from gossip import wire
-from gossip.engine import FEED_SYNC_S, PROTOCOL, SEEN_MAX, Engine
+from gossip.engine import FEED_SYNC_S, GREET_AGAIN_S, REMIND_S, SEEN_MAX, TOLD_S, Engine
 from gossip.peers import HEARTBEAT_S, Peers
+from gossip.protocol import PROTOCOL, SAID_CHARACTERS_MAX
 from swarm.charter import SignedCharter
 from swarm.machine import Effect, NodeId, Report, Send
 from swarm.terms import founding
@@ -79,7 +80,7 @@ def test_a_greeting_is_answered_and_the_answer_is_not() -> None:
         assert delivered <= 4, "greetings are batted to and fro"
         greeting = wire.decode(send.frame)
         assert isinstance(greeting, m.Hello)
-        fresh, effects = engines[1 - sender].on_hello(nodes[sender], greeting)
+        fresh, effects = engines[1 - sender].on_hello(nodes[sender], greeting, 0.0)
         fresh_count += fresh
         post += [(1 - sender, answer) for answer in sends(effects)]
     assert (delivered, fresh_count) == (4, 2)
@@ -92,12 +93,12 @@ def test_one_greeting_that_arrives_is_enough_for_both() -> None:
     me, other = (who.node for who in swarm.identities)
     here.link(other, True, "")
     there.link(me, True, "")  # Its greeting is lost.
-    fresh, effects = there.on_hello(me, hello(swarm, 0))
+    fresh, effects = there.on_hello(me, hello(swarm, 0), 0.0)
     assert fresh
     [(to, answer)] = said(effects)
     assert (to, answer) == (me, hello(swarm, 1, answer=False))
     assert isinstance(answer, m.Hello)
-    assert here.on_hello(other, answer) == (True, [])
+    assert here.on_hello(other, answer, 0.0) == (True, [])
 
 
 def test_a_lost_link_is_reported_once_and_its_greeting_forgotten() -> None:
@@ -115,7 +116,7 @@ def test_a_lost_link_is_reported_once_and_its_greeting_forgotten() -> None:
 def test_a_repeated_greeting_is_answered_but_not_fresh() -> None:
     swarm = make_swarm(2)
     here, _ = engine(swarm, 0)
-    fresh, effects = here.on_hello(swarm.identities[1].node, hello(swarm, 1))
+    fresh, effects = here.on_hello(swarm.identities[1].node, hello(swarm, 1), 0.0)
     assert not fresh
     assert len(sends(effects)) == 1
 
@@ -131,7 +132,7 @@ OTHER = bytes.fromhex("abcdef012345") + bytes(26)
         ({"node": OTHER}, "site-1 introduced itself with another member's identity"),
         (
             {"protocol": (2, 3), "software": "swarm-node 9.0"},
-            "site-1 speaks protocol 2.3 (swarm-node 9.0), this node 1.0 (swarm-node 0.1.0): update the older one",
+            "site-1 speaks protocol 2.3 (swarm-node 9.0), this node 1.1 (swarm-node 0.1.0): update the older one",
         ),
         ({"charter": OTHER}, "site-1 has another charter (abcdef012345) than this node ({ledger}): "),
         ({"task": OTHER}, "site-1 has another task file (abcdef012345) than this node ({task}): "),
@@ -146,7 +147,7 @@ def test_a_mismatch_is_said_in_words_to_both_ends(fields: dict[str, object], wor
     other = swarm.identities[1].node
     known = {"ledger": swarm.signed.ledger_id, "task": CODE, "layout": LAYOUT}
     words = words.format(**{what: digest.hex()[:12] for what, digest in known.items()})
-    fresh, effects = here.on_hello(other, hello(swarm, 1, **fields))
+    fresh, effects = here.on_hello(other, hello(swarm, 1, **fields), 0.0)
     assert not fresh
     [(to, refuse)] = said(effects)
     assert to == other
@@ -161,8 +162,8 @@ def test_a_repeated_mismatch_is_refused_again_but_reported_once() -> None:
     swarm = make_swarm(2)
     here, _ = engine(swarm, 0)
     other, bad = swarm.identities[1].node, hello(swarm, 1, task=OTHER)
-    here.on_hello(other, bad)
-    _, effects = here.on_hello(other, bad)
+    here.on_hello(other, bad, 0.0)
+    _, effects = here.on_hello(other, bad, 0.0)
     assert len(sends(effects)) == 1
     assert reports(effects) == []
 
@@ -171,27 +172,118 @@ def test_a_mismatch_that_is_mended_is_welcome() -> None:
     swarm = make_swarm(2)
     here, peers = engine(swarm, 0, linked=False)
     other = swarm.identities[1].node
-    here.on_hello(other, hello(swarm, 1, task=OTHER))
-    fresh, _ = here.on_hello(other, hello(swarm, 1))
+    here.on_hello(other, hello(swarm, 1, task=OTHER), 0.0)
+    fresh, effects = here.on_hello(other, hello(swarm, 1), 1.0)
     assert fresh
+    assert reports(effects) == [("peer_fits", "site-1 and this node fit together again")]
     assert peers.members[other].refused == ""
+    # And what breaks again is told again.
+    _, effects = here.on_hello(other, hello(swarm, 1, task=OTHER), 1.0 + TOLD_S)
+    assert [event for event, _ in reports(effects)] == ["peer_refused"]
 
 
 def test_another_minor_version_and_unknown_capabilities_are_welcome() -> None:
     swarm = make_swarm(2)
     here, _ = engine(swarm, 0, linked=False)
     greeting = hello(swarm, 1, protocol=(1, 7), software="other", capabilities=("zstd",))
-    assert here.on_hello(swarm.identities[1].node, greeting)[0]
+    assert here.on_hello(swarm.identities[1].node, greeting, 0.0)[0]
 
 
 def test_a_refusal_is_reported_once_in_the_peers_words() -> None:
     swarm = make_swarm(2)
     here, _ = engine(swarm, 0)
     other = swarm.identities[1].node
-    assert reports(here.on_refuse(other, m.Refuse("another charter"))) == [
+    assert reports(here.on_refuse(other, m.Refuse("another charter"), 0.0)) == [
         ("refused_by_peer", "site-1 refuses to work with this node: another charter")
     ]
-    assert here.on_refuse(other, m.Refuse("another charter")) == []
+    assert here.on_refuse(other, m.Refuse("another charter"), 0.0) == []
+
+
+def test_who_says_something_else_each_time_does_not_fill_the_log() -> None:
+    swarm = make_swarm(2)
+    here, _ = engine(swarm, 0)
+    other = swarm.identities[1].node
+    told = 0
+    for tenth in range(600):
+        bad = hello(swarm, 1, charter=bytes([tenth % 256]) * 32)
+        told += len(reports(here.on_hello(other, bad, tenth / 10)[1]))
+        told += len(reports(here.on_refuse(other, m.Refuse(f"no {tenth}"), tenth / 10)))
+    assert told == 2 * 60 / TOLD_S
+
+
+def test_that_two_sites_do_not_fit_together_is_told_again_while_it_lasts() -> None:
+    swarm = make_swarm(2)
+    here, _ = engine(swarm, 0)
+    other, bad = swarm.identities[1].node, hello(swarm, 1, task=OTHER)
+    told = [at for at in range(3 * int(REMIND_S)) if reports(here.on_hello(other, bad, float(at))[1])]
+    assert told == [0, REMIND_S, 2 * REMIND_S]
+
+
+def test_a_refused_neighbour_is_greeted_now_and_then() -> None:
+    swarm = make_swarm(2)
+    here, _ = engine(swarm, 0)
+    other = swarm.identities[1].node
+    here.on_hello(other, hello(swarm, 1, task=OTHER), 0.0)
+    greeted = [at for at in range(1, 61) if any(to == other for to, _ in said(here.tick(float(at), BEAT, HEADS)))]
+    assert len(greeted) == 60 / GREET_AGAIN_S
+
+
+def test_who_refuses_us_is_told_nothing_until_it_speaks_of_the_work() -> None:
+    swarm = make_swarm(2)
+    here, peers = engine(swarm, 0)
+    other = swarm.identities[1].node
+    here.on_refuse(other, m.Refuse("this site lacks relays: update it"), 0.0)
+    # Its terms are ours all the same, and it is answered, or it could not find out that something was mended.
+    fresh, effects = here.on_hello(other, hello(swarm, 1), 1.0)
+    assert not fresh
+    assert len(sends(effects)) == 1
+    assert here.broadcast(m.EntryMessage(b"news")) == []
+    assert peers.members[other].refuses
+    here.on_other(other)
+    assert here.on_hello(other, hello(swarm, 1), 2.0)[0]
+
+
+def test_a_new_link_begins_without_the_refusal_of_the_old_one() -> None:
+    swarm = make_swarm(2)
+    here, _ = engine(swarm, 0)
+    other = swarm.identities[1].node
+    here.on_refuse(other, m.Refuse("another charter"), 0.0)
+    here.link(other, False, "restarted")
+    here.link(other, True, "")
+    assert here.on_hello(other, hello(swarm, 1), 1.0)[0]
+
+
+def test_what_the_charter_needs_a_peer_has_to_say_that_it_can() -> None:
+    swarm = make_swarm(2)
+    me, other = (who.node for who in swarm.identities)
+    peers = Peers(founding(swarm.charter), me, 0.0)
+    here = Engine(founding(swarm.charter), me, hello(swarm, 0), peers, random.Random(0), needs=("exact", "fold"))
+    _, effects = here.on_hello(other, hello(swarm, 1, capabilities=("exact",)), 0.0)
+    [(_, refuse)] = said(effects)
+    assert isinstance(refuse, m.Refuse)
+    assert refuse.reason == "site-1 (swarm-node 0.1.0) cannot do what the charter asks for (fold): update it"
+    assert here.on_hello(other, hello(swarm, 1, capabilities=("exact", "fold", "relay")), 1.0)[0]
+    assert (here.can(other, "relay"), here.can(other, "teleport")) == (True, False)
+
+
+def test_a_kind_that_came_later_goes_to_those_who_have_said_that_they_know_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wire, "NEEDS", {m.Missing: "telling of gaps"})
+    swarm = make_swarm(3)
+    here, peers = engine(swarm, 0)
+    old, new = (swarm.identities[i].node for i in (1, 2))
+    peers.members[new].capabilities = frozenset({"telling of gaps"})
+    assert [to for to, _ in said(here.broadcast(m.Missing(OTHER)))] == [new]
+    assert [to for to, _ in said(here.broadcast(m.EntryMessage(b"news")))] == [old, new]
+
+
+def test_words_of_a_peer_are_shown_on_one_line_and_not_obeyed() -> None:
+    swarm = make_swarm(2)
+    here, peers = engine(swarm, 0)
+    other = swarm.identities[1].node
+    here.on_refuse(other, m.Refuse("no\x1b[2Jway\n" + "x" * 3000), 0.0)
+    shown = peers.members[other].refuses
+    assert shown.startswith("no?[2Jway?xxx")
+    assert len(shown) == SAID_CHARACTERS_MAX + 1
 
 
 # --- spreading ------------------------------------------------------------------------------------------------------
