@@ -74,11 +74,15 @@ def from_adjacency_csv(text: str) -> Named:
         UsageError: Naming the line and the member where the table is not square, not symmetric or not a number.
     """
     _bounded(text, "adjacency table")
-    rows = [
-        (number, [field.strip() for field in fields])
-        for number, fields in enumerate(csv.reader(io.StringIO(text)), 1)
-        if any(field.strip() for field in fields)
-    ]
+    reader = csv.reader(io.StringIO(text, newline=None))
+    try:
+        rows = [
+            (number, [field.strip() for field in fields])
+            for number, fields in enumerate(reader, 1)
+            if any(field.strip() for field in fields)
+        ]
+    except csv.Error as error:  # A field of more than 128 KiB, as one with a quote that is never closed is.
+        raise _at(reader.line_num, "adjacency table", str(error), "Is it the right kind of file?") from None
     if not rows:
         raise UsageError("couldn't read the adjacency table: it is empty", hint="Write one row for every member.")
     names, rows = _headed(rows)

@@ -69,7 +69,7 @@ class Pace:
         self._down = np.array([site.downlink_bytes_s for site in scenario.sites])
         self._slow = scenario.slow
         self.training_s: NDArray[np.float64] = np.array(
-            [site.step_s * count for site, count in zip(scenario.sites, steps, strict=True)]
+            [site.pace_s * count for site, count in zip(scenario.sites, steps, strict=True)]
         )
         self.agreement_s = AGREEMENT_S + AGREEMENT_HOPS * self._quorum_latency(scenario.n)
 

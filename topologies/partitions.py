@@ -50,15 +50,16 @@ def dirichlet(labels: Labels, n: int, seed: int, *, alpha: float, least: int = 1
     rng = np.random.default_rng(seed)
     classes = [np.flatnonzero(labels == value) for value in np.unique(labels)]
     for _ in range(DRAWS_MAX):
-        dealt: list[list[Share]] = [[] for _ in range(n)]
+        dealt = []
+        sizes = np.zeros(n, np.int64)
         for members in classes:
             shares = rng.dirichlet(np.full(n, alpha))
             cuts = (np.cumsum(shares)[:-1] * len(members)).astype(np.int64)
-            for peer, part in enumerate(np.split(rng.permutation(members), cuts)):
-                dealt[peer].append(part)
-        partition = _sorted([np.concatenate(parts) for parts in dealt])
-        if min(map(len, partition)) >= least:
-            return partition
+            dealt.append((rng.permutation(members), cuts))
+            sizes += np.diff(cuts, prepend=0, append=len(members))
+        if sizes.min() >= least:  # Cutting takes longest, and most draws of a small alpha are thrown away.
+            hands = zip(*(np.split(mixed, cuts) for mixed, cuts in dealt), strict=True)
+            return _sorted([np.concatenate(parts) for parts in hands])
     raise UsageError(
         f"couldn't divide {total} examples among {n} peers by Dirichlet({alpha:g}): in each of {DRAWS_MAX} draws some "
         f"peer had fewer than {least}",

@@ -14,20 +14,21 @@ from __future__ import annotations
 import difflib
 import math
 import re
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import TypeVar
 
+from swarm import toml
 from swarm.charter import CODECS
 from swarm.errors import UsageError
 from swarm.mixing.compress.choco import default_gamma
 from swarm.mixing.compress.forms import Spec
 from swarm.mixing.compress.forms import parse as parse_codec
 from swarm.mixing.momentum import parse as parse_correction
+from swarm.pace import FACTOR_MAX, FACTOR_MIN
 from swarm.routes import SPREAD, Route
 from swarm.routes import parse as parse_route
-from swarm.staleness import STALENESS_DEFAULT, STALENESS_MAX
+from swarm.staleness import BUFFER_SHARE, STALENESS_ASYNCHRONOUS, STALENESS_DEFAULT, STALENESS_MAX
 from topologies.graph import NODES_MAX, Edge, Topology
 from topologies.world.faults import (
     ClockJump,
@@ -35,10 +36,12 @@ from topologies.world.faults import (
     Fault,
     FaultOptions,
     FaultPlan,
+    Freeze,
     FullDisk,
     OneWayCut,
     Partition,
     SlowLink,
+    flapping,
     generate,
 )
 from topologies.world.learner import Behaviour
@@ -56,6 +59,9 @@ TOPOLOGIES_MAX = 50
 TOPOLOGIES = ("ring", "exponential", "base2", "complete")
 """What is compared unless one says: the fewest links, two in the middle that agree fast, everybody with everybody."""
 
+RECHARTER_S = 1.0
+"""How long a site is down while its people put a new charter in the place of the old one."""
+
 OWN = "own"
 """The name of a topology that comes as links, `graph` or `arcs`, and not from a family."""
 
@@ -66,6 +72,7 @@ BEHAVIOURS = tuple(sorted([*(behaviour.value for behaviour in Behaviour), TWO_FA
 
 _SITE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _TOPOLOGY_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}(:[1-9][0-9]{0,3})?")
+_PROTOCOL = re.compile(r"[1-9]\d{0,2}\.\d{1,3}", re.ASCII)
 _BYTES_PER_MBIT = 125_000.0
 
 
@@ -80,8 +87,12 @@ class Site:
         uplink_bytes_s: Of its line; inf for no limit.
         downlink_bytes_s: Of its line; inf for no limit.
         latency_s: One way, between it and the backbone.
-        outbound_only: Nobody can dial it. Two such sites have no link.
+        outbound_only: Nobody can dial it. Two such sites have no link, or one through a relay.
         behaviour: One of `BEHAVIOURS`: what its training does, or "two-faced".
+        slowdown: How many times as long as `step_s` a step takes after all: a straggler's, 1 for everybody else.
+        stale_charter_s: For so long from the start it has terms that the others have replaced, and is not one of them;
+            then its people put the right ones in their place. inf: they never do.
+        protocol: "" for today's, or the older version of the protocol that its software speaks, as "1.0".
     """
 
     name: str
@@ -92,6 +103,14 @@ class Site:
     latency_s: float = 0.01
     outbound_only: bool = False
     behaviour: str = Behaviour.HONEST.value
+    slowdown: float = 1.0
+    stale_charter_s: float = 0.0
+    protocol: str = ""
+
+    @property
+    def pace_s(self) -> float:
+        """Seconds that one optimizer step takes there, all told."""
+        return self.step_s * self.slowdown
 
     @property
     def access(self) -> Access:
@@ -115,12 +134,14 @@ class Mishap:
     """Something that goes wrong at a time.
 
     Attributes:
-        kind: "outage" (a site's machine is down), "cut-off" (its line is), "partition", "one-way", "slow", "full-disk"
-            or "wrong-clock".
+        kind: "outage" (a site's machine is down), "restarts" (one machine after the other is), "freeze" (it stands
+            still, and goes on as if nothing had been), "cut-off" (its line is down), "partition", "flapping" (a
+            partition that comes and goes), "one-way", "slow", "full-disk" or "wrong-clock".
         at_s: When, in virtual seconds from the start.
-        for_s: How long; inf for ever. A wrong clock stays wrong.
-        groups: Names. Of "partition" the groups that cannot talk to each other; of "one-way" senders and those who do
-            not hear them; of "slow" the two ends; else the sites it happens to.
+        for_s: How long; inf for ever. A wrong clock stays wrong. Of "restarts" how long each machine is down.
+        every_s: Of "restarts" from one to the next, of "flapping" from one cut to the next: it is cut for half of that.
+        groups: Names. Of "partition" and "flapping" the groups that cannot talk to each other; of "one-way" senders and
+            those who do not hear them; of "slow" the two ends; else the sites it happens to.
         bandwidth_bytes_s: Of "slow".
         latency_s: Further delay of "slow"; how far the clock of "wrong-clock" goes forward.
     """
@@ -131,6 +152,7 @@ class Mishap:
     groups: tuple[tuple[str, ...], ...]
     bandwidth_bytes_s: float = math.inf
     latency_s: float = 0.0
+    every_s: float = math.inf
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -240,10 +262,12 @@ class Learning:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
-    """What the charter says about rounds: see `swarm charter new`. `min_contributions` 0 is a majority.
+    """What the charter says about rounds: see `swarm charter new`. `min_contributions` 0 is what it would say.
 
     `weight_cap` is the largest share of one site in a mean, above 0 up to 1, in millionths. For `staleness` rounds late
-    work counts in exact mixing.
+    work counts in exact mixing, None for what the charter would say, and a slow site is waited for `pace` times as long
+    as the median site needs; 0, or no late work, is until the deadline. An `asynchronous` swarm waits for nobody.
+    With `relay` sites that listen link those that only dial out.
     """
 
     patience_s: float = 60.0
@@ -251,7 +275,10 @@ class Terms:
     min_contributions: int = 0
     clip_norm: float = 100.0
     weight_cap: float = 1.0
-    staleness: int = STALENESS_DEFAULT
+    staleness: int | None = None
+    asynchronous: bool = False
+    pace: int = 0
+    relay: bool = False
 
     def __post_init__(self) -> None:
         _within("swarm.patience_s", self.patience_s, 1.0, 86_400.0)
@@ -259,7 +286,27 @@ class Terms:
         _within("swarm.min_contributions", self.min_contributions, 0, NODES_MAX)
         _within("swarm.clip_norm", self.clip_norm, 0.001, 1024.0)
         _within("swarm.weight_cap", self.weight_cap, 1e-6, 1.0)
-        _within("swarm.staleness", self.staleness, 0, STALENESS_MAX)
+        _within("swarm.staleness", self.late_rounds, 0, STALENESS_MAX)
+        if self.asynchronous and not self.late_rounds:
+            raise _wrong(
+                "swarm.asynchronous", "with staleness = 0 only the quickest sites would count", "leave staleness out"
+            )
+        _within("swarm.pace", self.pace, FACTOR_MIN if self.pace else 0, FACTOR_MAX)
+
+    @property
+    def late_rounds(self) -> int:
+        """For how many rounds late work counts."""
+        usual = STALENESS_ASYNCHRONOUS if self.asynchronous else STALENESS_DEFAULT
+        return usual if self.staleness is None else self.staleness
+
+    @property
+    def waited(self) -> int:
+        """How many times the median site's time exact mixing waits for one that moves; 0: until the deadline."""
+        return self.pace if self.late_rounds and not self.asynchronous else 0
+
+    def fewest(self, n: int) -> int:
+        """How many of `n` sites a round needs."""
+        return self.min_contributions or (-(-n // BUFFER_SHARE) if self.asynchronous else n // 2 + 1)
 
     @property
     def weight_cap_ppm(self) -> int:
@@ -325,6 +372,10 @@ class Scenario:
             raise _wrong("topologies", "there is no graph of your own", "give it with --graph FILE, or as graph = ...")
         if self.arcs and self.learning.mixing != "gossip":
             raise _wrong("arcs", "links that go one way are for gossip", "give a graph, or mix by gossip")
+        if self.terms.asynchronous and self.learning.mixing != "exact":
+            raise _wrong(
+                "swarm.asynchronous", "in gossip partners meet in rounds", "mix exactly, or leave asynchronous out"
+            )
         _ = self.route  # refused here if there is none of that name
         _within("network.loss", self.loss, 0.0, 0.5)
 
@@ -385,6 +436,14 @@ class Scenario:
         )
 
     @property
+    def reachable(self) -> Topology:
+        """Every pair of sites that can be linked: all, where sites relay. Raises as `links` does."""
+        links = self.links
+        if not self.terms.relay:
+            return links
+        return Topology.from_edges(self.n, ((i, j) for i in range(self.n) for j in range(i + 1, self.n)))
+
+    @property
     def profile(self) -> NetworkProfile:
         """What all links have in common. Without loss they are like TCP; with it every message is on its own."""
         return NetworkProfile(
@@ -413,6 +472,10 @@ class Scenario:
         """What goes wrong, for the simulated world; churn is drawn from the seed."""
         index = {name: member for member, name in enumerate(self.names)}
         faults = [fault for mishap in self.mishaps for fault in _faults(mishap, index)]
+        stale = ((member, site.stale_charter_s) for member, site in enumerate(self.sites) if site.stale_charter_s)
+        faults += [
+            Crash(at_s=at_s, slot=slot, down_s=RECHARTER_S, anew=True) for slot, at_s in stale if at_s < math.inf
+        ]
         if self.churn is not None:
             never = math.inf
             options = FaultOptions(
@@ -430,7 +493,36 @@ class Scenario:
     @property
     def uneventful(self) -> bool:
         """Whether nothing goes wrong: no loss, no mishap, no churn, nobody who misbehaves."""
-        return not (self.loss or self.mishaps or self.churn or len(self.honest) < self.n)
+        late = any(site.stale_charter_s or site.slowdown > 1.0 for site in self.sites)
+        return not (self.loss or self.mishaps or self.churn or late or len(self.honest) < self.n)
+
+    @property
+    def undisturbed(self) -> Scenario:
+        """The same sites and the same learning on a day on which nothing goes wrong and nobody is slow or lies."""
+        sites = (
+            replace(site, behaviour=Behaviour.HONEST.value, slowdown=1.0, stale_charter_s=0.0, protocol="")
+            for site in self.sites
+        )
+        return replace(self, sites=tuple(sites), loss=0.0, lines=(), mishaps=(), churn=None)
+
+    def scaled(self, factor: float) -> Scenario:
+        """The same story told in `factor` times the time: faults, patience, deadline and steps; latencies stay."""
+        sites = (
+            replace(site, step_s=site.step_s * factor, stale_charter_s=site.stale_charter_s * factor)
+            for site in self.sites
+        )
+        mishaps = (
+            replace(one, at_s=one.at_s * factor, for_s=one.for_s * factor, every_s=one.every_s * factor)
+            for one in self.mishaps
+        )
+        churn = self.churn
+        if churn is not None:
+            times = (churn.every_s, churn.down_s, churn.until_s)
+            churn = Churn(every_s=times[0] * factor, down_s=times[1] * factor, until_s=times[2] * factor)
+        terms = replace(
+            self.terms, patience_s=self.terms.patience_s * factor, deadline_s=self.terms.deadline_s * factor
+        )
+        return replace(self, sites=tuple(sites), mishaps=tuple(mishaps), churn=churn, terms=terms)
 
 
 def plain(nodes: int, *, name: str = "alike") -> Scenario:
@@ -458,8 +550,8 @@ def parse(text: str, source: str) -> Scenario:
             hint="describe many sites that are alike once, with count",
         )
     try:
-        found = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        found = toml.loads(text)
+    except ValueError as error:
         raise UsageError(f"couldn't read {source}: {error}", hint="mend it there; it is TOML (toml.io)") from None
     try:
         return _scenario(_Table(found, ""))
@@ -552,6 +644,9 @@ def _site(table: _Table, usual: Site) -> Site:
         latency_s=table.take("latency_ms", _number(0, 60_000), usual.latency_s * 1000) / 1000,
         outbound_only=table.take("outbound_only", _yes_or_no, usual.outbound_only),
         behaviour=behaviour,
+        slowdown=table.take("slowdown", _number(1, 1e6), usual.slowdown),
+        stale_charter_s=table.take("stale_charter_s", _number(0, math.inf), usual.stale_charter_s),
+        protocol=table.take("protocol", _protocol, usual.protocol),
     )
 
 
@@ -597,12 +692,12 @@ def _linked(index: Mapping[str, int], *, one_way: bool) -> Callable[[str, object
 def _mishap(table: _Table, names: set[str]) -> Mishap:
     kind = table.need("kind", _text)
     at_s = table.need("at_s", _number(0, 1e9))
-    bandwidth, latency_s, for_s = math.inf, 0.0, math.inf
+    bandwidth, latency_s, for_s, every_s = math.inf, 0.0, math.inf, math.inf
     groups: tuple[tuple[str, ...], ...]
     match kind:
-        case "outage" | "cut-off" | "full-disk":
+        case "outage" | "restarts" | "freeze" | "cut-off" | "full-disk":
             groups = (_members(table, "sites", names),)
-        case "partition":
+        case "partition" | "flapping":
             groups = table.need("groups", _groups)
             together = [name for group in groups for name in group]
             if len({*together}) < len(together):
@@ -618,14 +713,24 @@ def _mishap(table: _Table, names: set[str]) -> Mishap:
             groups = (_members(table, "sites", names),)
             latency_s = table.need("forward_s", _number(-1e8, 1e8))
         case _:
-            kinds = "outage, cut-off, partition, one-way, slow, full-disk, wrong-clock"
+            kinds = "outage, restarts, freeze, cut-off, partition, flapping, one-way, slow, full-disk, wrong-clock"
             raise _wrong(f"{table.where}.kind", f"{kind!r} is nothing that can go wrong", f"choose one of {kinds}")
-    if kind in ("outage", "full-disk"):
+    if kind in ("restarts", "flapping"):
+        every_s = table.need("every_s", _number(0.001, 1e9))
+    if kind in ("outage", "restarts", "freeze", "flapping", "full-disk"):
         for_s = table.need("for_s", _number(0.001, 1e9))
     elif kind != "wrong-clock":
         for_s = table.take("for_s", _number(0.001, 1e9), math.inf)
     table.done()
-    return Mishap(kind=kind, at_s=at_s, for_s=for_s, groups=groups, bandwidth_bytes_s=bandwidth, latency_s=latency_s)
+    return Mishap(
+        kind=kind,
+        at_s=at_s,
+        for_s=for_s,
+        groups=groups,
+        bandwidth_bytes_s=bandwidth,
+        latency_s=latency_s,
+        every_s=every_s,
+    )
 
 
 def _members(table: _Table, key: str, names: set[str]) -> tuple[str, ...]:
@@ -641,6 +746,13 @@ def _faults(mishap: Mishap, index: Mapping[str, int]) -> list[Fault]:
     match mishap.kind:
         case "outage":
             return [Crash(at_s=at_s, slot=slot, down_s=for_s) for slot in groups[0]]
+        case "restarts":
+            every_s = mishap.every_s
+            return [Crash(at_s=at_s + every_s * turn, slot=slot, down_s=for_s) for turn, slot in enumerate(groups[0])]
+        case "freeze":
+            return [Freeze(at_s=at_s, slot=slot, duration_s=for_s) for slot in groups[0]]
+        case "flapping":
+            return [*flapping(groups, at_s=at_s, duration_s=for_s, period_s=mishap.every_s)]
         case "cut-off":
             return [Partition(at_s=at_s, groups=tuple((slot,) for slot in groups[0]), duration_s=for_s)]
         case "partition":
@@ -709,6 +821,9 @@ def _terms(path: str, value: object) -> Terms:
         clip_norm=table.take("clip_norm", any_number, usual.clip_norm),
         weight_cap=table.take("weight_cap", any_number, usual.weight_cap),
         staleness=table.take("staleness", _whole, usual.staleness),
+        asynchronous=table.take("asynchronous", _yes_or_no, usual.asynchronous),
+        pace=table.take("pace", _whole, usual.pace),
+        relay=table.take("relay", _yes_or_no, usual.relay),
     )
     table.done()
     return terms
@@ -759,6 +874,13 @@ def _name(path: str, value: object) -> str:
     text = _text(path, value)
     if not _SITE_NAME.fullmatch(text):
         raise _wrong(path, f"{text!r} is no name", "use 1 to 64 letters, digits, - and _")
+    return text
+
+
+def _protocol(path: str, value: object) -> str:
+    text = _text(path, value)
+    if text and not _PROTOCOL.fullmatch(text):
+        raise _wrong(path, f"{text!r} is no version of the protocol", 'write it as "1.0"')
     return text
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib import resources
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from swarm.errors import UsageError
 from swarm.routes import Route
 from topologies.scenario import Churn, Learning, Scenario, Site, parse, plain
-from topologies.world.faults import ClockJump, Crash, OneWayCut, Partition, SlowLink
+from topologies.world.faults import ClockJump, Crash, Freeze, OneWayCut, Partition, SlowLink
 from topologies.world.learner import Behaviour
 
 SMALL = """
@@ -90,6 +91,23 @@ kind = "wrong-clock"
 sites = ["a"]
 at_s = 8
 forward_s = -9
+[[fault]]
+kind = "restarts"
+sites = ["b", "a"]
+at_s = 9
+every_s = 5
+for_s = 1
+[[fault]]
+kind = "flapping"
+groups = [["a"]]
+at_s = 10
+every_s = 2
+for_s = 5
+[[fault]]
+kind = "freeze"
+sites = ["b"]
+at_s = 11
+for_s = 3
 """
     ).plan(1)
     assert plan.faults == (
@@ -100,7 +118,51 @@ forward_s = -9
         OneWayCut(at_s=6, sources=(0,), targets=(3,)),
         SlowLink(at_s=7, a=0, b=1, bandwidth_bytes_s=1e6, delay_s=0.5),
         ClockJump(at_s=8, slot=0, offset_s=-9),
+        Crash(at_s=9, slot=1, down_s=1),
+        Partition(at_s=10, groups=((0,),), duration_s=1),
+        Freeze(at_s=11, slot=1, duration_s=3),
+        Partition(at_s=12, groups=((0,),), duration_s=1),
+        Crash(at_s=14, slot=0, down_s=1),
     )
+
+
+def test_a_straggler_takes_its_factor_as_long_for_a_step() -> None:
+    scenario = changed('[[site]]\nname = "d"\nstep_ms = 50\nslowdown = 20\n')
+    assert [site.pace_s for site in scenario.sites[-2:]] == [scenario.sites[-2].step_s, 1.0]
+    assert not scenario.uneventful
+
+
+def test_a_stale_charter_is_replaced_at_its_time_by_people_who_begin_anew_or_never() -> None:
+    scenario = changed('[[site]]\nname = "d"\nstale_charter_s = 30\n[[site]]\nname = "e"\nstale_charter_s = inf\n')
+    assert scenario.plan(1).faults == (Crash(at_s=30, slot=4, down_s=1, anew=True),)
+
+
+def test_on_an_undisturbed_day_the_same_sites_learn_the_same_and_nothing_goes_wrong() -> None:
+    text = '[[site]]\nname = "d"\nslowdown = 20\nbehaviour = "poisoner"\nprotocol = "1.0"\nstale_charter_s = 3\n'
+    scenario = changed(f'{text}[[fault]]\nkind = "outage"\nsites = ["a"]\nat_s = 1\nfor_s = 1\n[network]\nloss = 0.1\n')
+    quiet = scenario.undisturbed
+    assert not scenario.uneventful
+    assert quiet.uneventful
+    assert not quiet.plan(1).faults
+    assert (quiet.names, quiet.learning, quiet.terms) == (scenario.names, scenario.learning, scenario.terms)
+
+
+def test_a_scenario_told_in_twice_the_time_is_the_same_story() -> None:
+    scenario = changed(
+        '[[fault]]\nkind = "restarts"\nsites = ["a", "b"]\nat_s = 1\nfor_s = 2\nevery_s = 3\n'
+        '[[site]]\nname = "d"\nstep_ms = 10\nstale_charter_s = 7\n[churn]\nevery_s = 5\ndown_s = 2\nuntil_s = 10\n'
+    )
+    slow = scenario.scaled(2.0)
+    assert [
+        (fault.at_s, fault.down_s) for fault in replace(slow, churn=None).plan(1).faults if isinstance(fault, Crash)
+    ] == [
+        (2.0, 4.0),
+        (8.0, 4.0),
+        (14.0, 1.0),
+    ]
+    assert (slow.sites[-1].step_s, slow.terms.patience_s) == (0.02, 2 * scenario.terms.patience_s)
+    assert slow.churn == Churn(every_s=10, down_s=4, until_s=20)
+    assert slow.latency_s == scenario.latency_s
 
 
 def test_churn_is_drawn_from_the_seed_and_ends() -> None:
@@ -119,11 +181,12 @@ def test_a_worse_line_is_known_by_its_two_ends_in_order() -> None:
 
 def test_what_a_charter_says_of_the_way_to_the_mean_can_be_said_here() -> None:
     scenario = changed(
-        '[learning]\nmixing = "exact"\nroute = "sharded:3"\ncodec = "topk:50"\n[swarm]\nweight_cap = 0.4\nstaleness = 3\n'
+        '[learning]\nmixing = "exact"\nroute = "sharded:3"\ncodec = "topk:50"\n[swarm]\nweight_cap = 0.4\nstaleness = 3\nrelay = true\n'
     )
     assert scenario.route == Route("sharded", 3)
     assert (scenario.learning.codec, scenario.terms.weight_cap_ppm) == ("topk:50", 400_000)
     assert scenario.terms.staleness == 3
+    assert scenario.terms.relay
     assert parse(SMALL, "small.toml").route is None
 
 
@@ -170,6 +233,9 @@ def test_links_that_go_one_way_are_for_gossip() -> None:
         ("[[fault]]\nkind = 'flood'\nat_s = 1\n", "'flood' is nothing that can go wrong", "outage"),
         ("[[fault]]\nkind = 'outage'\nsites = ['bb']\nat_s = 1\nfor_s = 1\n", "no site named 'bb'", "did you mean b?"),
         ("[[fault]]\nkind = 'outage'\nsites = ['b']\nat_s = 1\n", "fault 1: it has no for_s", "add for_s"),
+        ("[[fault]]\nkind = 'restarts'\nsites = ['b']\nat_s = 1\nfor_s = 1\n", "it has no every_s", "add every_s"),
+        ("[[site]]\nname = 'd'\nprotocol = 'new'\n", "site 4.protocol: 'new' is no version", '"1.0"'),
+        ("[[site]]\nname = 'd'\nslowdown = 0.5\n", "site 4.slowdown: 0.5 is not between", "in that range"),
         ("[[fault]]\nkind = 'partition'\ngroups = [['a'], ['a']]\nat_s = 1\n", "in two of them", "once"),
         ("[[link]]\nbetween = ['a', 'a']\n", "are not two sites", "berlin"),
         ("[learning]\nroute = 'fold'\n", "learning.route: it is for exact mixing", "mixing"),
@@ -219,8 +285,8 @@ def test_without_loss_links_are_like_tcp_and_with_it_every_message_is_on_its_own
 def test_every_packaged_scenario_is_one_and_says_what_it_is_about() -> None:
     files = [f for f in (resources.files("topologies") / "presets").iterdir() if f.name.endswith(".toml")]
     found = {scenario.name: scenario for file in files for scenario in [parse(file.read_text(), file.name)]}
-    assert sorted(found) == ["fifty-banks", "five-hospitals", "outage", "slow-vpn", "thousand-devices"]
-    assert [found[name].n for name in sorted(found)] == [50, 5, 6, 8, 1000]
+    assert sorted(found) == ["bad-week", "fifty-banks", "five-hospitals", "outage", "slow-vpn", "thousand-devices"]
+    assert [found[name].n for name in sorted(found)] == [8, 50, 5, 6, 8, 1000]
     assert all(scenario.summary for scenario in found.values())
     assert len(found["outage"].mishaps) == 4
     assert found["slow-vpn"].sites[7].outbound_only

@@ -264,7 +264,7 @@ class BlobStore:
                 return "couldn't mix: a blob that it names is not in the store"
             out = np.empty_like(present[0])
             before = np.zeros_like(out) if base is None else base
-            weighted_mean_into(out, before, present, [weight for _, weight in effect.terms])
+            weighted_mean_into(out, before, present, [weight for _, weight in effect.terms], rest=effect.rest)
             return out
 
         return self._ending(effect.round, made)
@@ -278,7 +278,7 @@ class BlobStore:
             if len(present) < len(updates):
                 return "couldn't average a slice: a blob that it names is not in the store"
             out = np.zeros(effect.elements, np.float32)
-            weighted_mean_into(out, out, present, [weight for _, weight in effect.terms])
+            weighted_mean_into(out, out, present, [weight for _, weight in effect.terms], rest=effect.rest)
             return out if self._averages is None else np.frombuffer(encode(out, self._averages), np.uint8)
 
         return self._part(effect, made)

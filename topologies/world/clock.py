@@ -16,6 +16,9 @@ EPOCH_S = 1_750_000_000.0
 """Unix time at the beginning of every run. A whole number, so that converting a wake-up time to virtual time and back
 is exact in float64 (Sterbenz) and no machine is woken a rounding error too early."""
 
+ROUNDING_S = 1e-6
+"""More than a float64 of today's Unix time may be rounded by."""
+
 
 class Clock:
     """Converts between virtual time (seconds from the beginning of the run) and one process's Unix time."""
@@ -23,19 +26,34 @@ class Clock:
     def __init__(self) -> None:
         self._base = EPOCH_S
         self._last = 0.0
+        self._rate = 0.0
+        self._since = 0.0  # virtual time from which the clock drifts
 
     def read(self, virtual_s: float) -> float:
         """The process's `now`."""
-        self._last = max(self._last, self._base + virtual_s)
+        self._last = max(self._last, self._shows(virtual_s))
         return self._last
 
     def when(self, unix_s: float) -> float:
         """The virtual time at which this clock, if nobody touches it, shows `unix_s`."""
-        return unix_s - self._base
+        if not self._rate:
+            return unix_s - self._base
+        virtual_s = self._since + (unix_s - self._base - self._since) / (1.0 + self._rate)
+        while virtual_s < math.inf and self._shows(virtual_s) < unix_s:  # nobody is woken a rounding error too early
+            virtual_s += ROUNDING_S
+        return virtual_s
 
     def jump(self, offset_s: float) -> None:
         """Set the clock forward, or back if negative."""
         self._base += offset_s
+
+    def drift(self, rate: float, virtual_s: float) -> None:
+        """Gain `rate` seconds a second from now on, or lose them."""
+        self._base = self._shows(virtual_s) - virtual_s
+        self._rate, self._since = rate, virtual_s
+
+    def _shows(self, virtual_s: float) -> float:
+        return self._base + virtual_s + self._rate * (virtual_s - self._since)
 
     def restart(self) -> None:
         """A new process begins: it knows nothing of what the old one saw."""

@@ -18,30 +18,39 @@ from swarm.ledger.disk import DiskFull
 
 SECTOR_BYTES = 512
 
+SLOW_SYNC_S = 5.0
+"""How much longer a slow disk takes for a sync."""
+
 SUBSET_WRITES_MAX = 4
 """Pending writes whose every combination is enumerated; older ones are kept or lost together."""
 
 
 @dataclass(slots=True)
 class _File:
-    """`durable` and `data` are contents up to the last byte written; the rest of `size` reads as zeros."""
+    """`durable` and `data` are contents up to the last byte written; the rest of `size` reads as zeros.
+
+    `lied` are writes whose sync was acknowledged and never made, older than those in `pending`.
+    """
 
     size: int
     durable: bytearray = field(default_factory=bytearray)
     data: bytearray = field(default_factory=bytearray)
     pending: list[tuple[int, bytes]] = field(default_factory=list)
     named: bool = False
+    lied: list[tuple[int, bytes]] = field(default_factory=list)
 
 
 class SimulatedDisk:
     """A folder tree in memory; see `swarm.ledger.disk.Disk` for what each method promises.
 
     `full` makes every reservation fail. `stop_after` lets so many more operations happen and then fails them all, as
-    for a process killed there. `fail_at` makes one operation, counted from now, fail with an input/output error.
+    for a process killed there. `fail_at` makes one operation, counted from now, fail with an input/output error;
+    `failing` all of them, `read_only` those that change something. With `slow` a sync takes `SLOW_SYNC_S` longer, which
+    is the world's to obey, and if it `lies` a sync of content is acknowledged and not made.
     """
 
     def __init__(self) -> None:
-        self.full = False
+        self.full = self.failing = self.read_only = self.slow = self.lies = False
         self.operations = 0
         self._files: dict[str, _File] = {}
         self._removed: dict[str, _File] = {}
@@ -66,6 +75,8 @@ class SimulatedDisk:
     def crash(self, rng: random.Random) -> None:
         """Lose power: decide what became of everything that was not synced."""
         choices = {}
+        for file in self._files.values():
+            file.pending[:0], file.lied = file.lied, []
         for path, file in self._files.items():
             choices[path] = [rng.choice((0.0, 1.0, rng.random())) for _ in file.pending]
         gone = {path for path, file in self._files.items() if not file.named and rng.random() < 0.5}
@@ -89,7 +100,7 @@ class SimulatedDisk:
                         path: [choice.get((path, i), older) for i in range(len(file.pending))]
                         for path, file in self._files.items()
                     }
-                    disk = self._copy()
+                    disk = self.copy()
                     disk._settle(  # noqa: SLF001 - a copy of itself
                         choices, set(unnamed) if vanish else set(), set()
                     )
@@ -101,6 +112,15 @@ class SimulatedDisk:
         for content in (file.data, file.durable):
             if offset < len(content):
                 content[offset] ^= 1 << bit
+
+    def flip_at(self, spot: float) -> None:
+        """Corrupt the bit that lies at `spot`, in [0, 1), of all that is durable; on an empty disk there is none."""
+        at = int(spot * 8 * sum(len(file.durable) for file in self._files.values()))
+        for path, file in sorted(self._files.items()):
+            if at < 8 * len(file.durable):
+                self.flip(path, *divmod(at, 8))
+                return
+            at -= 8 * len(file.durable)
 
     # --- the disk -----------------------------------------------------------------------------------------------
 
@@ -121,7 +141,7 @@ class SimulatedDisk:
     def create(self, path: str, size: int) -> None:
         """See `Disk.create`."""
         self._operate()
-        if self.full:
+        if self.full or self.read_only:
             raise DiskFull(f"couldn't make {path}: no space left on the disk", hint="free some space")
         if path in self._files:
             raise StoreError(f"couldn't make {path}: it exists")
@@ -129,13 +149,15 @@ class SimulatedDisk:
 
     def read(self, path: str, offset: int, length: int) -> bytes:
         """See `Disk.read`."""
+        if self.failing:
+            raise StoreError("couldn't read from the disk: input/output error")
         file = self._file(path)
         end = min(offset + length, file.size)
         return bytes(file.data[offset:end]).ljust(max(0, end - offset), b"\0")
 
     def write(self, path: str, offset: int, data: bytes) -> None:
         """See `Disk.write`."""
-        self._operate()
+        self._operate(change=True)
         file = self._file(path)
         if offset + len(data) > file.size:
             raise StoreError(f"couldn't write to {path}: beyond its end")
@@ -146,13 +168,17 @@ class SimulatedDisk:
         """See `Disk.sync`."""
         self._operate()
         file = self._file(path)
-        for offset, data in file.pending:
-            _put(file.durable, offset, data)
+        if self.lies:
+            file.lied += file.pending
+        else:
+            for offset, data in (*file.lied, *file.pending):
+                _put(file.durable, offset, data)
+            file.lied.clear()
         file.pending.clear()
 
     def remove(self, path: str) -> None:
         """See `Disk.remove`."""
-        self._operate()
+        self._operate(change=True)
         self._removed[path] = self._files.pop(path)
 
     def sync_folder(self, folder: str) -> None:
@@ -165,10 +191,14 @@ class SimulatedDisk:
 
     # --- parts --------------------------------------------------------------------------------------------------
 
-    def _operate(self) -> None:
+    def _operate(self, *, change: bool = False) -> None:
         if self._stop_at is not None and self.operations >= self._stop_at:
             raise StoreError("couldn't reach the disk: the process was stopped")
         self.operations += 1
+        if self.failing:
+            raise StoreError("couldn't use the disk: input/output error")
+        if change and self.read_only:
+            raise StoreError("couldn't write to the disk: it is read-only")
         if self._fail_at is not None and self.operations > self._fail_at:
             self._fail_at = None
             raise StoreError("couldn't use the disk: input/output error")
@@ -195,11 +225,17 @@ class SimulatedDisk:
         self._removed = {}
         self._stop_at = self._fail_at = None
 
-    def _copy(self) -> SimulatedDisk:
+    def copy(self) -> SimulatedDisk:
+        """Return a sound disk with the same content, synced or not."""
         twin = SimulatedDisk()
         for path, file in self._files.items():
             twin._files[path] = _File(
-                file.size, bytearray(file.durable), bytearray(file.data), list(file.pending), file.named
+                file.size,
+                bytearray(file.durable),
+                bytearray(file.data),
+                list(file.pending),
+                file.named,
+                list(file.lied),
             )
         twin._removed = dict(self._removed)
         return twin

@@ -11,6 +11,7 @@ import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import TypeAlias
 
 
@@ -46,7 +47,9 @@ class Crash:
 
     `after_effects` = 0 stops it at `at_s`, even in the middle of a sync; k > 0 stops it, from `at_s` on, once it has
     begun k more effects. A `power` cut also takes blobs that were not synced. The first `recovery_crashes` attempts to
-    start again are cut short while the journal is being opened.
+    start again are cut short while the journal is being opened. With `anew` its disk is emptied while it is down, as by
+    people who put a site together once more; if `restored`, the last `Backup` takes its place, or nothing if there is
+    none.
     """
 
     at_s: float
@@ -55,6 +58,28 @@ class Crash:
     after_effects: int = 0
     power: bool = False
     recovery_crashes: int = 0
+    anew: bool = False
+    restored: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backup:
+    """Copy the disk of one process as it is, in the middle of whatever it writes. The older copy is thrown away."""
+
+    at_s: float
+    slot: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Freeze:
+    """One process stands still, as under SIGSTOP or in a machine that is suspended, and goes on `duration_s` later.
+
+    What reaches it meanwhile waits; the others take the link for lost once they have noticed.
+    """
+
+    at_s: float
+    slot: int
+    duration_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +92,84 @@ class SlowLink:
     bandwidth_bytes_s: float = math.inf
     delay_s: float = 0.0
     duration_s: float = math.inf
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Weather:
+    """Every link is worse for a while: chances per message of loss, a second copy, and a heavy-tailed further delay.
+
+    Of several at a time the worst counts, and none makes a link better than its profile.
+    """
+
+    at_s: float
+    duration_s: float
+    loss: float = 0.0
+    duplication: float = 0.0
+    tail: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mute:
+    """The links of one process stand, and nothing that it sends comes through them."""
+
+    at_s: float
+    slot: int
+    duration_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Garble:
+    """What one process sends is damaged, each message with chance `share`: a bit flipped, its end missing, or too long.
+
+    No link of the product does this, for every frame is authenticated; bad memory in front of the cipher does.
+    """
+
+    at_s: float
+    slot: int
+    duration_s: float
+    share: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replay:
+    """One process sends `frames` of the last messages that it sent once more, to whom they were, round and round."""
+
+    at_s: float
+    slot: int
+    frames: int
+
+
+class DiskFault(Enum):
+    """What is wrong with a disk."""
+
+    ERROR_ONCE = "the next operation fails"
+    ERROR = "every operation fails"
+    READ_ONLY = "nothing can be written"
+    SLOW = "a sync takes five seconds longer"
+    LIES = "a sync says that it is done, and is not"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BadDisk:
+    """The disk of one process has a fault for `duration_s`, beside the one of being full.
+
+    What a disk that lies has acknowledged, a crash may take until the next honest sync of the same file. Its owner can
+    then break any promise, and counts as one of the f that may.
+    """
+
+    at_s: float
+    slot: int
+    fault: DiskFault
+    duration_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlipBit:
+    """One bit of all that a disk durably holds turns over: the one at `spot`, in [0, 1), of its length."""
+
+    at_s: float
+    slot: int
+    spot: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +191,15 @@ class ClockJump:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ClockDrift:
+    """From now on the clock of one process gains `rate` seconds a second, or loses them; 0 ends that."""
+
+    at_s: float
+    slot: int
+    rate: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TwinRoute:
     """From now on the first process of a twin talks to the slots `first` only and the second to `second` only."""
 
@@ -97,12 +209,32 @@ class TwinRoute:
     second: tuple[int, ...]
 
 
-Fault: TypeAlias = Partition | OneWayCut | Heal | Crash | SlowLink | FullDisk | ClockJump | TwinRoute
+Fault: TypeAlias = (
+    Partition
+    | OneWayCut
+    | Heal
+    | Crash
+    | Backup
+    | Freeze
+    | SlowLink
+    | Weather
+    | Mute
+    | Garble
+    | Replay
+    | BadDisk
+    | FlipBit
+    | FullDisk
+    | ClockJump
+    | ClockDrift
+    | TwinRoute
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FaultPlan:
-    """Faults in any order. From `heal_s` on the network is whole and calm, disks have room and nothing new fails.
+    """Faults in any order. From `heal_s` on the network is whole and calm, disks work and have room, nothing new fails.
+
+    What stands still then goes on in its own time, and clocks stay as they are.
 
     Twin routes outlast `heal_s`: they are a liar's choice and no accident.
     """
@@ -148,6 +280,15 @@ RECOVERY_CRASHES_MAX = 3
 def isolate(slot: int, *, at_s: float, duration_s: float = math.inf) -> Partition:
     """Cut one process off from all others."""
     return Partition(at_s=at_s, groups=((slot,),), duration_s=duration_s)
+
+
+def severed(groups: Sequence[Sequence[int]], slots: int) -> list[tuple[int, int]]:
+    """Return all directed pairs of slots in different groups; slots in no group form one more."""
+    group_of = [-1] * slots
+    for number, group in enumerate(groups):
+        for slot in group:
+            group_of[slot] = number
+    return [(a, b) for a in range(slots) for b in range(slots) if group_of[a] != group_of[b]]
 
 
 def flapping(

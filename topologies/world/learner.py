@@ -33,6 +33,7 @@ class Behaviour(Enum):
     RAISES = "raises"  # user code throws: no update, an error sentence
     NAN = "nan"  # one element is not a number, unclipped
     WRONG_SHAPE = "wrong shape"  # one element too few
+    POISONER = "poisoner"  # what it learnt, POISON_FACTOR times over; its node clips that as any other
     OVERSIZE = "oversize"  # ten times the norm bound, unclipped: a liar that skips its own clipping
     SLOW = "slow"  # SLOW_FACTOR times the time
     HANG = "hang"  # half the steps, then silence
@@ -40,6 +41,9 @@ class Behaviour(Enum):
 
 SLOW_FACTOR = 50
 """A slow site needs this many times as long: the largest site of MediSwarm had 94 times the data of the smallest."""
+
+POISON_FACTOR = 1000.0
+"""By how much a poisoner scales its update, to put its own model in the place of the mean."""
 
 OVERSIZE_FACTOR = 10.0
 """By how much an oversize update exceeds the norm bound: far beyond any slack for rounding."""
@@ -168,6 +172,9 @@ def handed_over(update: Vector, behaviour: Behaviour, bound: float) -> Vector:
             update = update[:-1].copy()
         case Behaviour.OVERSIZE:
             update.fill(OVERSIZE_FACTOR * (bound or 1.0) / math.sqrt(update.size))
+        case Behaviour.POISONER:
+            update *= np.float32(POISON_FACTOR)
+            clip_in_place(update, bound)
         case _:
             clip_in_place(update, bound)
     return update

@@ -78,12 +78,16 @@ class Links:
             self._tell(place, incarnation, LinkChanged(peer, True, "connected"))
 
     def _connections(self, place: Place, peer: NodeId) -> Connections:
-        """The processes of a neighbour that `place` could hear now; on fifo links both directions must be open."""
+        """The processes of a neighbour that `place` could hear now; on fifo links both directions must be open.
+
+        A process that stands still is not heard; itself it notices nothing.
+        """
         network = self._network
         return tuple(
             (other.slot, other.incarnation, network.epoch(place.slot, other.slot))
             for other in place.peers[peer]
             if other.machine is not None
+            and not other.frozen
             and network.is_open(other.slot, place.slot)
             and (not network.profile.fifo or network.is_open(place.slot, other.slot))
         )

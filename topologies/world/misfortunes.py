@@ -8,21 +8,33 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from topologies.world.clock import Scheduler
 from topologies.world.faults import (
+    Backup,
+    BadDisk,
+    ClockDrift,
     ClockJump,
     Crash,
+    DiskFault,
     Fault,
+    FlipBit,
+    Freeze,
     FullDisk,
+    Garble,
     Heal,
+    Mute,
     OneWayCut,
     Partition,
+    Replay,
     SlowLink,
     TwinRoute,
+    Weather,
+    severed,
 )
 from topologies.world.links import Links
-from topologies.world.network import NetworkModel
+from topologies.world.network import NetworkModel, NetworkProfile
 from topologies.world.place import Place
 
 
@@ -38,11 +50,16 @@ class Misfortunes:
         *,
         note: Callable[[str], None],
         crash: Callable[[Place, Crash], None],
+        freeze: Callable[[Place, Freeze], None],
         set_alarm: Callable[[Place, float], None],
+        replay: Callable[[Place, int], None],
     ) -> None:
         self._places, self._network, self._links, self._scheduler = places, network, links, scheduler
-        self._note, self._crash, self._set_alarm = note, crash, set_alarm
+        self._note, self._crash, self._freeze, self._set_alarm = note, crash, freeze, set_alarm
+        self._replay = replay
         self._faults = 0
+        self._usual = network.profile
+        self._weathers: list[Weather] = []
 
     def strike(self, fault: Fault) -> None:
         """Let a fault happen now, whatever its `at_s` says, and arrange for its end."""
@@ -51,7 +68,7 @@ class Misfortunes:
         self._note(repr(fault))
         match fault:
             case Partition(groups=groups, duration_s=duration_s):
-                self._cut(name, _between(groups, len(self._places)), duration_s)
+                self._cut(name, severed(groups, len(self._places)), duration_s)
             case OneWayCut(sources=sources, targets=targets, duration_s=duration_s):
                 self._cut(name, [(source, target) for source in sources for target in targets], duration_s)
             case Heal():
@@ -61,6 +78,8 @@ class Misfortunes:
                 self._crash(self._places[slot], fault)
             case Crash(slot=slot, after_effects=after):
                 self._places[slot].fuse, self._places[slot].crash = after, fault
+            case Freeze(slot=slot):
+                self._freeze(self._places[slot], fault)
             case SlowLink():
                 self._slow(fault)
             case FullDisk(slot=slot, duration_s=duration_s):
@@ -69,17 +88,46 @@ class Misfortunes:
             case ClockJump(slot=slot, offset_s=offset_s):
                 self._places[slot].clock.jump(offset_s)
                 self._set_alarm(self._places[slot], self._places[slot].wake_unix_s)
+            case ClockDrift(slot=slot, rate=rate):
+                self._places[slot].clock.drift(rate, self._scheduler.now)
+                self._set_alarm(self._places[slot], self._places[slot].wake_unix_s)
             case TwinRoute(member=member, first=first, second=second):
                 self.route_twin(member, first, second)
+            case Weather():
+                self._weathers.append(fault)
+                self._change_weather()
+                self._scheduler.at(self._scheduler.now + fault.duration_s, self._clear, fault)
+            case Mute(slot=slot, duration_s=duration_s):
+                self._places[slot].mute_until = self._scheduler.now + duration_s
+            case Garble(slot=slot, duration_s=duration_s, share=share):
+                self._places[slot].garbled = share
+                self._places[slot].garbled_until = self._scheduler.now + duration_s
+            case Replay(slot=slot, frames=frames):
+                self._replay(self._places[slot], frames)
+            case Backup(slot=slot):
+                self._places[slot].backup = self._places[slot].disk.copy()
+            case BadDisk(slot=slot, fault=DiskFault.ERROR_ONCE):
+                self._places[slot].disk.fail_at(0)
+            case BadDisk(slot=slot, duration_s=duration_s):
+                self._set_bad(self._places[slot], fault.fault, True)
+                self._scheduler.at(
+                    self._scheduler.now + duration_s, self._set_bad, self._places[slot], fault.fault, False
+                )
+            case FlipBit(slot=slot, spot=spot):
+                self._places[slot].disk.flip_at(spot)
 
     def heal(self) -> None:
         """The promised calm: no cut, no loss, room on every disk, no crash still armed. Liars stay liars."""
         self._note("heals")
-        self._network.profile = self._network.profile.calm()
+        self._weathers.clear()
+        self._network.profile = self._usual = self._usual.calm()
         self._network.mend_all("fault/")
         self._network.quicken_all()
         for place in self._places:
             self._set_full(place, False)
+            for bad in DiskFault:
+                self._set_bad(place, bad, False)
+            place.mute_until = place.garbled_until = 0.0
             place.fuse, place.crash, place.recovery_crashes = -1, None, 0
         self._links.notice_all()
 
@@ -111,14 +159,33 @@ class Misfortunes:
             if fault.duration_s < math.inf:
                 self._scheduler.at(self._scheduler.now + fault.duration_s, self._network.quicken, source, target)
 
+    def _clear(self, weather: Weather) -> None:
+        if weather in self._weathers:
+            self._weathers.remove(weather)
+            self._change_weather()
+
+    def _change_weather(self) -> None:
+        """Give every link the worst of what there is."""
+        every: tuple[NetworkProfile | Weather, ...] = (self._usual, *self._weathers)
+        self._network.profile = replace(
+            self._usual,
+            loss=max(one.loss for one in every),
+            duplication=max(one.duplication for one in every),
+            tail=max(one.tail for one in every),
+        )
+
+    def _set_bad(self, place: Place, fault: DiskFault, bad: bool) -> None:
+        match fault:
+            case DiskFault.ERROR:
+                place.disk.failing = bad
+            case DiskFault.READ_ONLY:
+                place.disk.read_only = bad
+            case DiskFault.SLOW:
+                place.disk.slow = bad
+            case DiskFault.LIES:
+                place.disk.lies = bad
+            case DiskFault.ERROR_ONCE:
+                pass  # over as soon as it has happened
+
     def _set_full(self, place: Place, full: bool) -> None:
         place.disk.full = place.blobs.full = full
-
-
-def _between(groups: Sequence[Sequence[int]], slots: int) -> list[tuple[int, int]]:
-    """All directed pairs of slots in different groups; slots in no group form one more."""
-    group_of = [-1] * slots
-    for number, group in enumerate(groups):
-        for slot in group:
-            group_of[slot] = number
-    return [(a, b) for a in range(slots) for b in range(slots) if group_of[a] != group_of[b]]

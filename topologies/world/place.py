@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 
+from gossip.relay import Passages
 from swarm.ledger.journal import Journal, Opened
 from swarm.machine import Answer, Effect, Event, Finished, Machine, NodeId, Report
 from topologies.world.blobs import BlobStore
@@ -21,6 +22,9 @@ from topologies.world.faults import Crash
 
 Connections = tuple[tuple[int, int, int], ...]
 """The processes at the other end of a link: (slot, incarnation, epoch of the connection) each. Empty means down."""
+
+SENT_MAX = 512
+"""Messages of which a process may send copies."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -76,6 +80,12 @@ class Place:
     reached: set[NodeId] = field(default_factory=set)
     """Whom this process has said it talks to."""
 
+    passages: Passages | None = None
+    """Its links through relays, and what it forwards; None where nobody relays."""
+
+    passages_at: float = math.inf
+    """When those are to be looked at again."""
+
     inbox: deque[Event] = field(default_factory=deque)
     effects: Sequence[Effect] = ()
     cursor: int = 0
@@ -85,6 +95,9 @@ class Place:
     holding: bool = False
     """The sync cannot begin for want of space; `syncing` is set as well."""
 
+    frozen: bool = False
+    """Standing still: events wait, and a sync that is over is not noticed."""
+
     wake_at: float = math.inf
     wake_unix_s: float = math.inf
     training: int = 0
@@ -93,6 +106,18 @@ class Place:
 
     crash: Crash | None = None
     recovery_crashes: int = 0
+    mute_until: float = 0.0
+    """Until then nothing that it sends arrives, though its links stand."""
+
+    garbled: float = 0.0
+    garbled_until: float = 0.0
+    """Until then each message that it sends is damaged with that chance."""
+
+    sent: deque[tuple[NodeId, bytes]] = field(default_factory=lambda: deque(maxlen=SENT_MAX))
+    """What it sent last and to whom, without the bytes of blobs; kept only where the plan has it sent again."""
+
+    backup: SimulatedDisk | None = None
+    """The last copy that was made of its disk."""
 
 
 def member_id(member: int) -> NodeId:

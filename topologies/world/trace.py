@@ -45,6 +45,7 @@ from swarm.machine import (
     Reach,
     Received,
     Report,
+    Resting,
     Seal,
     Send,
     SendBlocks,
@@ -144,6 +145,8 @@ class Words:
                 return f"stored {_short(digest)} {size}"
             case StoreFailed(digest=digest, why=why):
                 return f"store-failed {_short(digest)}{_because(why)}"
+            case Resting(why=why):
+                return f"resting{_because(why)}"
             case Audited(problem=problem):
                 return f"audited{_because(problem)}"
             case Asked(ticket=ticket, question=question):

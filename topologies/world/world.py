@@ -18,7 +18,9 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import NoReturn
 
-from swarm.errors import StoreError
+from gossip.relay import Item as PassageItem
+from gossip.relay import Out, Passages, is_carried
+from swarm.errors import LedgerError, StoreError
 from swarm.ledger.disk import DiskFull
 from swarm.ledger.journal import BLOCKS, Journal, Opened, Placed, joined, scan
 from swarm.ledger.snapshot import CONTEXT_BLOCKS
@@ -54,6 +56,7 @@ from swarm.machine import (
     Received,
     Record,
     Report,
+    Resting,
     Seal,
     Send,
     SendBlocks,
@@ -70,8 +73,8 @@ from topologies.graph import Topology
 from topologies.world.blobs import BLOB_S, BlobStore, Work
 from topologies.world.checkers import Checker, Violation
 from topologies.world.clock import EPOCH_S, Scheduler
-from topologies.world.disk import SimulatedDisk
-from topologies.world.faults import Crash, Fault, FaultPlan
+from topologies.world.disk import SLOW_SYNC_S, SimulatedDisk
+from topologies.world.faults import Crash, Fault, FaultPlan, Freeze, Replay
 from topologies.world.learner import Learner
 from topologies.world.links import Links
 from topologies.world.misfortunes import Misfortunes
@@ -85,6 +88,9 @@ EVENTS_MAX = 5_000_000
 HOLD_RETRY_S = 1.0
 """A process whose disk is full tries again after this long, as the real shell does. Meanwhile frames from peers are
 dropped, because peers send them again, and everything else waits."""
+
+FROZEN_LOOK_S = 0.05
+"""Between looks whether a process that stands still, and whose sync is over, goes on."""
 
 RESTART_S = 2.0
 """A process that stopped itself, or could not start, is tried again after this long, as a service manager does."""
@@ -104,6 +110,11 @@ SNAPSHOT_LOST = 0.5
 Factory = Callable[[int, int], Machine]
 """(member, incarnation) -> machine. Incarnations count up from 0 with every start of the member, twins included."""
 
+Sealer = Callable[[int, Callable[[], bytes]], Passages]
+"""(member, draw) -> its links through relays. `draw` returns 32 bytes at each call, from the seed."""
+
+SURPLUS_BYTES = 100
+"""By how much a message is too long when it is damaged so."""
 
 AUDIT_S = 1.0
 """How long the check of a whole ledger takes in the background."""
@@ -127,6 +138,8 @@ class World:
         averages: How averages of those are compressed, as the charter has it.
         momentum: The quasi-global momentum of the charter; 0 for none.
         follows: Whether contributions say how public copies move (`Charter.follows`).
+        passages: Makes the links through relays of each start of a process: the very ones of the real shell. A pair of
+            members that is linked through a relay is no link of the topology.
         learner: Answers Train, Evaluate and Inspect; without one training fails with a sentence.
         ids: Identity of each member, default `member_id`.
         twins: Members run as two processes with one identity and two disks: the liar of Bano et al., "Twins: BFT
@@ -149,6 +162,7 @@ class World:
         network: NetworkProfile | None = None,
         access: Sequence[Access] = (),
         slow: Mapping[tuple[int, int], tuple[float, float]] | None = None,
+        passages: Sealer | None = None,
         learner: Learner | None = None,
         audit: Callable[[Sequence[bytes]], str] = lambda _: "",
         codec: Spec | None = None,
@@ -173,6 +187,9 @@ class World:
         self._make, self._sync_s, self._ledger_id = make, sync_s, ledger_id
         self._rng = _stream("world", seed)
         self._snapshot_rng = _stream("snapshots", seed)
+        self._passages, self._passages_rng = passages, _stream("passages", seed)
+        self._garble_rng = _stream("garble", seed)
+        self._replayed = {fault.slot for fault in self.plan.faults if isinstance(fault, Replay)}
         self._scheduler = Scheduler()
         self._at = self._scheduler.at
         self._tickets = 0
@@ -195,7 +212,7 @@ class World:
         )
         self._words = Words({node: f"n{member}" for member, node in enumerate(self.ids)}, EPOCH_S)
         self._hook(checkers)
-        self._links = Links(self.places, self.network, self._scheduler, self._rng, self._give)
+        self._links = Links(self.places, self.network, self._scheduler, self._rng, self._relink)
         self._misfortunes = Misfortunes(
             self.places,
             self.network,
@@ -203,7 +220,9 @@ class World:
             self._scheduler,
             note=lambda text: self._note(None, text),
             crash=self._crash,
+            freeze=self._freeze,
             set_alarm=self._set_alarm,
+            replay=self._replay,
         )
         self._schedule(sorted(set(twins)) if twin_split else [])
 
@@ -322,6 +341,14 @@ class World:
         self._later(place, 0.0, lambda: (Asked(ticket, question),))
         return ticket
 
+    def rest(self, node: int, why: str) -> None:
+        """Let a member rest from now on, or with no reason train again. Its next process has not heard of it."""
+        self._later(self.place(node), 0.0, lambda: (Resting(why),))
+
+    def utter(self, node: int, to: NodeId, frame: bytes, *, twin: int = 0) -> None:
+        """Put a frame on a member's link that its machine has not made, as a liar with its keys would."""
+        self._transmit(self.place(node, twin), to, frame, None)
+
     def strike(self, fault: Fault) -> None:
         """Let a fault happen now, whatever its `at_s` says."""
         self._misfortunes.strike(fault)
@@ -353,7 +380,7 @@ class World:
             return
         if place.holding and isinstance(event, Received):
             self.stats.lost += 1
-        elif place.syncing or place.inbox:
+        elif place.frozen or place.syncing or place.inbox:
             place.inbox.append(event)
         else:
             self._handle(place, place.machine, event)
@@ -386,13 +413,16 @@ class World:
             elif isinstance(effect, Persist):
                 if self._sync_s > 0.0:
                     place.syncing = True
-                    took = self._sync_s * (0.5 + self._rng.random())
+                    took = self._sync_s * (0.5 + self._rng.random()) + SLOW_SYNC_S * place.disk.slow
                     self._at(self._scheduler.now + took, self._synced, place, place.incarnation)
                     return
                 if not self._persist(place, effect):
                     return
             elif isinstance(effect, Keep):
                 if not self._keep(place, effect):
+                    return
+            elif isinstance(effect, Prune):
+                if not self._prune(place, effect):
                     return
             else:
                 obey(place, effect)
@@ -403,6 +433,9 @@ class World:
         """A sync is over: go on with the effects after it, then with the events that waited."""
         if place.machine is None or place.incarnation != incarnation:
             return
+        if place.frozen:  # noticed when it goes on
+            self._at(self._scheduler.now + FROZEN_LOOK_S, self._synced, place, incarnation)
+            return
         effect = place.effects[place.cursor]
         place.syncing = place.holding = False
         assert isinstance(effect, Persist | Keep), "only what needs room on the disk takes time"
@@ -410,6 +443,10 @@ class World:
             return
         place.cursor += 1
         self._perform(place)
+        self._catch_up(place)
+
+    def _catch_up(self, place: Place) -> None:
+        """Handle what has waited."""
         while place.inbox and not place.syncing and place.machine is not None:
             self._handle(place, place.machine, place.inbox.popleft())
 
@@ -425,13 +462,27 @@ class World:
         except DiskFull as full:
             return self._hold(place, full.message)
         except StoreError as error:
-            self._note(place, f"stops: {error.message}")
-            self._crash(place, Crash(at_s=self._scheduler.now, slot=place.slot, down_s=RESTART_S))
-            return False
+            return self._stop(place, error)
         self.stats.persists += 1
         for hook in self._on_persist:
             hook(self, place.member, place.twin, effect.records)
         return True
+
+    def _prune(self, place: Place, effect: Prune) -> bool:
+        """Remove old segments, and say whether the disk let it."""
+        assert place.journal is not None, "a running process has its journal open"
+        try:
+            place.journal.drop_wal_below(effect.view)
+            place.journal.drop_feed_below(effect.seq)
+        except StoreError as error:
+            return self._stop(place, error)
+        return True
+
+    def _stop(self, place: Place, error: StoreError) -> bool:
+        """End the process; a service manager starts it again. Returns False: the effect has not happened."""
+        self._note(place, f"stops: {error.message}")
+        self._crash(place, Crash(at_s=self._scheduler.now, slot=place.slot, down_s=RESTART_S))
+        return False
 
     def _keep(self, place: Place, effect: Keep) -> bool:
         """Write a received piece, and say whether there was room; without, the process holds as for a Persist."""
@@ -453,6 +504,8 @@ class World:
                 up = LinkChanged(peer, True, "connected")
                 self._later(place, 0.0, functools.partial(tuple, (up,)))
         place.reached = fresh
+        if place.passages is not None:
+            self._pass(place, place.passages.reach(effect.contacts, effect.carried, self.now))
 
     def _obey(self, place: Place, effect: Effect) -> None:
         match effect:
@@ -470,10 +523,6 @@ class World:
                 self._later(place, BLOB_S, place.blobs.check(effect))
             case Forget():
                 place.blobs.forget(effect)
-            case Prune():
-                assert place.journal is not None, "a running process has its journal open"
-                place.journal.drop_wal_below(effect.view)
-                place.journal.drop_feed_below(effect.seq)
             case Snapshot(height=height, state=state):
                 place.snapshot = height, state
             case Publish():
@@ -509,11 +558,15 @@ class World:
                 place.answers.append(effect)
             case Finished():
                 place.finished = effect
-            case Send() | Persist() | Keep():
+            case Send() | Persist() | Keep() | Prune():
                 raise AssertionError("obeyed by _perform")
 
     def _audited(self, place: Place) -> tuple[Event, ...]:
-        found = [part for part in scan(place.disk, BLOCKS, self._ledger_id) if isinstance(part, Placed)]
+        try:
+            found = [part for part in scan(place.disk, BLOCKS, self._ledger_id) if isinstance(part, Placed)]
+        except StoreError as error:
+            self._note(place, f"couldn't look through the ledger: {error.message}")
+            return ()
         problem = self._audit([part.record.payload for part in found])
         place.unaudited = bool(problem)
         return (Audited(problem),)
@@ -521,16 +574,35 @@ class World:
     # Links.
 
     def _send(self, place: Place, to: NodeId, frame: bytes, payload: Buffer | None) -> None:
-        stats, route, slot = self.stats, self.network.route, place.slot
+        stats = self.stats
         size = len(frame) if payload is None else len(frame) + len(payload)
         stats.frames += 1
         stats.frame_bytes += size
         for hook in self._on_send:
             hook(self, place.member, place.twin, to, frame)
+        if place.passages is not None and place.passages.leads(to):
+            out = place.passages.send(to, frame, payload, self.now)
+            if out is None:
+                stats.lost += 1
+                return
+            to, frame, payload = out.to, out.frame, out.payload
+        self._transmit(place, to, frame, payload)
+
+    def _transmit(self, place: Place, to: NodeId, frame: bytes, payload: Buffer | None) -> None:
+        """Put a message on a link, whoever made it."""
+        stats, route, slot = self.stats, self.network.route, place.slot
+        size = len(frame) if payload is None else len(frame) + len(payload)
         targets = place.peers.get(to)
         if targets is None:
             stats.unroutable += 1
             return
+        if place.slot in self._replayed and payload is None:
+            place.sent.append((to, frame))
+        if place.mute_until > self._scheduler.now:
+            stats.lost += 1
+            return
+        if place.garbled_until > self._scheduler.now and self._garble_rng.random() < place.garbled:
+            frame, payload = self._garble(frame, payload)
         event = Received(place.id, frame, payload)  # one object for all copies: events are frozen
         for target in targets:
             arrivals = route(slot, target.slot, size, self._scheduler.now)
@@ -543,6 +615,26 @@ class World:
             for at_s in arrivals:
                 self._at(at_s, self._arrive, slot, target, self.network.epoch(slot, target.slot), event)
 
+    def _garble(self, frame: bytes, payload: Buffer | None) -> tuple[bytes, Buffer | None]:
+        """Damage one of the two parts of a message: a bit flipped, the end missing, or more of it."""
+        rng = self._garble_rng
+        in_payload = payload is not None and len(payload) > 0 and rng.random() < 0.5
+        part = bytearray(payload if in_payload and payload is not None else frame)
+        match rng.randrange(3):
+            case 0:
+                part[rng.randrange(len(part))] ^= 1 << rng.randrange(8)
+            case 1:
+                del part[rng.randrange(len(part)) :]
+            case _:
+                part += rng.randbytes(SURPLUS_BYTES)
+        return (frame, bytes(part)) if in_payload else (bytes(part), payload)
+
+    def _replay(self, place: Place, frames: int) -> None:
+        """Send again what was sent; a process that is down sends nothing."""
+        last = tuple(place.sent)
+        for number in range(frames if last and place.machine is not None else 0):
+            self._transmit(place, *last[number % len(last)], None)
+
     def _arrive(self, source: int, target: Place, epoch: int, event: Received) -> None:
         network = self.network
         if (
@@ -553,7 +645,39 @@ class World:
             self.stats.lost += 1
             return
         self.stats.delivered += 1
-        self._give(target, target.incarnation, event)
+        if target.passages is not None and is_carried(event.frame):
+            sealed = target.passages.receive(event.sender, event.frame, event.payload, self.now)
+            self._pass(target, sealed)
+        else:
+            self._give(target, target.incarnation, event)
+
+    def _relink(self, place: Place, incarnation: int, event: Event) -> None:
+        """Tell a process of a link, and those that go through it."""
+        self._give(place, incarnation, event)
+        if place.passages is not None and isinstance(event, LinkChanged):
+            self._pass(place, place.passages.link(event.peer, event.up, self.now))
+
+    def _pass(self, place: Place, items: Sequence[PassageItem]) -> None:
+        """Do what the links through relays ask for, forward what is to be forwarded, and look again when it is time."""
+        passages = place.passages
+        assert passages is not None, "asked only where there are some"
+        for item in (*items, *passages.carry(lambda _: 0)):
+            match item:
+                case Out():
+                    self._transmit(place, item.to, item.frame, item.payload)
+                case Report():
+                    place.reports.append((self._scheduler.now, item))
+                case _:
+                    self._later(place, 0.0, functools.partial(tuple, (item,)))
+        wake = passages.next_wake()
+        if wake is not None and wake < place.passages_at:
+            place.passages_at = wake
+            self._at(max(wake, self.now), self._look_after, place, place.incarnation, wake)
+
+    def _look_after(self, place: Place, incarnation: int, at_s: float) -> None:
+        if place.incarnation == incarnation and place.passages_at == at_s and place.passages is not None:
+            place.passages_at = math.inf
+            self._pass(place, place.passages.step(self.now))
 
     def _send_chunk(self, place: Place, effect: SendChunk) -> None:
         payload = place.blobs.read(effect.digest, effect.offset, effect.length)
@@ -606,26 +730,53 @@ class World:
             self._crash_in_recovery(place)
             return
         journal = Journal(place.disk, ledger_id=self._ledger_id, segment_bytes=SEGMENT_BYTES)
-        kept = place.snapshot
         try:
-            opened = journal.open(0 if kept is None else max(1, kept[0] - CONTEXT_BLOCKS))
+            opened = self._open(place, journal)
         except StoreError as error:
-            self._note(place, f"couldn't start: {error.message}")
-            place.disk.crash(self._rng)
-            self._at(self._scheduler.now + RESTART_S, self._start, place)
+            self._give_up(place, error)
             return
+        kept = place.snapshot
         place.journal, place.opened = journal, opened
         place.incarnation = self._incarnations[place.member]
         self._incarnations[place.member] += 1
         place.machine = self._make(place.member, place.incarnation)
+        if self._passages is not None:
+            place.passages = self._passages(place.member, lambda: self._passages_rng.randbytes(32))
+            place.passages_at = math.inf
         for hook in self._on_start:
             hook(self, place.member, place.twin, opened.records if kept is None else self._durable(place, opened))
         blobs, partial = place.blobs.listing()
         state = b"" if kept is None else kept[1]
-        self._give(place, place.incarnation, Started(opened.records, blobs, partial, state, place.unaudited))
+        started = Started(opened.records, blobs, partial, state, place.unaudited)
+        try:
+            self._give(place, place.incarnation, started)
+        except LedgerError as error:  # blocks that do not follow from each other: nothing to go on from
+            self._give_up(place, error)
+            return
         for peer in place.peers:
             for other in place.peers[peer]:
                 self._links.notice_pair(place, other)
+
+    def _open(self, place: Place, journal: Journal) -> Opened:
+        """Read what the machine needs, as the real shell does: a snapshot whose block is not there counts for nothing.
+
+        Raises:
+            StoreError: The disk fails, or a block is damaged.
+        """
+        kept = place.snapshot
+        if kept is not None:
+            opened = _sound(journal.open(max(1, kept[0] - CONTEXT_BLOCKS)))
+            if any((record.kind, record.height) == (RECORD_BLOCK, kept[0]) for record in opened.records):
+                return opened
+            place.snapshot = None
+        return _sound(journal.open())
+
+    def _give_up(self, place: Place, error: StoreError | LedgerError) -> None:
+        """Do not start, and try again later: the disk may work again, or people may have repaired the ledger."""
+        self._note(place, f"couldn't start: {error.message}")
+        place.machine = place.journal = place.passages = None
+        place.disk.crash(self._rng)
+        self._at(self._scheduler.now + RESTART_S, self._start, place)
 
     def _durable(self, place: Place, opened: Opened) -> tuple[Record, ...]:
         """Return all records, those that the machine is spared as well."""
@@ -636,6 +787,7 @@ class World:
     def _crash(self, place: Place, crash: Crash) -> None:
         """Stop now. A sync under way may have written nothing, something or everything."""
         if place.machine is None:
+            _replace(place, crash)
             return
         self.stats.crashes += 1
         self._note(place, f"crash after effect {place.cursor} of {len(place.effects)}" + " power" * crash.power)
@@ -646,23 +798,44 @@ class World:
             place.blobs.lose_power(self._rng)
             if self._snapshot_rng.random() < SNAPSHOT_LOST:
                 place.snapshot = None
-        place.machine = place.journal = place.crash = None
+        place.machine = place.journal = place.crash = place.passages = None
         place.inbox.clear()
         place.effects, place.cursor, place.fuse = (), 0, -1
-        place.syncing = place.holding = False
+        place.syncing = place.holding = place.frozen = False
         place.wake_at = place.wake_unix_s = math.inf
         place.links = dict.fromkeys(place.links, ())
         place.suspected.clear()
         place.recovery_crashes = crash.recovery_crashes
+        _replace(place, crash)
         self.network.restarted(place.slot)
         self._links.notice_all()
         for hook in self._on_crash:
             hook(self, place.member, place.twin)
         self._at(self._scheduler.now + crash.down_s, self._start, place)
 
+    def _freeze(self, place: Place, fault: Freeze) -> None:
+        """Stand still from now; events wait."""
+        if place.machine is None or place.frozen:
+            return
+        place.frozen = True
+        self._links.notice_all()
+        self._at(self._scheduler.now + fault.duration_s, self._thaw, place, place.incarnation)
+
+    def _thaw(self, place: Place, incarnation: int) -> None:
+        """Go on with what has waited, at the hour that it is now."""
+        if not place.frozen or place.incarnation != incarnation:
+            return
+        self._note(place, "thaws")
+        place.frozen = False
+        self._links.notice_all()
+        if not place.syncing:
+            self._catch_up(place)
+
     def _tear(self, place: Place) -> None:
         """The sync under way wrote nothing, a part, or all of it, unacknowledged."""
         effect, journal = place.effects[place.cursor], place.journal
+        if isinstance(effect, Keep):
+            return  # held for want of room: nothing was begun
         assert isinstance(effect, Persist), "only a Persist takes time"
         assert journal is not None, "a running process has its journal open"
         records = effect.records
@@ -686,6 +859,31 @@ class World:
         disk.stop_after(self._rng.randrange(RECOVERY_OPERATIONS_MAX))
         with suppress(StoreError):
             act()
+
+
+def _sound(opened: Opened) -> Opened:
+    """Return what was read if a site may go on from it, by the rules of `swarm start`.
+
+    Raises:
+        StoreError: Blocks are damaged, or votes may be missing that were cast.
+    """
+    for finding in opened.findings:
+        if (finding.log, finding.verdict) == (BLOCKS, "corruption"):
+            raise StoreError(f"the ledger is damaged: {finding.text}")
+    if not opened.votes_trustworthy:
+        raise StoreError("votes may be missing")
+    return opened
+
+
+def _replace(place: Place, crash: Crash) -> None:
+    """Give a process that is down the ledger it had when its disk was copied, or none, if that is what happens to it.
+
+    Its blobs stay: they are what they are called.
+    """
+    if crash.anew or crash.restored:
+        kept = place.backup if crash.restored else None
+        place.disk = SimulatedDisk() if kept is None else kept.copy()
+        place.snapshot, place.unaudited = None, False
 
 
 def _stream(purpose: str, seed: int) -> random.Random:

@@ -197,6 +197,17 @@ def test_a_failure_hits_the_operation_it_was_set_for_once() -> None:
     assert not disk.pending
 
 
+def test_a_disk_that_fails_cannot_be_read_either_until_it_works_again() -> None:
+    disk = disk_with("a/f", 64)
+    disk.write("a/f", 0, b"x")
+    disk.failing = True
+    for act in (lambda: disk.read("a/f", 0, 1), lambda: disk.sync("a/f")):
+        with pytest.raises(StoreError, match="input/output error"):
+            act()
+    disk.failing = False
+    assert disk.read("a/f", 0, 1) == b"x"
+
+
 def test_a_flipped_bit_is_durable_and_flips_back() -> None:
     disk = disk_with("a/f", 64)
     disk.write("a/f", 0, b"abc")

@@ -4,7 +4,7 @@ import math
 import numpy as np
 import pytest
 
-from topologies.world.learner import OVERSIZE_FACTOR, SLOW_FACTOR, Behaviour, QuadraticTask
+from topologies.world.learner import OVERSIZE_FACTOR, SLOW_FACTOR, Behaviour, QuadraticTask, handed_over
 
 
 def test_updates_are_the_same_bytes_every_time() -> None:
@@ -73,5 +73,12 @@ def test_each_misbehaviour_misbehaves() -> None:
     assert np.isnan(updates[Behaviour.NAN]).sum() == 1
     assert updates[Behaviour.WRONG_SHAPE].size == task.elements - 1
     assert float(np.linalg.norm(updates[Behaviour.OVERSIZE])) == pytest.approx(OVERSIZE_FACTOR * 2.0)
+    assert float(np.linalg.norm(updates[Behaviour.POISONER])) == pytest.approx(2.0)
     assert lessons[Behaviour.SLOW].duration_s == SLOW_FACTOR * honest_s
     assert lessons[Behaviour.HANG].duration_s == math.inf
+
+
+def test_a_poisoner_scales_what_it_learnt_a_thousandfold_and_its_node_clips_it_as_any_other() -> None:
+    small = np.array([0.003, -0.004], np.float32)
+    assert handed_over(small.copy(), Behaviour.POISONER, 100.0) == pytest.approx([3.0, -4.0])
+    assert handed_over(small.copy(), Behaviour.POISONER, 0.5) == pytest.approx([0.3, -0.4], rel=1e-3)

@@ -50,6 +50,7 @@ from topologies.world.faults import (
     Crash,
     Fault,
     FaultPlan,
+    Freeze,
     FullDisk,
     Heal,
     OneWayCut,
@@ -375,6 +376,68 @@ def test_events_wait_for_the_sync_before_them() -> None:
     assert not script_of(world, 0).of(Asked)
     world.run(1.9)
     assert len(script_of(world, 0).of(Asked)) == 1
+
+
+def test_a_frozen_process_handles_what_waited_when_it_goes_on_and_at_that_hour() -> None:
+    world = World(
+        seed=1,
+        make=lambda member, incarnation: Script(silent),
+        topology=complete(2),
+        plan=plan(Freeze(at_s=2.0, slot=0, duration_s=5.0)),
+    )
+    world.run(3.0)
+    world.ask(0, "how are you?")
+    world.run(6.9)
+    assert not script_of(world, 0).of(Asked)
+    world.run(7.1)
+    ((asked_at, _),) = [seen for seen in script_of(world, 0).seen if isinstance(seen[1], Asked)]
+    assert asked_at - EPOCH_S == pytest.approx(7.0)
+
+
+def test_a_sync_that_ends_while_its_process_is_frozen_is_noticed_when_it_goes_on() -> None:
+    world = crash_world(Freeze(at_s=1.2, slot=0, duration_s=3.0), sync_s=0.8)
+    world.run(4.1)
+    assert heard(world) == []
+    world.run(4.5)
+    assert heard(world) == [1]
+
+
+def test_a_long_freeze_is_seen_by_the_others_as_a_lost_link_and_a_short_one_not() -> None:
+    for duration_s, seen in ((0.2, [True]), (8.0, [True, False, True])):
+        world = World(
+            seed=1,
+            make=lambda member, incarnation: Script(silent),
+            topology=complete(2),
+            plan=plan(Freeze(at_s=3.0, slot=0, duration_s=duration_s)),
+            network=QUICK,
+        )
+        world.run(20.0)
+        changes = [event.up for event in script_of(world, 1).of(LinkChanged) if isinstance(event, LinkChanged)]
+        assert changes == seen
+
+
+def test_who_is_killed_while_frozen_starts_anew_and_is_not_frozen() -> None:
+    world = crash_world(Freeze(at_s=1.5, slot=0, duration_s=2.0), Crash(at_s=2.5, slot=0, down_s=0.5))
+    world.run(2.9)
+    assert world.place(0).machine is None
+    world.run(3.2)
+    assert world.place(0).machine is not None
+    assert not world.place(0).frozen
+
+
+def test_who_begins_anew_finds_an_empty_disk_even_if_it_was_down_already() -> None:
+    anew = Crash(at_s=3.5, slot=0, down_s=1.0, anew=True)
+    down = Crash(at_s=3.2, slot=0, down_s=2.0)
+    for faults, left in (((anew,), []), ((down, anew), []), ((down,), [1, 2, 3])):
+        world = World(
+            seed=1,
+            make=lambda member, incarnation: Script(silent if member else counting),
+            topology=path(2),
+            plan=plan(*faults),
+            sync_s=0.0,
+        )
+        world.run(5.9)
+        assert read_back(world) == left
 
 
 def test_a_crash_during_recovery_loses_nothing() -> None:
