@@ -16,7 +16,7 @@ from gossip import messages as m
 from gossip import wire
 from node.core import Node
 from swarm.ledger.block import FINALIZE, SKIP, Certificate, Vote
-from swarm.ledger.journal import Journal
+from swarm.ledger.journal import BLOCKS, FEED, WAL, Journal, cut
 from swarm.machine import RECORD_BLOCK, RECORD_ENTRY, Effect, NodeId, Record, Send
 from tests.builders import Swarm, make_swarm
 from topologies.families import complete, path, ring
@@ -181,6 +181,42 @@ class Backup(Checker):
 def test_an_old_copy_of_a_disk_makes_nobody_contradict_itself(taken: int, later_s: float) -> None:
     backup = Backup(MOMENTS[taken])
     plan = FaultPlan(faults=(Crash(at_s=MOMENTS[taken] + later_s, slot=MEMBER, down_s=0.3),))
+    world = a_world(SWARM, complete(4), plan=plan, checkers=[backup, Nobody()])
+    assert world.run(all_done(0, 1, 2, 3), end_s=END_S)
+    assert backup.restored
+
+
+class Cut(Backup):
+    """As `swarm backup create` copies, while the member runs: log by log, one of them a moment after the other."""
+
+    def __init__(self, at_s: float, between_s: float) -> None:
+        super().__init__(at_s)
+        self._between_s = between_s
+        self._copy, self._logs = SimulatedDisk(), [WAL, FEED, BLOCKS]
+
+    @override
+    def on_event(self, world: World, node: int, twin: int, event: object, effects: Sequence[Effect]) -> None:
+        if node != MEMBER or world.now < self._at_s:
+            return
+        place = world.place(node)
+        while self._logs and world.now >= self._at_s:
+            log = self._logs.pop(0)
+            self._copy.make_folder(log)
+            for segment, size, data in cut(place.disk, log):
+                self._copy.create(segment, size)
+                self._copy.write(segment, 0, data)
+                self._copy.sync(segment)
+            self._copy.sync_folder(log)
+            self._at_s += self._between_s
+        if not self._logs and node not in self.copies:
+            self.copies[node] = self._copy, None
+
+
+@pytest.mark.parametrize("taken", range(0, 8, 2))
+@pytest.mark.parametrize("between_s", [0.0, 0.15])
+def test_a_backup_made_while_the_member_runs_makes_nobody_contradict_itself(taken: int, between_s: float) -> None:
+    backup = Cut(MOMENTS[taken], between_s)
+    plan = FaultPlan(faults=(Crash(at_s=MOMENTS[taken] + 1.9, slot=MEMBER, down_s=0.3),))
     world = a_world(SWARM, complete(4), plan=plan, checkers=[backup, Nobody()])
     assert world.run(all_done(0, 1, 2, 3), end_s=END_S)
     assert backup.restored
