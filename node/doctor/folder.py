@@ -1,0 +1,102 @@
+"""SHELL. The folder: settings, keys, card, charter, and whether they belong together."""
+
+from __future__ import annotations
+
+from node.doctor.case import Case
+from node.doctor.finding import Finding, fail, warn, well
+from node.task import task_digest
+from swarm import charter as terms
+
+
+def settings(case: Case) -> list[Finding]:
+    """The settings can be read, all layers of them."""
+    found = case.settings
+    changed = sorted(
+        key for key, origin in found.origin.items() if origin not in ("default", str(case.site.settings_path))
+    )
+    more = f"; {', '.join(changed)} from elsewhere" if changed else ""
+    return [well("settings", f"{case.site.settings_path.name} can be read: this is {found.site.name!r}{more}")]
+
+
+def keys(case: Case) -> list[Finding]:
+    """The keys are there, whole, and for nobody else on this machine to read."""
+    identity = case.identity
+    found = [well("keys", "both keys are there, and only this user can read them", node=case.node.hex())]
+    mode = case.site.keys.stat().st_mode & 0o777
+    if mode & 0o077:
+        text = f"others on this machine can look into {case.site.keys} (mode {mode:o})"
+        found.append(warn("keys", text, f"run chmod 700 {case.site.keys}"))
+    if case.site.card_path.exists():
+        card = terms.card_from_toml(case.site.card_path.read_text(encoding="utf-8", errors="replace"))
+        if card.id_key != identity.id_key.public or card.curve_key != identity.curve_public:
+            text = f"{case.site.card_path.name} is of other keys than those in {case.site.keys.name}/"
+            found.append(
+                warn("keys", text, "send nobody this card; `swarm rotate` and `swarm keygen` write right ones")
+            )
+    return found
+
+
+def charter(case: Case) -> list[Finding]:
+    """The charter is there, and everybody has signed it."""
+    signed = case.signed
+    text = f"{signed.charter.name}, signed by all {len(signed.charter.members)}; compare with the others: "
+    return [well("charter", text + signed.ledger_id.hex()[:16], ledger_id=signed.ledger_id.hex())]
+
+
+def member(case: Case) -> list[Finding]:
+    """This site is in it, by the keys it holds and the address it is known by."""
+    index = case.terms.index(case.node)
+    if index is None and case.site.sponsors_path.exists():
+        text = f"this site is no member of {case.signed.charter.name!r} yet"
+        return [warn("member", text, "`swarm members` at the site that invited it shows how its wish stands")]
+    if index is None:
+        text = f"this site's keys are not among those of {case.signed.charter.name!r}"
+        remedy = "put the charter there that has this site's card, or restore the keys that belong to it"
+        return [fail("member", text, remedy, identifier="SWARM-SITE-MEMBER")]
+    seat, mine = case.terms.members[index], case.settings
+    found = [well("member", f"this site is {seat.name!r}, member {index + 1} of {len(case.terms.members)}")]
+    if seat.curve_key != case.identity.curve_public and case.site.load_successor() is None:
+        text = "the members know this site by another transport key than the one in its folder"
+        remedy = "restore keys/ from your backup; without it, leave and join again"
+        found.append(fail("member", text, remedy, identifier="SWARM-SITE-KEYS"))
+    if mine.site.name != seat.name:
+        text = f"the settings call this site {mine.site.name!r}, the charter {seat.name!r}"
+        found.append(warn("member", text, f'write name = "{seat.name}" below [site]: logs and seeds go by it'))
+    if seat.endpoint and not mine.site.listen:
+        text = f"others dial this site at {seat.endpoint}, and it does not listen"
+        found.append(fail("member", text, "write `listen` below [site], or `swarm rotate` to an empty address"))
+    return found
+
+
+def task(case: Case) -> list[Finding]:
+    """The task file is the charter's, and there are data to hand it."""
+    settings_, wanted = case.settings.task, case.signed.charter.task.digest
+    path, data = case.site.folder / settings_.file, case.site.folder / settings_.data
+    found = []
+    if not path.is_file():
+        text = f"there is no task file {path}"
+        found.append(fail("task", text, "put it there, or name another below [task]", identifier="SWARM-TASK-FILE"))
+    elif task_digest(path) != wanted:
+        remedy = f"get the file whose SHA-256 begins {wanted.hex()[:16]}"
+        text = f"{path.name} is not the file that the charter was made with"
+        found.append(fail("task", text, remedy, identifier="SWARM-TASK-FILE"))
+    else:
+        found.append(well("task", f"{path.name} is the charter's ({wanted.hex()[:16]})"))
+    if not data.exists():
+        text = f"there are no data at {data}"
+        found.append(fail("data", text, "put them there, or write where they are as `data` below [task]"))
+    if settings_.loader and not (case.site.folder / settings_.loader).is_file():
+        text = f"there is no loader {case.site.folder / settings_.loader}"
+        found.append(fail("data", text, "put it there, or leave `loader` below [task] out"))
+    return found
+
+
+def ledger(case: Case) -> list[Finding]:
+    """How far this site's own ledger has come."""
+    if case.status is not None:
+        return [
+            well("ledger", f"the node runs, at block {case.status['height']}", height=int(str(case.status["height"])))
+        ]
+    if not (case.site.ledger / "blocks").is_dir():
+        return [well("ledger", "there is none yet: it begins when the node starts")]
+    return [well("ledger", f"there is one, in epoch {case.terms.epoch}; `swarm ledger verify` checks all of it")]
