@@ -6,13 +6,12 @@ inviting member is. Nothing in it lets anybody vote or see data; who joins is fo
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from gossip import messages as m
 from gossip import wire
-from swarm import codec
+from swarm import codec, toml
 from swarm.charter import Card, SignedCharter, from_toml, to_toml
 from swarm.errors import Reject, UsageError
 from swarm.identity import SEED_BYTES, transport_keys
@@ -61,11 +60,11 @@ def invitation_from_toml(text: str) -> Invitation:
         LedgerError: a signature of the charter in it does not hold.
     """
     try:
-        data = tomllib.loads(text)
+        data = toml.loads(text)
         invite = codec.decode(bytes.fromhex(data["invite"]["data"]), Invite, limit=INVITE_BYTES_MAX)
         seed = bytes.fromhex(data["invite"]["guest"])
         charter_text = str(data["charter"]["text"])
-    except (ValueError, KeyError, TypeError, Reject, RecursionError):
+    except (ValueError, KeyError, TypeError, Reject):
         raise UsageError("couldn't read the invitation: it is not a whole invitation file", hint=ASK_AGAIN) from None
     charter = from_toml(charter_text)
     charter.check()
@@ -86,10 +85,10 @@ def contact_to_toml(contact: Contact) -> str:
 def contact_from_toml(text: str, where: str) -> Contact:
     """Return the contact in the table [sponsor]. Raises `UsageError`."""
     try:
-        table = tomllib.loads(text)["sponsor"]
+        table = toml.loads(text)["sponsor"]
         node, key = bytes.fromhex(table["node"]), bytes.fromhex(table["curve_key"])
         name, endpoint = str(table["name"]), str(table["endpoint"])
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError):
         raise UsageError(f"couldn't read {where}: the table [sponsor] is not whole", hint=ASK_AGAIN) from None
     if len(node) != 32 or len(key) != 32 or not endpoint.startswith("tcp://"):
         raise UsageError(f"couldn't use {where}: [sponsor] names nobody who can be reached", hint=ASK_AGAIN)

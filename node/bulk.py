@@ -21,7 +21,7 @@ import numpy as np
 from node.copies import Copies, Moved
 from node.messages import Messages
 from node.momentum import Momentum
-from node.storage import HOLD_RETRY_S, BlobStore
+from node.storage import HOLD_RETRY_S, BlobStore, Exhausted
 from swarm.errors import Reject, SwarmError, UsageError
 from swarm.ledger.disk import DiskFull
 from swarm.machine import (
@@ -160,6 +160,15 @@ class BulkWorker:
         """Make one step of gossip."""
         self._submit(self._blend, effect)
 
+    def submit(self, work: Callable[[], None]) -> None:
+        """Do something that takes long and has no result. It raises nothing."""
+
+        def run() -> Sequence[Event]:
+            work()
+            return ()
+
+        self._submit(run)
+
     def submit_counted(self, update: Digest) -> None:
         """Note that an update of this site is in the model that it goes on from."""
         self._submit(self._counted, update)
@@ -237,14 +246,14 @@ class BulkWorker:
         return [Inspected(effect.digest, problem, norm)]
 
     def _opened_in_time(self, digest: Digest, elements: int) -> Vector | None:
-        """Wait for room on the disk: that there is none says nothing about an update. None if all is to end."""
+        """Wait for room on the disk and for memory: without, an update is not to blame. None if all is to end."""
         told = False
         while True:
             try:
                 return self._opened(digest, elements)
-            except DiskFull:
+            except (DiskFull, Exhausted) as error:
                 if not told:
-                    why = "the disk has no room to read it through; this is tried again until it has"
+                    why = f"{error.message}; it is read through as soon as that goes"
                     self._done.append(StoreFailed(digest, why))
                     self._wake()
                     told = True
@@ -450,7 +459,9 @@ class BulkWorker:
 
         def combine(out: Vector, start: int) -> None:
             before = np.zeros_like(out) if base is None else self._slice(base, start, out.size)
-            weighted_mean_into(out, before, [read(start, out.size) for read in updates], weights, step=self._step)
+            weighted_mean_into(
+                out, before, [read(start, out.size) for read in updates], weights, rest=effect.rest, step=self._step
+            )
 
         return combine
 
@@ -459,7 +470,9 @@ class BulkWorker:
         updates = self._readers([digest for digest, _ in effect.terms], effect.elements)
 
         def combine(out: Vector, start: int) -> None:
-            weighted_mean_into(out, np.zeros_like(out), [read(start, out.size) for read in updates], weights)
+            weighted_mean_into(
+                out, np.zeros_like(out), [read(start, out.size) for read in updates], weights, rest=effect.rest
+            )
 
         return combine
 

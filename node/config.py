@@ -8,13 +8,14 @@ must agree on is not here but in the charter.
 from __future__ import annotations
 
 import difflib
+import math
 import re
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TypeAlias
 
 from gossip.catchup import FULL, MODES
+from swarm import toml
 from swarm.errors import UsageError
 
 Value: TypeAlias = str | int | float | bool
@@ -22,6 +23,7 @@ Value: TypeAlias = str | int | float | bool
 ENVIRONMENT_PREFIX = "SWARM_"
 
 LOGS = ("auto", "plain", "json")
+LEVELS = ("debug", "info", "warning", "error")
 APPROVALS = ("ask", "invited", "all")
 
 _ADDRESS = re.compile(r"tcp://(\[[0-9A-Fa-f:.%\w]+\]|[^\s:/\[\]]+):(\d{1,5})", re.ASCII)
@@ -54,6 +56,11 @@ class TaskSettings:
     """CPU threads of the trainer; 0 lets PyTorch choose."""
     stall_s: float = 600.0
     """A trainer that makes no optimizer step for this long is stopped and said to hang."""
+    round_steps: int = 0
+    """Optimizer steps after which a round's training ends here, so that a slow site gives less and is in time; 0: all.
+    A task's train() sees it by asking run.enough()."""
+    round_seconds: float = 0.0
+    """The same in seconds, from when the data are loaded. With both, whichever is first."""
     forkserver: str = ""
     """Unix socket of a `node.forkserver`, which forks the trainers of several sites on one machine."""
 
@@ -68,11 +75,45 @@ class LedgerSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkSettings:
+    """How this site gets to the others."""
+
+    relay: bool = True
+    """Whether this site forwards, where the charter allows relays and it listens, what two others have sealed."""
+    proxy: str = ""
+    """What every dial goes through: "socks5://host:port" or "http://host:port", with a "user@" in front of the host if
+    the proxy asks for one. Empty: nothing."""
+    proxy_password_file: str = ""
+    """A file whose first line is that user's password. A password is never written here or on a command line."""
+    ipv6: bool = False
+    """Also look host names up for IPv6. An address in brackets is used in any case."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StorageSettings:
+    """What of this site's disk is for what."""
+
+    ballast_mb: int = 64
+    """Room kept for the ledger, in MiB, on its disk: training stops before it is touched. 0: none."""
+    keep_models: int = 0
+    """So many models of the last rounds are written to `models/`, beside the last one of a run. 0: only that."""
+    keep_every: int = 0
+    """And the model of every round that this divides, for good. 0: none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunSettings:
     """How the node process behaves."""
 
     log: str = "auto"
     """auto: live view on a terminal, lines elsewhere; or plain, json."""
+    log_file: str = "run/log.jsonl"
+    """Facts as JSON lines, beside what goes to stderr; never what the task says. Empty: no file."""
+    log_level: str = "info"
+    log_file_mb: int = 10
+    """Size of each file, in MiB."""
+    log_files: int = 5
+    """How many there are, the one being written included; the oldest is let go."""
     exit_when_done: bool = False
     linger_s: float = 600.0
     """With exit_when_done: how long to go on serving sites that are behind."""
@@ -86,14 +127,28 @@ class Settings:
     task: TaskSettings
     run: RunSettings
     ledger: LedgerSettings
+    network: NetworkSettings
+    storage: StorageSettings
     origin: Mapping[str, str]
 
 
-_SECTIONS: dict[str, type[SiteSettings | TaskSettings | RunSettings | LedgerSettings]] = {
+_Section: TypeAlias = SiteSettings | TaskSettings | RunSettings | LedgerSettings | NetworkSettings | StorageSettings
+
+SECTIONS: dict[str, type[_Section]] = {
     "site": SiteSettings,
     "task": TaskSettings,
     "run": RunSettings,
     "ledger": LedgerSettings,
+    "network": NetworkSettings,
+    "storage": StorageSettings,
+}
+
+_RANGES = {
+    "storage.ballast_mb": (24, 1 << 20),  # at least a segment of each of the journal's logs
+    "storage.keep_models": (0, 1 << 20),
+    "storage.keep_every": (0, 1 << 20),
+    "run.log_file_mb": (1, 1 << 12),
+    "run.log_files": (2, 100),
 }
 
 _EXAMPLES: dict[type[Value], str] = {
@@ -113,7 +168,7 @@ def load(
         UsageError: unreadable TOML, an unknown section or key, a value of the wrong type.
     """
     values: dict[str, Value] = {}
-    origin = {f"{section}.{name}": "default" for section, kind in _SECTIONS.items() for name in _names(kind)}
+    origin = {f"{section}.{name}": "default" for section, kind in SECTIONS.items() for name in _names(kind)}
     for key, value in _from_toml(text, where):
         values[key], origin[key] = value, where
     for variable, raw in sorted((environment or {}).items()):
@@ -126,15 +181,28 @@ def load(
             raise UsageError(f"couldn't read --set {override!r}", hint="write it as --set section.key=value")
         values[key], origin[key] = _parse(key, raw, f"--set {key}"), "--set"
     check_address(str(values.get("site.listen", "")), f"site.listen, from {origin['site.listen']}:")
-    for key, choices in (("run.log", LOGS), ("site.approve", APPROVALS), ("ledger.catch_up", MODES)):
+    chosen = (("run.log", LOGS), ("run.log_level", LEVELS), ("site.approve", APPROVALS), ("ledger.catch_up", MODES))
+    for key, choices in chosen:
         if values.get(key, choices[0]) not in choices:
             message = f"couldn't use {key} = {values[key]!r}, from {origin[key]}"
             raise UsageError(message, hint=f"choose one of {', '.join(choices)}")
+    for key in ("task.round_steps", "task.round_seconds"):
+        if not 0 <= (budget := values.get(key, 0)) < math.inf:  # type: ignore[operator]
+            message = f"couldn't use {key} = {budget!r}, from {origin[key]}"
+            raise UsageError(message, hint="write how much a round may take at this site, or 0 for no limit")
+    for key, (least, most) in _RANGES.items():
+        number = values.get(key, least)
+        if not least <= int(number) <= most and not (key == "storage.ballast_mb" and number == 0):
+            message = f"couldn't use {key} = {number}, from {origin[key]}"
+            none = ", or 0 for none" if key == "storage.ballast_mb" else ""
+            raise UsageError(message, hint=f"choose a number from {least} to {most}{none}")
     return Settings(
         site=SiteSettings(**_section("site", values)),  # type: ignore[arg-type]
         task=TaskSettings(**_section("task", values)),  # type: ignore[arg-type]
         run=RunSettings(**_section("run", values)),  # type: ignore[arg-type]
         ledger=LedgerSettings(**_section("ledger", values)),  # type: ignore[arg-type]
+        network=NetworkSettings(**_section("network", values)),  # type: ignore[arg-type]
+        storage=StorageSettings(**_section("storage", values)),  # type: ignore[arg-type]
         origin=origin,
     )
 
@@ -149,13 +217,13 @@ def check_address(address: str, what: str) -> None:
 
 def _from_toml(text: str, where: str) -> Sequence[tuple[str, Value]]:
     try:
-        data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        data = toml.loads(text)
+    except ValueError as error:
         raise UsageError(f"couldn't read {where}: {error}", hint="fix the line it names") from None
     found: list[tuple[str, Value]] = []
     for section, table in data.items():
         if not isinstance(table, dict):
-            hint = f"write it below one of {', '.join(f'[{name}]' for name in _SECTIONS)}"
+            hint = f"write it below one of {', '.join(f'[{name}]' for name in SECTIONS)}"
             raise UsageError(f"couldn't read {where}: {section!r} stands outside a section", hint=hint)
         for name, value in table.items():
             key = f"{section}.{name}"
@@ -189,16 +257,16 @@ def _typed(key: str, value: object, where: str) -> Value:
 
 def _type(key: str, where: str) -> type[Value]:
     section, _, name = key.partition(".")
-    kind = _SECTIONS.get(section)
+    kind = SECTIONS.get(section)
     if kind is None or name not in _names(kind):
-        known = [f"{s}.{n}" for s, k in _SECTIONS.items() for n in _names(k)]
+        known = [f"{s}.{n}" for s, k in SECTIONS.items() for n in _names(k)]
         close = difflib.get_close_matches(key, known, 1)
         hint = f"did you mean {close[0]}?" if close else f"known keys are {', '.join(known)}"
         raise UsageError(f"couldn't use {where}: unknown key {key!r}", hint=hint)
     return type(getattr(kind(), name))
 
 
-def _names(kind: type[SiteSettings | TaskSettings | RunSettings | LedgerSettings]) -> list[str]:
+def _names(kind: type[_Section]) -> list[str]:
     return [field.name for field in fields(kind)]
 
 

@@ -5,6 +5,7 @@ It only ever consumes facts and snapshots; it decides nothing and nothing waits 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -60,7 +61,7 @@ class Console:
             if self._live is None:
                 stamp = datetime.fromtimestamp(now, tz=UTC).astimezone().strftime("%H:%M:%S")
                 mark = "" if report.level == "info" else f"{report.level}: "
-                self._print(f"{stamp} {self._name}  {mark}{report.text}")
+                self._print(f"{stamp} {self._name}  {mark}{report.text}{_identified(report)}")
 
     def snapshot(self, status: Mapping[str, object], now: float) -> None:
         """Redraw the live view, if there is one."""
@@ -82,7 +83,11 @@ class Console:
         return live
 
     def _print(self, line: str) -> None:
-        print(line, file=self._stream, flush=True)
+        try:
+            print(line, file=self._stream, flush=True)
+        except OSError:  # Who read along has gone, or the disk under it is full. The log file has it too.
+            with contextlib.suppress(OSError, ValueError), open(os.devnull, "wb") as nowhere:  # noqa: PTH123
+                os.dup2(nowhere.fileno(), self._stream.fileno())
 
 
 def draw(status: Mapping[str, object], recent: Sequence[tuple[float, Report]]) -> RenderableType:
@@ -104,8 +109,10 @@ def draw(status: Mapping[str, object], recent: Sequence[tuple[float, Report]]) -
     for member in members:
         table.add_row(*_row(member))
     parts: list[RenderableType] = [title, table]
-    problems = [problem for problem in (status.get("paused"), status.get("halted")) if problem]
+    problems = [problem for problem in (status.get("refused"), status.get("paused"), status.get("halted")) if problem]
     parts += [Text(str(problem), style="bold red") for problem in problems]
+    if status.get("resting"):
+        parts.append(Text(f"this site trains nothing: {status['resting']}", style="yellow"))
     for at, report in recent:
         stamp = datetime.fromtimestamp(at, tz=UTC).astimezone().strftime("%H:%M:%S")
         parts.append(Text(f"{stamp}  {report.text}", style=STYLES.get(report.level, "")))
@@ -121,15 +128,17 @@ def bar(done: int, total: int, width: int = 20) -> str:
 def member_state(member: Mapping[str, object]) -> tuple[str, str, str]:
     """Return (mark, words, style) for one member's row."""
     if member.get("refused"):
-        return "✗", str(member["refused"]), "red"
+        return "✗", f"{member['refused']}{_bracketed(member.get('refused_id'))}", "red"
     if member.get("absent"):
-        return "✗", "away: not heard of for a while", "red"
+        return "✗", f"away: {member.get('trouble') or 'not heard of for a while'}", "red"
     if not member.get("linked"):
-        return "…", "no link", "yellow"
+        return "…", f"no link: {member['trouble']}" if member.get("trouble") else "no link", "yellow"
     phase = str(member.get("phase"))
     words = PHASES.get(phase, phase)
     if phase == "training" and member.get("step"):
         words += f", step {member['step']}"
+    if member.get("via"):
+        words += f", through {member['via']}"
     return "●", words, "green"
 
 
@@ -184,6 +193,15 @@ def duration_words(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def _identified(report: Report) -> str:
+    return _bracketed(report.values.get("id"))
+
+
+def _bracketed(identifier: object) -> str:
+    """Return an identifier as it stands behind a sentence; `docs/reference/errors.md` has each."""
+    return f" [{identifier}]" if identifier else ""
 
 
 def _plain(values: Mapping[str, object]) -> dict[str, object]:

@@ -27,7 +27,7 @@ from node.forkserver import ForkServer
 from node.site import Site
 from node.storage import write_file_durably
 from swarm import charter as terms
-from swarm.staleness import STALENESS_DEFAULT
+from swarm.staleness import STALENESS_ASYNCHRONOUS, STALENESS_DEFAULT
 
 FIRST_PORT = 17400
 """Below 32768: the system does not hand such ports out by itself, and libzmq may connect to itself above."""
@@ -38,17 +38,25 @@ PORTS = 10_000
 STRIDE = 7_919
 """Between where processes of successive numbers begin: prime to `PORTS`."""
 
+PROGRAM = (sys.executable, "-m", "node.cli.main")
+"""`swarm`, as this interpreter has it."""
+
 STOP_S = 10.0
 """How long a peer may take to stop before it is killed."""
 
 
 @dataclass(slots=True)
 class LocalPeer:
-    """One site's folder and process. `status` is what it last answered."""
+    """One site's folder and process. `status` is what it last answered.
+
+    `program` is what is run as `swarm`, and `environment` what it finds in its environment beside this process's own.
+    """
 
     site: Site
     data: SiteData
     forkserver: Path | None = None
+    program: tuple[str, ...] = PROGRAM
+    environment: Mapping[str, str] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
     status: Mapping[str, object] = field(default_factory=dict)
 
@@ -74,14 +82,15 @@ class LocalPeer:
 
     def start(self, *overrides: str) -> None:
         """Start the peer; what it prints goes to `log.txt` in its folder."""
-        command = [sys.executable, "-m", "node.cli.main", "start", str(self.site.folder)]
+        command = [*self.program, "start", str(self.site.folder)]
         # One thread each: the trainers share this machine, as they would not in as many hospitals.
         shared = () if self.forkserver is None else (f"task.forkserver={self.forkserver}",)
-        for setting in ("run.log=plain", "task.threads=1", *shared, *overrides):
+        # They share its disk too, and what one may keep for its ledger, fifty may not.
+        for setting in ("run.log=plain", "task.threads=1", "storage.ballast_mb=0", *shared, *overrides):
             command += ["--set", setting]
         with (self.site.folder / "log.txt").open("ab") as log:
             self.process = subprocess.Popen(  # noqa: S603 - our own module, arguments as a list
-                command, stdout=log, stderr=log, stdin=subprocess.DEVNULL
+                command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env={**os.environ, **self.environment}
             )
 
     def kill(self) -> None:
@@ -132,17 +141,23 @@ def found(
     correction: str = "",
     directed: bool = False,
     codec: str = "",
+    asynchronous: bool = False,
+    hidden: Sequence[str] = (),
+    relay: bool = False,
 ) -> list[LocalPeer]:
     """Make a site for each part of the data, a charter for all of them, and every signature.
 
     With the socket of a fork server their trainers are forked from it, with a `gossip` schedule they mix by gossip,
     over links of one way if they are `directed`, with a charter's `correction`. With a `route` they get to the mean in
-    parts, with a `codec` they compress what they contribute.
+    parts, with a `codec` they compress what they contribute. If `asynchronous` they wait for nobody. Those named in
+    `hidden` only dial out; with `relay` others link them to one another.
     """
+    late = STALENESS_ASYNCHRONOUS if asynchronous else STALENESS_DEFAULT
     peers, cards = [], []
     for part, port in zip(data, free_ports(len(data)), strict=True):
         site, endpoint = Site(folder / part.name), f"tcp://127.0.0.1:{port}"
-        card = site.create(name=part.name, listen=endpoint, advertise=endpoint, task="task.py", data=str(part.folder))
+        address = "" if part.name in hidden else endpoint
+        card = site.create(name=part.name, listen=address, advertise=address, task="task.py", data=str(part.folder))
         cards.append(card)
         shutil.copyfile(task, site.folder / "task.py")
         peers.append(LocalPeer(site, part, forkserver))
@@ -167,12 +182,14 @@ def found(
         edges=(),
         predecessor=(),
         options=terms.options_of(
+            asynchronous=terms.BUFFERED if asynchronous else "",
             codec=codec,
             correction=correction,
             links="directed" if directed else "",
+            relay=terms.RELAYS[0] if relay else "",
             route=route,
             schedule=gossip,
-            staleness="" if gossip else str(STALENESS_DEFAULT),
+            staleness="" if gossip else str(late),
         ),
     )
     signed = terms.SignedCharter(draft, {})

@@ -12,6 +12,7 @@ import contextlib
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from node.storage import SnapshotFile
 from swarm import codec
@@ -56,6 +57,23 @@ def recover(journal: Journal, disk: Disk, kept: SnapshotFile, signed: SignedChar
     with contextlib.suppress(StoreError):  # The node says so when it tries again.
         kept.save(made)
     return Recovered(_with(journal.open(_context(made.height)), [*opened.findings, *findings]), made.state)
+
+
+def state_of(ledger: Path, signed: SignedCharter) -> State:
+    """Return the state of the ledger in a folder, as its last snapshot says; nothing is opened, and nothing written.
+
+    The node keeps a snapshot every few hundred blocks and when it stops. Without one, the state before the first block.
+
+    Raises:
+        LedgerError: the snapshot cannot be read.
+    """
+    known = SnapshotFile(ledger / "snapshot").load()
+    if known is None:
+        return genesis(signed)
+    try:
+        return snapshot.decode(known.state, State, signed)
+    except Reject as reason:
+        raise LedgerError(f"couldn't read the snapshot in {ledger}: {reason.message}") from None
 
 
 def _names(opened: Opened, known: Snapshot) -> bool:

@@ -17,6 +17,7 @@ from swarm.charter import SignedCharter
 from swarm.ledger import entry as e
 from swarm.ledger.audit import Audit, EpochView, RoundView, accounted, member_names, weights
 from swarm.ledger.block import faults
+from swarm.ledger.participation import of_audit
 from swarm.machine import NodeId
 from swarm.terms import Terms, describe
 
@@ -191,7 +192,19 @@ def rounds_section(told: Told) -> Html:
     heads = ("Round", "Finished (UTC)", "#Sites in", "#Samples", "Not in it, and why", share)
     table = table_of("Rounds, the latest first", heads, rows, tall=True)
     more = h("p", f"{counted(without, 'earlier round')} not listed one by one.") if without else Html()
-    return join(_timeline(told), _matrix(told), _gaps(told), table, more, _exchanges(told))
+    return join(_whose(told), _timeline(told), _matrix(told), _gaps(told), table, more, _exchanges(told))
+
+
+def _whose(told: Told) -> Html:
+    """Return whether all sites' work is in the models, or a subset's; work that came late covers the rounds it took."""
+    gaps = of_audit(told.audit).gaps()
+    if not any(view.closed is not None for view in told.views.values()):
+        return Html()
+    if not gaps:
+        return h("p", "For every round there is work of every site in the model, late work included.")
+    missing = "; ".join(f"{told.names[node]}: round{'s' * (len(n) > 1)} {_ranges(n)}" for node, n in gaps.items())
+    strong = h("strong", "These are rounds of a subset of the sites.")
+    return h("p", strong, f" No work in time, and none that came late and counts, of {missing}.")
 
 
 def _timeline(told: Told) -> Html:
@@ -268,13 +281,20 @@ def _gaps(told: Told) -> Html:
             rows.append(
                 row_of(told.names[node], _ranges(numbers), _REASON_WORDS.get(reason, "its update was left out"))
             )
-    late = sum(len(view.commit.late) for view in told.committed if view.commit is not None)
-    after = (
-        h("p", f"{counted(late, 'update')} came after its round had closed: on record, in no mean.") if late else Html()
-    )
+    after = _late(told)
     if not rows:
         return join(h("p", "No site is missing from any closed round."), after)
     return join(table_of("Gaps", ("Site", "Not in rounds", "Why"), rows), after)
+
+
+def _late(told: Told) -> Html:
+    """Say how many updates came after their rounds had closed, and how many of them are in a later one all the same."""
+    late = {index for view in told.committed if view.commit is not None for index in view.commit.late}
+    if not late:
+        return Html()
+    later = len(late & {index for v in told.views.values() if v.closed for index, _ in v.closed.body.included})
+    rest = f"{later} of them in a later mean, the others on record only" if later else "on record, in no mean"
+    return h("p", f"{counted(len(late), 'update')} came after its round had closed: {rest}.")
 
 
 def _round_row(told: Told, number: int) -> tuple[Html, ...]:

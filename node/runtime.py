@@ -4,8 +4,9 @@ Everything that happens to the node becomes an event for `node.core.Node`, one a
 is obeyed here, in the order it was given. A `Persist` is durable when the journal's `append` returns, so whatever
 follows may be seen by others. Long work goes to the trainer process or the bulk thread and comes back as events.
 
-When the disk is full the loop *holds*: the effect that failed is tried again each second and nothing after it happens,
-so that nothing is promised that is not written and nothing is lost. Others see a silent site and go on without it.
+When the disk is full training stops, the ballast is given up, and the ledger goes on in its room. Only when that is
+full too the loop *holds*: the effect that failed is tried again each second and nothing after it happens, so that
+nothing is promised that is not written and nothing is lost. Others see a silent site and go on without it.
 """
 
 from __future__ import annotations
@@ -17,18 +18,22 @@ import shutil
 import socket
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from gossip.zeromq import Incident, PeerAddress, Readable, Transport
+from gossip.zeromq import Incident, Readable
 from node.auditor import Auditor
+from node.beacon import Beacon
 from node.bulk import BulkWorker
+from node.checkpoints import Checkpoints
 from node.clock import Clock
 from node.core import Node
-from node.storage import HOLD_RETRY_S, BlobStore, SnapshotFile, write_file_durably
-from node.trainer import Described, EvaluateDone, Failed, LogLine, Progress, TrainDone, Trainer, TrainerEvent
+from node.links import Links
+from node.storage import HOLD_RETRY_S, Ballast, BlobStore, SnapshotFile, store_error, sync_folder, write_file_durably
+from node.trainer import Described, EvaluateDone, Failed, LogLine, Progress, TrainDone, Trainer, TrainerEvent, Tried
 from swarm.errors import StoreError, SwarmError, UsageError
+from swarm.identifiers import of_event
 from swarm.identity import Identity
 from swarm.ledger.disk import DiskFull
 from swarm.ledger.journal import Journal, joined
@@ -60,6 +65,7 @@ from swarm.machine import (
     Reach,
     Received,
     Report,
+    Resting,
     Seal,
     Send,
     SendBlocks,
@@ -67,6 +73,7 @@ from swarm.machine import (
     Snapshot,
     Started,
     Stepped,
+    StoreFailed,
     Train,
     Trained,
     WakeAt,
@@ -79,6 +86,12 @@ POLL_S_MAX = 1.0
 
 DOUBT_S = 5.0
 """Without a link for this long, a site with new keys in waiting tries those."""
+
+ROOM_S = 1.0
+"""Between looks at how much room the disk has."""
+
+PAUSED_BY_PEOPLE = "it was paused by its people, and goes on with `swarm resume`"
+NO_ROOM = "its disk is full, and it goes on by itself once there is room"
 
 QUESTION_BYTES_MAX = 4096
 """Largest local question."""
@@ -104,7 +117,7 @@ class Keys(Protocol):
 class Ports:
     """The shells a runtime drives."""
 
-    transport: Transport
+    transport: Links
     journal: Journal
     store: BlobStore
     trainer: Trainer
@@ -112,12 +125,16 @@ class Ports:
     clock: Clock
     snapshots: SnapshotFile
     auditor: Auditor
+    ballast: Ballast = field(default_factory=lambda: Ballast(Path(), 0))
+    beacon: Beacon = field(default_factory=Beacon)
+    checkpoints: Checkpoints | None = None
 
 
 class Runtime:
     """Drives one node until it is told to stop, or until the run is done and nobody needs it any more.
 
-    `curve_key` is the public transport key it begins with.
+    `curve_key` is the public transport key it begins with. `paused` is the file that is there while people want this
+    site paused; it outlives the process.
     """
 
     def __init__(
@@ -135,15 +152,22 @@ class Runtime:
         finished: Callable[[], None],
         curve_key: bytes,
         keys: Keys,
+        paused: Path | None = None,
     ) -> None:
         self._node = node
         self._curve_key, self._keys = curve_key, keys
         self._linked: set[NodeId] = set()
+        self._troubles: dict[NodeId, str] = {}  # why there is no link to a peer, as the transport said last
         self._doubt_at = ports.clock.now() + DOUBT_S
         self._doubted = False
         self._transport, self._journal, self._store = ports.transport, ports.journal, ports.store
         self._trainer, self._bulk, self._clock = ports.trainer, ports.bulk, ports.clock
         self._snapshots, self._auditor = ports.snapshots, ports.auditor
+        self._ballast, self._beacon, self._checkpoints = ports.ballast, ports.beacon, ports.checkpoints
+        self._paused_path = paused
+        self._paused = paused is not None and paused.exists()
+        self._short = False
+        self._room_at = 0.0
         self._control_path = control
         self._report = report
         self._snapshot = snapshot
@@ -156,6 +180,7 @@ class Runtime:
         self._stopping = False
         self._finished: Finished | None = None
         self._finished_at = 0.0
+        self._unexported = False
         self._snapshot_at = 0.0
         self._updates: dict[int, tuple[Path, Train]] = {}
         self._models: dict[int, Evaluate] = {}
@@ -170,7 +195,7 @@ class Runtime:
         self._stopping = True
 
     def run(self, started: Started) -> Finished | None:
-        """Run until stopped. Return how the run ended, or None when it was stopped before its end.
+        """Run until stopped. Return how the run ended, or None when it was stopped while it was going on.
 
         Raises:
             SwarmError: the node could not begin, or could not go on.
@@ -182,6 +207,7 @@ class Runtime:
             self._trainer.describe(self._initial)
             self._transport.watch(self._trainer.fileno())
             self._transport.watch(self._control.fileno())
+            self._begin_resting()
             self._events.append(started)
             while not self._stopping and not self._lingered():
                 self._turn()
@@ -189,6 +215,7 @@ class Runtime:
             if state.height and not self._held:  # A block that is held back is not durable, and its state not either.
                 self._keep_snapshot(state)
         finally:
+            self._beacon.stopping()
             self._control.close()
             self._trainer.close()
             self._auditor.close()
@@ -196,14 +223,18 @@ class Runtime:
             self._transport.close()
         if self._fatal is not None:
             raise self._fatal
+        if self._finished is None and (why := self._node.paused(self._clock.now())):
+            return Finished("PAUSED", why)
         return self._finished
 
     # --- one turn of the loop -----------------------------------------------------------------------------------
 
     def _turn(self) -> None:
         now = self._clock.now()
+        self._look_for_room(now)
         if self._held:
             self._retry(now)
+            self._answer_meanwhile(now)
         else:
             if now >= self._wake_at:
                 self._wake_at = now + POLL_S_MAX
@@ -212,6 +243,7 @@ class Runtime:
                 self._handle(self._events.popleft())
         now = self._clock.now()
         self._show(now)
+        self._beacon.turned(now, self._at())
         self._doubt_key(now)
         due = self._held_until if self._held else self._wake_at
         self._collect(0.0 if self._events and not self._held else min(max(due - now, 0.0), POLL_S_MAX))
@@ -226,6 +258,8 @@ class Runtime:
             try:
                 self._obey(effects[0])
             except DiskFull as full:
+                if self._make_room(effects, full):
+                    continue
                 self._hold(effects, full)
                 return
             effects.popleft()
@@ -235,7 +269,7 @@ class Runtime:
         if not self._holding:
             self._holding = True
             text = f"{full.message}: this site holds still until there is space, nothing is lost"
-            self._report(Report("disk_full", text, level="error"), now)
+            self._report(Report("disk_full", text, {"id": "SWARM-DISK-FULL"}, level="error"), now)
         self._held = effects
         self._held_until = now + HOLD_RETRY_S
 
@@ -257,14 +291,20 @@ class Runtime:
                 case Received() | LinkChanged():
                     if isinstance(item, LinkChanged):
                         (self._linked.add if item.up else self._linked.discard)(item.peer)
+                        self._troubles.pop(item.peer, None)
                     if not self._held or isinstance(item, LinkChanged):
                         self._events.append(item)
                 case Incident():
-                    self._report(Report(item.event, item.text, level=item.level), now)
+                    if item.peer is not None and item.peer not in self._linked:
+                        self._troubles[item.peer] = item.text
+                    values = {"id": identifier} if (identifier := of_event(item.event)) else {}
+                    self._report(Report(item.event, item.text, values, level=item.level), now)
                 case Readable():
                     pass
         for event in self._trainer.poll(now):
             self._from_trainer(event, now)
+        for report in self._checkpoints.reports() if self._checkpoints is not None else ():
+            self._report(report, now)
         self._events.extend(self._bulk.take())
         audited = self._auditor.poll()
         if isinstance(audited, Report):
@@ -272,7 +312,111 @@ class Runtime:
         elif audited is not None:
             self._events.append(audited)
         if self._control is not None:
-            self._events.extend(self._control.questions())
+            for asked in self._control.questions():
+                if asked.question in ("pause", "resume"):
+                    self._pause(asked, now)
+                else:
+                    self._events.append(asked)
+
+    # --- resting ------------------------------------------------------------------------------------------------
+
+    def _begin_resting(self) -> None:
+        """What this site rests for when it starts has to be known before it could begin to train."""
+        now = self._clock.now()
+        if self._ballast.size and not self._ballast.take():
+            self._short = True
+            text = f"there is no room to keep {self._ballast.size >> 20} MiB for the ledger: this site does not train"
+            self._report(Report("disk_short", text, level="error"), now)
+        if self._paused:
+            self._report(Report("paused", f"this site trains nothing: {PAUSED_BY_PEOPLE}", level="warning"), now)
+        if self._paused or self._short:
+            self._rest()
+
+    def _pause(self, asked: Asked, now: float) -> None:
+        """Do as this site's people want, and remember it for the next start before saying so."""
+        wanted = asked.question == "pause"
+        assert self._control is not None, "it has asked"
+        try:
+            if self._paused_path is None:
+                raise StoreError("couldn't remember it: this site has no folder")
+            set_paused(self._paused_path, paused=wanted)
+        except StoreError as error:
+            self._control.answer(Answer(asked.ticket, {"error": error.message}))
+            return
+        changed, self._paused = self._paused != wanted, wanted
+        if changed:
+            self._rest()
+            text = f"this site trains nothing: {PAUSED_BY_PEOPLE}" if wanted else "resumed: this site trains again"
+            self._report(Report("paused" if wanted else "resumed", text), now)
+        self._control.answer(Answer(asked.ticket, {"paused": wanted, "changed": changed}))
+
+    def _rest(self) -> None:
+        """Let the node know what it rests for, if anything, and stop what must not go on."""
+        why = " and ".join([PAUSED_BY_PEOPLE] * self._paused + [NO_ROOM] * self._short)
+        if why:
+            self._trainer.abandon()
+            for path, _ in self._updates.values():
+                path.unlink(missing_ok=True)
+            self._updates.clear()
+            self._models.clear()
+        self._store.spare = self._ballast.size if self._short else 0
+        # Before anything that is waiting: it was said of a site that trains.
+        self._events.appendleft(Resting(why, frugal=self._short))
+
+    def _look_for_room(self, now: float) -> None:
+        """Stop training before the disk is full, and begin again, with new ballast, once there is room for both."""
+        if not self._ballast.size or now < self._room_at:
+            return
+        self._room_at = now + ROOM_S
+        if not self._short:
+            if self._ballast.free() < self._ballast.size:
+                self._be_short(f"less than {self._ballast.size >> 20} MiB are free on this disk", now)
+        elif self._ballast.take() and self._ballast.free() >= 2 * self._ballast.size:
+            self._short = False
+            self._rest()
+            self._report(Report("disk_room", "there is room on the disk again: going on"), now)
+
+    def _be_short(self, why: str, now: float) -> None:
+        self._short = True
+        self._rest()
+        text = f"{why}: training stops, and what room is left is the ledger's; free some space"
+        self._report(Report("disk_short", text, level="error"), now)
+
+    def _make_room(self, effects: deque[Effect], full: DiskFull) -> bool:
+        """Make the first effect possible on a full disk, or unnecessary. Return whether that has changed anything."""
+        if not self._ballast.size:
+            return False
+        now, effect = self._clock.now(), effects[0]
+        if not self._short:
+            self._be_short(full.message, now)
+        if isinstance(effect, Keep | Seal):
+            # Nobody votes by half a model: its bytes can come again, and the ledger need not wait for them. Whatever
+            # else comes of it must find the node informed, or it would take what is not there for what has arrived.
+            kept = [one for one in effects if not (isinstance(one, Keep | Seal) and one.digest == effect.digest)]
+            effects.clear()
+            effects.extend(kept)
+            self._events.appendleft(StoreFailed(effect.digest, full.message, lost=True))
+            return True
+        if self._ballast.release():
+            text = "the disk is full: the ledger goes on in the room that was kept for it"
+            self._report(Report("ballast_released", text, level="error"), now)
+            return True
+        return False
+
+    def _answer_meanwhile(self, now: float) -> None:
+        """Whoever asks how things stand is answered while the loop holds, too: that changes nothing."""
+        for event in [one for one in self._events if isinstance(one, Asked) and one.question == "status"]:
+            self._events.remove(event)
+            if self._control is not None:
+                reply = {**self._node.status(now), "resting": NO_ROOM}
+                self._control.answer(Answer(event.ticket, reply))
+
+    def _at(self) -> str:
+        """Return in one line what this site is at, for the service manager."""
+        head = self._node.replica.head
+        resting = " and ".join(["paused"] * self._paused + ["disk full"] * (self._short or bool(self._held)))
+        done = f"{head.committed.round} of {head.terms.round.rounds} rounds committed"
+        return f"{done}, block {head.height}{f'; {resting}' if resting else ''}"
 
     # --- effects ------------------------------------------------------------------------------------------------
 
@@ -323,6 +467,8 @@ class Runtime:
                 self._bulk.submit_sum(effect)
             case Divide():
                 self._bulk.submit_divide(effect)
+            case Train() | Evaluate() if self._paused or self._short:
+                pass  # The node hears next that this site rests.
             case Train():
                 if effect.counted is not None:
                     self._bulk.submit_counted(effect.counted)
@@ -330,6 +476,8 @@ class Runtime:
                 self._updates[effect.round] = path, effect
                 self._trainer.train(effect.round, self._store.path(effect.model), path)
             case Evaluate():
+                if self._checkpoints is not None:
+                    self._checkpoints.committed(effect.round, effect.model)
                 self._models[effect.round] = effect
                 self._trainer.evaluate(effect.round, self._store.path(effect.model))
             case WakeAt():
@@ -338,11 +486,19 @@ class Runtime:
                 self._report(effect, self._clock.now())
             case Answer():
                 if self._control is not None:
-                    self._control.answer(effect)
+                    self._control.answer(Answer(effect.ticket, self._with_troubles(effect.reply)))
             case Finished():
                 if effect.outcome == "DONE":
-                    self._on_finished()
+                    self._export()
+                elif effect.outcome == "FAILED" and self._finished is not None and self._finished.outcome == "DONE":
+                    return  # What is done stays done, whatever is found out later.
                 self._finished, self._finished_at = effect, self._clock.now()
+
+    def _export(self) -> None:
+        """Have the result written. A folder that was just restored may know it before the task has said its layout."""
+        self._unexported = not self._layout_path.exists()
+        if not self._unexported:
+            self._on_finished()
 
     def _reach(self, effect: Reach) -> None:
         """Let the transport know who may talk to this site, and by which key the others know it from now on."""
@@ -358,9 +514,7 @@ class Runtime:
                 )
                 self._stopping = True
                 return
-        self._transport.allow(
-            [PeerAddress(node=c.node, name=c.name, curve_key=c.curve_key, endpoint=c.endpoint) for c in effect.contacts]
-        )
+        self._transport.reach(effect.contacts, effect.carried)
 
     def _take_key(self, identity: Identity) -> None:
         self._curve_key = identity.curve_public
@@ -430,8 +584,14 @@ class Runtime:
                 self._events.append(Evaluated(event.round, asked.model, event.samples, event.metrics))
             case Described():
                 self._take_model(event, now)
+            case Tried():
+                pass  # Only `swarm doctor` asks for a trial.
             case Failed(kind="describe"):
-                self._fatal = UsageError(f"couldn't build the task's model: {event.text}", hint="mend the task file")
+                self._fatal = UsageError(
+                    f"couldn't build the task's model: {event.text}",
+                    hint="mend the task file",
+                    identifier="SWARM-TASK-FAILED",
+                )
                 self._stopping = True
             case Failed(kind="train"):
                 self._updates.pop(event.round)[0].unlink(missing_ok=True)
@@ -450,10 +610,13 @@ class Runtime:
             self._fatal = UsageError(
                 f"couldn't use the task file: its model is not the charter's ({text})",
                 hint="every site needs the task file the charter was made with, and the same version of PyTorch",
+                identifier="SWARM-TASK-MODEL",
             )
             self._stopping = True
             return
         write_file_durably(self._layout_path, described.layout, mode=0o644)
+        if self._unexported:
+            self._export()
         stored = self._store.add_file(self._initial)
         self._events.append(stored)
         # Another version of PyTorch may draw other initial values. That is no harm: the charter names the digest, and
@@ -465,16 +628,38 @@ class Runtime:
     def _show(self, now: float) -> None:
         if now >= self._snapshot_at:
             self._snapshot_at = now + 0.25
-            self._snapshot(self._node.status(now), now)
+            self._snapshot(self._with_troubles(self._node.status(now)), now)
+
+    def _with_troubles(self, status: Mapping[str, object]) -> Mapping[str, object]:
+        """Return a status that also says of each member why there is no link to it: the node itself sees no sockets."""
+        members = status.get("members")
+        if not isinstance(members, list) or not self._troubles:
+            return status
+        troubles = {node.hex(): text for node, text in self._troubles.items()}
+        return {**status, "members": [{**one, "trouble": troubles.get(one["node"], "")} for one in members]}
 
     def _lingered(self) -> bool:
         """Whether the run is over and everybody else has it too, or has had the time to fetch it."""
         if self._finished is not None and self._finished.outcome == "LEFT":
             return True
-        if self._finished is None or self._linger_s is None:
+        if self._finished is not None and self._node.ended is None:
+            self._finished = None  # It had failed, and has recovered.
+        if self._finished is None or self._linger_s is None or self._unexported:
             return False
         waited = self._clock.now() - self._finished_at
         return waited >= self._linger_s or self._node.everyone_has_finished()
+
+
+def set_paused(path: Path, *, paused: bool) -> None:
+    """Remember durably whether people want a site paused. Raises `StoreError`."""
+    if paused:
+        write_file_durably(path, b"this site trains nothing while this file is here: swarm resume\n", mode=0o644)
+    elif path.exists():
+        try:
+            path.unlink()
+        except OSError as error:
+            raise store_error(f"remove {path}", error) from error
+        sync_folder(path.parent)
 
 
 class ControlSocket:
@@ -517,13 +702,12 @@ class ControlSocket:
                 continue
             self._selector.unregister(connection)
             try:
-                line = connection.recv(QUESTION_BYTES_MAX)
-                question = json.loads(line)["question"]
-            except (OSError, ValueError, KeyError, TypeError, RecursionError):
+                question = question_of(connection.recv(QUESTION_BYTES_MAX))
+            except (OSError, UsageError):
                 connection.close()
                 continue
             self._waiting[connection.fileno()] = connection
-            asked.append(Asked(connection.fileno(), str(question)))
+            asked.append(Asked(connection.fileno(), question))
         return asked
 
     def answer(self, answer: Answer) -> None:
@@ -548,6 +732,14 @@ class ControlSocket:
             connection.close()
         self._selector.close()
         self._path.unlink(missing_ok=True)
+
+
+def question_of(line: bytes) -> str:
+    """Return what a line on the control socket asks. Raises `UsageError` when it asks nothing."""
+    try:
+        return str(json.loads(line)["question"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise UsageError("couldn't read a question on the control socket", hint="ask with `swarm status`") from None
 
 
 def free_bytes(folder: Path) -> Callable[[], int]:

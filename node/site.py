@@ -9,6 +9,8 @@
     charter.toml      the signed terms
     sponsors.toml     of a site that joined later: the member that invited it
     invites/          invitations this site has given
+    paused            there while this site is paused by its people
+    restored          there from when a backup was restored until its node has been started
     ledger/           the journal, and the newest cosigned checkpoint
     blobs/            models and updates in hand
     models/           what is exported
@@ -51,13 +53,22 @@ data = "{data}"
 # device = "cpu"
 # threads = 0               # CPU threads for training; 0 lets PyTorch choose
 # stall_s = 600             # a trainer that makes no step for this long is stopped
+# round_steps = 0           # most optimizer steps of a round at this site, if its task asks run.enough(); 0: all
+# round_seconds = 0         # the same in seconds
 
 [run]
 # log = "auto"              # auto, plain or json
+# log_file = "run/log.jsonl"  # JSON lines in files of limited size, never what the task says; "" for none
+# log_level = "info"        # debug, info, warning or error
 # exit_when_done = false
 
 [ledger]
 # catch_up = "full"         # after an absence: full checks every signature, fast leaves old ones to `ledger verify`
+
+[storage]
+# ballast_mb = 64           # room kept for the ledger: training stops before it is touched
+# keep_models = 0           # so many models of the last rounds in models/checkpoints
+# keep_every = 0            # and the model of every so many-th round
 """
 
 _OTHER_KEYS = "restore it from your backup; to become a new member move keys and card away and run `swarm keygen`"
@@ -79,6 +90,8 @@ class Site:
         self.next_keys = self.keys / "next"
         self.sponsors_path = folder / "sponsors.toml"
         self.invites = folder / "invites"
+        self.paused_path = folder / "paused"
+        self.restored_path = folder / "restored"
 
     def create(self, *, name: str, listen: str, advertise: str, task: str, data: str) -> terms.Card:
         """Make a new site: settings, keys, card. Raises `UsageError` rather than overwrite anything."""
@@ -217,7 +230,7 @@ class Site:
     def load_settings(self, environment: Mapping[str, str] | None = None, overrides: Sequence[str] = ()) -> Settings:
         """Return the settings, all layers applied. Raises `UsageError`."""
         where = str(self.settings_path)
-        text = self._read(self.settings_path, "make a site with `swarm init`")
+        text = self._read(self.settings_path, "make a site with `swarm init`", "SWARM-SITE-SETTINGS")
         return load(
             text, where=where, environment=os.environ if environment is None else environment, overrides=overrides
         )
@@ -231,33 +244,42 @@ class Site:
         """
         name = "charter.toml" if settings is None else settings.site.charter
         hint = "put the signed charter there; `swarm charter new` drafts one"
-        signed = terms.from_toml(self._read(self.folder / name, hint))
+        signed = terms.from_toml(self._read(self.folder / name, hint, "SWARM-CHARTER-MISSING"))
         signed.check()
         return signed
 
     def _seed(self, name: str) -> bytes:
         path = self.keys / name
-        text = self._read(path, _OTHER_KEYS if self.keys.exists() else "make keys with `swarm keygen`")
+        hint = _OTHER_KEYS if self.keys.exists() else "make keys with `swarm keygen`"
+        text = self._read(path, hint, "SWARM-SITE-KEYS")
         mode = stat.S_IMODE(path.stat().st_mode)
         if mode & 0o077:
             raise UsageError(
-                f"couldn't use {path}: others on this machine can read it (mode {mode:o})", hint=f"run chmod 600 {path}"
+                f"couldn't use {path}: others on this machine can read it (mode {mode:o})",
+                hint=f"run chmod 600 {path}",
+                identifier="SWARM-SITE-KEYS",
             )
         try:
             seed = bytes.fromhex(text.strip())
         except ValueError:
             seed = b""
         if len(seed) != SEED_BYTES:
-            raise UsageError(f"couldn't use {path}: it does not hold a key", hint="restore it from your backup")
+            raise UsageError(
+                f"couldn't use {path}: it does not hold a key",
+                hint="restore it from your backup",
+                identifier="SWARM-SITE-KEYS",
+            )
         return seed
 
-    def _read(self, path: Path, hint: str) -> str:
+    def _read(self, path: Path, hint: str, identifier: str = "") -> str:
         try:
             return path.read_text(encoding="utf-8")
         except FileNotFoundError:
-            raise UsageError(f"couldn't find {path}", hint=hint) from None
+            raise UsageError(f"couldn't find {path}", hint=hint, identifier=identifier) from None
         except (OSError, UnicodeDecodeError) as error:
             wrong = "it is not text" if isinstance(error, UnicodeDecodeError) else error.strerror
             raise UsageError(
-                f"couldn't read {path}: {wrong}", hint="restore it, or allow this user to read it"
+                f"couldn't read {path}: {wrong}",
+                hint="restore it, or allow this user to read it",
+                identifier=identifier,
             ) from None

@@ -13,6 +13,7 @@ import errno
 import fcntl
 import mmap
 import os
+import shutil
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -28,9 +29,10 @@ _MAP_FLAGS = mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0)
 """Populated at once: a wait for the disk is then here and not in the thread that serves every link."""
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+_SPENT = (errno.ENOMEM, errno.EMFILE, errno.ENFILE)
 
-SEGMENTS_OPEN_MAX = 16
-"""Files of the ledger kept open: a long one has more segments than a process may open files."""
+SEGMENTS_OPEN_MAX = 4
+"""Files of the ledger kept open: the ends of its three logs, and one that is read from."""
 
 HOLD_RETRY_S = 1.0
 """Between tries of what a full disk refused."""
@@ -39,8 +41,16 @@ OPEN_FILES_MAX = 64
 """Unfinished blobs kept open: 50 updates of a round may arrive side by side."""
 
 
+class Exhausted(StoreError):
+    """This process has no memory or no descriptor left: nothing is wrong with the file it asked for."""
+
+
 def store_error(what: str, error: OSError) -> StoreError:
     """Return the error to raise for a failed system call."""
+    if error.errno in _SPENT:
+        return Exhausted(
+            f"couldn't {what}: {error.strerror}", hint="give this process more memory, and see `ulimit -a`"
+        )
     if error.errno in _NO_ROOM:
         return DiskFull(f"couldn't {what}: {error.strerror}", hint="free some space on this disk")
     return StoreError(
@@ -227,11 +237,66 @@ class DirectoryLock:
         _let_go(self._descriptor)
 
 
+class Ballast:
+    """Room on the ledger's disk that nobody else can take: a file to be removed when the disk is full.
+
+    Without it a full disk is full for the ledger too, and the node can do no more than wait. With it training stops
+    first, which needs most room, and what the ledger has to write still finds some. `size` is in bytes; 0 is none.
+    """
+
+    def __init__(self, path: Path, size: int) -> None:
+        self._path, self.size = path, size
+
+    @property
+    def held(self) -> bool:
+        """Whether the room is reserved."""
+        try:
+            return self._path.stat().st_size == self.size > 0
+        except OSError:
+            return False
+
+    def take(self) -> bool:
+        """Reserve the room, unless that would leave less than as much again to others. Return whether it is held."""
+        if self.held or not self.size:
+            return True
+        if self.free() < 2 * self.size:
+            self.release()
+            return False
+        try:
+            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                reserve(descriptor, self.size)
+            finally:
+                os.close(descriptor)
+        except OSError:
+            self.release()
+        return self.held
+
+    def release(self) -> bool:
+        """Give the room up. Return whether there was any."""
+        try:
+            self._path.unlink()
+        except OSError:
+            return False
+        return True
+
+    def free(self) -> int:
+        """Return how many bytes others could write on this disk; many if it does not say."""
+        try:
+            return shutil.disk_usage(self._path.parent).free
+        except OSError:
+            return 2**63
+
+
 class BlobStore:
-    """Blobs as files named by digest: `<hex>`, its leaf hashes in `<hex>.leaves`, an unfinished one as `<hex>.part`."""
+    """Blobs as files named by digest: `<hex>`, its leaf hashes in `<hex>.leaves`, an unfinished one as `<hex>.part`.
+
+    `spare` bytes of the disk are left to the ledger: what would take of them fails as on a full disk.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self.spare = 0
         self._open: OrderedDict[Path, int] = OrderedDict()
         self._made = 0
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -296,6 +361,7 @@ class BlobStore:
         leaves: list[bytes] = []
         end = 0
         try:
+            self._check_room(size)
             with path.open("wb", buffering=0) as file:
                 with contextlib.suppress(OSError):  # What is wrong here shows when it is written.
                     reserve(file.fileno(), size)
@@ -380,7 +446,9 @@ class BlobStore:
         """Return a complete blob as a read-only mapped float32 array."""
         try:
             return np.memmap(self.path(digest), dtype="<f4", mode="r")
-        except (OSError, ValueError) as error:
+        except OSError as error:
+            raise store_error(f"open blob {digest.hex()[:12]}", error) from error
+        except ValueError as error:
             raise StoreError(f"couldn't open blob {digest.hex()[:12]}: {error}") from None
 
     def forget(self, digests: Sequence[Digest]) -> None:
@@ -425,6 +493,7 @@ class BlobStore:
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_CREAT, 0o600)
         try:
             if os.fstat(descriptor).st_size != size:
+                self._check_room(size)
                 reserve(descriptor, size)
         except OSError:
             os.close(descriptor)
@@ -435,6 +504,11 @@ class BlobStore:
         self._open[path] = descriptor
         return descriptor
 
+    def _check_room(self, size: int) -> None:
+        """Raise `OSError` if so many bytes more would take of what is spared."""
+        if self.spare and shutil.disk_usage(self._folder).free < size + self.spare:
+            raise OSError(errno.ENOSPC, "what room is left is the ledger's")
+
     def _forget_descriptor(self, path: Path) -> None:
         descriptor = self._open.pop(path, None)
         if descriptor is not None:
@@ -443,9 +517,9 @@ class BlobStore:
 
 def write_file_durably(path: Path, data: bytes, mode: int = 0o600) -> None:
     """Replace a file whole or not at all: write beside it, sync, rename, sync the folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
         try:
             _write_all(descriptor, data, 0)
@@ -455,7 +529,8 @@ def write_file_durably(path: Path, data: bytes, mode: int = 0o600) -> None:
         beside.rename(path)
         sync_folder(path.parent)
     except OSError as error:
-        beside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            beside.unlink()
         raise store_error(f"write {path}", error) from error
 
 

@@ -45,14 +45,43 @@ class SiteInfo:
     device: str
 
 
+def _never() -> bool:
+    return False
+
+
 @dataclass(frozen=True, slots=True)
 class RunInfo:
-    """What a task may know about the call at hand. Rounds count from 1."""
+    """What a task may know about the call at hand. Rounds count from 1.
+
+    `enough()` is whether this site's budget for a round is spent, never before the first step: a training loop that
+    asks it before each batch, and stops, lets a slow site give less and be in time. Without a budget it is never so.
+    """
 
     round: int
     seed: int
     device: str
     site: SiteInfo
+    enough: Callable[[], bool] = _never
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """How much a round may take at this site: optimizer steps and seconds, 0 for no limit."""
+
+    steps: int = 0
+    seconds: float = 0.0
+
+    def spent(self, steps: int, seconds: float) -> bool:
+        """Whether so much is as much as there is, or more."""
+        return 0 < self.steps <= steps or 0.0 < self.seconds <= seconds
+
+    def ignored(self, steps: int) -> str:
+        """Say that a task did not ask."""
+        limits = [f"round_steps = {self.steps}"] if self.steps else []
+        limits += [f"round_seconds = {self.seconds:g}"] if self.seconds else []
+        return (
+            f"this site's {' and '.join(limits)} had no effect: train() made {steps} steps and never asked run.enough()"
+        )
 
 
 def round_seed(seed: int, site: str, round_: int) -> int:

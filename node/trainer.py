@@ -75,8 +75,24 @@ class EvaluateDone:
 
 
 @dataclass(frozen=True, slots=True)
+class Tried:
+    """A trial ended well. `finished` if the task came to the end of a whole round; the update is there then.
+
+    `data` are lines about what the task's `load_data` returned: for this site's people alone.
+    """
+
+    finished: bool
+    samples: int
+    metrics: Mapping[str, float]
+    steps: int
+    load_s: float
+    train_s: float
+    data: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Failed:
-    """A request (`kind` is describe, train or evaluate) failed; `text` is one sentence."""
+    """A request (`kind` is describe, train, try or evaluate) failed; `text` is one sentence."""
 
     kind: str
     round: int
@@ -90,12 +106,12 @@ class LogLine:
     text: str
 
 
-TrainerEvent: TypeAlias = Progress | Described | TrainDone | EvaluateDone | Failed | LogLine
+TrainerEvent: TypeAlias = Progress | Described | TrainDone | Tried | EvaluateDone | Failed | LogLine
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainerSettings:
-    """What a worker needs to know. Paths are absolute."""
+    """What a worker needs to know. Paths are absolute. A budget of 0 steps or seconds a round is none."""
 
     task: Path
     data: Path
@@ -105,6 +121,8 @@ class TrainerSettings:
     device: str = "cpu"
     threads: int = 0
     stall_s: float = 600.0
+    round_steps: int = 0
+    round_seconds: float = 0.0
     python: str = sys.executable
     forkserver: Path | None = None
 
@@ -147,6 +165,20 @@ class Trainer:
         """Evaluate the model file."""
         self._ask({"do": "evaluate", "round": round_, "model": str(model)})
 
+    def try_out(self, model: Path, update: Path, seconds: float) -> None:
+        """Train as in a round, but no longer than `seconds` after the first step; answered by `Tried`."""
+        self._ask({"do": "try", "round": 0, "model": str(model), "update": str(update), "ms": round(1000 * seconds)})
+
+    def abandon(self) -> None:
+        """Give up training and evaluation, under way or asked for, unanswered, and end the worker, which holds memory.
+
+        The next request starts another. Describing the model goes on: the node cannot begin without it.
+        """
+        self._requests = deque(request for request in self._requests if request["do"] == "describe")
+        if self._current is None or self._current["do"] != "describe":
+            self._current = None
+            self._reap(kill=True)
+
     def poll(self, now: float) -> list[TrainerEvent]:
         """Return what happened. Never blocks, never raises for anything user code did."""
         events: list[TrainerEvent] = [*self._remarks]
@@ -176,6 +208,7 @@ class Trainer:
         ours, theirs = socket.socketpair()
         arguments = ["--task", str(settings.task), "--data", str(settings.data), "--site", settings.site]
         arguments += ["--seed", str(settings.seed), "--device", settings.device, "--threads", str(settings.threads)]
+        arguments += ["--round-steps", str(settings.round_steps), "--round-seconds", str(settings.round_seconds)]
         if settings.loader is not None:
             arguments += ["--loader", str(settings.loader)]
         with theirs:
@@ -266,7 +299,7 @@ class Trainer:
                 self._send()
             return []
         if did == "step":
-            return [Progress(int(str(message["round"])), int(str(message["step"])))]
+            return [Progress(int(str(message["round"])), int(str(message["step"])), int(str(message.get("steps", 0))))]
         if error is not None:
             return self._fail(str(error))
         self._current = None
@@ -275,6 +308,11 @@ class Trainer:
         remarks = [LogLine(str(remark)) for remark in message["remarks"]]  # type: ignore[attr-defined]
         round_, samples = int(str(message["round"])), int(str(message["samples"]))
         metrics: Mapping[str, float] = message["metrics"]  # type: ignore[assignment]
+        if did == "try":
+            data: list[str] = message["data"]  # type: ignore[assignment]
+            steps, load_ms, train_ms = (int(str(message[name])) for name in ("steps", "load_ms", "train_ms"))
+            tried = Tried(bool(message["finished"]), samples, metrics, steps, load_ms / 1000, train_ms / 1000, (*data,))
+            return [*remarks, tried]
         if did == "train":
             bounds: list[int] = message["parameters"]  # type: ignore[assignment]
             stretches = tuple(zip(bounds[::2], bounds[1::2], strict=True))

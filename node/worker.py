@@ -10,11 +10,12 @@ and the worker ends by itself.
 from __future__ import annotations
 
 import argparse
+import math
 import socket
 import struct
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import msgpack
@@ -22,22 +23,32 @@ import numpy as np
 import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
+from node.doctor.shapes import describe_data
 from node.storage import mapped_anew
-from node.task import RunInfo, SiteInfo, checked_result, load_task, round_seed, where_in
+from node.task import Budget, RunInfo, SiteInfo, checked_result, load_task, round_seed, where_in
 from swarm.errors import UsageError
 from swarm.vector import Layout, TensorSpec, Vector, flatten, unflatten
 
 PROGRESS_S = 0.2
 """Between progress messages: steps of small models come by the thousand."""
 
+NO_BUDGET = Budget()
+
 _LENGTH = struct.Struct(">I")
+
+
+class _Enough(BaseException):
+    """Ends a trial of user code. Not an `Exception`: a loop that survives one bad batch is not to survive this."""
 
 
 class Worker:
     """One task at one site, driven by requests."""
 
-    def __init__(self, link: socket.socket, *, task: Path, loader: Path | None, site: SiteInfo) -> None:
+    def __init__(
+        self, link: socket.socket, *, task: Path, loader: Path | None, site: SiteInfo, budget: Budget = NO_BUDGET
+    ) -> None:
         self._link = link
+        self._budget, self._began_at, self._asked = budget, 0.0, False
         self._path, self._loader, self._site = task, loader, site
         self._task = load_task(task, loader)
         self._model: torch.nn.Module | None = None
@@ -46,6 +57,7 @@ class Worker:
         self._layout = Layout(())
         self._round = self._step = 0
         self._told_at = 0.0
+        self._first_at, self._budget_s = 0.0, math.inf  # A trial ends so long after its first step.
         register_optimizer_step_post_hook(self._on_step)
 
     def serve(self) -> None:
@@ -60,6 +72,8 @@ class Worker:
                         reply = self._train(
                             int(request["round"]), Path(str(request["model"])), Path(str(request["update"]))
                         )
+                    case "try":
+                        reply = self._try(Path(str(request["model"])), Path(str(request["update"])), int(request["ms"]))
                     case _:
                         reply = self._evaluate(int(request["round"]), Path(str(request["model"])))
             except Exception as error:  # noqa: BLE001 - user code may raise anything; all of it becomes a sentence
@@ -84,10 +98,43 @@ class Worker:
         base = np.memmap(model_path, dtype="<f4", mode="r")
         model = self._restore(base)
         model.train()
-        run = self._begin(round_)
-        samples, metrics, remarks = checked_result(self._task.train(model, self._get_data(), run), "train")
+        run = self._begin(round_, self._enough)
+        data = self._get_data()
+        self._began_at, self._asked = time.monotonic(), False
+        samples, metrics, remarks = checked_result(self._task.train(model, data, run), "train")
+        self._tell_step()
+        if not self._asked and self._budget.spent(self._step, time.monotonic() - self._began_at):
+            remarks.append(self._budget.ignored(self._step))
         self._write_update(model, base, update_path)
         return {"samples": samples, "metrics": metrics, "remarks": remarks, "parameters": self._parameters(model)}
+
+    def _try(self, model_path: Path, update_path: Path, ms: int) -> dict[str, object]:
+        """Train as in a round, but for `ms` after the first step at most. There is an update if that was enough."""
+        base = np.memmap(model_path, dtype="<f4", mode="r")
+        model = self._restore(base)
+        model.train()
+        began = time.monotonic()
+        data = self._get_data()
+        loaded = time.monotonic()
+        run = self._begin(0)
+        self._budget_s = ms / 1000
+        result: dict[str, object] = {"samples": 0, "metrics": {}, "remarks": []}
+        try:
+            samples, metrics, remarks = checked_result(self._task.train(model, data, run), "train")
+            result = {"samples": samples, "metrics": metrics, "remarks": remarks}
+            self._write_update(model, base, update_path)
+        except _Enough:
+            pass
+        finally:
+            self._budget_s = math.inf
+        return {
+            **result,
+            "finished": bool(result["samples"]),
+            "steps": self._step,
+            "load_ms": round(1000 * (loaded - began)),
+            "train_ms": round(1000 * (time.monotonic() - loaded)),
+            "data": describe_data(data),
+        }
 
     def _evaluate(self, round_: int, model_path: Path) -> dict[str, object]:
         model = self._restore(np.memmap(model_path, dtype="<f4", mode="r"))
@@ -150,22 +197,34 @@ class Worker:
             self._loaded = True
         return self._data
 
-    def _begin(self, round_: int) -> RunInfo:
+    def _begin(self, round_: int, enough: Callable[[], bool] = lambda: False) -> RunInfo:
         """Seed user code so that a repeated round repeats, and start counting its steps."""
         self._round, self._step = round_, 0
         seed = round_seed(self._site.seed, self._site.name, round_)
         torch.manual_seed(seed)
         np.random.seed(seed)  # noqa: NPY002 - user code may draw from the global generator
-        send(self._link, {"did": "step", "round": round_, "step": 0})
-        return RunInfo(round_, seed, self._site.device, self._site)
+        self._tell_step()
+        return RunInfo(round_, seed, self._site.device, self._site, enough)
+
+    def _enough(self) -> bool:
+        """Whether this site's budget is spent. One step is always made: an update of nothing helps nobody."""
+        self._asked = True
+        return self._step > 0 and self._budget.spent(self._step, time.monotonic() - self._began_at)
 
     def _on_step(self, *_: object) -> None:
         """Every optimizer step of user code is progress; the node tells a slow site from a stuck one by it."""
         self._step += 1
         now = time.monotonic()
+        if self._step == 1:
+            self._first_at = now
+        if now - self._first_at > self._budget_s:
+            raise _Enough
         if now - self._told_at >= PROGRESS_S:
             self._told_at = now
-            send(self._link, {"did": "step", "round": self._round, "step": self._step})
+            self._tell_step()
+
+    def _tell_step(self) -> None:
+        send(self._link, {"did": "step", "round": self._round, "step": self._step})
 
     def _sentence(self, error: Exception) -> str:
         for path in (self._path, self._loader):
@@ -215,13 +274,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.add_argument("--seed", type=int, required=True)
     options.add_argument("--device", default="cpu")
     options.add_argument("--threads", type=int, default=0)
+    options.add_argument("--round-steps", type=int, default=0)
+    options.add_argument("--round-seconds", type=float, default=0.0)
     chosen = options.parse_args(arguments)
     if chosen.threads:
         torch.set_num_threads(chosen.threads)
     link = socket.socket(fileno=chosen.fd)
     site = SiteInfo(chosen.site, chosen.data, chosen.seed, chosen.device)
     try:
-        worker = Worker(link, task=chosen.task, loader=chosen.loader, site=site)
+        budget = Budget(chosen.round_steps, chosen.round_seconds)
+        worker = Worker(link, task=chosen.task, loader=chosen.loader, site=site, budget=budget)
     except UsageError as error:
         send(link, {"did": "load", "error": error.message + (f" ({error.hint})" if error.hint else "")})
         return 1

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import tempfile
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import click
@@ -26,7 +28,7 @@ from swarm.ledger.state import State
 from swarm.mixing.compress.choco import gamma_words
 from swarm.mixing.compress.forms import FORMS, encoded_bytes
 from swarm.routes import FOLD, ROUTES, SHARDED, SPREAD
-from swarm.staleness import STALENESS_DEFAULT
+from swarm.staleness import BUFFER_SHARE, STALENESS_ASYNCHRONOUS, STALENESS_DEFAULT
 from topologies.families import FAMILIES, build
 from topologies.plan import LINKS, check_codec, open_schedule
 from topologies.traffic import Network, choose_exact_route
@@ -51,7 +53,11 @@ def charter() -> None:
     help="A site's card.toml; give one for each.",
 )
 @click.option("--rounds", type=int, required=True, help="How many rounds to learn.")
-@click.option("--min-contributions", type=int, help="Fewest sites a round may close with. [default: a majority]")
+@click.option(
+    "--min-contributions",
+    type=int,
+    help="Fewest sites a round may close with.  [default: a majority, or a quarter with --asynchronous]",
+)
 @click.option("--deadline", type=float, default=3600.0, show_default=True, help="Seconds after which a round closes.")
 @click.option(
     "--patience", type=float, default=60.0, show_default=True, help="Seconds without progress to be left out."
@@ -121,7 +127,27 @@ def charter() -> None:
     "--staleness",
     type=click.IntRange(min=0),
     help="For how many rounds work that comes after its round has closed still counts in a later one, less each round;"
-    f" 0: it does not. With --gossip late sites make up for it themselves.  [default: {STALENESS_DEFAULT}]",
+    f" 0: it does not. With --gossip late sites make up for it themselves.  [default: {STALENESS_DEFAULT}, or"
+    f" {STALENESS_ASYNCHRONOUS} with --asynchronous]",
+)
+@click.option(
+    "--asynchronous",
+    is_flag=True,
+    help="Wait for nobody: as soon as --min-contributions are in, whoever's they are, they make the next model.",
+)
+@click.option(
+    "--pace",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="How many times the median site's time a round waits for a site that moves and is slow, as 4; its work then"
+    " counts late, and for less. 0: until the deadline.",
+)
+@click.option(
+    "--relay",
+    is_flag=True,
+    help="Link sites that both only dial out, through members that listen. What they say is sealed: a relay sees who"
+    " talks to whom and how much, and cannot read along. A site that will not relay says so in its settings.",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the initial model.")
 @click.option(
@@ -162,6 +188,9 @@ def new(
     latency: float,
     correction: str,
     staleness: int | None,
+    asynchronous: bool,
+    pace: int,
+    relay: bool,
     seed: int,
     after: Path | None,
     require_byzantine: bool,
@@ -180,7 +209,7 @@ def new(
     check_target(output)
     members = tuple(terms.card_from_toml(_read(path)) for path in cards)
     check_task(task)
-    majority = len(members) // 2 + 1
+    enough = -(-len(members) // BUFFER_SHARE) if asynchronous else len(members) // 2 + 1
     ways = "directed" if directed else ""
     if arcs is not None:
         if gossip or directed:
@@ -190,7 +219,8 @@ def new(
             )
         _, given = read_arcs(arcs, [card.name for card in members])
         gossip, ways = terms.OWN_LINKS, " ".join(f"{a}>{b}" for a, b in given)
-    late = staleness if staleness is not None else 0 if gossip else STALENESS_DEFAULT
+    usual = STALENESS_ASYNCHRONOUS if asynchronous else STALENESS_DEFAULT
+    late = staleness if staleness is not None else 0 if gossip else usual
     before = None if after is None else verify_quietly(after).state
     draft = terms.Charter(
         version=terms.CHARTER_VERSION,
@@ -202,7 +232,7 @@ def new(
             rounds=rounds,
             mixing="gossip" if gossip else "exact",
             outer="none",
-            min_contributions=majority if min_contributions is None else min_contributions,
+            min_contributions=enough if min_contributions is None else min_contributions,
             deadline_ms=_whole("--deadline", deadline, 1000),
             patience_ms=_whole("--patience", patience, 1000),
             clip_norm_milli=_whole("--clip-norm", clip_norm, 1000),
@@ -210,13 +240,16 @@ def new(
         ),
         ledger=terms.LedgerPolicy(600_000, 3_000, require_byzantine, "record"),
         metrics=tuple(part for part in metrics.split(",") if part),
-        edges=_edges(topology, links, "" if arcs else gossip, members, directed=directed),
+        edges=_edges(topology, links, "" if arcs else gossip, members, directed=directed, relay=relay),
         predecessor=() if before is None else ((before.ledger_id, before.size, before.frontier.root()),),
         options=terms.options_of(
+            asynchronous=terms.BUFFERED if asynchronous else "",
             codec=codec,
             correction=correction,
             gamma=gamma,
             links=ways,
+            pace=str(pace) if pace else "",
+            relay=terms.RELAYS[0] if relay else "",
             schedule=gossip,
             staleness=str(late) if late else "",
         ),
@@ -224,6 +257,7 @@ def new(
     # First with a model of one parameter: building the real one takes seconds.
     draft.check()
     check_codec(draft)
+    _check_exchange(draft)
     last = None if before is None or after is None else _last_model(before, after)
     draft = msgspec.structs.replace(draft, task=_continued(describe_task(task, seed), before, last))
     draft, costs = _routed(draft, route, uplink, latency)
@@ -242,7 +276,7 @@ def _routed(draft: terms.Charter, route: str, uplink: float, latency: float) -> 
     """Return the draft with its route to the mean, and the lines of the cost model if that has chosen it."""
     lines: tuple[str, ...] = ()
     if route == "auto":
-        dialable = sum(not card.endpoint for card in draft.members) <= 1
+        dialable = draft.relayed or sum(not card.endpoint for card in draft.members) <= 1
         offered = ROUTES if not draft.schedule and not draft.edges and dialable else (SPREAD,)
         codec = draft.codec
         ratio = 1.0 if codec is None else encoded_bytes(codec, draft.task.parameters) / draft.model_bytes
@@ -412,13 +446,18 @@ def _whole(option: str, value: float, scale: int) -> int:
 
 
 def _edges(
-    topology: str | None, links: Path | None, gossip: str, members: tuple[terms.Card, ...], *, directed: bool
+    topology: str | None,
+    links: Path | None,
+    gossip: str,
+    members: tuple[terms.Card, ...],
+    *,
+    directed: bool,
+    relay: bool,
 ) -> tuple[tuple[int, int], ...]:
     """Return the links of a topology or of a file, none for all; they must carry what the schedule sends."""
     one_way = "" if directed else "; --directed takes those in which models go one way"
     try:
-        named = gossip not in ("", LINKS)
-        used = open_schedule(gossip, len(members), seed=0, directed=directed).links.edges if named else ()
+        used = _exchanged(gossip, len(members), directed=directed)
     except UsageError as error:
         raise UsageError(
             error.message, hint=f"choose another schedule for --gossip; base2 suits any number of members{one_way}"
@@ -430,7 +469,7 @@ def _edges(
         )
     if links is None and topology in (None, "complete"):
         return ()
-    edges = _own_links(links, members) if links is not None else _named_links(str(topology), len(members))
+    edges = _own_links(links, members, relay=relay) if links is not None else _named_links(str(topology), len(members))
     if lacking := sorted({*used} - {*edges}):
         low, high = (members[member].name for member in lacking[0])
         raise UsageError(
@@ -451,16 +490,42 @@ def _named_links(topology: str, members: int) -> tuple[tuple[int, int], ...]:
         ) from None
 
 
-def _own_links(path: Path, members: tuple[terms.Card, ...]) -> tuple[tuple[int, int], ...]:
+def _own_links(path: Path, members: tuple[terms.Card, ...], *, relay: bool) -> tuple[tuple[int, int], ...]:
     edges = read_links(path, [card.name for card in members])
-    for low, high in edges:
-        if not (members[low].endpoint or members[high].endpoint):
-            raise UsageError(
-                f"couldn't use the links in {path}: {members[low].name} and {members[high].name} are linked, and both"
-                " dial out only",
-                hint="take the link out, or let one of them `swarm init --advertise` an address",
-            )
+    if not relay and (hidden := _both_hidden(edges, members)):
+        raise UsageError(
+            f"couldn't use the links in {path}: {' and '.join(hidden)} are linked, and both dial out only",
+            hint="take the link out, let one of them `swarm init --advertise` an address, or let others --relay",
+        )
     return edges
+
+
+def _exchanged(schedule: str, members: int, *, directed: bool) -> tuple[tuple[int, int], ...]:
+    """Return who exchanges models at any time by a schedule of a name; none where the links themselves say it."""
+    if schedule in ("", LINKS, terms.OWN_LINKS):
+        return ()
+    return open_schedule(schedule, members, seed=0, directed=directed).links.edges
+
+
+def _both_hidden(pairs: Iterable[tuple[int, int]], members: Sequence[terms.Card]) -> tuple[str, str] | None:
+    """Return the names of the first two of which neither can be dialled."""
+    return next(
+        ((members[a].name, members[b].name) for a, b in pairs if not (members[a].endpoint or members[b].endpoint)), None
+    )
+
+
+def _check_exchange(draft: terms.Charter) -> None:
+    """Raise `UsageError` if gossip would have two sites exchange models over a link that neither can open."""
+    if draft.relayed or draft.round.mixing != "gossip":
+        return
+    n = len(draft.members)
+    pairs = draft.arcs or _exchanged(draft.schedule, n, directed=draft.directed) or draft.edges
+    if hidden := _both_hidden(pairs or itertools.combinations(range(n), 2), draft.members):
+        raise UsageError(
+            f"couldn't draft the charter: gossip has {' and '.join(hidden)} exchange models, and both dial out only",
+            hint="let others link them with --relay, let one of them `swarm init --advertise` an address, or"
+            " exchange models over links of your own",
+        )
 
 
 def _summary(signed: terms.SignedCharter) -> str:
@@ -475,9 +540,15 @@ def _summary(signed: terms.SignedCharter) -> str:
         *([f"compression   {c.codec}: {FORMS[c.codec.name].description}"] if c.codec else []),
         *([f"public copies {_copies(c)}"] if c.follows else []),
         *([f"correction    quasi-global momentum of {c.momentum:g}"] if c.momentum else []),
-        f"rounds        {c.round.rounds}, each with at least {count(c.round.min_contributions, 'site')}",
+        f"rounds        {_rounds(c)}",
         *([f"late work     counts for {count(c.staleness, 'round')}, less each round"] if c.staleness else []),
-        f"waiting       {c.round.patience_ms / 1000:g} s for a stuck site, {c.round.deadline_ms / 1000:g} s in all",
+        *([f"pace          a site at work is waited for {c.pace} times as long as the median needs"] if c.pace else []),
+        *(
+            ["relays        members that listen link those that only dial out, and cannot read along"]
+            if c.relayed
+            else []
+        ),
+        f"waiting       {_waiting(c)}",
         f"bounds        update norm {c.clip_norm:g}, one site's weight at most {c.round.weight_cap_ppm / 10_000:g} %",
         f"shared        {', '.join(c.metrics) or 'no metrics'}",
     ]
@@ -486,6 +557,19 @@ def _summary(signed: terms.SignedCharter) -> str:
         sign = "NOT signed" if card.name in missing else "SIGNATURE INVALID" if card.name in void else "signed"
         lines.append(f"  {card.name:<16} {fingerprint(card)}  {where:<28} {sign}")
     return "\n".join(lines)
+
+
+def _rounds(c: terms.Charter) -> str:
+    fewest = count(c.round.min_contributions, "site")
+    if c.asynchronous:
+        return f"{c.round.rounds}, each closed as soon as the work of {fewest} is in"
+    return f"{c.round.rounds}, each with at least {fewest}"
+
+
+def _waiting(c: terms.Charter) -> str:
+    if c.asynchronous:
+        return "for nobody: what comes later is in a later round"
+    return f"{c.round.patience_ms / 1000:g} s for a stuck site, {c.round.deadline_ms / 1000:g} s in all"
 
 
 def _copies(c: terms.Charter) -> str:

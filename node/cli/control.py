@@ -13,6 +13,9 @@ from swarm.errors import UsageError
 ANSWER_S = 5.0
 """How long a node may take to answer: its loop turns within a second."""
 
+ANSWER_BYTES_MAX = 1 << 24
+"""Far more than a node has to say of a thousand members; whoever says more is none."""
+
 
 def ask(control: Path, question: str = "status") -> Mapping[str, object]:
     """Return what the node that listens at `control` answers.
@@ -27,10 +30,12 @@ def ask(control: Path, question: str = "status") -> Mapping[str, object]:
             link.connect(str(control))
             link.sendall(json.dumps({"question": question}).encode() + b"\n")
             data = b""
-            while part := link.recv(1 << 16):
+            while len(data) <= ANSWER_BYTES_MAX and (part := link.recv(1 << 16)):
                 data += part
-        answer: Mapping[str, object] = json.loads(data)
-    except (OSError, ValueError) as error:
+        answer = json.loads(data)
+        if not isinstance(answer, dict):
+            raise TypeError("no node says so")
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         if str(error) == "AF_UNIX path too long":
             raise Failure(
                 f"couldn't ask a node in {control.parent.parent}: the path of its socket is too long",

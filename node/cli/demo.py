@@ -28,8 +28,9 @@ from node.local import LocalPeer, fork_server, found, stop_all
 from node.solo import run_solo
 from node.trainer import TrainerSettings
 from swarm.errors import UsageError
-from swarm.ledger.audit import Audit, weights
+from swarm.ledger.audit import Audit
 from swarm.ledger.entry import METRIC_SCALE
+from swarm.ledger.participation import gaps_words, of_audit
 
 ROUNDS = 30
 SEED = 7
@@ -303,11 +304,7 @@ def _proof(peers: Sequence[LocalPeer], audits: Sequence[Audit], rounds: int, say
     """Show that every ledger verifies, that all hold the same model, and where everything is."""
     say("")
     charter = audits[0].state.signed.charter
-    gaps: dict[str, list[int]] = {}
-    for view in audits[0].rounds.values():
-        missing = [card.name for card in charter.members if card.node not in weights(view)]
-        if missing and view.closed is not None:
-            gaps.setdefault(", ".join(missing), []).append(view.number)
+    gaps = of_audit(audits[0]).gaps()
     for peer, audit in zip(peers, audits, strict=True):
         say(
             f"  ✔ {peer.name:<16} ledger verified: {audit.entries} entries in {audit.blocks} blocks,"
@@ -317,8 +314,10 @@ def _proof(peers: Sequence[LocalPeer], audits: Sequence[Audit], rounds: int, say
     files = {_model(peer, rounds).read_bytes() for peer in peers}
     if len(models) != 1 or len(files) != 1:
         raise Failure("the hospitals do not hold the same model", code=FAILED)
-    gone = "; ".join(f"without {who}: {_ranges(numbers)}" for who, numbers in gaps.items())
-    say(f"  All {len(peers)} hold the same bytes. Rounds on record {gone or 'with anybody missing: none'}.")
+    say(f"  All {len(peers)} hold the same bytes.")
+    missing = gaps_words(gaps, {card.node: card.name for card in charter.members})
+    whole = "Every hospital's work is in the model, for every round."
+    say(f"  {f'By a subset of the hospitals: no work of {missing}; the ledger says so.' if gaps else whole}")
     say("")
     say(f"  model    {_model(peers[0], rounds)}")
     say(f"  ledger   {peers[0].site.ledger}")
@@ -328,14 +327,3 @@ def _proof(peers: Sequence[LocalPeer], audits: Sequence[Audit], rounds: int, say
 
 def _model(peer: LocalPeer, rounds: int) -> Path:
     return peer.site.models / f"round-{rounds:04d}.safetensors"
-
-
-def _ranges(numbers: Sequence[int]) -> str:
-    """Write ascending numbers briefly: [3, 4, 5, 9] as "3 to 5, 9"."""
-    runs: list[list[int]] = []
-    for number in numbers:
-        if runs and number == runs[-1][-1] + 1:
-            runs[-1].append(number)
-        else:
-            runs.append([number])
-    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]} to {run[-1]}" for run in runs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import traceback
@@ -17,7 +18,10 @@ COMMANDS = {
     "keygen": ("node.cli.init:keygen", "Make only a site's keys and card."),
     "charter": ("node.cli.charter:charter", "Draft, sign, check and show the terms of a swarm."),
     "start": ("node.cli.start:start", "Run this site's peer."),
+    "pause": ("node.cli.pause:pause", "Let this site train nothing for a while."),
+    "resume": ("node.cli.pause:resume", "Let this site train again."),
     "status": ("node.cli.status:status", "Ask the running peer how things stand."),
+    "doctor": ("node.cli.doctor:doctor", "Look whether this site can take part."),
     "members": ("node.cli.members:members", "Show who the members are and what is proposed."),
     "invite": ("node.cli.members:invite", "Invite a site to ask to join."),
     "join": ("node.cli.members:join", "Ask to join a running swarm with an invitation."),
@@ -26,6 +30,8 @@ COMMANDS = {
     "remove": ("node.cli.members:remove", "Propose that a member is removed."),
     "rotate": ("node.cli.members:rotate", "Take new keys or another address."),
     "policy": ("node.cli.members:policy", "Propose another policy of rounds."),
+    "backup": ("node.cli.backup:backup", "Keep this site as one file, and restore it."),
+    "support-bundle": ("node.cli.support:support_bundle", "Gather what others need to help, and no secret."),
     "ledger": ("node.cli.ledger:ledger", "Inspect and verify the ledger."),
     "solo": ("node.cli.solo:solo", "Train a task alone, with no swarm."),
     "simulate": ("node.cli.simulate:simulate", "Try topologies before you deploy one."),
@@ -63,9 +69,30 @@ def cli(ctx: click.Context, *, verbose: bool) -> None:
 
 def main() -> None:
     """Run the command line: the one place where errors become words and exit codes."""
-    arguments = sys.argv[1:]
-    as_json, verbose = wants_json(arguments), "-v" in arguments or "--verbose" in arguments
+    stdout = sys.stdout
+    try:
+        _run(sys.argv[1:])
+        stdout.flush()
+    except BrokenPipeError:
+        _end_unheard()
+    except SystemExit:
+        if sys.stdout is not stdout:  # So click says that nobody reads any more: it has put another in its place.
+            _end_unheard()
+        raise
+
+
+def _end_unheard() -> None:
+    """End as programs do whose reader has gone, without a word.
+
+    Only now: as long as a command runs, a broken pipe must be an error. Else whoever asked a peer for its status, and
+    did not wait for the answer, would end it.
+    """
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    os.kill(os.getpid(), signal.SIGPIPE)
+
+
+def _run(arguments: list[str]) -> None:
+    as_json, verbose = wants_json(arguments), "-v" in arguments or "--verbose" in arguments
     try:
         cli.main(args=arguments, prog_name="swarm", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:

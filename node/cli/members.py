@@ -22,6 +22,8 @@ from node.cli.init import FOLDER, JSON, fingerprint
 from node.cli.output import FAILED, Failure, Form, check_target, check_task, count, emit, emit_rows
 from node.clock import Clock
 from node.config import check_address
+from node.names import Names
+from node.proxy import Door, dialling, read_proxy
 from node.runtime import seeded
 from node.site import Site
 from node.storage import write_file_durably
@@ -263,7 +265,9 @@ def join(
         click.echo(
             f"{name} asks {found.inviter.name} to join {charter.name}   fingerprint {fingerprint(card)}", err=True
         )
-    answer = _knock(found, card, wait_s, as_json=as_json)
+    network = site.load_settings().network
+    with dialling(read_proxy(network, site.folder)) as door:
+        answer = _knock(found, card, wait_s, door, ipv6=network.ipv6, as_json=as_json)
     if answer is None or answer.state == "refused":
         why = "nobody has decided yet" if answer is None else answer.text
         raise Failure(
@@ -281,7 +285,9 @@ def _read_invitation(path: Path) -> Invitation:
         raise UsageError(f"couldn't read {path}: {wrong}", hint=ASK_AGAIN) from None
 
 
-def _knock(found: Invitation, card: Card, wait_s: float | None, *, as_json: bool) -> KnockAnswer | None:
+def _knock(
+    found: Invitation, card: Card, wait_s: float | None, door: Door | None, *, ipv6: bool, as_json: bool
+) -> KnockAnswer | None:
     """Ask until the members have decided or the time is up. Tell people how it stands whenever that changes."""
     public, secret = found.guest_keys
     inviter = PeerAddress(
@@ -293,14 +299,22 @@ def _knock(found: Invitation, card: Card, wait_s: float | None, *, as_json: bool
     clock, told = Clock().now, ""
     end = None if wait_s is None else clock() + wait_s
     transport = Transport(
-        secret_key=secret, public_key=public, listen=None, peers=[inviter], clock=clock, rng=seeded(node_id(public))
+        secret_key=secret,
+        public_key=public,
+        listen=None,
+        peers=[inviter],
+        clock=clock,
+        rng=seeded(node_id(public)),
+        ipv6=ipv6,
+        names=Names(ipv6=ipv6),
+        through=None if door is None else door.way,
     )
 
     def receive(timeout_s: float) -> list[bytes]:
         nonlocal told
         if end is not None and clock() >= end:
             raise TimeoutError
-        items = transport.poll(min(timeout_s, 0.5))
+        items = [*transport.poll(min(timeout_s, 0.5)), *(door.incidents() if door is not None else ())]
         for item in items:
             if isinstance(item, Incident) and not as_json and item.text != told:
                 told = item.text

@@ -4,7 +4,7 @@ Data goes to stdout, words about it to stderr. With `--json`, stdout is one obje
 `{"schema": "swarm/cli/v1", "status": "ok" | "error", ...}`, whatever happens. With `--format jsonl` it is one such
 object for each thing in a list, as soon as it is read; an error, if one comes, is the last of them. An error is a
 sentence that says what was attempted and what is wrong, and a hint that says what to do; the exit code says which kind
-it is.
+it is, and an identifier in brackets what `docs/reference/errors.md` has it under.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ ROLLED_BACK = 5
 INCOMPLETE = 6
 NOT_FOUND = 7
 UNAVAILABLE = 8
+SUBSET = 9
+PAUSED = 10
 INTERRUPTED = 130
 
 EXIT_CODES = {
@@ -42,10 +44,12 @@ EXIT_CODES = {
     INVALID: "a ledger, a charter or a signature does not hold",
     CONTRADICTION: "proof that a member contradicted itself, or a fork",
     ROLLED_BACK: "a ledger went back on what was seen of it before",
-    INCOMPLETE: "something is missing: a signature, a certificate, a checkpoint, or blocks",
+    INCOMPLETE: "something is missing, or this site and the others do not fit together",
     NOT_FOUND: "what was asked for is not there, or could be more than one thing",
     UNAVAILABLE: "no node answers, or another process uses the folder",
-    INTERRUPTED: "interrupted",
+    SUBSET: "the run is done, and some site's work is missing for some rounds",
+    PAUSED: "stopped while the run was paused: too few sites were there to go on",
+    INTERRUPTED: "interrupted, or stopped before the run was done",
 }
 
 
@@ -61,8 +65,8 @@ class Form(Enum):
 class Failure(SwarmError):
     """An error with an exit code of its own."""
 
-    def __init__(self, message: str, *, code: int, hint: str = "") -> None:
-        super().__init__(message, hint=hint)
+    def __init__(self, message: str, *, code: int, hint: str = "", identifier: str = "") -> None:
+        super().__init__(message, hint=hint, identifier=identifier)
         self.code = code
 
 
@@ -176,11 +180,12 @@ def fail(error: SwarmError, *, as_json: bool) -> NoReturn:
     """Print an error and end."""
     code = code_of(error)
     if as_json:
-        body = {"message": error.message, "hint": error.hint, "code": code}
+        body = {"message": error.message, "hint": error.hint, "code": code, "id": error.identifier}
         click.echo(json.dumps({"schema": SCHEMA, "status": "error", "error": body}))
     color = None if wants_color(os.environ) else False
     click.secho("error: ", nl=False, err=True, fg="red", bold=True, color=color)
-    click.echo(error.message, err=True)
+    own = "" if error.identifier == error.kind_identifier else f" [{error.identifier}]"
+    click.echo(f"{error.message}{own}", err=True)
     if error.hint:
         click.secho("hint: ", nl=False, err=True, fg="cyan", color=color)
         click.echo(error.hint, err=True)

@@ -2,33 +2,67 @@
 
 from __future__ import annotations
 
+import faulthandler
+import os
+import secrets
 import signal
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
+from gossip.noise import KeyPair
+from gossip.relay import Passages
 from gossip.zeromq import Transport
 from node.auditor import Auditor
+from node.backup import refuse_beside
+from node.beacon import Beacon
 from node.bulk import BulkWorker
+from node.checkpoints import Checkpoints
 from node.cli.init import FOLDER
 from node.cli.ledger.sources import REPAIR
-from node.cli.output import FAILED, UNAVAILABLE, Failure, check_task
+from node.cli.output import (
+    CONTRADICTION,
+    FAILED,
+    INTERRUPTED,
+    PAUSED,
+    SUBSET,
+    UNAVAILABLE,
+    Failure,
+    check_task,
+)
 from node.clock import Clock
 from node.config import Settings
 from node.console import Console
 from node.core import Node
 from node.export import export_model
+from node.links import Links
+from node.logfile import LogFile
+from node.names import Names
+from node.proxy import dialling, read_proxy
 from node.recovery import recover
 from node.runtime import Ports, Runtime, free_bytes, seeded
 from node.site import Site
-from node.storage import BlobStore, DirectoryLock, RealDisk, SnapshotFile, store_error
+from node.storage import Ballast, BlobStore, DirectoryLock, RealDisk, SnapshotFile, store_error
 from node.task import task_digest
 from node.trainer import Trainer, TrainerSettings
+from swarm import codec
 from swarm.charter import SignedCharter
 from swarm.errors import LedgerError, UsageError
-from swarm.ledger.journal import BLOCKS, Journal, Opened
+from swarm.ledger import snapshot
+from swarm.ledger.block import BLOCK_BYTES_MAX, FinalBlock
+from swarm.ledger.journal import BLOCKS, Journal, Opened, foreign
+from swarm.ledger.participation import Participation, gaps_words
+from swarm.ledger.state import State, genesis
 from swarm.machine import Digest, Finished, Report, Started
+from swarm.terms import founding
 from swarm.vector import Layout
+
+BLOCKS_READ_BYTES = 1 << 24
+"""Of blocks that are read at once at the end of a run, to see who took part."""
 
 
 @click.command()
@@ -38,16 +72,58 @@ from swarm.vector import Layout
 @click.option("--json", "as_json", is_flag=True, help="Log JSON lines.")
 def start(folder: Path, overrides: tuple[str, ...], *, exit_when_done: bool, as_json: bool) -> None:
     """Run the peer of the site in FOLDER."""
+    if sys.__stderr__ is not None:
+        faulthandler.enable(sys.__stderr__)  # A crash below Python leaves its last words, too.
     site = Site(folder.resolve())
     extra = (("run.exit_when_done=true",) if exit_when_done else ()) + (("run.log=json",) if as_json else ())
     settings = site.load_settings(overrides=(*overrides, *extra))
     signed = site.load_charter(settings)
-    finished = run_site(site, settings, signed)
-    if finished is not None and finished.outcome not in ("DONE", "LEFT"):
-        raise Failure(f"the run ended {finished.outcome}: {finished.reason}", code=FAILED)
+    failure = failure_of(run_site(site, settings, signed), waited=settings.run.exit_when_done)
+    if failure is not None:
+        raise failure
 
 
-def run_site(site: Site, settings: Settings, signed: SignedCharter) -> Finished | None:
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a peer's process ended. `finished` is None if it was stopped while the run went on.
+
+    `forked` is whether the ledger is, as far as it knows. `gaps` has in words whose work is missing from a
+    model that is done, and for which rounds; empty if nobody's.
+    """
+
+    finished: Finished | None
+    forked: bool = False
+    gaps: str = ""
+
+
+def failure_of(ending: Ending, *, waited: bool) -> Failure | None:
+    """Return how `swarm start` ends if not with 0; `waited` is whether it was to wait until the run is done."""
+    finished = ending.finished
+    if finished is None:
+        hint = "start it again: it continues where it was"
+        return Failure("stopped before the run was done", code=INTERRUPTED, hint=hint) if waited else None
+    match finished.outcome:
+        case "LEFT":
+            return None
+        case "DONE":
+            text = f"the run is DONE by a subset of its sites: no work of {ending.gaps}"
+            hint = "the exported model says so too; `swarm ledger rounds` shows who was in which"
+            return Failure(text, code=SUBSET, hint=hint) if waited and ending.gaps else None
+        case "PAUSED":
+            hint = "start it again: it continues where it was, once enough sites are there"
+            return Failure(f"stopped while the run was PAUSED: {finished.reason}", code=PAUSED, hint=hint)
+        case outcome:
+            code = CONTRADICTION if ending.forked else FAILED
+            return Failure(f"the run ended {outcome}: {finished.reason}", code=code, hint=_FAILED_HINTS[ending.forked])
+
+
+_FAILED_HINTS = {
+    False: "mend what the log names and start again: the site takes part from the open round on",
+    True: "`swarm ledger forks` shows what is proved; nothing is to be trusted that came after",
+}
+
+
+def run_site(site: Site, settings: Settings, signed: SignedCharter) -> Ending:
     """Put a node's parts together and run it. Raises `SwarmError` when it cannot begin or go on."""
     charter, identity, me = signed.charter, site.load_identity(), site.node()
     sponsors = site.load_sponsors()
@@ -55,6 +131,7 @@ def run_site(site: Site, settings: Settings, signed: SignedCharter) -> Finished 
         raise UsageError(
             f"couldn't start {settings.site.name!r}: it is not a member of {charter.name!r}",
             hint="its keys are not the ones whose card is in the charter; a new site begins with `swarm join`",
+            identifier="SWARM-SITE-MEMBER",
         )
     task = site.folder / settings.task.file
     check_task(task)
@@ -62,20 +139,34 @@ def run_site(site: Site, settings: Settings, signed: SignedCharter) -> Finished 
         raise UsageError(
             f"couldn't start: {task} is not the task file the charter was made with",
             hint=f"get the file whose SHA-256 begins {charter.task.digest.hex()[:16]}",
+            identifier="SWARM-TASK-FILE",
         )
+    proxy = read_proxy(settings.network, site.folder)
+    beacon = Beacon(os.environ)  # Before anything is started that could speak in this process's name.
     lock = _lock(site)
     # The worker starts first: importing torch takes seconds, and the rest of the start happens meanwhile.
     trainer = Trainer(trainer_settings(site, settings, charter.task.seed))
     trainer.start()
     console = Console(settings.run.log, name=settings.site.name)
+    clock = Clock()
+    log = _log(site, settings)
+
+    def report(fact: Report, now: float) -> None:
+        console.report(fact, now)
+        if log is not None:
+            log.report(fact, now)
+
+    _make_room(site, signed, report, clock.now())
     disk = RealDisk(site.ledger)
+    endings: list[str] = []
+    ways = ExitStack()
     try:
-        clock = Clock()
+        door = ways.enter_context(dialling(proxy))
         journal = Journal(disk, ledger_id=signed.ledger_id)
         snapshots = SnapshotFile(site.ledger / "snapshot")
         recovered = recover(journal, disk, snapshots, signed)
         opened = recovered.opened
-        _tell_findings(opened, console, clock.now())
+        _tell_findings(opened, report, clock.now())
         store = BlobStore(site.blobs)
         transport = Transport(
             secret_key=identity.curve_secret,
@@ -84,7 +175,17 @@ def run_site(site: Site, settings: Settings, signed: SignedCharter) -> Finished 
             peers=[],  # The ledger says who the members are; the node reads it first.
             clock=clock.now,
             rng=seeded(me),
+            ipv6=settings.network.ipv6,
+            names=Names(ipv6=settings.network.ipv6),
+            through=None if door is None else door.way,
         )
+        passages = Passages(
+            me=me,
+            keys=KeyPair(identity.curve_public, identity.curve_secret),
+            ledger_id=signed.ledger_id,
+            draw=lambda: secrets.token_bytes(32),
+        )
+        links = Links(transport, passages, clock.now, door.incidents if door is not None else tuple)
         bulk = BulkWorker(
             store,
             elements=charter.task.parameters,
@@ -108,17 +209,43 @@ def run_site(site: Site, settings: Settings, signed: SignedCharter) -> Finished 
             me=me,
             approve=settings.site.approve,
             catch_up=settings.ledger.catch_up,
+            relays=settings.network.relay,
             sponsors=sponsors,
             invites=site.load_invites(clock.now()),
             successor=site.load_successor(),
         )
+        if site.restored_path.exists():
+            state = snapshot.decode(recovered.snapshot, State, signed) if recovered.snapshot else genesis(signed)
+            hint = f"stop that one for good; if it is surely another's, delete {site.restored_path} and start again"
+            refuse_beside(settings.site.name, me, state.terms, hint=hint)
+            site.restored_path.unlink()
         auditor = Auditor(site.folder, marker=site.ledger / "unaudited", run=site.run)
         layout_path = site.run / "layout"
         runtime = Runtime(
             node,
-            Ports(transport, journal, store, trainer, bulk, clock, snapshots, auditor),
+            Ports(
+                links,
+                journal,
+                store,
+                trainer,
+                bulk,
+                clock,
+                snapshots,
+                auditor,
+                ballast=Ballast(site.ledger / "ballast", settings.storage.ballast_mb << 20),
+                beacon=beacon,
+                checkpoints=Checkpoints(
+                    site.models / "checkpoints",
+                    store,
+                    layout_path,
+                    last=settings.storage.keep_models,
+                    every=settings.storage.keep_every,
+                    origin=lambda round_, model: _origin(signed, round_, model),
+                    later=bulk.submit,
+                ),
+            ),
             control=site.control,
-            report=console.report,
+            report=report,
             snapshot=console.snapshot,
             linger_s=settings.run.linger_s if settings.run.exit_when_done else None,
             layout_digest=charter.task.layout,
@@ -126,15 +253,22 @@ def run_site(site: Site, settings: Settings, signed: SignedCharter) -> Finished 
             public=site.ledger,
             curve_key=identity.curve_public,
             keys=site,
-            finished=lambda: _export(site, signed, node, store, layout_path, console, clock.now()),
+            paused=site.paused_path,
+            finished=lambda: endings.append(
+                _export(site, signed, node, journal, store, layout_path, report, clock.now())
+            ),
         )
         signal.signal(signal.SIGTERM, lambda *_: runtime.stop())
         signal.signal(signal.SIGINT, lambda *_: runtime.stop())
         blobs, partial = store.listing()
-        return runtime.run(Started(opened.records, blobs, partial, recovered.snapshot, unaudited=auditor.due))
+        finished = runtime.run(Started(opened.records, blobs, partial, recovered.snapshot, unaudited=auditor.due))
+        return Ending(finished, node.forked, endings[-1] if endings else "")
     finally:
         trainer.close()
+        ways.close()
         console.close()
+        if log is not None:
+            log.close()
         disk.close()
         lock.close()
 
@@ -143,7 +277,7 @@ def _lock(site: Site) -> DirectoryLock:
     try:
         return DirectoryLock(site.run / "lock")
     except UsageError as error:
-        raise Failure(error.message, code=UNAVAILABLE, hint=error.hint) from None
+        raise Failure(error.message, code=UNAVAILABLE, hint=error.hint, identifier="SWARM-SITE-IN-USE") from None
 
 
 def trainer_settings(site: Site, settings: Settings, seed: int) -> TrainerSettings:
@@ -158,20 +292,38 @@ def trainer_settings(site: Site, settings: Settings, seed: int) -> TrainerSettin
         device=task.device,
         threads=task.threads,
         stall_s=task.stall_s,
+        round_steps=task.round_steps,
+        round_seconds=task.round_seconds,
         forkserver=Path(task.forkserver) if task.forkserver else None,
     )
 
 
 def _export(
-    site: Site, signed: SignedCharter, node: Node, store: BlobStore, layout_path: Path, console: Console, now: float
-) -> None:
-    """Write the committed model for others to use, before anybody is told that it is done."""
+    site: Site,
+    signed: SignedCharter,
+    node: Node,
+    journal: Journal,
+    store: BlobStore,
+    layout_path: Path,
+    report: Callable[[Report, float], None],
+    now: float,
+) -> str:
+    """Write the committed model for others to use, before anybody is told that it is done.
+
+    Return whose work is missing in it, in words.
+    """
     head = node.replica.head
+    # From what is the same everywhere, whoever has joined and left: every peer's file should have the same bytes.
+    names = {seat.node: seat.name for seat in (*founding(signed.charter).members, *head.terms.members)}
+    took_part = participation(journal, head.height, waits=not signed.charter.asynchronous)
+    gaps = took_part.gaps()
+    words = gaps_words(gaps, names)
+    node.account({names.get(one, one.hex()[:8]): numbers for one, numbers in gaps.items()})
     origin = {
-        "swarm": signed.charter.name,
-        "ledger": signed.ledger_id.hex(),
-        "round": str(head.committed.round),
-        "model": head.committed.model.hex(),
+        **_origin(signed, head.committed.round, Digest(head.committed.model)),
+        "outcome": "DONE by a subset" if gaps else "DONE by all",
+        "sites": ", ".join(names.get(one, one.hex()[:8]) for one in took_part.contributors()),
+        "missing": words,
     }
     target = site.models / f"round-{head.committed.round:04d}.safetensors"
     try:
@@ -179,19 +331,82 @@ def _export(
     except OSError as error:
         raise store_error(f"read {layout_path}", error) from error
     export_model(store.path(Digest(head.committed.model)), layout, target, origin)
-    console.report(Report("exported", f"the model is in {target}", {"path": str(target)}), now)
+    report(Report("exported", f"the model is in {target}", {"path": str(target)}), now)
+    text = (
+        f"this is a run of a subset of its sites: no work of {words}" if gaps else "every site's work is in the model"
+    )
+    level = "warning" if gaps else "info"
+    report(Report("took_part", f"{text}. With {origin['sites']}", {"missing": words}, level=level), now)
+    return words
 
 
-def _tell_findings(opened: Opened, console: Console, now: float) -> None:
+def participation(journal: Journal, height: int, *, waits: bool) -> Participation:
+    """Return whose work is in which round, from the blocks on the disk: a node remembers the last of them only."""
+    found, first = Participation(waits=waits), 1
+    while payloads := journal.blocks(first, height, BLOCKS_READ_BYTES):
+        for payload in payloads:
+            found.read(codec.decode(payload, FinalBlock, limit=2 * BLOCK_BYTES_MAX))
+        first += len(payloads)
+    return found
+
+
+def _make_room(site: Site, signed: SignedCharter, report: Callable[[Report, float], None], now: float) -> None:
+    """Put away the ledger of another charter if nothing was ever agreed in it, and take out what was put away of ours.
+
+    That is what a site is left with that began with the wrong charter: all others refused it. With the right one it
+    should begin, and not have to be told where its folder's files come from.
+    """
+    disk = RealDisk(site.ledger)
+    try:
+        owner = foreign(disk, signed.ledger_id)
+    finally:
+        disk.close()
+    if owner is None:
+        return
+    kept, ours = (site.folder / f"ledger-{one.hex()[:12]}" for one in (owner, signed.ledger_id))
+    if kept.exists():
+        return  # Opening the ledger says whose it is.
+    site.ledger.rename(kept)
+    if ours.exists():
+        ours.rename(site.ledger)
+    text = (
+        f"the charter is another one than before, and nothing was agreed under that: its files are in {kept.name} now"
+    )
+    report(Report("ledger_put_away", text, {"path": str(kept)}, level="warning"), now)
+
+
+def _origin(signed: SignedCharter, round_: int, model: Digest) -> Mapping[str, str]:
+    """Return where a model comes from, as it is written into its file."""
+    ledger = signed.ledger_id.hex()
+    return {"swarm": signed.charter.name, "ledger": ledger, "round": str(round_), "model": model.hex()}
+
+
+def _log(site: Site, settings: Settings) -> LogFile | None:
+    run = settings.run
+    if not run.log_file:
+        return None
+    return LogFile(
+        site.folder / run.log_file,
+        node=settings.site.name,
+        bytes_max=run.log_file_mb << 20,
+        count=run.log_files,
+        level=run.log_level,
+    )
+
+
+def _tell_findings(opened: Opened, report: Callable[[Report, float], None], now: float) -> None:
     for finding in opened.findings:
         level = "warning" if finding.verdict == "torn tail" else "error"
         text = f"{finding.path} at byte {finding.offset}: {finding.verdict}, {finding.text}"
-        console.report(Report("journal", text, level=level), now)
+        report(Report("journal", text, level=level), now)
     if any(finding.log == BLOCKS and finding.verdict == "corruption" for finding in opened.findings):
         # The node would take the gap for a lie of the others.
-        raise LedgerError("couldn't start: the disk lost a part of the ledger", hint=REPAIR)
+        raise LedgerError(
+            "couldn't start: the disk lost a part of the ledger", hint=REPAIR, identifier="SWARM-LEDGER-DAMAGED"
+        )
     if not opened.votes_trustworthy:
         raise UsageError(
             "couldn't start: the record of this site's votes is damaged, and voting without it could fork the ledger",
             hint="restore the ledger folder from a backup, or rejoin with new keys",
+            identifier="SWARM-LEDGER-VOTES",
         )

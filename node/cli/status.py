@@ -10,10 +10,11 @@ import click
 from node.cli.control import ask
 from node.cli.forms import told
 from node.cli.init import FOLDER
-from node.cli.output import Form, emit
+from node.cli.output import INCOMPLETE, Form, emit
 from node.clock import sleep
 from node.console import bar, member_state
 from node.site import Site
+from swarm.ledger.participation import ranges
 
 
 @click.command()
@@ -27,6 +28,8 @@ def status(folder: Path, *, form: Form, watch: bool) -> None:
         answer = ask(control)
         emit(answer, as_json=as_json, text=render(answer))
         if not watch:
+            if answer.get("refused"):  # A node that was started before an update does not say it.
+                raise SystemExit(INCOMPLETE)
             return
         try:
             sleep(1.0)
@@ -46,13 +49,27 @@ def render(answer: Mapping[str, object]) -> str:
         f"model      {_model(answer)}",
         f"quorum     {answer['quorum']}  ({answer['tolerance']})",
     ]
-    lines += [f"{key.upper():<10} {answer[key]}" for key in ("paused", "halted") if answer[key]]
+    lines += _outcome(answer)
+    lines += [f"{key.upper():<10} {answer[key]}" for key in ("refused", "paused", "halted") if answer.get(key)]
+    lines += [f"THIS SITE  trains nothing: {answer['resting']}"] if answer.get("resting") else []
     members = answer["members"]
     assert isinstance(members, list), "a status lists members"
     for member in members:
         mark, words, _ = member_state(member)
         lines.append(f"  {mark} {member['name']:<16} round {member['round']:<4} {words}{_held(member)}")
     return "\n".join(lines)
+
+
+def _outcome(answer: Mapping[str, object]) -> list[str]:
+    """Return how the run ended, and without whom; nothing while it goes on, or waits, which is told as paused."""
+    outcome, gaps = answer.get("outcome"), answer.get("gaps")
+    if outcome not in ("DONE", "FAILED"):
+        return []
+    lines = [f"{outcome!s:<10} {answer['reason']}"]
+    if isinstance(gaps, Mapping):
+        missing = "; ".join(f"{name} in round{'s' * (len(r) > 1)} {ranges(r)}" for name, r in gaps.items())
+        lines.append(f"took part  {f'a SUBSET: no work of {missing}' if missing else 'every site, in every round'}")
+    return lines
 
 
 def _model(answer: Mapping[str, object]) -> str:

@@ -14,6 +14,6 @@
 Parts know `myself`, the ledger and the links, and never the machine that holds them.
 """
 
-from node.core.node import SNAPSHOT_BLOCKS, SOFTWARE, Node
+from node.core.node import SNAPSHOT_BLOCKS, SOFTWARE, Node, needs
 
-__all__ = ["SNAPSHOT_BLOCKS", "SOFTWARE", "Node"]
+__all__ = ["SNAPSHOT_BLOCKS", "SOFTWARE", "Node", "needs"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -19,12 +19,14 @@ from gossip import wire
 from gossip.catchup import FULL
 from gossip.engine import Engine
 from gossip.peers import Peers
+from gossip.protocol import CAPABILITIES, PROTOCOL, version_text
 from gossip.transfer import Transfer
 from node import governance
 from node.core.agreement import AGREEMENT, Agreement
 from node.core.charges import Charges
 from node.core.forkwatch import ForkWatch
 from node.core.myself import Myself
+from node.core.pacing import Pacing
 from node.core.pursuit import Pursuit
 from node.core.reception import Reception
 from node.core.telling import Telling, blame
@@ -32,7 +34,7 @@ from node.core.updates import Updates
 from node.core.voice import Voice
 from node.core.vouching import Vouching
 from swarm import codec
-from swarm.charter import SignedCharter
+from swarm.charter import Charter, SignedCharter
 from swarm.errors import LedgerError, Reject
 from swarm.gossip_round import GossipRound
 from swarm.identity import Identity, Verify, verify
@@ -67,12 +69,14 @@ from swarm.machine import (
     Prune,
     Received,
     Report,
+    Resting,
     Send,
     Snapshot,
     Started,
     Stepped,
     Stored,
     StoreFailed,
+    Train,
     Trained,
     WakeAt,
     Woke,
@@ -96,8 +100,9 @@ class Node:
 
     A site that is not a member yet, or not any more, follows the ledger and says nothing; `sponsors` are whom it hears
     it from besides the members of the charter. `successor` are the keys this site has asked the members to accept in
-    place of `identity`; from the epoch on in which they stand, it signs with them. `decode` and `verify` are what they
-    are unless many nodes share a process: what follows from bytes alone need not be found again by each of them.
+    place of `identity`; from the epoch on in which they stand, it signs with them. With `relays` it forwards, where the
+    charter allows relays, what members that only dial out have sealed for one another. `decode` and `verify` are what
+    they are unless many nodes share a process: what follows from bytes alone need not be found again by each of them.
     """
 
     def __init__(
@@ -118,6 +123,7 @@ class Node:
         successor: Identity | None = None,
         snapshot_blocks: int = SNAPSHOT_BLOCKS,
         catch_up: str = FULL,
+        relays: bool = True,
         decode: Callable[[bytes], m.Message] = wire.decode,
         verify: Verify = verify,
     ) -> None:
@@ -127,9 +133,9 @@ class Node:
         self._disk_free, self._decode = disk_free, decode
         me = identity.node if me is None else me
         hello = m.Hello(
-            protocol=(1, 0),
+            protocol=PROTOCOL,
             software=SOFTWARE,
-            capabilities=("exact", "fold", "gossip", "sharded", "spread"),
+            capabilities=CAPABILITIES,
             node=me,
             charter=ledger_id,
             task=code_digest,
@@ -139,7 +145,9 @@ class Node:
         self.replica = replica = Replica(signed, self, verify)
         terms = replica.head.terms
         self.peers = peers = Peers(terms, me, now, sponsors)
-        self.engine = engine = Engine(terms, me, hello, peers, rng, sponsors)
+        self.engine = engine = Engine(
+            terms, me, hello, peers, rng, sponsors, needs(charter), relayed=charter.relayed, relays=relays
+        )
         self.transfer = Transfer(me=me, rng=rng)
         if charter.round.mixing == "gossip":
             plan = SchedulePlan.of(charter, ledger_id)
@@ -162,13 +170,19 @@ class Node:
         self._pursuit = Pursuit(
             replica, engine, peers, rng, mode=catch_up, now=now, adopt=self._adopt, resigned=lambda: self._resigned
         )
+        self._pacing = Pacing(charter, replica, peers)
         self._updates = Updates(replica, engine, peers, self.transfer, charter)
         self._vouching = Vouching(who, engine, self.cosigners, rng)
         self._telling = Telling(who, replica, peers, self.transfer)
         self._snapshot_blocks, self._snapshot_height = snapshot_blocks, 0
         self._step = (0, 0)
+        self._stepped_last, self._steps_usual = (0, 0), 0  # (round, step); how many steps the last training made
+        self._resting = ""
         self._started = False
         self._advanced: _Advanced | None = None
+        self._ended: Finished | None = None
+        self._paused = ""
+        self._gaps: Mapping[str, Sequence[int]] | None = None
         self._restless = True  # something was done when everyone was asked last, so there may be more to do
         self._woken_at = 0.0  # the shell has been asked to wake this node then
         self._admitted = 0, 0  # entries and forks, as of the last time everyone was asked
@@ -187,11 +201,15 @@ class Node:
 
     def handle(self, event: Event, now: float) -> Sequence[Effect]:
         """Advance by one event. What a peer sent can cost that peer; it never raises here."""
+        if not self._started and isinstance(event, Resting):
+            self._rest(event)
         if not self._started and not isinstance(event, Started):
             return []
         effects: list[Effect] = []
         if not isinstance(event, (Received, Woke)):
             self._advanced = None
+        if isinstance(event, (Trained, Mixed, Parted, Inspected)):
+            self._updates.named()
         match event:
             case Started():
                 effects += self._start(event, now)
@@ -200,11 +218,9 @@ class Node:
             case LinkChanged():
                 effects += self._link(event, now)
             case Stepped():
-                self._step = (event.step, event.steps)
+                self._stepped(event)
             case Trained():
-                if event.update is not None and self._charter.route is None:
-                    self._updates.trust(event.slices[-1][0] if event.slices else event.update)
-                effects += self._do(self.round.trained(event, self.replica.head, self._voice.mine(), now), now)
+                effects += self._trained(event, now)
             case Evaluated():
                 effects += self._do(self.round.evaluated(event), now)
             case Mixed():
@@ -216,11 +232,13 @@ class Node:
             case Checked():
                 effects += self.transfer.on_checked(event, now)
             case Stored():
-                self._updates.look_again()
-                effects += self.transfer.stored(event)
+                effects += self._updates.made(event)
             case StoreFailed():
                 text = f"couldn't store a blob: {event.why}"
                 effects.append(Report("store_failed", text, {"digest": event.digest.hex()}, level="error"))
+                effects += self.transfer.forget([event.digest]) if event.lost else []
+            case Resting():
+                self._rest(event)
             case Audited():
                 effects += self._pursuit.audited(event)
                 effects += self._watch.sound(event.problem) if event.problem else ()
@@ -258,11 +276,40 @@ class Node:
             return (self.replica.admitted, len(self.replica.forks)) == self._admitted
         return kind is m.Heartbeat
 
+    def _rest(self, event: Resting) -> None:
+        """Train nothing while there is a reason for it, and let the others know: they need not wait for this site."""
+        self._resting, self._updates.frugal = event.why, event.frugal
+        self.round.rest(bool(event.why))
+        self.engine.hurry()
+
+    @property
+    def _phase(self) -> Phase:
+        """What this site is doing, as others are told."""
+        return Phase.PAUSED if self._resting and self.round.phase != Phase.DONE else self.round.phase
+
     def snapshot(self) -> Snapshot:
         """Return the state as it is now, for the shell to start the next process from."""
         settled = self.replica.settled
         self._snapshot_height = settled.height
         return Snapshot(settled.height, settled.encode())
+
+    @property
+    def forked(self) -> bool:
+        """Whether the ledger is forked, as far as this node knows, or somebody else speaks for this site."""
+        return bool(self._resigned)
+
+    @property
+    def ended(self) -> Finished | None:
+        """How the run has ended for this site, unless it goes on."""
+        return self._ended
+
+    def paused(self, now: float) -> str:
+        """Say why the run cannot go on for now, if so: too few sites are there."""
+        return "" if self.replica.head.complete else self._telling.paused(now)
+
+    def account(self, gaps: Mapping[str, Sequence[int]]) -> None:
+        """Learn, once the run is done, whose work is missing for which rounds: only the whole ledger says that."""
+        self._gaps = gaps
 
     def everyone_has_finished(self) -> bool:
         """Whether, as far as this node has heard, every member is done: nobody needs it any more."""
@@ -290,8 +337,15 @@ class Node:
             "motions": governance.motions(head),
             "policy": {name: getattr(head.terms.round, name) for name in head.terms.round.__struct_fields__},
             "closed": self._telling.closed(),
-            "phase": self.round.phase.name.lower(),
-            "paused": self._telling.paused(now),
+            "phase": self._phase.name.lower(),
+            "resting": self._resting,
+            "protocol": version_text(PROTOCOL),
+            "software": SOFTWARE,
+            "refused": self._telling.refused(),
+            "outcome": self._outcome(now)[0],
+            "reason": self._outcome(now)[1],
+            "gaps": None if self._gaps is None else {name: list(rounds) for name, rounds in self._gaps.items()},
+            "paused": self.paused(now),
             "halted": self._resigned,
             "quorum": head.terms.quorum,
             "tolerance": head.terms.fault_tolerance(),
@@ -335,8 +389,12 @@ class Node:
         return self.peers.absent(node, now)
 
     def silent(self, node: NodeId, now: float) -> bool:
-        """Whether a member is gone or stuck."""
-        return self.peers.silent(node, now)
+        """Whether a member is gone or stuck, or rests: this site, too, votes to go on without itself then."""
+        return self.peers.silent(node, now) or (node == self._who.node and bool(self._resting))
+
+    def outpaced(self, node: NodeId, round_: int, now: float) -> bool:
+        """Whether a round goes on without a member that is far behind the others."""
+        return self._pacing.outpaced(node, round_, now)
 
     # --- starting -----------------------------------------------------------------------------------------------
 
@@ -345,7 +403,7 @@ class Node:
         self._started = True
         view = self._restore_blocks(event)
         for header, block in self.replica.take_final():
-            self._note_final(header, block, now)
+            self._telling.read(header, self._note_final(header, block, now))
         self._agreement.convene()
         self._voice.begin_epoch()
         self._follow_terms(now)
@@ -445,7 +503,7 @@ class Node:
     def _link(self, event: LinkChanged, now: float) -> list[Effect]:
         if not self.engine.knows(event.peer):
             return []
-        effects = self.engine.link(event.peer, event.up, event.why)
+        effects = self.engine.link(event.peer, event.up, event.why, event.via)
         if not event.up:
             effects += self.transfer.link(event.peer, False, now)
             self._pursuit.plan.lost(event.peer)
@@ -466,9 +524,10 @@ class Node:
             )
         if not self.engine.knows(sender) or self.peers.ignored(sender, now):
             return []
+        if self.engine.beyond(sender, event.frame):
+            return []
         try:
             message = self._decode(event.frame)
-            self.peers.heard(sender, now)
             return self._dispatch(sender, message, event.frame, event.payload, now)
         except Reject as reason:
             return [blame(self.peers, sender, reason.message, now)]
@@ -479,12 +538,18 @@ class Node:
     def _dispatch(
         self, sender: NodeId, message: m.Message, frame: bytes, payload: Buffer | None, now: float
     ) -> list[Effect]:
+        member = self.peers.members[sender]
         if isinstance(message, m.Hello):
-            fresh, effects = self.engine.on_hello(sender, message)
+            fresh, effects = self.engine.on_hello(sender, message, now)
+            if member.welcome:
+                self.peers.heard(sender, now)
             return effects + (self._introduce(sender, now) if fresh else [])
         if isinstance(message, m.Refuse):
-            return self.engine.on_refuse(sender, message)
-        if not self.peers.members[sender].welcome or self._idle_to(message):
+            return self.engine.on_refuse(sender, message, now)
+        self.engine.on_other(sender)
+        if not member.refused:
+            self.peers.heard(sender, now)  # Whoever cannot take part does not count as there: nobody waits for it.
+        if not member.welcome or self._idle_to(message):
             return []
         if isinstance(message, (*AGREEMENT, m.Remind, m.Reminder)) and self._who.terms.index(sender) is None:
             return []  # A newcomer's sponsor may be a member of an epoch that is not reached here yet.
@@ -542,6 +607,8 @@ class Node:
         author = NodeId(pending.entry.author)
         self._updates.note(pending)
         self.peers.moved(author, now)
+        if isinstance(pending.body, e.Contribution):
+            self._pacing.offered(author, pending.body, now)
         effects = self.engine.relay(frame, author, sender)
         # Later entries may have come before this one. Nothing was kept of what they offer while this one was missing.
         for one in self.replica.own(author):
@@ -555,6 +622,23 @@ class Node:
         for author, seq in message.heads:
             leaves = self.replica.entries_from(NodeId(author), seq)
             effects += [Send(sender, wire.encode(m.EntryMessage(leaf))) for leaf in leaves]
+        return effects
+
+    def _stepped(self, event: Stepped) -> None:
+        """Note how far user code is. Where it does not say of how many steps, it makes about as many as last time."""
+        if event.step:
+            self._stepped_last = event.round, event.step
+        self._step = (event.step, event.steps or (self._steps_usual if event.step <= self._steps_usual else 0))
+
+    def _trained(self, event: Trained, now: float) -> list[Effect]:
+        if event.update is not None and self._charter.route is None:
+            self._updates.trust(event.slices[-1][0] if event.slices else event.update)
+        if event.update is not None and self._stepped_last[0] == event.round:
+            self._steps_usual = self._stepped_last[1]
+        effects = self._do(self.round.trained(event, self.replica.head, self._voice.mine(), now), now)
+        if event.update is not None and self._ended is not None and self._ended.outcome == "FAILED" and not self.forked:
+            self._ended = None
+            effects.append(Report("recovered", "training works again: this site's run has not failed after all"))
         return effects
 
     def _asked(self, event: Asked, now: float) -> list[Effect]:
@@ -605,6 +689,7 @@ class Node:
         effects += self._absorb(now)
         if not self._resigned:
             effects += self._vouching.step(now)
+        effects += self._give_up()
         effects += self._beat(now)
         self._restless, self._woken_at = bool(effects), self._next_wake(now)
         self._admitted = self.replica.admitted, len(self.replica.forks)
@@ -645,6 +730,8 @@ class Node:
         for header, block in self.replica.take_final():
             entries = self._note_final(header, block, now)
             effects += self._telling.tell(header, entries, now)
+            if any(entry.kind == e.ROUND_COMMIT for entry in entries):
+                self._pacing.committed(now)
         if effects:
             self._pursuit.grew(now)
             effects += self._advance(now)
@@ -675,12 +762,38 @@ class Node:
             now, final_height=final, final_hash=known, disk_free=self._disk_free(), links=len(self.engine.neighbours)
         )
 
+    def _outcome(self, now: float) -> tuple[str, str]:
+        """Return how the run stands, in one word and why: RUNNING, PAUSED, DONE or FAILED."""
+        if self._ended is not None:
+            return self._ended.outcome, self._ended.reason
+        paused = self.paused(now)
+        return ("PAUSED", paused) if paused else ("RUNNING", "")
+
+    def _give_up(self) -> list[Effect]:
+        """Who agrees to nothing more will not see the end of the run."""
+        if not self._resigned or self._ended is not None:
+            return []
+        self._ended = Finished("FAILED", self._resigned)
+        return [self._ended]
+
+    def _tell_pause(self, now: float) -> list[Effect]:
+        """Say when the run cannot go on for want of sites, and when it can again."""
+        paused, before = self.paused(now), self._paused
+        self._paused = paused
+        if paused and not before:
+            text = f"the run is PAUSED: {paused}. Nothing is lost; it goes on by itself when they are back"
+            return [Report("paused", text, level="warning")]
+        if before and not paused:
+            return [Report("resumed", "enough sites are there again: the run goes on")]
+        return []
+
     def _beat(self, now: float) -> list[Effect]:
         step, steps = self._step
-        self.peers.note_self(round_=self.round.round, phase=self.round.phase, step=step, steps=steps, now=now)
+        self.peers.note_self(round_=self.round.round, phase=self._phase, step=step, steps=steps, now=now)
         if not self.engine.beat_due(now):
             return []
-        return self.engine.tick(now, self._heartbeat(now), m.FeedHeads(self.replica.feed_heads()))
+        told = self._tell_pause(now)
+        return told + self.engine.tick(now, self._heartbeat(now), m.FeedHeads(self.replica.feed_heads()))
 
     def _next_wake(self, now: float) -> float:
         wakes = [
@@ -704,14 +817,25 @@ class Node:
             match action:
                 case Say():
                     effects += self._voice.say(action, now)
+                    if isinstance(action.body, e.Contribution):
+                        self._pacing.offered(self._who.node, action.body, now)
                 case Fetch():
                     effects += self._updates.fetch(action.digest, action.size, action.hints, now)
                 case _:
+                    if isinstance(action, Train):
+                        self._step = (0, self._steps_usual)
                     if isinstance(action, Finished):
                         # Whoever waits for this node to be done, to leave itself, should not wait for the next beat.
                         self.engine.hurry()
+                        self._ended = action
                     effects.append(action)
         return effects
+
+
+def needs(charter: Charter) -> tuple[str, ...]:
+    """Return the capabilities that a charter asks of every member."""
+    route = () if charter.route is None else (charter.route.name,)
+    return (charter.round.mixing, *route, *(("relay",) if charter.relayed else ()))
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,7 +53,7 @@ class Reception:
         seat = self._who.seat
         key = self._who.identity.curve_public if seat is None else seat.curve_key
         guests = [Contact(node, f"guest {i.name}", i.guest, "") for node, i in self._guests.items()]
-        return Reach((*self._engine.contacts, *self._farewells, *guests), key)
+        return Reach((*self._engine.contacts, *self._farewells, *guests), key, self._engine.carried)
 
     # --- guests -------------------------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from gossip.peers import Peers
+from gossip.protocol import REFUSED, version_text
 from gossip.transfer import Transfer
 from node.core.myself import Myself
 from node.exchanges import percent
@@ -14,6 +15,7 @@ from swarm.ledger import entry as e
 from swarm.ledger.block import Header
 from swarm.ledger.evidence import describe
 from swarm.ledger.exchange import partners
+from swarm.ledger.participation import Participation
 from swarm.ledger.replica import Replica
 from swarm.ledger.state import settled
 from swarm.machine import Digest, Effect, NodeId, Report
@@ -32,6 +34,7 @@ class Telling:
     def __init__(self, who: Myself, replica: Replica, peers: Peers, transfer: Transfer) -> None:
         self._who, self._replica, self._peers, self._transfer = who, replica, peers, transfer
         self._names: dict[NodeId, str] = {}
+        self._took_part = Participation()
         self._closed: dict[int, list[str]] = {}
         self._committed_at: deque[float] = deque(maxlen=PACE_ROUNDS + 1)
         self.learn_names()
@@ -44,13 +47,21 @@ class Telling:
         """Return what people call a site."""
         return self._names.get(node) or ("this site" if node == self._who.node else node.hex()[:8])
 
+    def read(self, header: Header, entries: Sequence[e.Entry]) -> None:
+        """Take in a final block, of which nobody need be told: it names who offered what closes leave out."""
+        self._took_part.note(header.first_index, entries)
+
     def tell(self, header: Header, entries: Sequence[e.Entry], now: float) -> list[Effect]:
         """Put what a new final block means into words."""
         effects: list[Effect] = []
+        self.read(header, entries)
         for entry in entries:
             if entry.kind == e.ROUND_CLOSE:
                 close = codec.decode(entry.body, e.RoundClose, limit=e.ENTRY_BYTES_MAX)
-                missing = [self.name(NodeId(node)) for node in close.missing]
+                waits = not self._replica.head.signed.charter.asynchronous
+                without_whom = self._took_part.rounds[close.round].without if waits else ()
+                missing = [self.name(node) for node in without_whom]
+                self._took_part.forget(close.round)
                 kept = {round_: self._closed[round_] for round_ in list(self._closed)[1 - CLOSED_SHOWN :]}
                 self._closed = kept | {close.round: missing}
                 without = f", without {', '.join(missing)}" if missing else ""
@@ -109,13 +120,28 @@ class Telling:
         """Return the rounds that were closed last, and without whom."""
         return [{"round": round_, "without": missing} for round_, missing in self._closed.items()]
 
+    def refused(self) -> str:
+        """Say why this site takes no part, if it does not fit together with so many others that it cannot.
+
+        A site that some do not fit with goes on with the rest; each member's own row tells of those.
+        """
+        terms, members = self._who.terms, self._peers.members
+        apart = [node for node, member in members.items() if member.refused or member.refuses]
+        left = sum(seat.node not in apart for seat in terms.members)
+        if not apart or (left >= terms.quorum and any(member.welcome for member in members.values())):
+            return ""
+        first = members[apart[0]]
+        names = ", ".join(members[node].name for node in apart)
+        return f"this site does not fit together with {names}: {first.refused or first.refuses}"
+
     def paused(self, now: float) -> str:
         """Say why nothing can become final, if so."""
         terms = self._who.terms
         present = sum(not self._peers.absent(seat.node, now) for seat in terms.members)
-        if present >= terms.quorum:
+        needed = max(terms.quorum, terms.round.min_contributions)
+        if present >= needed:
             return ""
-        return f"{present} of {len(terms.members)} sites present, {terms.quorum} needed"
+        return f"{present} of {len(terms.members)} sites present, {needed} needed"
 
     def eta_s(self) -> float | None:
         """Return the seconds that the remaining rounds will take at the pace of the last ones, if there is one."""
@@ -138,8 +164,14 @@ class Telling:
             "node": node.hex(),
             "me": node == self._who.node,
             "linked": member.welcome or node == self._who.node,
+            "via": member.via if member.linked else "",
             "absent": self._peers.absent(node, now),
             "refused": member.refused or member.refuses,
+            "trouble": "",
+            "refused_id": member.identifier or (REFUSED if member.refuses else ""),
+            "protocol": version_text(member.protocol) if member.software else "",
+            "software": member.software,
+            "rate_bytes_s": round(self._transfer.rate(node)),
             "round": member.round,
             "phase": phase_name(member.phase),
             "step": member.step,

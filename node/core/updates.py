@@ -14,7 +14,7 @@ from swarm.charter import Charter
 from swarm.ledger import entry as e
 from swarm.ledger.replica import Pending, Replica
 from swarm.ledger.state import State
-from swarm.machine import Digest, Effect, Follow, Inspect, Inspected, NodeId, Report
+from swarm.machine import Digest, Effect, Follow, Inspect, Inspected, NodeId, Report, Stored
 from swarm.round import Round
 from swarm.routes import norm_units, within_bound
 
@@ -30,6 +30,8 @@ class Updates:
         self._slices: dict[Digest, tuple[Digest, ...]] = {}
         self._copies: dict[Digest, tuple[Digest, Digest, Digest]] = {}
         self._inspecting: set[Digest] = set()
+        self._unnamed: set[Digest] = set()  # A block may become final between a blob and the event that names it.
+        self.frugal = False  # while there is no room on the disk
         # Wanted and not read through yet, as of this state and so many entries taken in; None before the first look.
         self._open: dict[Digest, tuple[int, int]] = {}
         self._fresh: list[Digest] = []
@@ -72,7 +74,7 @@ class Updates:
 
     def fetch(self, digest: Digest, size: int, hints: Sequence[NodeId], now: float) -> list[Effect]:
         """Get a blob. Only what the charter's model can be is ever fetched: a lie about the size costs nothing."""
-        if not self._charter.moves(size) or self._transfer.has(digest):
+        if self.frugal or not self._charter.moves(size) or self._transfer.has(digest):
             return []
         return self._transfer.want(digest, size, now, [node for node in hints if self._engine.knows(node)])
 
@@ -135,9 +137,15 @@ class Updates:
         if isinstance(body, e.Contribution) and head.destined(NodeId(pending.entry.author), body) is not None:
             self._fresh += self._expect(body)
 
-    def look_again(self) -> None:
-        """A blob has come from elsewhere than from a peer."""
+    def made(self, blob: Stored) -> list[Effect]:
+        """Take in a blob of this site's own making. It is kept, though nothing names it yet: see `named`."""
         self._as_of = None
+        self._unnamed.add(blob.digest)
+        return self._transfer.stored(blob)
+
+    def named(self) -> None:
+        """Learn that what was made has been named by an event: from now on it is kept for a reason or not at all."""
+        self._unnamed.clear()
 
     def _expect(self, body: e.Contribution) -> list[Digest]:
         """Note what a contribution consists of; return what of it has not been read through."""
@@ -196,6 +204,7 @@ class Updates:
         keep = round_.keep(self._replica.head)
         pending = [*self._pending()]
         keep.update(digest for _, body in pending for digest, _ in body.blobs)
+        keep |= self._unnamed
         gone = [digest for digest in self._transfer.known() if digest not in keep]
         for digest in gone:
             self._problems.pop(digest, None)

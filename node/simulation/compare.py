@@ -63,7 +63,7 @@ from topologies.mixing import Promise, Schedule
 from topologies.pace import Exchange as Reckoned
 from topologies.pace import Pace
 from topologies.plan import LINKS, check_steady
-from topologies.scenario import OWN, Scenario
+from topologies.scenario import OWN, Scenario, Site
 
 T = TypeVar("T")
 
@@ -158,8 +158,13 @@ class Comparison:
                 f"couldn't gossip under {scenario.learning.codec} on a Ray cluster: its actors exchange float32 models",
                 hint="leave --ray out, or the codec",
             )
+        if scenario.terms.asynchronous and "learning" in speeds:
+            raise UsageError(
+                "couldn't play an asynchronous swarm at learning speed: what comes when is not known there",
+                hint="take --speed protocol",
+            )
         learning = scenario.learning
-        self.reachable = scenario.links
+        self.reachable = scenario.reachable
         for name in scenario.topologies:
             self._check(name, open_topology(name, scenario, learning.seeds[0]))
         self._examples = datasets.load(learning.data, datasets.column_of(learning.partition))
@@ -232,7 +237,8 @@ class Comparison:
             a, b = (self.scenario.sites[member].name for member in missing[0])
             raise UsageError(
                 f"couldn't use the topology {name}: {a} and {b} are linked in it, and both are outbound_only",
-                hint="let one of the two accept connections, or give a graph of your own that avoids the pair",
+                hint="let one of the two accept connections, let others relay (relay = true below [swarm]), or give a"
+                " graph of your own that avoids the pair",
             )
         if self.scenario.learning.mixing == "exact":
             return
@@ -309,6 +315,8 @@ class Comparison:
         if self.scenario.learning.model.startswith("task:") and "learning" in self.speeds:
             yield "At learning speed the task file gives the model alone; training is the SGD of the settings."
         learning = self.scenario.learning
+        if "protocol" in self.speeds and any(site.protocol for site in self.scenario.sites):
+            yield "Sites that speak an older version of the protocol are played by today's node."
         if learning.codec and learning.mixing == "exact" and "learning" in self.speeds:
             yield (
                 f"At learning speed models are averaged as they are: {learning.codec} is in the bytes "
@@ -663,7 +671,23 @@ def open_topology(text: str, scenario: Scenario, seed: int) -> Schedule:
 def described(scenario: Scenario, speeds: Sequence[Speed]) -> dict[str, object]:
     """Return a scenario as plain values, for a result: what was asked for, and nothing of the machine."""
     learning, terms = scenario.learning, scenario.terms
-    own = ("name", "samples", "step_s", "uplink_bytes_s", "downlink_bytes_s", "latency_s", "outbound_only", "behaviour")
+    own: tuple[str, ...] = (
+        "name",
+        "samples",
+        "step_s",
+        "uplink_bytes_s",
+        "downlink_bytes_s",
+        "latency_s",
+        "outbound_only",
+        "behaviour",
+    )
+    rare = (
+        "slowdown",
+        "stale_charter_s",
+        "protocol",
+    )  # told where a site has them: most scenarios know nothing of them
+    usual = Site(name="usual")
+    own += tuple(name for name in rare if any(getattr(site, name) != getattr(usual, name) for site in scenario.sites))
     return {
         "name": scenario.name,
         "summary": scenario.summary,

@@ -8,6 +8,9 @@ examples; peers' shares are drawn from the seed. No torch here: the engine and t
 from __future__ import annotations
 
 import csv
+import math
+import zipfile
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +36,9 @@ FILE_BYTES_MAX = 1 << 32
 
 CLASSES_MAX = 1_000
 """Most classes: more are a sign that the last column is not a label."""
+
+DEFLATE_RATIO_MAX = 1_032
+"""Bytes that one byte of deflate can stand for, at most (zlib's own figure)."""
 
 Pixels: TypeAlias = NDArray[np.uint8]
 Features: TypeAlias = NDArray[np.float32]
@@ -165,14 +171,17 @@ def _mnist(path: Path, _: str) -> Examples:
     needed = ("x_train", "y_train", "x_test", "y_test")
     if missing := [name for name in needed if name not in found]:
         raise UsageError(f"couldn't read {path}: it has no array {missing[0]}", hint="give mnist.npz as Keras has it")
-    train, test = ((_flat(found[f"x_{part}"]), found[f"y_{part}"].astype(np.int64)) for part in ("train", "test"))
-    labels = tuple(str(label) for label in range(int(train[1].max()) + 1))
+    train, test = (_pair(path, found[f"x_{part}"], found[f"y_{part}"]) for part in ("train", "test"))
+    numbers = [y for _, y in (train, test) if y.dtype.kind in "iu" and 0 <= y.min() <= y.max() < CLASSES_MAX]
+    if len(numbers) < 2:
+        raise UsageError(f"couldn't read {path}: a label is no number from 0 to {CLASSES_MAX - 1}", hint=_PAIRS)
+    labels = tuple(str(label) for label in range(int(numbers[0].max()) + 1))
     return Examples(
         name="mnist",
         x=train[0],
-        y=train[1],
+        y=train[1].astype(np.int64),
         x_test=test[0],
-        y_test=test[1],
+        y_test=test[1].astype(np.int64),
         labels=labels,
         columns=MappingProxyType({}),
     )
@@ -187,17 +196,35 @@ def _npz(path: Path, column: str) -> Examples:
         raise UsageError(
             f"couldn't read {path}: it has no arrays x and y", hint="save it with numpy.savez(path, x=, y=)"
         )
-    names, y = np.unique(found["y"], return_inverse=True)
+    x, labels = _pair(path, found["x"], found["y"])
+    names, y = np.unique(labels, return_inverse=True)
     columns = {name: values for name, values in found.items() if name not in ("x", "y") and values.shape == y.shape}
-    return _held_out(path.stem, _flat(found["x"]), y, tuple(map(str, names)), columns)
+    return _held_out(path.stem, x, y, tuple(map(str, names)), columns)
+
+
+def _pair(path: Path, x: NDArray[np.generic], y: NDArray[np.generic]) -> tuple[Features, NDArray[np.generic]]:
+    """Return features, one row an example, and their labels. Raises `UsageError` unless they are that."""
+    if x.ndim < 1 or y.shape != x.shape[:1] or not x.size or x.dtype.kind not in "biuf" or y.dtype.kind not in "biufSU":
+        raise UsageError(f"couldn't read {path}: its arrays are not rows of numbers with a label each", hint=_PAIRS)
+    with np.errstate(over="ignore"):
+        rows = _flat(x)
+    if not np.isfinite(rows).all():
+        raise UsageError(f"couldn't read {path}: a feature is missing or not finite", hint="leave such rows out")
+    return rows, y
+
+
+_PAIRS = "x has one row of numbers for each example, y one label"
 
 
 def _csv(path: Path, column: str) -> Examples:
     """A header, then numbers; the last column is the label. Features are brought to mean 0 and deviation 1."""
     with path.open(newline="", encoding="utf-8", errors="replace") as file:
         reader = csv.reader(file)
-        header = [name.strip() for name in next(reader, [])]
-        rows = [row for row in reader if row]
+        try:
+            header = [name.strip() for name in next(reader, [])]
+            rows = [row for row in reader if row]
+        except csv.Error as error:
+            raise UsageError(f"couldn't read {path}: line {reader.line_num}: {error}", hint="is it a table?") from None
     if column and column not in header[:-1]:
         raise UsageError(f"couldn't divide {path} by {column!r}: it has no such column", hint=f"it has {header[:-1]}")
     kept = [i for i, name in enumerate(header[:-1]) if name != column]
@@ -214,8 +241,11 @@ def _csv(path: Path, column: str) -> Examples:
         ) from None
     if not np.isfinite(x).all():
         raise UsageError(f"couldn't read {path}: a feature is missing or not finite", hint="leave such rows out")
-    deviation = x.std(axis=0)
-    scaled = ((x - x.mean(axis=0)) / np.where(deviation > 0, deviation, 1)).astype(np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):
+        deviation = x.std(axis=0)
+        scaled = ((x - x.mean(axis=0)) / np.where(deviation > 0, deviation, 1)).astype(np.float32)
+    if not (np.isfinite(scaled).all() and np.isfinite(deviation).all()):
+        raise UsageError(f"couldn't read {path}: a feature is too large to compute with", hint="leave such rows out")
     names, y = np.unique([row[-1].strip() for row in rows], return_inverse=True)
     columns = {column: np.array([row[header.index(column)].strip() for row in rows])} if column else {}
     return _held_out(path.stem, scaled, y.astype(np.int64), tuple(map(str, names)), columns)
@@ -250,10 +280,34 @@ def _held_out(
 
 def _arrays(path: Path) -> dict[str, NDArray[np.generic]]:
     try:
+        _check_claims(path)
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
-    except (OSError, ValueError) as error:
+    except _UNREADABLE as error:
         raise UsageError(f"couldn't read {path}: {error}", hint="give a file that numpy.savez wrote") from None
+
+
+_UNREADABLE = (OSError, ValueError, EOFError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error)
+"""What an archive raises that is none, is cut off, is encrypted, or was packed as `numpy.savez` never does."""
+
+
+def _check_claims(path: Path) -> None:
+    """Raise `ValueError` for an array that is larger than its bytes: numpy makes room for all that it claims to be."""
+    room = DEFLATE_RATIO_MAX * path.stat().st_size
+    with zipfile.ZipFile(path) as archive:
+        for info in archive.infolist():
+            if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or info.file_size > room:
+                raise ValueError(f"{info.filename[:60]!r} is not packed as numpy packs")
+            with archive.open(info) as file:
+                read = _HEADERS.get(np.lib.format.read_magic(file))
+                if read is None:
+                    raise ValueError(f"{info.filename[:60]!r} has a header that is not known")
+                shape, _, dtype = read(file)
+            if math.prod(shape) * dtype.itemsize > info.file_size:
+                raise ValueError(f"{info.filename[:60]!r} claims to be larger than it is")
+
+
+_HEADERS = MappingProxyType({(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0})
 
 
 def _flat(x: NDArray[np.generic]) -> Features:

@@ -11,7 +11,6 @@ from pathlib import Path
 from node.simulation.results import Result
 from node.storage import write_file_durably
 from swarm.errors import UsageError
-from swarm.staleness import STALENESS_DEFAULT
 from topologies.families import FAMILIES
 from topologies.plan import LINKS
 from topologies.scenario import OWN, Scenario
@@ -61,8 +60,14 @@ def _command(scenario: Scenario, topology: str, task: Path, links: Path | None, 
         arguments += ["--gossip" if gossip else "--topology", topology]
     else:
         arguments += ["--links", str(links), *(["--gossip", LINKS] if gossip else [])]
-    if not gossip and terms.staleness != STALENESS_DEFAULT:
+    if not gossip and terms.staleness is not None:
         arguments += ["--staleness", str(terms.staleness)]
+    if terms.asynchronous:
+        arguments.append("--asynchronous")
+    if not gossip and terms.waited:
+        arguments += ["--pace", str(terms.pace)]
+    if terms.relay:
+        arguments.append("--relay")
     if directed:
         arguments.append("--directed")
     if learning.codec:
@@ -71,8 +76,6 @@ def _command(scenario: Scenario, topology: str, task: Path, links: Path | None, 
         arguments += ["--gamma", f"{learning.gamma:g}"]
     if learning.correction:
         arguments += ["--correction", learning.correction]
-    if learning.codec:
-        arguments += ["--codec", learning.codec]
     if scenario.route is not None:
         arguments += ["--route", learning.route]
     cards = " \\\n  ".join(f"--card {shlex.quote(f'{site.name}.card.toml')}" for site in scenario.sites)

@@ -63,7 +63,7 @@ class TaskLearner:
         self.bound = bound
         self._module = self.model.copy_module()
         self._infos = [SiteInfo(site.name, site.folder, seed, "cpu") for site in sites]
-        self._step_s = [machine.step_s for machine in machines]
+        self._step_s = [machine.pace_s for machine in machines]
         self._behaviours, self._seed = dict(behaviours), seed
         self._data: dict[int, object] = {}
         self._counters: dict[int, dict[str, torch.Tensor]] = {}

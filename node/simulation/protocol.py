@@ -11,18 +11,24 @@ from __future__ import annotations
 import contextlib
 import gc
 import hashlib
+import math
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from types import MappingProxyType
 
+import msgspec
 import numpy as np
 from typing_extensions import override
 
 from gossip import wire
+from gossip.noise import KeyPair
+from gossip.relay import Passages
 from node.core import Node
 from node.data import SiteData
+from node.simulation.flat import FlatModel
 from node.simulation.learner import TaskLearner
 from node.simulation.results import LinkLoad, PeerScore, Round
 from node.task import task_digest
@@ -35,7 +41,9 @@ from topologies.graph import Edge, Topology
 from topologies.scenario import Scenario
 from topologies.world.checkers import Checker
 from topologies.world.clock import EPOCH_S
-from topologies.world.world import World
+from topologies.world.world import Sealer, World
+
+DAY_MS = 86_400_000
 
 STALL_PATIENCES = 10
 """Patiences without a round after which a swarm is taken to stand still: below quorum it pauses for ever."""
@@ -86,16 +94,47 @@ def found(
         terms.make_card(who, name=site.name, endpoint="" if site.outbound_only else f"tcp://{site.name}:17400")
         for who, site in zip(identities, scenario.sites, strict=True)
     )
-    model = learner.model
-    initial = model.initial.numpy().astype("<f4").tobytes()
+    created_ms = int(EPOCH_S * 1000) - 60_000
+    text = draft(
+        scenario,
+        learner.model,
+        task,
+        cards,
+        schedule=schedule,
+        links=links,
+        seed=seed,
+        created_ms=created_ms,
+        directed=directed,
+    )
+    signed = sign(text, identities)
+    return Founded(identities, signed, _initial(learner.model))
+
+
+def draft(
+    scenario: Scenario,
+    model: FlatModel,
+    task: Path,
+    cards: Sequence[terms.Card],
+    *,
+    schedule: str,
+    links: Topology,
+    seed: int,
+    created_ms: int,
+    directed: bool = False,
+) -> terms.Charter:
+    """Return the charter that a scenario describes, for members with these cards, in the scenario's order.
+
+    Arguments otherwise as for `found`; `created_ms` is the Unix time of its making.
+    """
+    initial = _initial(model)
     asked, learning = scenario.terms, scenario.learning
     arcs = " ".join(f"{a}>{b}" for a, b in scenario.arcs) if schedule == terms.OWN_LINKS else ""
     complete = len(links.edges) == scenario.n * (scenario.n - 1) // 2
-    draft = terms.Charter(
+    return terms.Charter(
         version=terms.CHARTER_VERSION,
         name=scenario.name,
-        created_ms=int(EPOCH_S * 1000) - 60_000,
-        members=cards,
+        created_ms=created_ms,
+        members=tuple(cards),
         task=terms.Task(
             task.stem,
             task_digest(task),
@@ -108,7 +147,7 @@ def found(
             rounds=learning.rounds,
             mixing="gossip" if schedule else "exact",
             outer="none",
-            min_contributions=asked.min_contributions or scenario.n // 2 + 1,
+            min_contributions=asked.fewest(scenario.n),
             deadline_ms=round(asked.deadline_s * 1000),
             patience_ms=round(asked.patience_s * 1000),
             clip_norm_milli=round(asked.clip_norm * 1000),
@@ -119,20 +158,36 @@ def found(
         edges=() if complete else links.edges,
         predecessor=(),
         options=terms.options_of(
+            asynchronous=terms.BUFFERED if asked.asynchronous else "",
             codec=learning.codec,
             correction=learning.correction,
             gamma="" if learning.gamma is None else f"{learning.gamma:g}",
             links=arcs or ("directed" if directed else ""),
+            pace="" if schedule or not asked.waited else str(asked.waited),
+            relay=terms.RELAYS[0] if asked.relay else "",
             route="" if scenario.route is None else learning.route,
             schedule=schedule,
-            staleness="" if schedule or not asked.staleness else str(asked.staleness),
+            staleness="" if schedule or not asked.late_rounds else str(asked.late_rounds),
         ),
     )
-    signed = terms.SignedCharter(draft, {})
+
+
+def sign(charter: terms.Charter, identities: Sequence[Identity]) -> terms.SignedCharter:
+    """Return a charter with every founder's signature."""
+    signed = terms.SignedCharter(charter, {})
     for who in identities:
         signed = signed.sign(who)
     signed.check()
-    return Founded(identities, signed, initial)
+    return signed
+
+
+def outdated(charter: terms.Charter) -> terms.Charter:
+    """Return terms that the members of a charter might have had a day before: what a stale start-up kit holds."""
+    return msgspec.structs.replace(charter, created_ms=charter.created_ms - DAY_MS)
+
+
+def _initial(model: FlatModel) -> bytes:
+    return model.initial.numpy().astype("<f4").tobytes()
 
 
 def schedule_seed(founded: Founded) -> int:
@@ -152,6 +207,8 @@ class Play:
         seed: Of the world: delays, losses, churn.
         score: Tests a model.
         tested: Whose models are tested, ascending.
+        older: What plays a site whose software speaks an older version of the protocol, by version; without, today's
+            node does.
     """
 
     def __init__(
@@ -165,7 +222,11 @@ class Play:
         seed: int,
         score: Score,
         tested: Sequence[int],
+        older: Mapping[str, type[Node]] = MappingProxyType({}),
     ) -> None:
+        self._founded = founded
+        stale = any(site.stale_charter_s for site in scenario.sites)
+        self._stale = sign(outdated(founded.signed.charter), founded.identities) if stale else founded.signed
         self._scenario, self._score, self._tested = scenario, score, tuple(tested)
         self._honest = scenario.honest
         self._watch = _Watch(self._honest)
@@ -178,8 +239,8 @@ class Play:
         data = [hashlib.sha256(site.name.encode()).digest() for site in sites]
         self.world = World(
             seed=seed,
-            make=lambda member, incarnation: Node(
-                signed=founded.signed,
+            make=lambda member, incarnation: older.get(scenario.sites[member].protocol, Node)(
+                signed=self._charter(member),
                 identity=founded.identities[member],
                 rng=random.Random(f"node/{seed}/{member}/{incarnation}"),  # noqa: S311 - to be repeated, not secret
                 now=EPOCH_S + self.world.now,
@@ -194,6 +255,7 @@ class Play:
             network=scenario.profile,
             access=scenario.access,
             slow=scenario.slow,
+            passages=self._passages(founded) if scenario.terms.relay else None,
             learner=learner,
             audit=lambda payloads: _fault_of(payloads, founded.signed),
             ids=[who.node for who in founded.identities],
@@ -208,7 +270,24 @@ class Play:
             ledger_id=founded.signed.ledger_id,
         )
         lasting = [m.for_s for m in scenario.mishaps if m.for_s < 1e9]
+        lasting += [site.stale_charter_s for site in scenario.sites if site.stale_charter_s < math.inf]
         self._stall_s = STALL_PATIENCES * scenario.terms.patience_s + max(lasting, default=0.0)
+
+    def _charter(self, member: int) -> terms.SignedCharter:
+        """The terms that a site which starts now finds in its folder."""
+        stale = self.world.now < self._scenario.sites[member].stale_charter_s
+        return self._stale if stale else self._founded.signed
+
+    @staticmethod
+    def _passages(founded: Founded) -> Sealer:
+        """Links through relays, under the members' own transport keys."""
+
+        def make(member: int, draw: Callable[[], bytes]) -> Passages:
+            who = founded.identities[member]
+            keys = KeyPair(who.curve_public, who.curve_secret)
+            return Passages(me=who.node, keys=keys, ledger_id=founded.signed.ledger_id, draw=draw)
+
+        return make
 
     def next_round(self) -> Round | None:
         """Let the next round happen and return what is known after it; None if it does not come about."""

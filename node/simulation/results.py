@@ -372,7 +372,7 @@ class Result:
             raise UsageError(
                 f"couldn't read {path}: {error.strerror}", hint="name the folder that `swarm simulate` wrote"
             ) from None
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, ValueError, RecursionError) as error:
             raise UsageError(f"couldn't read {path}: {error}", hint="simulate again; it is no whole result") from None
         if result.schema != SCHEMA:
             raise UsageError(f"couldn't read {path}: it is {result.schema!r}, not {SCHEMA!r}", hint="simulate again")

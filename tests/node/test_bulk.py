@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import queue
 import shutil
 import threading
@@ -11,9 +13,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from node import bulk
 from node.bulk import MIX_BLOCK_ELEMENTS, BulkWorker
 from node.storage import BlobStore
-from swarm.machine import Blend, Check, Checked, Digest, Event, Inspect, Inspected, Keep, Mix, Mixed, Stored, Trained
+from swarm.machine import (
+    Blend,
+    Check,
+    Checked,
+    Digest,
+    Event,
+    Inspect,
+    Inspected,
+    Keep,
+    Mix,
+    Mixed,
+    Stored,
+    StoreFailed,
+    Trained,
+)
 from swarm.mixing.average import weighted_mean_into
 from swarm.mixing.gossip import mix_into
 from swarm.mixing.sketch import sketch
@@ -90,6 +107,29 @@ def bench(store: BlobStore) -> Iterator[Bench]:
 def digest_of(values: Sequence[float] | Vector) -> Digest:
     data = np.asarray(values, "<f4").tobytes()
     return blob_digest(len(data), leaf_hashes(data))
+
+
+# --- what is spent ---
+
+
+@pytest.mark.parametrize("number", [errno.ENOMEM, errno.EMFILE])
+def test_a_process_without_memory_says_nothing_about_an_update_which_is_read_through_once_there_is_some(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def spent(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    update = bench.blob([1.0, 2.0, 3.0, 4.0])
+    monkeypatch.setattr(bulk, "HOLD_RETRY_S", 0.001)
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "memmap", spent)
+        bench.worker.submit_inspect(Inspect(update, 16))
+        (told,) = bench.outcome()
+        assert isinstance(told, StoreFailed)
+        assert os.strerror(number) in told.why
+    (inspected,) = bench.outcome()
+    assert isinstance(inspected, Inspected)
+    assert inspected.problem == ""
 
 
 # --- an update ----------------------------------------------------------------------------------------------------

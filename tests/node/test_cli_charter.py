@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 from node.cli.main import main
 from node.site import Site
 from swarm import charter as c
-from tests.builders import CODE, LAYOUT, digest
+from tests.builders import CODE, LAYOUT, bracketed, digest
 
 TASK = """\
 import torch
@@ -76,7 +76,8 @@ def refused(*arguments: object, code: int = 2) -> tuple[str, str]:
     assert set(body) == {"schema", "status", "error"}
     assert (body["schema"], body["status"], body["error"]["code"]) == ("swarm/cli/v1", "error", code)
     message, hint = str(body["error"]["message"]), str(body["error"]["hint"])
-    assert plain.stderr == machine.stderr == f"error: {message}\n" + (f"hint: {hint}\n" if hint else "")
+    own = bracketed(str(body["error"]["id"]))
+    assert plain.stderr == machine.stderr == f"error: {message}{own}\n" + (f"hint: {hint}\n" if hint else "")
     assert "\n" not in message + hint
     assert "unexpected" not in message
     return message, hint
@@ -93,12 +94,13 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def sites(home: Path, count: int = 2) -> list[Site]:
-    """Make sites named `a`, `b`, ... The last one of three or more only dials out."""
+def sites(home: Path, count: int = 2, *, hidden: int | None = None) -> list[Site]:
+    """Make sites named `a`, `b`, ... The last `hidden` ones only dial out: one of three or more."""
+    hidden = int(count >= 3) if hidden is None else hidden
     made = []
     for index, name in enumerate("abcd"[:count]):
         site = Site(home / name)
-        endpoint = "" if index >= 2 else f"tcp://10.0.0.{index + 1}:7400"
+        endpoint = "" if index >= count - hidden else f"tcp://10.0.0.{index + 1}:7400"
         site.create(name=name, listen="", advertise=endpoint, task="task.py", data="data")
         made.append(site)
     return made
@@ -659,10 +661,16 @@ def test_a_charter_says_how_sites_mix_and_compress(home: Path, monkeypatch: pyte
     assert "late work     counts for 16 rounds, less each round" in said(*new(*cards), "--force")
     made = c.from_toml((home / "charter.toml").read_text()).charter
     assert (made.round.mixing, made.options) == ("exact", (("staleness", "16"),))
+    paced = said(*new(*cards), "--force", "--pace", "4")
+    assert "a site at work is waited for 4 times as long as the median needs" in paced
     assert "late work" not in said(*new(*cards), "--force", "--staleness", "0")
     assert c.from_toml((home / "charter.toml").read_text()).charter.options == ()
     message, _ = refused(*new(*cards), "--force", "--gossip", "ring", "--staleness", "3")
     assert "late work counts in exact mixing" in message
+    message, _ = refused(*new(*cards), "--force", "--pace", "1")
+    assert "must be 2 to 1000" in message
+    message, _ = refused(*new(*cards), "--force", "--staleness", "0", "--pace", "4")
+    assert "so late work must count" in message
 
 
 def test_a_charter_says_how_public_copies_are_kept(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -781,7 +789,7 @@ def test_links_of_ones_own_are_those_of_the_charter(home: Path, monkeypatch: pyt
 def test_links_that_cannot_be_are_refused_with_what_would_work(
     home: Path, text: str | None, options: list[str], words: str, works: str
 ) -> None:
-    sites(home, 4)
+    sites(home, 4, hidden=2)
     (home / "task.py").write_text(TASK)
     if text is not None:
         (home / "links.txt").write_text(text)
@@ -790,6 +798,40 @@ def test_links_that_cannot_be_are_refused_with_what_would_work(
     assert "links" in message
     assert works in hint
     assert not (home / "charter.toml").exists()
+
+
+def test_relays_link_sites_that_only_dial_out_and_the_terms_say_so(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("node.cli.charter.describe_task", lambda *_: c.Task("t", CODE, LAYOUT, 1234, digest("m"), 7))
+    sites(home, 4, hidden=2)
+    (home / "task.py").write_text(TASK)
+    (home / "links.txt").write_text("a b\na c\na d\nc d\n")
+    cards = [f"{name}/card.toml" for name in "abcd"]
+    words = "relays        members that listen link those that only dial out, and cannot read along"
+    assert words in said(*new(*cards), "--relay", "--links", "links.txt").splitlines()
+    made = c.from_toml((home / "charter.toml").read_text()).charter
+    assert (made.edges, made.options[0]) == (((0, 1), (0, 2), (0, 3), (2, 3)), ("relay", "sealed"))
+    assert words not in said(*new(*cards), "--force").splitlines()
+    said(*new(*cards), "--force", "--relay", "--route", "sharded")
+    (home / "links.txt").write_text("a b\na c\nb d\nc d\n")
+    message, hint = refused(*new(*cards), "--force", "--relay", "--links", "links.txt")
+    assert "c and d are linked, both dial out only, and nobody can relay between them" in message
+    assert "link both to one member that has an endpoint" in hint
+
+
+@pytest.mark.parametrize("options", [["--gossip", "base2"], ["--gossip", "links"], ["--arcs", "arcs.txt"]])
+def test_gossip_between_two_that_only_dial_out_needs_a_relay(
+    home: Path, monkeypatch: pytest.MonkeyPatch, options: list[str]
+) -> None:
+    monkeypatch.setattr("node.cli.charter.describe_task", lambda *_: c.Task("t", CODE, LAYOUT, 1234, digest("m"), 7))
+    sites(home, 4, hidden=2)
+    (home / "task.py").write_text(TASK)
+    (home / "arcs.txt").write_text("a b\nb c\nc d\nd a\n")
+    cards = [f"{name}/card.toml" for name in "abcd"]
+    message, hint = refused(*new(*cards), *options)
+    assert "gossip has c and d exchange models, and both dial out only" in message
+    assert "--relay" in hint
+    assert not (home / "charter.toml").exists()
+    said(*new(*cards), *options, "--relay")
 
 
 @pytest.mark.parametrize("target", ["a", "charter.toml/x", "x" * 300])

@@ -5,6 +5,8 @@ Also the commands that talk to a running node, and what the outermost line does 
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import re
 import select
@@ -20,10 +22,13 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
+from node.cli.control import ANSWER_BYTES_MAX
 from node.cli.demo import _scores
 from node.cli.main import COMMANDS, main
 from node.cli.output import EXIT_CODES, Failure, code_of
+from node.cli.start import _make_room
 from node.cli.status import render
+from node.console import Console
 from node.data import SiteData
 from node.local import LocalPeer
 from node.runtime import ControlSocket
@@ -31,17 +36,19 @@ from node.site import Site
 from node.storage import DirectoryLock, RealDisk
 from swarm import charter as c
 from swarm.errors import LedgerError, PeerError, StoreError, SwarmError, UsageError
+from swarm.identifiers import IDENTIFIERS
 from swarm.ledger.audit import Audit, RoundView
 from swarm.ledger.entry import METRIC_SCALE, Evaluation
 from swarm.ledger.journal import BLOCKS, WAL, Finding, Journal, scan
 from swarm.ledger.state import genesis
 from swarm.machine import RECORD_BLOCK, RECORD_VOTE, Answer, Record
-from tests.builders import digest, make_swarm
+from tests.builders import bracketed, digest, make_swarm
 from topologies.world.clock import EPOCH_S
 
 TASK = "x = 1  # never imported: every error here is found before that\n"
 
 GROUPS = {
+    "backup": ["create", "verify", "restore"],
     "charter": ["new", "sign", "merge", "check", "show"],
     "ledger": [
         *("status", "log", "show", "rounds", "round", "peers", "peer", "members", "epochs", "evidence", "forks"),
@@ -71,10 +78,12 @@ def refused(*arguments: object, code: int = 2) -> tuple[str, str]:
     assert machine.exit_code == code
     body = json.loads(machine.stdout)
     assert (set(body), body["schema"], body["status"]) == ({"schema", "status", "error"}, "swarm/cli/v1", "error")
-    assert set(body["error"]) == {"message", "hint", "code"}
+    assert set(body["error"]) == {"message", "hint", "code", "id"}
+    assert body["error"]["id"] in IDENTIFIERS
+    own = bracketed(str(body["error"]["id"]))
     assert body["error"]["code"] == code
     message, hint = str(body["error"]["message"]), str(body["error"]["hint"])
-    assert plain.stderr == machine.stderr == f"error: {message}\n" + (f"hint: {hint}\n" if hint else "")
+    assert plain.stderr == machine.stderr == f"error: {message}{own}\n" + (f"hint: {hint}\n" if hint else "")
     assert "\n" not in message + hint
     assert "unexpected" not in message
     return message, hint
@@ -272,13 +281,39 @@ def test_the_ledger_of_another_swarm_is_neither_continued_nor_touched(site: Site
     disk = RealDisk(site.ledger)
     journal = Journal(disk, ledger_id=digest("another ledger"), segment_bytes=1 << 16)
     journal.open()
-    journal.append([Record(RECORD_VOTE, 1, b"a vote")])
+    journal.append([Record(RECORD_BLOCK, 1, b"a block")])
     disk.close()
     before = contents(site.ledger)
     message, hint = refused("start", site.folder, code=3)
     assert f"its files are of {digest('another ledger').hex()[:12]}" in message
     assert hint == "each swarm needs a folder of its own"
     assert contents(site.ledger) == before
+
+
+def test_the_ledger_of_a_wrong_charter_in_which_nothing_was_agreed_makes_room_and_comes_back(site: Site) -> None:
+    right, wrong = site.load_charter(), make_swarm(1).signed
+    journal = Journal(disk := RealDisk(site.ledger), ledger_id=wrong.ledger_id, segment_bytes=1 << 16)
+    journal.open()
+    journal.append([Record(RECORD_VOTE, 1, b"a vote")])
+    disk.close()
+    before = contents(site.ledger)
+    stream = io.StringIO()
+    console = Console("plain", name="rural", stream=stream)
+    kept = site.folder / f"ledger-{wrong.ledger_id.hex()[:12]}"
+    for _ in range(2):
+        _make_room(site, right, console.report, EPOCH_S)
+        assert contents(kept) == before
+    assert not contents(site.ledger)
+    [line] = stream.getvalue().splitlines()
+    assert line.endswith(f"nothing was agreed under that: its files are in {kept.name} now")
+    # The other way round as well: nothing is lost, should it have been the right one after all.
+    journal = Journal(disk := RealDisk(site.ledger), ledger_id=right.ledger_id, segment_bytes=1 << 16)
+    journal.open()
+    journal.append([Record(RECORD_VOTE, 1, b"another vote")])
+    disk.close()
+    _make_room(site, wrong, console.report, EPOCH_S)
+    assert contents(site.ledger) == before
+    assert not kept.exists()
 
 
 @pytest.mark.real
@@ -299,7 +334,10 @@ def test_a_site_whose_blocks_are_damaged_blames_its_disk_and_nobody_else(site: S
     result = swarm("start", site.folder)
     assert result.exit_code == 3
     assert f"blocks/00000000.seg at byte {places[0]}: corruption" in result.stderr
-    assert "error: couldn't start: the disk lost a part of the ledger\nhint: stop the node, then " in result.stderr
+    told = (
+        "error: couldn't start: the disk lost a part of the ledger [SWARM-LEDGER-DAMAGED]\nhint: stop the node, then "
+    )
+    assert told in result.stderr
     assert "lied" not in result.stderr
     assert contents(site.ledger) == before
 
@@ -403,11 +441,20 @@ def test_a_status_in_words_names_the_swarm_this_site_and_all_others() -> None:
     assert [line.split()[:2] for line in lines[5:]] == [["●", "site-0"], ["…", "site-1"], ["…", "site-2"]]
 
 
-@pytest.mark.parametrize("what", ["paused", "halted"])
+@pytest.mark.parametrize("what", ["refused", "paused", "halted"])
 def test_a_status_says_loudly_that_the_node_does_not_go_on(what: str) -> None:
     assert what.upper() not in render(the_status_of_a_node())
     lines = render({**the_status_of_a_node(), what: "the disk is nearly full"}).splitlines()
     assert f"{what.upper():<10} the disk is nearly full" in lines
+
+
+def test_the_status_of_a_site_that_is_refused_ends_with_6(site: Site) -> None:
+    why = "this site does not fit together with site-1, site-2: site-1 has another charter"
+    with answering(site, {**the_status_of_a_node(), "refused": why}):
+        plain, machine = swarm("status", site.folder), swarm("status", site.folder, "--json")
+    assert (plain.exit_code, machine.exit_code) == (6, 6)
+    assert f"REFUSED    {why}" in plain.stdout.splitlines()
+    assert json.loads(machine.stdout)["data"]["refused"] == why
 
 
 @pytest.mark.parametrize("what", ["no folder", "not started", "a stale socket", "a plain file"])
@@ -434,7 +481,11 @@ def test_status_says_that_a_path_is_too_long_for_a_socket(site: Site) -> None:
 
 
 @pytest.mark.real
-@pytest.mark.parametrize("reply", [b"", b"not json\n"])
+@pytest.mark.parametrize(
+    "reply",
+    [b"", b"not json\n", b"[]\n", b"7\n", b"[" * 100_000, b'"' + b" " * (ANSWER_BYTES_MAX + 1) + b'"'],
+    ids=["nothing", "no json", "a list", "a number", "deep", "endless"],
+)
 def test_something_else_on_the_socket_is_not_taken_for_a_node(site: Site, reply: bytes) -> None:
     site.run.mkdir()
     with socket.socket(socket.AF_UNIX) as listener:
@@ -446,7 +497,8 @@ def test_something_else_on_the_socket_is_not_taken_for_a_node(site: Site, reply:
                 caller, _ = listener.accept()
                 with caller:
                     caller.recv(100)
-                    caller.sendall(reply)
+                    with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # It has heard enough.
+                        caller.sendall(reply)
 
         thread = threading.Thread(target=serve)
         thread.start()
@@ -636,7 +688,7 @@ def test_help_lists_every_command_and_every_exit_code() -> None:
 
 @pytest.mark.parametrize(
     "words",
-    [words for words in every_command() if words and words not in (["charter"], ["ledger"])],
+    [words for words in every_command() if words and words not in (["backup"], ["charter"], ["ledger"])],
 )
 def test_every_command_can_speak_json(words: list[str]) -> None:
     help_text = swarm(*words, "--help").stdout
@@ -722,7 +774,12 @@ def test_a_command_that_is_interrupted_ends_with_130(
 ) -> None:
     result = swarm(command_that(body, tmp_path, monkeypatch), "--json")
     assert result.exit_code == 130
-    assert json.loads(result.stdout)["error"] == {"message": "interrupted", "hint": "", "code": 130}
+    assert json.loads(result.stdout)["error"] == {
+        "message": "interrupted",
+        "hint": "",
+        "code": 130,
+        "id": "SWARM-ERROR",
+    }
     assert result.stderr.strip() == "error: interrupted"
 
 
@@ -735,5 +792,5 @@ def test_every_error_has_an_exit_code_that_is_explained() -> None:
         SwarmError: 1,
     }
     assert code_of(Failure("x", code=7)) == 7
-    assert sorted(EXIT_CODES) == [0, 1, 2, 3, 4, 5, 6, 7, 8, 130]
+    assert sorted(EXIT_CODES) == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 130]
     assert all(EXIT_CODES.values())

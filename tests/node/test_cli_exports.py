@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from node.cli.ledger import ledger
+from node.cli.main import cli
 from node.cli.output import Failure
 from swarm.errors import SwarmError, UsageError
 from swarm.ledger import note as n
@@ -23,7 +23,7 @@ def left() -> Left:
 
 
 def run(*arguments: object) -> Result:
-    result = CliRunner().invoke(ledger, [str(argument) for argument in arguments])
+    result = CliRunner().invoke(cli, ["ledger", *(str(argument) for argument in arguments)])
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     return result

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from node.cli.ledger import ledger
+from node.cli.main import cli
 from node.cli.output import CONTRADICTION, INVALID, Failure
 from node.storage import RealDisk
 from swarm import charter as c
@@ -22,7 +22,7 @@ from tests.simulation.test_forks import END_S, forked
 
 
 def run(*arguments: object) -> Result:
-    return CliRunner().invoke(ledger, [str(argument) for argument in arguments])
+    return CliRunner().invoke(cli, ["ledger", *(str(argument) for argument in arguments)])
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,7 @@ from swarm.ledger.block import FinalBlock
 from swarm.ledger.journal import BLOCKS, Finding, Journal, Placed, scan
 from swarm.machine import RECORD_BLOCK, Record
 from tests.benchmarks.ledgers import make_ledger
-from tests.builders import make_swarm
+from tests.builders import bracketed, make_swarm
 
 NAMES = ["site-0", "site-1", "site-2"]
 SEGMENT = "ledger/blocks/00000000.seg"
@@ -127,7 +127,8 @@ def refused(*arguments: object, code: int) -> tuple[str, str]:
     assert (set(body), body["status"], body["error"]["code"]) == ({"schema", "status", "error"}, "error", code)
     message, hint = str(body["error"]["message"]), str(body["error"]["hint"])
     assert hint, "it says what to do"
-    assert plain.stderr == machine.stderr == f"error: {message}\nhint: {hint}\n"
+    own = bracketed(str(body["error"]["id"]))
+    assert plain.stderr == machine.stderr == f"error: {message}{own}\nhint: {hint}\n"
     assert "\n" not in message + hint
     assert "unexpected" not in message
     return message, hint
@@ -463,7 +464,12 @@ def test_an_end_that_nobody_certified_yet_ends_with_6(tmp_path: Path) -> None:
     told = "the last block of this ledger: not certified yet"
     assert result.stderr == f"error: {told}\nhint: start the node to catch up\n"
     (line,) = swarm("ledger", "verify", site, "--json").stdout.splitlines()
-    assert json.loads(line)["error"] == {"message": told, "hint": "start the node to catch up", "code": 6}
+    assert json.loads(line)["error"] == {
+        "message": told,
+        "hint": "start the node to catch up",
+        "code": 6,
+        "id": "SWARM-ERROR",
+    }
 
 
 # --- the wrong place ----------------------------------------------------------------------------------------------

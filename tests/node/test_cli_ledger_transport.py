@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -57,15 +58,15 @@ VIEWS = (
     *(["status"], ["log"], ["show", "3"], ["show", "b2"], ["show", "r1"], ["rounds"], ["round", "1"], ["peers"]),
     *(["peer", "site-0"], ["members"], ["evidence"], ["blocks"], ["block", "2"], ["certs", "2"]),
 )
+SEEN = re.compile(r"(?<=seen here on ).*")
+"""When the ledger was looked at last: a view looks, so the next one may be told of another second."""
 
 
 @pytest.mark.parametrize("view", VIEWS, ids=" ".join)
 def test_every_view_of_a_bundle_says_what_the_folder_says(site: Path, packed: Path, view: list[str]) -> None:
     before, digest = contents(site), packed.read_bytes()
     said("ledger", "verify", site)
-    assert said("ledger", *view, packed).replace("seen here", "") == said("ledger", *view, site).replace(
-        "seen here", ""
-    )
+    assert SEEN.sub("", said("ledger", *view, packed)) == SEEN.sub("", said("ledger", *view, site))
     assert (contents(site), packed.read_bytes()) == (before, digest)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from node.cli.ledger import ledger
+from node.cli.main import cli
 from node.cli.output import CONTRADICTION, INCOMPLETE, INVALID, OK, Failure
 from node.storage import RealDisk, SnapshotFile
 from swarm import charter as c
@@ -42,7 +42,7 @@ def verify(site: Path, *options: str) -> tuple[int, str]:
 
 
 def invoke(site: Path, *options: str) -> Result:
-    return CliRunner(env={"SWARM_TRUST": ""}).invoke(ledger, ["verify", str(site), *options])
+    return CliRunner(env={"SWARM_TRUST": ""}).invoke(cli, ["ledger", "verify", str(site), *options])
 
 
 @pytest.fixture(scope="module")

@@ -13,10 +13,13 @@ def test_nothing_said_means_the_defaults() -> None:
     assert (settings.site.name, settings.site.listen, settings.site.charter) == ("", "", "charter.toml")
     assert (settings.task.file, settings.task.device, settings.task.threads) == ("task.py", "cpu", 0)
     assert settings.task.stall_s == 600.0
+    assert (settings.task.round_steps, settings.task.round_seconds) == (0, 0.0)
     assert not settings.run.exit_when_done
     assert set(settings.origin.values()) == {"default"}
     assert settings.ledger.catch_up == "full"
-    assert len(settings.origin) == 15
+    assert (settings.storage.ballast_mb, settings.storage.keep_models, settings.storage.keep_every) == (64, 0, 0)
+    assert (settings.run.log_file, settings.run.log_level) == ("run/log.jsonl", "info")
+    assert len(settings.origin) == 28
 
 
 def test_later_layers_win_and_say_so() -> None:
@@ -101,6 +104,9 @@ def test_a_key_like_no_other_is_told_all_there_are() -> None:
         ("[site]\nname = ['a']\n", r"site.name = \['a'\] must be of type str"),
         ("[site.name]\nx = 1\n", "site.name = {'x': 1} must be of type str"),
         ("[nothing]\nx = 1\n", "unknown key 'nothing.x'"),
+        ("[task]\nround_steps = -1\n", "couldn't use task.round_steps = -1, from"),
+        ("[task]\nround_seconds = inf\n", "couldn't use task.round_seconds = inf, from"),
+        ("[task]\nround_seconds = nan\n", "couldn't use task.round_seconds = nan, from"),
     ],
 )
 def test_a_bad_file_is_refused_in_words(text: str, words: str) -> None:
@@ -130,3 +136,19 @@ def test_a_site_catches_up_in_a_way_that_exists() -> None:
     with pytest.raises(UsageError, match="ledger.catch_up = 'faster'") as caught:
         load("", where=WHERE, overrides=("ledger.catch_up=faster",))
     assert caught.value.hint == "choose one of full, fast"
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("[storage]\nballast_mb = 5\n", "choose a number from 24 to 1048576, or 0 for none"),
+        ("[storage]\nkeep_models = -1\n", "choose a number from 0 to 1048576"),
+        ("[run]\nlog_files = 1\n", "choose a number from 2 to 100"),
+        ('[run]\nlog_level = "loud"\n', "choose one of debug, info, warning, error"),
+    ],
+)
+def test_a_number_out_of_range_is_told_with_the_range(text: str, hint: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        load(text, where=WHERE)
+    assert caught.value.hint == hint
+    load("[storage]\nballast_mb = 0\n", where=WHERE)

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 import pytest
 from rich.console import Console as Terminal
 
+from node.cli.status import render
 from node.console import (
     PHASES,
     RECENT_FACTS,
@@ -21,7 +22,7 @@ from node.console import (
     member_state,
     size_words,
 )
-from swarm.machine import Report
+from swarm.machine import Report, Resting
 from swarm.round import Phase
 from tests.builders import make_swarm
 from topologies.world.clock import EPOCH_S
@@ -264,3 +265,14 @@ def test_the_live_view_shows_how_far_updates_have_come_and_when_it_will_be_over(
     assert "update 25%" in lines[1]
     assert "↓ 10 MB  ↑ 40 MB" in lines[1]
     assert "update 40 MB" in lines[2]
+
+
+def test_why_this_site_trains_nothing_is_said_on_every_screen() -> None:
+    swarm = make_swarm(3)
+    node = swarm.node(0)
+    node.handle(Resting("its disk is full"), EPOCH_S)
+    said = node.status(EPOCH_S)
+    assert "THIS SITE  trains nothing: its disk is full" in render(said)
+    terminal = Terminal(width=120, record=True, file=io.StringIO())
+    terminal.print(draw(said, []))
+    assert "this site trains nothing: its disk is full" in terminal.export_text()

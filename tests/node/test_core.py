@@ -16,6 +16,7 @@ from gossip import messages as m
 from gossip import wire
 from gossip.catchup import TIMEOUT_S
 from gossip.peers import FAULT_WINDOW_S, FAULTS_MAX
+from gossip.protocol import CAPABILITIES
 from node.cli.status import render
 from node.core import SOFTWARE, Node
 from node.core.pursuit import CATCH_UP_AFTER_S
@@ -60,6 +61,7 @@ from swarm.machine import (
     Received,
     Record,
     Report,
+    Resting,
     Seal,
     Send,
     SendBlocks,
@@ -73,7 +75,7 @@ from swarm.machine import (
     WakeAt,
     Woke,
 )
-from swarm.round import RETRY_S, TRAIN_ATTEMPTS_MAX
+from swarm.round import RETRY_S, TRAIN_ATTEMPTS_MAX, Phase
 from swarm.vector import LEAF_BYTES, blob_digest, leaf_hashes
 from tests.builders import CODE, LAYOUT, Feeds, Swarm, certify, changed, contribution, digest, make_swarm
 from tests.simulation.stories import done, tell
@@ -117,7 +119,9 @@ class Desk:
 
     def hello(self, member: int, *, answer: bool = False) -> m.Hello:
         """The greeting of a member on our terms."""
-        return m.Hello((1, 0), SOFTWARE, (), self.ids[member], self.swarm.signed.ledger_id, CODE, LAYOUT, answer)
+        return m.Hello(
+            (1, 0), SOFTWARE, CAPABILITIES, self.ids[member], self.swarm.signed.ledger_id, CODE, LAYOUT, answer
+        )
 
     def link(self, *members: int) -> None:
         for member in members:
@@ -456,6 +460,39 @@ def test_a_refused_neighbour_that_comes_back_on_our_terms_is_welcome(desk: Desk)
     assert member(desk, 1)["linked"] is True
 
 
+def test_a_site_is_refused_when_the_others_that_are_left_make_no_quorum(desk: Desk) -> None:
+    for one in (1, 2, 3):
+        desk.give(LinkChanged(desk.ids[one], True))
+        desk.hear(one, desk.hello(one))
+    assert desk.node.status(desk.now)["refused"] == ""
+    desk.hear(1, m.Refuse("site-0 has another charter"))
+    # Three of four are enough; who refuses has its own row.
+    assert desk.node.status(desk.now)["refused"] == ""
+    assert member(desk, 1)["refused"] == "site-0 has another charter"
+    assert member(desk, 1)["refused_id"] == "SWARM-HELLO-REFUSED"
+    desk.hear(2, msgspec.structs.replace(desk.hello(2), task=bytes(32)))
+    told = desk.node.status(desk.now)["refused"]
+    assert told == "this site does not fit together with site-1, site-2: site-0 has another charter"
+    assert member(desk, 2)["refused_id"] == "SWARM-HELLO-TASK"
+    # It goes on by itself once both are back on its terms.
+    for one in (1, 2):
+        desk.give(LinkChanged(desk.ids[one], False, "it starts again"))
+        desk.give(LinkChanged(desk.ids[one], True))
+        desk.hear(one, desk.hello(one))
+    assert desk.node.status(desk.now)["refused"] == ""
+
+
+def test_a_neighbour_that_is_refused_counts_as_absent_however_often_it_greets(desk: Desk) -> None:
+    desk.link(1, 2, 3)
+    bad = msgspec.structs.replace(desk.hello(1, answer=True), charter=bytes(32))
+    for _ in range(70):
+        desk.now += 1
+        desk.hear(1, bad)
+        desk.hear(2, desk.hello(2))
+    assert desk.node.absent(desk.ids[1], desk.now)
+    assert not desk.node.absent(desk.ids[2], desk.now)
+
+
 # --- own work: durable, then said -------------------------------------------------------------------------------------
 
 
@@ -496,6 +533,23 @@ def test_the_answer_to_a_training_that_nobody_asked_for_is_not_offered() -> None
     assert Persist not in kinds(desk.trained()), "its base is not known: it may be from an earlier life"
 
 
+def test_a_blob_is_kept_until_an_event_names_it_though_a_block_becomes_final_in_between() -> None:
+    desk = Desk(make_swarm(1, rounds=2))
+    desk.start()
+    desk.trained(1, "first")
+    model, second = (
+        Stored(Digest(digest(name)), len(desk.swarm.initial), (bytes(32),)) for name in ("model", "second")
+    )
+    desk.give(model)
+    desk.give(Mixed(1, model.digest, model.size))
+    desk.give(Evaluated(1, model.digest, 3, {"loss": 0.5}))
+    desk.now += 1
+    assert "block_final" in reports(desk.give(second)), "else this shows nothing"
+    assert desk.node.holds(second.digest)
+    desk.give(Trained(2, second.digest, second.size, 10, {"loss": 0.25}))
+    assert desk.node.holds(second.digest)
+
+
 def test_progress_of_training_is_told_in_heartbeats(desk: Desk) -> None:
     desk.link(1)
     desk.give(Stepped(1, 5, 20))
@@ -509,6 +563,43 @@ def test_a_store_that_failed_is_put_into_words(desk: Desk) -> None:
     update = Digest(digest("update"))
     (text,) = words(desk.give(StoreFailed(update, "the disk is read only")), "store_failed")
     assert text == "couldn't store a blob: the disk is read only"
+
+
+def test_a_blob_whose_beginning_is_lost_is_forgotten_to_be_fetched_from_its_beginning(desk: Desk) -> None:
+    update = Digest(digest("update"))
+    desk.node.transfer.want(update, 128, desk.now)
+    assert update in desk.node.transfer.known()
+    effects = desk.give(StoreFailed(update, "no room", lost=True))
+    assert Forget((update,)) in effects
+    assert update not in desk.node.transfer.known()
+
+
+def test_while_it_rests_a_site_neither_trains_nor_takes_what_it_had_begun(desk: Desk) -> None:
+    desk.give(Resting("its people want the machine"))
+    before = desk.node.status(desk.now)
+    assert (before["phase"], before["resting"]) == ("paused", "its people want the machine")
+    desk.trained()
+    assert desk.node._voice.mine() == [], "of what was abandoned nothing is offered"
+    assert Train not in kinds(desk.give(Woke()))
+    assert Train in kinds(desk.give(Resting("")))
+    assert desk.node.status(desk.now)["phase"] == "training"
+
+
+def test_while_it_has_no_room_a_site_fetches_nothing(desk: Desk) -> None:
+    update, size = Digest(digest("update")), len(desk.swarm.initial)
+    desk.give(Resting("its disk is full", frugal=True))
+    assert desk.node._updates.fetch(update, size, (), desk.now) == []
+    assert update not in desk.node.transfer.known()
+    desk.give(Resting(""))
+    desk.node._updates.fetch(update, size, (), desk.now)
+    assert update in desk.node.transfer.known()
+
+
+def test_the_others_hear_at_once_that_a_site_rests(desk: Desk) -> None:
+    desk.link(1)
+    desk.now += 0.3
+    (told,) = [x for x in sent(desk.give(Resting("why")), desk.ids[1]) if isinstance(x, m.Heartbeat)]
+    assert next(row.phase for row in told.progress if row.node == desk.ids[0]) == Phase.PAUSED
 
 
 # --- what others offer ------------------------------------------------------------------------------------------------
@@ -730,6 +821,47 @@ def test_a_node_whose_identity_speaks_elsewhere_says_nothing_that_contradicts_it
     assert Persist not in kinds(effects)
     assert m.EntryMessage not in [type(message) for message in sent(effects)]
     assert desk.node.status(desk.now)["halted"] == "this node's identity has been used elsewhere"
+
+
+# --- how a run stands -------------------------------------------------------------------------------------------------
+
+
+def test_a_run_is_paused_while_fewer_sites_are_there_than_are_needed_and_says_so_once(desk: Desk) -> None:
+    desk.link(1, 2)
+    desk.now += 1.0
+    assert not words(desk.give(Woke()), "paused")
+    assert desk.node.status(desk.now)["outcome"] == "RUNNING"
+    desk.now += 60.0
+    (text,) = words(desk.give(Woke()), "paused")
+    assert text.startswith("the run is PAUSED: 1 of 4 sites present, 3 needed. Nothing is lost")
+    status = desk.node.status(desk.now)
+    assert (status["outcome"], status["reason"]) == ("PAUSED", "1 of 4 sites present, 3 needed")
+    desk.now += 1.0
+    assert not words(desk.give(Woke()), "paused")
+    for number in (1, 2):
+        desk.hear(number, beat(desk))
+    desk.now += 1.0
+    assert words(desk.give(Woke()), "resumed") == ["enough sites are there again: the run goes on"]
+
+
+def test_a_run_is_paused_while_fewer_sites_are_there_than_a_round_takes() -> None:
+    desk = Desk(make_swarm(4, min_contributions=4))
+    desk.start()
+    desk.link(1, 2, 3)
+    desk.now += 60.0
+    for number in (1, 2):
+        desk.hear(number, beat(desk))
+    assert desk.node.status(desk.now)["paused"] == "3 of 4 sites present, 4 needed"
+
+
+def test_a_node_that_agrees_to_nothing_more_has_failed() -> None:
+    desk = Desk(make_swarm(4))
+    desk.start()
+    desk.node._voice.halted = "this node's identity has been used elsewhere"
+    (end,) = [effect for effect in desk.give(Woke()) if isinstance(effect, Finished)]
+    assert end == Finished("FAILED", "this node's identity has been used elsewhere")
+    assert desk.node.forked
+    assert not [effect for effect in desk.give(Woke()) if isinstance(effect, Finished)], "said once"
 
 
 # --- status -----------------------------------------------------------------------------------------------------------

@@ -6,13 +6,11 @@ import os
 import select
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from node.forkserver import ForkServer
-from node.local import fork_server
 from node.trainer import Described, EvaluateDone, Failed, LogLine, TrainDone, Trainer, TrainerEvent, TrainerSettings
 from swarm.errors import UsageError
 
@@ -40,12 +38,6 @@ def evaluate(model, data, run):
 """
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[Path]:
-    with fork_server() as path:
-        yield path
-
-
 def trainer(server: Path, folder: Path, site: str = "rural") -> Trainer:
     (folder / "task.py").write_text(TASK)
     made = Trainer(
@@ -66,11 +58,13 @@ def wait(made: Trainer, *kinds: type[TrainerEvent], patience_s: float = 60.0) ->
     return seen
 
 
-def test_forked_trainers_work_side_by_side_for_nodes_that_are_not_their_parents(server: Path, tmp_path: Path) -> None:
+def test_forked_trainers_work_side_by_side_for_nodes_that_are_not_their_parents(
+    forkserver: Path, tmp_path: Path
+) -> None:
     made = {}
     for name in ("rural", "city"):
         (tmp_path / name).mkdir()
-        made[name] = trainer(server, tmp_path / name, name)
+        made[name] = trainer(forkserver, tmp_path / name, name)
     parents = set()
     for name, one in made.items():
         model = tmp_path / name / "model"
@@ -88,8 +82,8 @@ def test_forked_trainers_work_side_by_side_for_nodes_that_are_not_their_parents(
     assert os.getpid() not in parents
 
 
-def test_a_forked_trainer_that_ends_is_reported_and_replaced(server: Path, tmp_path: Path) -> None:
-    made = trainer(server, tmp_path)
+def test_a_forked_trainer_that_ends_is_reported_and_replaced(forkserver: Path, tmp_path: Path) -> None:
+    made = trainer(forkserver, tmp_path)
     made.describe(tmp_path / "model")
     wait(made, Described)
     made.train(2, tmp_path / "model", tmp_path / "update")
@@ -101,8 +95,8 @@ def test_a_forked_trainer_that_ends_is_reported_and_replaced(server: Path, tmp_p
     made.close()
 
 
-def test_a_forked_trainer_ends_with_its_node(server: Path, tmp_path: Path) -> None:
-    made = trainer(server, tmp_path)
+def test_a_forked_trainer_ends_with_its_node(forkserver: Path, tmp_path: Path) -> None:
+    made = trainer(forkserver, tmp_path)
     assert made._process is not None
     pid = made._process.pid
     made.close()

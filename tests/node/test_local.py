@@ -18,7 +18,7 @@ from node.cli.ledger.reading import verify_quietly
 from node.cli.main import cli
 from node.clock import Clock, sleep
 from node.data import SiteData
-from node.local import FIRST_PORT, LocalPeer, found, free_ports, stop_all
+from node.local import FIRST_PORT, PROGRAM, LocalPeer, found, free_ports, stop_all
 from node.site import Site
 
 pytestmark = pytest.mark.real
@@ -151,6 +151,37 @@ def test_two_peers_learn_are_asked_one_is_killed_and_both_hold_the_same_bytes(pe
     check_what_is_left(peers)
 
 
+def test_a_crash_below_python_leaves_its_last_words_too(peers: list[LocalPeer]) -> None:
+    crashed = peers[1]
+    crashed.start()
+    until(lambda: bool(crashed.status), [crashed])
+    assert crashed.process is not None
+    crashed.process.send_signal(signal.SIGBUS)
+    assert crashed.process.wait(ENOUGH_S) == -signal.SIGBUS
+    words = (crashed.site.folder / "log.txt").read_text()
+    assert "Fatal Python error: Bus error" in words
+    assert "runtime.py" in words, "where it was is what matters"
+
+
+def test_a_peer_outlives_those_who_read_along_and_those_who_ask_and_do_not_wait(peers: list[LocalPeer]) -> None:
+    peer = peers[0]
+    peer.status = {}
+    peer.process = subprocess.Popen([*PROGRAM, "start", str(peer.site.folder)], stderr=subprocess.PIPE)
+    try:
+        assert peer.process.stderr is not None
+        peer.process.stderr.close()
+        until(lambda: bool(peer.status), [peer])
+        for question in (b"status", b"pause", b"resume") * 10:
+            with socket.socket(socket.AF_UNIX) as asking:
+                asking.connect(str(peer.site.control))
+                asking.sendall(b'{"question": "' + question + b'"}\n')
+        peer.status = {}
+        until(lambda: bool(peer.status), [peer])
+    finally:
+        peer.stop()
+    assert peer.process.returncode == 0
+
+
 def check_what_people_see(peer: LocalPeer) -> None:
     """Ask as people and programs do."""
     plain = CliRunner().invoke(cli, ["status", str(peer.site.folder)])
@@ -184,7 +215,7 @@ def test_a_peer_that_ends_by_itself_leaves_its_last_words(tmp_path: Path) -> Non
     assert peer.process.wait(ENOUGH_S) == 2
     assert not peer.up
     assert peer.log_tail(2).splitlines() == [
-        f"error: couldn't find {site.folder / 'charter.toml'}",
+        f"error: couldn't find {site.folder / 'charter.toml'} [SWARM-CHARTER-MISSING]",
         "hint: put the signed charter there; `swarm charter new` drafts one",
     ]
     assert peer.log_tail(1).startswith("hint: ")

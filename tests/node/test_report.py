@@ -165,7 +165,8 @@ def test_an_audit_that_failed_is_never_shown_as_valid() -> None:
 
 def test_a_block_that_fails_at_its_certificate_leaves_nothing_in_the_report() -> None:
     signed, payloads = lying()
-    place = next(i for i, payload in enumerate(payloads) if i and opened(payload).block.leaves)
+    finals = [opened(payload) for payload in payloads]
+    place = next(i for i, final in enumerate(finals) if i and final.block.leaves and final.certificate)
     whole = payloads[place]
     bad = (*payloads[:place], whole[:-5] + bytes([whole[-5] ^ 1]) + whole[-4:], *payloads[place + 1 :])
     result = audited(signed, bad)

@@ -9,6 +9,7 @@ import queue
 import select
 import socket
 import stat
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import cast
@@ -18,13 +19,15 @@ import pytest
 
 from gossip import messages as m
 from gossip import wire
-from gossip.zeromq import Incident, Item, PeerAddress, Transport
+from gossip.protocol import CAPABILITIES
+from gossip.zeromq import Incident, Item
 from node.auditor import Auditor
-from node.bulk import BulkWorker
+from node.bulk import BulkWorker, _Made
 from node.clock import Clock
 from node.core import SOFTWARE
+from node.links import Links
 from node.runtime import QUESTION_BYTES_MAX, ControlSocket, Ports, Runtime, free_bytes
-from node.storage import BlobStore, SnapshotFile
+from node.storage import Ballast, BlobStore, SnapshotFile
 from node.trainer import Described, EvaluateDone, Failed, LogLine, Progress, TrainDone, Trainer, TrainerEvent
 from swarm import codec
 from swarm.errors import StoreError, UsageError
@@ -32,6 +35,7 @@ from swarm.identity import Identity
 from swarm.ledger import snapshot
 from swarm.ledger.audit import audit
 from swarm.ledger.block import FinalBlock, Header
+from swarm.ledger.disk import DiskFull
 from swarm.ledger.journal import Journal, joined
 from swarm.ledger.note import parse
 from swarm.ledger.tlog import members_policy, origin
@@ -41,23 +45,25 @@ from swarm.machine import (
     Answer,
     Asked,
     Buffer,
-    Check,
+    Contact,
     Digest,
+    Effect,
+    Event,
     Finished,
-    Inspect,
+    Keep,
     LinkChanged,
-    Mix,
     NodeId,
     Received,
     Record,
     Report,
+    Resting,
+    Seal,
     Started,
-    Trained,
+    StoreFailed,
 )
-from swarm.mixing.momentum import Stretches
 from swarm.vector import Layout, TensorSpec
 from tests.benchmarks.ledgers import make_ledger
-from tests.builders import CODE, LAYOUT, Swarm, identity, make_swarm
+from tests.builders import CODE, LAYOUT, Swarm, digest, identity, make_swarm
 from topologies.world.clock import EPOCH_S
 from topologies.world.disk import SimulatedDisk
 
@@ -97,33 +103,9 @@ class CountingBulk(BulkWorker):
             self._bell.get(timeout=WAIT_S)
             self.submitted -= 1
 
-    def submit_inspect(self, effect: Inspect) -> None:
-        """See `BulkWorker`."""
+    def _submit(self, work: Callable[..., Sequence[Event | _Made]], *arguments: object) -> None:
         self.submitted += 1
-        super().submit_inspect(effect)
-
-    def submit_check(self, effect: Check) -> None:
-        """See `BulkWorker`."""
-        self.submitted += 1
-        super().submit_check(effect)
-
-    def submit_mix(self, effect: Mix) -> None:
-        """See `BulkWorker`."""
-        self.submitted += 1
-        super().submit_mix(effect)
-
-    def submit_update(
-        self,
-        trained: Trained,
-        path: Path,
-        base: Digest | None = None,
-        parameters: Stretches | None = None,
-        step: float = 1.0,
-        copy: Digest | None = None,
-    ) -> None:
-        """See `BulkWorker`."""
-        self.submitted += 1
-        super().submit_update(trained, path, base, parameters, step, copy)
+        super()._submit(work, *arguments)
 
 
 class FakeTransport:
@@ -136,7 +118,7 @@ class FakeTransport:
         self.turns = 0
         self.waited_s = 0.0
         self.life: list[str] = []
-        self.peers: list[PeerAddress] = []
+        self.peers: list[Contact] = []
         self.keys: list[bytes] = []
 
     def open(self) -> None:
@@ -148,8 +130,8 @@ class FakeTransport:
     def watch(self, fd: int) -> None:
         self.watched.append(fd)
 
-    def allow(self, peers: Sequence[PeerAddress]) -> None:
-        self.peers = list(peers)
+    def reach(self, contacts: Sequence[Contact], carried: Sequence[NodeId]) -> None:
+        self.peers = list(contacts)
 
     def rekey(self, secret_key: bytes, public_key: bytes) -> None:
         self.keys.append(public_key)
@@ -188,6 +170,10 @@ class FakeTrainer:
 
     def fileno(self) -> int:
         return -1
+
+    def abandon(self) -> None:
+        self.life.append("abandon")
+        self.events = [event for event in self.events if isinstance(event, Described)]
 
     def _refuses(self, kind: str, round_: int) -> bool:
         self.asked.append(kind)
@@ -244,10 +230,12 @@ class Site:
         self.on_send: Callable[[m.Message], None] = lambda _: None
         self.turn: Callable[[], None] = lambda: None
         self.exported = 0
+        self.ballast = Ballast(folder, 0)
+        self.paused = folder / "paused"
 
     def runtime(self, *, linger_s: float | None = 10.0) -> Runtime:
         ports = Ports(
-            transport=cast("Transport", self.transport),
+            transport=cast("Links", self.transport),
             journal=Journal(self.disk, ledger_id=self.swarm.signed.ledger_id, segment_bytes=1 << 16),
             store=self.store,
             trainer=cast("Trainer", self.trainer),
@@ -255,6 +243,7 @@ class Site:
             clock=self.clock,
             snapshots=SnapshotFile(self.folder / "snapshot"),
             auditor=Auditor(self.folder, marker=self.folder / "unaudited", run=self.folder / "run"),
+            ballast=self.ballast,
         )
         self.started = Started(ports.journal.open().records, *self.store.listing())
         return Runtime(
@@ -270,6 +259,7 @@ class Site:
             finished=self._finished,
             curve_key=self.identity.curve_public,
             keys=self,
+            paused=self.paused,
         )
 
     def load_identity(self) -> Identity:
@@ -336,7 +326,7 @@ def among_three(tmp_path: Path) -> Site:
 def greeting(swarm: Swarm, member: int) -> list[Item]:
     """A link to a member, its greeting, and that it remembers nothing this site has said."""
     node = swarm.identities[member].node
-    hello = m.Hello((1, 0), SOFTWARE, (), node, swarm.signed.ledger_id, CODE, LAYOUT, answer=False)
+    hello = m.Hello((1, 0), SOFTWARE, CAPABILITIES, node, swarm.signed.ledger_id, CODE, LAYOUT, answer=False)
     nothing = m.Reminder(0, (), (), b"")
     return [LinkChanged(node, True), *(Received(node, wire.encode(message)) for message in (hello, nothing))]
 
@@ -777,6 +767,198 @@ def test_a_running_node_answers_status_over_its_socket(among_three: Site) -> Non
     status = json.loads(read_all(callers[0]))
     assert status["swarm"] == "test-swarm"
     assert [member["name"] for member in status["members"]] == ["site-0", "site-1", "site-2"]
+
+
+# --- resting ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_pause_is_remembered_before_it_is_confirmed_and_ends_with_resume(alone: Site) -> None:
+    callers: list[socket.socket] = []
+    while_paused: list[tuple[int, bool]] = []
+
+    def turn() -> None:
+        if alone.transport.turns == 1:
+            callers.append(call(alone.control, b'{"question": "pause"}\n'))
+        if alone.paused.exists() and not while_paused and alone.told("paused"):
+            alone.trainer.asked.clear()
+            while_paused.append((alone.transport.turns, True))
+        if while_paused and alone.transport.turns == while_paused[0][0] + 40:
+            assert not {"train", "evaluate"} & {*alone.trainer.asked}
+            callers.append(call(alone.control, b'{"question": "status"}\n'))
+            callers.append(call(alone.control, b'{"question": "resume"}\n'))
+
+    alone.turn = turn
+    ended = alone.run()
+    assert ended is not None
+    assert ended.outcome == "DONE"
+    assert "abandon" in alone.trainer.life
+    assert json.loads(read_all(callers[0])) == {"paused": True, "changed": True}
+    status = json.loads(read_all(callers[1]))
+    assert (status["phase"], status["resting"][:13]) == ("paused", "it was paused")
+    assert json.loads(read_all(callers[2])) == {"paused": False, "changed": True}
+    assert not alone.paused.exists()
+    assert alone.told("resumed")
+
+
+def test_a_site_that_was_paused_when_it_stopped_starts_paused(alone: Site) -> None:
+    alone.paused.write_text("")
+    alone.run(until=lambda: alone.transport.turns > 60)
+    assert "train" not in alone.trainer.asked
+    assert "describe" in alone.trainer.asked, "without its model it could not serve it"
+    assert alone.node.status(alone.clock.time)["phase"] == "paused"
+
+
+def test_a_pause_that_cannot_be_remembered_is_refused(alone: Site) -> None:
+    (alone.folder / "no").touch()
+    alone.paused = alone.folder / "no" / "paused"
+    callers: list[socket.socket] = []
+
+    def turn() -> None:
+        if alone.transport.turns == 1:
+            callers.append(call(alone.control, b'{"question": "pause"}\n'))
+
+    alone.turn = turn
+    ended = alone.run()
+    assert ended is not None
+    assert "couldn't" in json.loads(read_all(callers[0]))["error"]
+
+
+class Weight(Ballast):
+    """Ballast on a disk whose room the story says."""
+
+    def __init__(self, site: Site) -> None:
+        super().__init__(site.folder / "ballast", 100)
+        self.site, self.room, self.there = site, 1000, False
+        self.released = 0
+
+    @property
+    def held(self) -> bool:
+        return self.there
+
+    def take(self) -> bool:
+        if not self.there and self.room >= 200:
+            self.there, self.room = True, self.room - 100
+        return self.there
+
+    def release(self) -> bool:
+        if not self.there:
+            return False
+        self.there, self.room, self.site.disk.full = False, self.room + 100, False
+        self.released += 1
+        return True
+
+    def free(self) -> int:
+        return self.room
+
+
+def test_training_stops_before_the_disk_is_full_and_begins_again_by_itself(alone: Site) -> None:
+    weight = alone.ballast = Weight(alone)
+    short_at: list[int] = []
+
+    def turn() -> None:
+        if alone.transport.turns == 2:
+            weight.room = 50
+        if alone.told("disk_short") and not short_at:
+            short_at.append(alone.transport.turns)
+            assert alone.store.spare == 100
+        if short_at and alone.transport.turns == short_at[0] + 30:
+            assert weight.released == 0, "there was room for what the ledger had to write"
+            assert alone.node.status(alone.clock.time)["phase"] == "paused"
+            weight.room = 1000
+
+    alone.turn = turn
+    ended = alone.run()
+    assert ended is not None
+    assert ended.outcome == "DONE"
+    assert short_at
+    assert "abandon" in alone.trainer.life
+    assert alone.told("disk_room") == ["there is room on the disk again: going on"]
+    assert alone.store.spare == 0
+
+
+def test_on_a_full_disk_the_ledger_goes_on_in_the_room_that_was_kept_for_it(alone: Site) -> None:
+    weight = alone.ballast = Weight(alone)
+    alone.disk.full = True
+    seen: list[tuple[bool, bool]] = []
+
+    def turn() -> None:
+        if weight.released and not seen:
+            seen.append((weight.there, alone.store.spare == 100))
+            weight.room = 50
+        if seen and alone.told("disk_short") and alone.transport.turns > 40:
+            weight.room = 1000
+
+    alone.turn = turn
+    ended = alone.run()
+    assert ended is not None
+    assert ended.outcome == "DONE"
+    assert seen == [(False, True)]
+    assert weight.released == 1
+    assert weight.there, "it is made again"
+    assert alone.told("ballast_released")
+    assert not alone.told("disk_full"), "nothing was held up"
+
+
+def test_when_the_ballast_is_used_up_too_everything_waits_as_without_it(alone: Site) -> None:
+    weight = alone.ballast = Weight(alone)
+    fill(alone, seconds=5.0)
+    ease = alone.turn
+
+    def turn() -> None:
+        if weight.released == 1 and not alone.told("disk_full"):
+            alone.disk.full, weight.room = True, 0
+        ease()
+        if alone.told("disk_space"):
+            weight.room = 1000
+
+    class Useless(Weight):
+        def release(self) -> bool:
+            released = super().release()
+            self.site.disk.full = True
+            self.room = 0
+            return released
+
+    weight = alone.ballast = Useless(alone)
+    alone.turn = turn
+    ended = alone.run()
+    assert ended is not None
+    assert ended.outcome == "DONE"
+    assert alone.told("disk_full")
+    assert alone.told("disk_space")
+
+
+def test_a_piece_of_a_model_that_finds_no_room_holds_up_nothing_and_is_fetched_again(
+    among_three: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = among_three
+    weight = site.ballast = Weight(site)
+    runtime = site.runtime()
+    lost, kept = digest("lost"), digest("kept")
+    tried: list[Digest] = []
+
+    def keep(effect: Keep) -> None:
+        tried.append(effect.digest)
+        if effect.digest == lost:
+            raise DiskFull("couldn't store a received model: No space left on device")
+
+    monkeypatch.setattr(site.store, "keep", keep)
+    effects: list[Effect] = [
+        Keep(lost, 100, 0, b"a"),
+        Keep(kept, 100, 0, b"b"),
+        Keep(lost, 100, 50, b"c"),
+        Seal(lost, 100, ()),
+        Report("after", "and what came after it"),
+    ]
+    runtime._perform(deque(effects))
+    assert tried == [lost, kept]
+    assert site.told("after")
+    assert site.told("disk_short")
+    waiting = list(runtime._events)
+    assert waiting[0] == StoreFailed(lost, "couldn't store a received model: No space left on device", lost=True)
+    assert isinstance(waiting[1], Resting)
+    assert waiting[1].frugal
+    assert weight.released == 0, "half a model is no reason to give the ledger's room away"
+    assert not runtime._held
 
 
 # --- small parts --------------------------------------------------------------------------------------------------------

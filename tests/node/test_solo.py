@@ -52,10 +52,10 @@ def evaluate(model, data, run):
 """
 
 
-def settings(folder: Path) -> TrainerSettings:
+def settings(folder: Path, forkserver: Path | None = None) -> TrainerSettings:
     (folder / "task.py").write_text(TASK)
     (folder / "value.txt").write_text("11")
-    return TrainerSettings(task=folder / "task.py", data=folder, site="rural", seed=1, threads=1)
+    return TrainerSettings(task=folder / "task.py", data=folder, site="rural", seed=1, threads=1, forkserver=forkserver)
 
 
 def test_a_site_alone_trains_round_after_round(tmp_path: Path) -> None:
@@ -75,16 +75,16 @@ def test_a_site_alone_trains_round_after_round(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["model.f32"]
 
 
-def test_a_failure_of_user_code_is_one_sentence_and_leaves_no_half_update(tmp_path: Path) -> None:
+def test_a_failure_of_user_code_is_one_sentence_and_leaves_no_half_update(tmp_path: Path, forkserver: Path) -> None:
     with pytest.raises(
         SwarmError, match=r"couldn't train: ValueError: no fourth round \(task\.py, line 21\)"
     ) as caught:
-        solo.run_solo(settings(tmp_path), rounds=4, folder=tmp_path / "out", tell=lambda _: None)
+        solo.run_solo(settings(tmp_path, forkserver), rounds=4, folder=tmp_path / "out", tell=lambda _: None)
     assert caught.value.hint
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["model.f32"]
 
 
-def test_describing_builds_the_model_once_and_writes_where_it_starts(tmp_path: Path) -> None:
-    layout = solo.describe(settings(tmp_path), tmp_path / "initial.f32")
+def test_describing_builds_the_model_once_and_writes_where_it_starts(tmp_path: Path, forkserver: Path) -> None:
+    layout = solo.describe(settings(tmp_path, forkserver), tmp_path / "initial.f32")
     assert layout.elements == 2
     np.testing.assert_array_equal(np.fromfile(tmp_path / "initial.f32", "<f4"), [3.0, 3.0])

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from node import storage
-from node.storage import BlobStore, DirectoryLock, RealDisk, write_file_durably
+from node.storage import Ballast, BlobStore, DirectoryLock, RealDisk, write_file_durably
 from swarm.errors import StoreError, UsageError
 from swarm.ledger.disk import DiskFull
 from swarm.machine import Digest, Keep, Stored
@@ -424,3 +424,50 @@ def test_a_close_that_fails_after_everything_was_synced_is_no_error(
     assert (tmp_path / "ledger" / "a").read_bytes() == b"durable!"
     assert not (tmp_path / "ledger" / "b").exists()
     DirectoryLock(tmp_path / "site" / "run" / "lock").close()
+
+
+# --- room that is kept for the ledger -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path, mount: Callable[..., Path]) -> Path:
+    """A file system of 8 MiB."""
+    return mount(tmp_path / "small", "8m")
+
+
+def test_ballast_is_room_that_nobody_else_has(small_disk: Path) -> None:
+    ballast = Ballast(small_disk / "ballast", 2 << 20)
+    free = ballast.free()
+    assert ballast.take()
+    assert ballast.held
+    assert free - ballast.free() >= 2 << 20
+    assert ballast.take(), "it is held already"
+    assert ballast.release()
+    assert not ballast.release()
+    assert ballast.free() == free
+
+
+def test_ballast_is_not_taken_from_a_disk_that_has_hardly_more(small_disk: Path) -> None:
+    ballast = Ballast(small_disk / "ballast", 5 << 20)
+    assert not ballast.take()
+    assert [*small_disk.iterdir()] == []
+    assert Ballast(small_disk / "none", 0).take()
+    assert not Ballast(small_disk / "none", 0).held
+    assert Ballast(small_disk / "nowhere" / "ballast", 1).free() == 2**63
+    assert not Ballast(small_disk / "nowhere" / "ballast", 1).take()
+
+
+def test_blobs_leave_what_is_spared_to_the_ledger(small_disk: Path) -> None:
+    store = BlobStore(small_disk / "blobs")
+    store.spare = 6 << 20
+    piece = Keep(DIGEST, 3 << 20, 0, bytes(100))
+    with pytest.raises(DiskFull, match="the ledger's"):
+        store.keep(piece)
+    with pytest.raises(DiskFull, match="the ledger's"):
+        store.write_file(store.new_file(), 3 << 20, [bytes(3 << 20)])
+    assert [*(small_disk / "blobs").iterdir()] == []
+    store.spare = 0
+    store.keep(piece)
+    store.spare = 6 << 20
+    store.keep(piece)  # what it has begun has its room
+    store.close()

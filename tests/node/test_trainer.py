@@ -1,7 +1,8 @@
 """The trainer survives whatever user code does, and says in one sentence what it was.
 
 Every test here drives a real worker process. Starting one takes seconds, so one task file misbehaves by the number of
-the round and most tests share one worker; it is started again by itself after the tests that kill it.
+the round and most tests share one worker; it is started again by itself after the tests that kill it. Those that need
+another one have it forked.
 """
 
 import select
@@ -98,14 +99,18 @@ def train(model, data, run):
         sys.exit(5)
     assert model.training
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    used = 0
     for x in data.split(8):
+        if run.round >= 20 and run.enough():
+            break
+        used += len(x)
         optimizer.zero_grad()
         loss = (model(x) - 1).square().mean()
         loss.backward()
         optimizer.step()
     state = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
     np.savez(run.site.folder / "trained.npz", **state)
-    return {"samples": len(data), "loss": loss.item()}
+    return {"samples": used, "loss": loss.item()}
 
 
 def evaluate(model, data, run):
@@ -123,7 +128,17 @@ def evaluate(model, data, run):
 class Bench:
     """A trainer, its files, and everything it said."""
 
-    def __init__(self, folder: Path, *, task: str = TASK, stall_s: float = 600.0, loader: str = "") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        task: str = TASK,
+        stall_s: float = 600.0,
+        round_steps: int = 0,
+        round_seconds: float = 0.0,
+        loader: str = "",
+        forkserver: Path | None = None,
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.model, self.update = folder / "model.f32", folder / "update.f32"
@@ -139,6 +154,9 @@ class Bench:
                 loader=folder / "my_loader.py" if loader else None,
                 threads=1,
                 stall_s=stall_s,
+                round_steps=round_steps,
+                round_seconds=round_seconds,
+                forkserver=forkserver,
             )
         )
         self.events: list[TrainerEvent] = []
@@ -397,6 +415,22 @@ def test_a_worker_that_dies_idle_is_replaced_without_a_word(bench: Bench) -> Non
     bench.works()
 
 
+def test_what_is_abandoned_is_not_answered_and_its_worker_ends(bench: Bench) -> None:
+    bench.works()
+    process = bench.trainer._process
+    assert process is not None
+    bench.trainer.train(4, bench.model, bench.update)
+    bench.trainer.evaluate(1, bench.model)
+    bench.trainer.describe(bench.model)
+    bench.trainer.abandon()
+    assert process.poll() is not None
+    bench.next(Described)  # what the node itself needs is done all the same
+    assert not any(isinstance(event, Failed | TrainDone | EvaluateDone) for event in bench.events)
+    bench.trainer.abandon()
+    assert bench.trainer._process is None, "an idle worker holds memory, too"
+    bench.works()
+
+
 def test_a_worker_ends_when_the_nodes_end_closes(bench: Bench) -> None:
     bench.works()
     process, link = bench.trainer._process, bench.trainer._link
@@ -407,8 +441,8 @@ def test_a_worker_ends_when_the_nodes_end_closes(bench: Bench) -> None:
     bench.until(lambda: bench.trainer._process is None, 20)
 
 
-def test_a_worker_that_hangs_is_stopped_and_replaced(tmp_path: Path) -> None:
-    made = Bench(tmp_path, stall_s=2.0)
+def test_a_worker_that_hangs_is_stopped_and_replaced(tmp_path: Path, forkserver: Path) -> None:
+    made = Bench(tmp_path, forkserver=forkserver, stall_s=2.0)
     try:
         made.start()  # Importing torch would count as a hang, too.
         made.trainer.describe(made.model)
@@ -422,8 +456,28 @@ def test_a_worker_that_hangs_is_stopped_and_replaced(tmp_path: Path) -> None:
         made.trainer.close()
 
 
-def test_a_file_that_cannot_be_loaded_fails_each_request_in_words(tmp_path: Path) -> None:
-    made = Bench(tmp_path, task="import torch\n\n1 / 0\n")
+@pytest.mark.parametrize(("steps", "seconds", "used"), [(3, 1e9, 24), (0, 1e-9, 8)])
+def test_a_site_with_a_budget_stops_there_and_says_what_it_used(
+    tmp_path: Path, forkserver: Path, steps: int, seconds: float, used: int
+) -> None:
+    made = Bench(tmp_path, round_steps=steps, round_seconds=seconds, forkserver=forkserver)
+    try:
+        made.trainer.describe(made.model)
+        made.next(Described)
+        assert made.train(20).samples == used
+        assert not made.printed(), "it has asked"
+        made.update.unlink()
+        made.trainer.train(1, made.model, made.update)
+        made.until(lambda: any(isinstance(event, TrainDone) for event in made.events))
+        assert max(event.step for event in made.events if isinstance(event, Progress)) == 4, "its last step is told"
+        said = [text for text in made.printed() if "had no effect" in text]
+        assert len(said) == 1, "a task that does not ask trains on, and the log says so"
+    finally:
+        made.trainer.close()
+
+
+def test_a_file_that_cannot_be_loaded_fails_each_request_in_words(tmp_path: Path, forkserver: Path) -> None:
+    made = Bench(tmp_path, forkserver=forkserver, task="import torch\n\n1 / 0\n")
     try:
         assert made.refuse(1).endswith("ZeroDivisionError: division by zero (task.py, line 3)")
         (tmp_path / "task.py").write_text(TASK)
@@ -433,8 +487,8 @@ def test_a_file_that_cannot_be_loaded_fails_each_request_in_words(tmp_path: Path
         made.trainer.close()
 
 
-def test_a_sites_own_loader_replaces_the_tasks(tmp_path: Path) -> None:
-    made = Bench(tmp_path, loader="def load_data(site):\n    return site.no_such_thing\n")
+def test_a_sites_own_loader_replaces_the_tasks(tmp_path: Path, forkserver: Path) -> None:
+    made = Bench(tmp_path, forkserver=forkserver, loader="def load_data(site):\n    return site.no_such_thing\n")
     try:
         made.trainer.describe(made.model)
         made.next(Described)
@@ -445,8 +499,8 @@ def test_a_sites_own_loader_replaces_the_tasks(tmp_path: Path) -> None:
         made.trainer.close()
 
 
-def test_closing_ends_the_worker(tmp_path: Path) -> None:
-    made = Bench(tmp_path)
+def test_closing_ends_the_worker(tmp_path: Path, forkserver: Path) -> None:
+    made = Bench(tmp_path, forkserver=forkserver)
     made.trainer.start()
     process = made.trainer._process
     made.trainer.close()

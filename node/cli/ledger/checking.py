@@ -221,16 +221,10 @@ class Workers:
 def workers(cores: int | None = None) -> Iterator[Workers]:
     """Provide workers for as many cores as this process may use."""
     made = Workers(_cores() if cores is None else cores)
-    # Writing to a worker that has died must be an error here, and not the end of this process.
-    pipe = None
-    with suppress(ValueError):  # Only the main thread may say so.
-        pipe = signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     try:
         yield made
     finally:
         made.close()
-        if pipe is not None:
-            signal.signal(signal.SIGPIPE, pipe)
 
 
 def follow(

@@ -27,6 +27,7 @@ from swarm.errors import UsageError
 from swarm.ledger import entry as e
 from swarm.ledger.audit import Audit, RoundView, weights
 from swarm.ledger.block import NO_HASH
+from swarm.ledger.participation import gaps_words, of_audit
 from swarm.machine import NodeId
 
 
@@ -38,7 +39,13 @@ def rounds(folder: Path, *, form: Form) -> None:
     _, result = read(folder)
     ended = "model/pairs" if result.state.signed.charter.schedule else "model"
     head = f"{'round':>5}  {'committed':<23}  {'sites':>7}  {'samples':>9}  {ended:<12}  without"
-    emit_rows("rounds", _rows(result), form=form, head=[head], none="none yet: no site has contributed to any")
+    names, gaps = names_of(result), of_audit(result).gaps()
+    rest = {"subset": bool(gaps), "gaps": {names[node]: numbers for node, numbers in gaps.items()}}
+    foot = (
+        [f"A SUBSET so far: no work of {gaps_words(gaps, names)}, and none that came late and counts."] if gaps else []
+    )
+    none = "none yet: no site has contributed to any"
+    emit_rows("rounds", _rows(result), form=form, head=[head], none=none, foot=foot, rest=rest)
 
 
 def _rows(result: Audit) -> Iterator[tuple[dict[str, object], str]]:

@@ -57,11 +57,7 @@ def verify(folder: Path, first: int | None, trust_path: Path | None, *, full: bo
             raise UsageError("couldn't verify tiles from a block on: they have entries only", hint="leave --from out")
         found = _tiles(files, watch, progress, trusting=fast)
     else:
-        beside = Beside(files)
-        found = _fast(files, watch, beside, progress) if fast else _full(files, watch, beside, progress, first or 1)
-        found = replace(found, remarks=tuple(beside.remarks(found.epochs, watch.size)))
-        if beside.cosigned is not None:
-            watch.vouch(beside.cosigned.size, beside.cosigned.root)
+        found = examine(files, watch, progress, first=first or 1, fast=fast)
     progress.clear()
     sound = watch.standing in (Standing.NEW, Standing.CONSISTENT)
     if sound:
@@ -71,6 +67,16 @@ def verify(folder: Path, first: int | None, trust_path: Path | None, *, full: bo
         data = {**found.data, "files": [remark.plain() for remark in found.remarks if remark.mark != "✔"]}
         emit({**data, "trust": watch.plain()}, as_json=as_json, text="\n".join(_lines(found, watch)))
     _end(found, watch)
+
+
+def examine(files: Source, watch: Watch, progress: Progress, *, first: int = 1, fast: bool = False) -> Found:
+    """Check a ledger that has blocks, and all beside them. Raises `Failure` or `LedgerError` if blocks do not hold."""
+    beside = Beside(files)
+    found = _fast(files, watch, beside, progress) if fast else _full(files, watch, beside, progress, first)
+    found = replace(found, remarks=tuple(beside.remarks(found.epochs, watch.size)))
+    if beside.cosigned is not None:
+        watch.vouch(beside.cosigned.size, beside.cosigned.root)
+    return found
 
 
 def _end(found: Found, watch: Watch) -> None:

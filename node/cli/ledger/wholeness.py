@@ -32,7 +32,7 @@ from swarm.terms import Terms
 PROOF_BYTES_MAX = 256 << 20
 """Longest proof of a fork that is read."""
 
-SNAPSHOT, QUARANTINE, PROOFS = "snapshot", "quarantine", "fork-*"
+SNAPSHOT, QUARANTINE, PROOFS, BALLAST = "snapshot", "quarantine", "fork-*", "ballast"
 
 _LOG_WORDS = {WAL: "votes", FEED: "own entries"}
 _LOG_UNIT = {WAL: "view", FEED: "entry"}
@@ -316,7 +316,7 @@ def _charter(files: Files) -> Iterator[Remark]:
 def _others(files: Files) -> Iterator[Remark]:
     """Name what lies in the folder of the ledger and belongs to none."""
     ledger = files.site.ledger
-    known = {BLOCKS, WAL, FEED, CHECKPOINT, SNAPSHOT, QUARANTINE, *(path.name for path in ledger.glob(PROOFS))}
+    known = {BLOCKS, WAL, FEED, CHECKPOINT, SNAPSHOT, QUARANTINE, BALLAST, *(path.name for path in ledger.glob(PROOFS))}
     strange = [path for path in ledger.iterdir() if path.name not in known]
     strange += [path for log in (BLOCKS, WAL, FEED) for path in (ledger / log).glob("*") if path.suffix != ".seg"]
     for path in sorted(strange):
@@ -332,7 +332,8 @@ def _bytes_of(path: Path | None) -> bytes | None:
     if path is None or not path.is_file():
         return None
     with path.open("rb") as file:
-        return file.read(PROOF_BYTES_MAX + 1)
+        # Python makes room for as many bytes as are asked for, before it looks at how many there are.
+        return file.read(min(path.stat().st_size, PROOF_BYTES_MAX) + 1)
 
 
 def _height(data: bytes) -> int:

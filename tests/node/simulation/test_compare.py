@@ -346,6 +346,16 @@ def test_a_link_that_neither_end_can_open_is_refused_by_name(tmp_path: Path) -> 
     assert played(star, tmp_path, "protocol").runs[0].complete
 
 
+def test_sites_that_only_dial_out_are_linked_where_others_relay(tmp_path: Path) -> None:
+    scenario = small(4, "complete", mixing="exact", route="sharded")
+    hidden = tuple(replace(site, outbound_only=site.name in ("site-1", "site-2")) for site in scenario.sites)
+    apart = replace(scenario, sites=hidden, learning=replace(scenario.learning, rounds=2))
+    with pytest.raises(UsageError, match="both are outbound_only") as refused:
+        Comparison(apart, ("protocol",), tmp_path)
+    assert "relay = true" in refused.value.hint
+    assert played(replace(apart, terms=replace(apart.terms, relay=True)), tmp_path, "protocol").runs[0].complete
+
+
 def test_too_many_nodes_for_memory_are_refused_with_how_many_fit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
