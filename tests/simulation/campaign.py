@@ -12,6 +12,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from swarm.charter import BUFFERED
 from swarm.staleness import STALENESS_DEFAULT
 from tests.builders import Swarm, make_swarm
 from topologies.families import complete
@@ -62,7 +63,13 @@ def run(seed: int, *, members: int = 4, twins: int = 1, rounds: int = 2, calm: b
 
 def play(seed: int, *, members: int = 4, twins: int = 1, rounds: int = 2, calm: bool = False) -> World:
     """Return the world at the end of a seed. Raises `Violation` as `run` does."""
-    swarm = make_swarm(members, rounds=rounds, deadline_ms=60_000, staleness=STALENESS_DEFAULT if seed % 2 else 0)
+    swarm = make_swarm(
+        members,
+        rounds=rounds,
+        deadline_ms=60_000,
+        staleness=STALENESS_DEFAULT if seed % 2 else 0,
+        asynchronous=BUFFERED if seed % 4 == 3 else "",
+    )
     liars = tuple(range(members - twins, members))
     options = FaultOptions(heal_s=HEAL_S, partition_every_s=8.0, crash_every_s=10.0)
     plan = FaultPlan() if calm else generate(seed, members=members, twins=liars, options=options)

@@ -27,7 +27,7 @@ from dataclasses import dataclass, field
 
 from swarm import codec
 from swarm.errors import LedgerError, Reject
-from swarm.identity import SigningKey, verify
+from swarm.identity import SigningKey
 from swarm.ledger.block import (
     FINALIZE,
     NO_HASH,
@@ -59,6 +59,7 @@ from swarm.ledger.consensus import (
 )
 from swarm.ledger.views import contradict
 from swarm.machine import RECORD_BLOCK, RECORD_BODY, RECORD_VOTE, Record
+from tests.builders import verify_once
 
 LEDGER = hashlib.sha256(b"a ledger").digest()
 TIMING = Timing(t0_s=2.0, growth=1.5, t_max_s=60.0, standstill_s=3.0, standstill_max_s=20.0)
@@ -74,12 +75,6 @@ class Violation(AssertionError):
 def key(index: int) -> SigningKey:
     """Return the same vote key for the same index."""
     return SigningKey.from_seed(hashlib.sha256(b"vote%d" % index).digest())
-
-
-@functools.lru_cache(maxsize=1 << 16)
-def verify_once(public: bytes, message: bytes, signature: bytes) -> bool:
-    """Check each signature once for the whole world: the members would all find the same."""
-    return verify(public, message, signature)
 
 
 @dataclass(frozen=True, slots=True)

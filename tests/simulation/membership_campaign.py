@@ -24,7 +24,7 @@ from node import governance
 from node.core import Node
 from swarm import codec
 from swarm import terms as t
-from swarm.charter import make_card
+from swarm.charter import BUFFERED, make_card
 from swarm.ledger.audit import audit
 from swarm.ledger.journal import BLOCKS, Placed, scan
 from swarm.ledger.state import State
@@ -182,7 +182,13 @@ def run(seed: int, *, founders: int = 5, newcomers: int = 2, twins: int = 0, rou
 
     `fewest` members are never gone below; by default one, or as many as tolerate the twins.
     """
-    swarm = make_swarm(founders, rounds=rounds, deadline_ms=60_000, staleness=STALENESS_DEFAULT if seed % 2 else 0)
+    swarm = make_swarm(
+        founders,
+        rounds=rounds,
+        deadline_ms=60_000,
+        staleness=STALENESS_DEFAULT if seed % 2 else 0,
+        asynchronous=BUFFERED if seed % 4 == 3 else "",
+    )
     world = play(seed, swarm, newcomers=newcomers, twins=twins, fewest=fewest or 3 * twins + 1)
     liars = range(founders - twins, founders)
     last = max((head_of(p) for p in world.places if p.machine and p.member not in liars), key=lambda s: s.height)

@@ -85,9 +85,9 @@ class Forgetful(BlobStore):
 
 @pytest.mark.parametrize("codec", ["int4", "topk:250", "sign"])
 def test_the_memory_halves_what_is_lost(codec: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    with_memory, _ = ran(codec, rounds=40)
+    with_memory, _ = ran(codec, rounds=20)
     monkeypatch.setattr(simulated, "BlobStore", Forgetful)
-    without, _ = ran(codec, rounds=40)
+    without, _ = ran(codec, rounds=20)
     assert error(with_memory) < 0.65 * error(without)
 
 

@@ -36,7 +36,8 @@ from swarm.ledger.block import (
 )
 from swarm.ledger.views import contradict
 from swarm.machine import RECORD_BLOCK, RECORD_BODY, RECORD_CERTIFICATE, RECORD_VOTE, Record
-from tests.simulation.consensus_world import LEDGER, Toy, extend, key, verify_once
+from tests.builders import verify_once
+from tests.simulation.consensus_world import LEDGER, Toy, extend, key
 
 TIMING = c.Timing(t0_s=2.0, growth=1.5, t_max_s=60.0, standstill_s=5.0, standstill_max_s=20.0)
 END = 1000

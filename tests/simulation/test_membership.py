@@ -261,7 +261,7 @@ def test_the_members_agree_on_more_rounds() -> None:
     assert {head(world, m).committed.round for m in range(4)} == {6}
 
 
-@pytest.mark.parametrize("seed", range(1, 13))
+@pytest.mark.parametrize("seed", range(1, 7))
 def test_joining_and_leaving_through_loss_partitions_and_crashes_leave_all_ledgers_equal(seed: int) -> None:
     options = FaultOptions(heal_s=40.0, partition_every_s=8.0, crash_every_s=8.0)
     plan = generate(seed, members=6, options=options)

@@ -94,7 +94,7 @@ def test_models_are_what_push_sum_says(schedule: str) -> None:
     assert np.allclose(merged(world, 0), by_hand(swarm, task, 7), atol=2e-5)
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", [1, 2])
 def test_the_weighted_mean_stays_when_three_messages_in_ten_are_lost_and_sites_go_down(seed: int) -> None:
     """Whatever does not arrive stays where it is, and who missed the end of a round takes its gifts later."""
     swarm = swarm_of(6, 18, patience_ms=3_000, deadline_ms=12_000)

@@ -196,7 +196,7 @@ def test_who_never_offers_anything_computes_nothing_and_costs_no_round_its_route
     assert [(close.attempt, len(close.included)) for close in rounds] == [(1, 4)] * ROUNDS
 
 
-@pytest.mark.parametrize("seed", range(1, 5))
+@pytest.mark.parametrize("seed", range(1, 3))
 @pytest.mark.parametrize("route", ["sharded", "fold"])
 def test_crashes_partitions_and_loss(route: str, seed: int) -> None:
     faults = generate(seed, members=5, options=FaultOptions(heal_s=40.0)).faults
