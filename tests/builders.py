@@ -5,15 +5,18 @@ from __future__ import annotations
 import functools
 import hashlib
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
+from gossip import messages as m
+from gossip import wire
 from node.core import Node
 from swarm import charter as c
-from swarm.identity import Identity
+from swarm.errors import LedgerError, PeerError, StoreError, SwarmError, UsageError
+from swarm.identity import Identity, verify
 from swarm.ledger import entry as e
 from swarm.ledger.block import FINALIZE, Certificate, Header, vote_message
 from swarm.vector import blob_digest, leaf_hashes
@@ -21,6 +24,18 @@ from topologies.world.clock import EPOCH_S
 
 CODE = hashlib.sha256(b"a task file").digest()
 LAYOUT = hashlib.sha256(b"a layout").digest()
+
+
+@functools.lru_cache(maxsize=4096)
+def decode_once(frame: bytes) -> m.Message:
+    """Read each frame once for the whole world: what follows from bytes alone, all members would find the same."""
+    return wire.decode(frame)
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def verify_once(public: bytes, message: bytes, signature: bytes) -> bool:
+    """Check each signature once for the whole world."""
+    return verify(public, message, signature)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +50,18 @@ class Swarm:
     def charter(self) -> c.Charter:
         return self.signed.charter
 
-    def node(self, index: int, *, now: float = EPOCH_S, seed: int = 0, snapshot_blocks: int = 3, **more: Any) -> Node:
+    def node(
+        self,
+        index: int,
+        *,
+        now: float = EPOCH_S,
+        seed: int = 0,
+        snapshot_blocks: int = 3,
+        kind: type[Node] = Node,
+        **more: Any,
+    ) -> Node:
         """Return the machine of one member, or of a site that is none. Its snapshots come often, so starts use them."""
-        return Node(
+        return kind(
             signed=self.signed,
             identity=self.identities[index] if index < len(self.identities) else identity(index),
             rng=random.Random(f"node/{seed}/{index}"),
@@ -45,12 +69,8 @@ class Swarm:
             code_digest=CODE,
             layout_digest=LAYOUT,
             snapshot_blocks=snapshot_blocks,
-            **more,
+            **{"decode": decode_once, "verify": verify_once, **more},
         )
-
-    def factory(self, seed: int, clock: Callable[[], float]) -> Callable[[int, int], Node]:
-        """Return what a `World` makes machines with."""
-        return lambda member, incarnation: self.node(member, now=clock(), seed=seed * 1000 + incarnation)
 
 
 @functools.lru_cache(maxsize=256)
@@ -80,15 +100,22 @@ def make_swarm(
     links: str = "",
     staleness: int = 0,
     gamma: str = "",
+    asynchronous: str = "",
+    weight_cap_ppm: int = 1_000_000,
+    pace: int = 0,
+    relay: str = "",
+    hidden: tuple[int, ...] = (),
 ) -> Swarm:
     """Return a swarm of `n` members whose model starts at zero. `first` picks other identities.
 
     With a `schedule` they mix by gossip, with a `codec` they compress what they contribute; a `route` leads to the mean.
-    Late work counts for `staleness` rounds.
+    Late work counts for `staleness` rounds; slow sites are waited for `pace` times as long as the median needs. Those in
+    `hidden` only dial out; with `relay` others link them.
     """
     identities = tuple(identity(first + i) for i in range(n))
     cards = tuple(
-        c.make_card(who, name=f"site-{i}", endpoint=f"tcp://127.0.0.1:{17000 + i}") for i, who in enumerate(identities)
+        c.make_card(who, name=f"site-{i}", endpoint="" if i in hidden else f"tcp://127.0.0.1:{17000 + i}")
+        for i, who in enumerate(identities)
     )
     initial = bytes(4 * elements)
     charter = c.Charter(
@@ -105,17 +132,20 @@ def make_swarm(
             deadline_ms,
             patience_ms,
             clip_norm_milli,
-            1_000_000,
+            weight_cap_ppm,
         ),
         ledger=c.LedgerPolicy(600_000, t0_ms, False, "record"),
         metrics=tuple(metrics),
         edges=edges,
         predecessor=(),
         options=c.options_of(
+            asynchronous=asynchronous,
             codec=codec,
             correction=correction,
             gamma=gamma,
             links=links,
+            pace=str(pace) if pace else "",
+            relay=relay,
             route=route,
             schedule=schedule,
             staleness=str(staleness) if staleness else "",
@@ -131,6 +161,12 @@ def make_swarm(
 def changed(swarm: Swarm, **fields: object) -> c.Charter:
     """Return the swarm's charter with other terms."""
     return msgspec.structs.replace(swarm.charter, **fields)
+
+
+def bracketed(identifier: str) -> str:
+    """Return what stands behind the sentence of an error: its identifier, unless it is that of its kind."""
+    kinds = (SwarmError, PeerError, UsageError, LedgerError, StoreError)
+    return "" if identifier in {kind.kind_identifier for kind in kinds} else f" [{identifier}]"
 
 
 def digest(name: str) -> bytes:

@@ -1,12 +1,15 @@
-"""What every test is kept from: the files of the person who runs them."""
+"""What every test is kept from: the files of the person who runs them. What many share: PyTorch, imported once."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+from node.local import fork_server
 
 
 @pytest.fixture(autouse=True)
@@ -20,3 +23,31 @@ def trust_file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         del os.environ["SWARM_TRUST"]
     else:
         os.environ["SWARM_TRUST"] = before
+
+
+@pytest.fixture
+def mount() -> Iterator[Callable[..., Path]]:
+    """A function that makes a folder a file system of its own, of a size such as 8m. Only root can.
+
+    Unless it is `busy`, nobody may hold a file open there at the end of the test.
+    """
+    mounted: list[tuple[Path, list[str]]] = []
+
+    def small(place: Path, size: str, *, busy: bool = False) -> Path:
+        place.mkdir()
+        command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(place)]
+        if subprocess.run(command, capture_output=True).returncode:
+            pytest.skip("only root can mount a small disk")
+        mounted.append((place, ["-l"] if busy else []))
+        return place
+
+    yield small
+    for place, options in mounted:
+        subprocess.run(["umount", *options, str(place)], check=True)
+
+
+@pytest.fixture(scope="session")
+def forkserver() -> Iterator[Path]:
+    """The socket of a process that forks trainers: starting one takes as long as a few rounds of learning."""
+    with fork_server() as path:
+        yield path

@@ -911,7 +911,7 @@ LATE = (
     ),
     Bug(
         "late work counts like any other",
-        (Edit(state.make_close, "discounted(p.body.samples, state.round - p.body.round)", "p.body.samples"),),
+        (Edit(state._weights, "discounted(placed.body.samples, by)", "placed.body.samples"),),
         late.test_late_work_stands_for_its_author_while_it_counts,
     ),
     Bug(
@@ -928,6 +928,40 @@ LATE = (
         "late work takes the place of fresh work",
         (Edit(state._newer, "(body.round, body.attempt) > (other.round, other.attempt)", "True"),),
         late.test_fresh_work_takes_the_place_of_late_work_and_not_the_other_way_round,
+    ),
+)
+
+ASYNCHRONOUS = (
+    Bug(
+        "who waits for nobody does not wait for the commit either",
+        (Edit(replica.Replica._passed_over, " and time_ms != state.opened_ms", ""),),
+        replicas.test_nobody_is_passed_over_in_the_block_that_commits_the_round_before,
+    ),
+    Bug(
+        "a leader is taken at its word about updates where nobody is waited for",
+        (
+            Edit(
+                replica.Replica._judge_close,
+                "if verdict is None and not self._given_up(",
+                "if verdict is None and not self._passed_over(",
+            ),
+        ),
+        replicas.test_an_update_is_not_lost_at_the_word_of_a_leader_though_nobody_is_waited_for,
+    ),
+    Bug(
+        "a mean of a few moves the model as far as one of all",
+        (Edit(state._weights, "sum(full.values()) - sum(weights)", "0"),),
+        late.test_where_nobody_waits_work_moves_the_model_by_its_share_of_all,
+    ),
+    Bug(
+        "who has not been heard of for long counts in every mean",
+        (Edit(state._weights, " if state.round - one.round <= charter.staleness", ""),),
+        late.test_where_nobody_waits_work_moves_the_model_by_its_share_of_all,
+    ),
+    Bug(
+        "those that are at work are waited for after all",
+        (Edit(replica.Replica._passed_over, "if self._charter.asynchronous and", "if False and"),),
+        replicas.test_where_nobody_is_waited_for_a_round_closes_with_enough_and_the_others_are_not_asked_about,
     ),
 )
 
@@ -949,4 +983,6 @@ STANDSTILL = (
     ),
 )
 
-BANK = VOTING + CERTIFICATES + BYTES + LOG + EPOCHS + EVIDENCE + GOSSIP + ROUTES + LATE + STANDSTILL + DISK
+BANK = (
+    VOTING + CERTIFICATES + BYTES + LOG + EPOCHS + EVIDENCE + GOSSIP + ROUTES + LATE + ASYNCHRONOUS + STANDSTILL + DISK
+)

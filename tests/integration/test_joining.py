@@ -15,8 +15,10 @@ import pytest
 import node.examples
 from node.cli.control import ask
 from node.data import write_breast_cancer
-from node.local import LocalPeer, fork_server, found, free_ports, stop_all
+from node.local import LocalPeer, found, free_ports, stop_all
 from node.site import Site
+
+pytestmark = pytest.mark.real
 
 ROUNDS = 3000
 WAIT_S = 90.0
@@ -47,19 +49,18 @@ class Yard:
 
 
 @pytest.fixture(scope="module")
-def yard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Yard]:
+def yard(tmp_path_factory: pytest.TempPathFactory, forkserver: Path) -> Iterator[Yard]:
     folder = tmp_path_factory.mktemp("joining")
     data = write_breast_cancer(folder / "data", 7)
-    with fork_server() as server:
-        peers = found(folder, data[:4], TASK, rounds=ROUNDS, metrics=("accuracy",), seed=7, forkserver=server)
-        place = Yard(peers, LocalPeer(Site(folder / "newcomer"), data[4], server), folder)
-        try:
-            for peer in peers:
-                peer.start()
-            place.until("the second round", lambda: all(peer.committed >= 2 for peer in peers))
-            yield place
-        finally:
-            stop_all([*peers, place.newcomer])
+    peers = found(folder, data[:4], TASK, rounds=ROUNDS, metrics=("accuracy",), seed=7, forkserver=forkserver)
+    place = Yard(peers, LocalPeer(Site(folder / "newcomer"), data[4], forkserver), folder)
+    try:
+        for peer in peers:
+            peer.start()
+        place.until("the second round", lambda: all(peer.committed >= 2 for peer in peers))
+        yield place
+    finally:
+        stop_all([*peers, place.newcomer])
 
 
 def swarm(*words: str) -> subprocess.CompletedProcess[str]:

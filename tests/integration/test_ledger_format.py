@@ -158,6 +158,7 @@ class Rounds:
         self.gossips = charter[5][1] == "gossip"
         options = dict(map(tuple, charter[10]))
         self.codec = options.pop("codec", "")
+        assert options.pop("relay", "sealed") == "sealed"
         route = options.pop("route", "")
         self.routed = bool(route)
         slices = int(route.partition(":")[2] or len(charter[3])) if route.startswith("sharded") else 0
@@ -166,8 +167,10 @@ class Rounds:
         self.partials: dict[tuple[int, bytes], list] = {}
         self.staleness = int(options.pop("staleness", "0"))
         assert not (self.staleness and self.gossips)
+        self.asynchronous = options.pop("asynchronous", "") == "buffered"
+        assert not options.pop("pace", "") or self.staleness
         self.before: list[bytes] = []
-        self.counted: dict[bytes, int] = {}
+        self.counted: dict[bytes, list[int]] = {}
         assert self.gossips or not {*options} & {"correction", "links"}
         options.pop("correction", "")
         links = options.pop("links", "")
@@ -201,7 +204,7 @@ class Rounds:
                 self.late.append(index)
                 place = self.open + bool(self.close)
                 averaged = [placed[2][0] for placed in (self.close[2] if self.close else []) if placed[1] == author]
-                done = max([0, self.counted.get(author, 0), *averaged])
+                done = max([0, self.counted.get(author, [0])[0], *averaged])
                 if place - body[0] > self.staleness or body[0] <= done:
                     place = None
             if place is not None and place <= self.open + 1:
@@ -253,6 +256,20 @@ class Rounds:
             if self.exchanging(terms):
                 self.sketches[author] = sketch
 
+    def weigh(self, number: int, chosen: list[list], terms: Terms) -> tuple[list[int], int]:
+        """The weights of a close, and its rest."""
+        cap = terms.array[3][7]
+        late = [math.isqrt(10**6 * (1 + number - placed[2][0])) for placed in chosen]
+        if not self.asynchronous:
+            worth = [max(1, p[2][6] * 1000 // root) for p, root in zip(chosen, late, strict=True)]
+            return weights(worth, cap), 0
+        worth = {node: samples for node, (of, samples) in self.counted.items() if number - of <= self.staleness}
+        worth |= {placed[1]: placed[2][6] for placed in chosen}
+        order = [node for node, _ in terms.array[1] if node in worth]
+        full = dict(zip(order, weights([worth[node] for node in order], cap), strict=True))
+        found = [max(1, full[p[1]] * 1000 // root) for p, root in zip(chosen, late, strict=True)]
+        return found, sum(full.values()) - sum(found)
+
     def closed(self, index: int, body: list, terms: Terms) -> None:
         """A close, which must be what follows from the log but for who is unusable or unavailable."""
         number, attempt, included, missing, rejected = body
@@ -284,10 +301,10 @@ class Rounds:
                 assert contribution[5] == sum(size for _, size in contribution[11])
         assert len(included) >= terms.array[3][3]
         chosen = [placed for placed in mine.values() if placed[0] not in reasons]
-        worth = [max(1, p[2][6] * 1000 // math.isqrt(10**6 * (1 + number - p[2][0]))) for p in chosen]
-        assert [w for _, w in included] == weights(worth, terms.array[3][7])
+        found, rest = self.weigh(number, chosen, terms)
+        assert [w for _, w in included] == found
         exchanging = self.exchanging(terms)
-        self.close = [index, body, chosen, exchanging, terms.epoch]
+        self.close = [index, body, chosen, exchanging, terms.epoch, rest]
         if exchanging and self.directed:
             self.pairs[number] = {frozenset(gift) for gift in self.gifts()}
         elif exchanging:
@@ -296,7 +313,7 @@ class Rounds:
                 for a, b in itertools.combinations(chosen, 2)
                 if b[0] in self.receipts.get(a[1], ()) and a[0] in self.receipts.get(b[1], ())
             }
-        self.close, self.attests, self.partials = [index, body, chosen, exchanging, terms.epoch], {}, {}
+        self.close, self.attests, self.partials = [index, body, chosen, exchanging, terms.epoch, rest], {}, {}
         if exchanging and self.follows:
             self.copies |= {node: offered(said)[0] for _, node, said in chosen}
 
@@ -314,7 +331,7 @@ class Rounds:
         """The body of the commit that must come now, if any."""
         if self.close is None:
             return None
-        index, body, chosen, exchanging, _ = self.close
+        index, body, chosen, exchanging, _, _ = self.close
         if exchanging:
             today = [placed[1] for placed in chosen if placed[1] in terms.by_id]
             there = [node for node in today if node in self.attests]
@@ -356,7 +373,7 @@ class Rounds:
 
     def owed(self, node: bytes, after: dict[bytes, list[int]]) -> list:
         """What a member has yet to make of the round: `[round, close, epoch, mass before, parts]`."""
-        index, body, chosen, _, epoch = self.close
+        index, body, chosen, _, epoch, _ = self.close
         came = {placed[1]: w << 20 for placed, (_, w) in zip(chosen, body[2], strict=True)}
         if not self.directed:
             met = {node, *(other for pair in self.pairs[body[0]] if node in pair for other in pair)}
@@ -383,7 +400,7 @@ class Rounds:
         if body[3]:
             self.dues = {}
         if self.staleness:
-            self.counted |= {author: said[0] for _, author, said in self.close[2]}
+            self.counted |= {author: [said[0], said[6]] for _, author, said in self.close[2]}
             self.before = [self.committed[1], *self.before][: self.staleness]
         self.committed, self.opened_ms = [body[0], body[2], body[3]], time_ms
         away = {at for at, reason in self.close[1][4] if reason == 2}
@@ -661,7 +678,7 @@ def followed(folder: Path, genesis: bytes) -> tuple[bytes, list[bytes], Rounds]:
         whole += [terms.array, begun, [], votes.state(), [coming.array] if coming else []]
         whole += [[before.array for before in past[-2:-6:-1]], rounds.exchanges(), rounds.computed()]
         state = pack([*whole, *rounds.late_work()])
-        assert fields[11] == sha(b"swarm-ledger/state/v5\0", state)
+        assert fields[11] == sha(b"swarm-ledger/state/v6\0", state)
         covered, certified, view = False, block, fields[1]
         assert not cover or (coming is not None and certificates)
         for place, empty in enumerate(cover, 1):
@@ -771,7 +788,19 @@ def behind() -> tuple[SignedCharter, Sequence[bytes]]:
 
     world = ran(staleness=5, rounds=12, faults=troubles(5), seed=5, network=HARSH)
     assert late(world)
-    assert [reason for body in said(world, e.ROUND_CLOSE, e.RoundClose) for _, reason in body.rejected] == [2, 2, 2]
+    assert {reason for body in said(world, e.ROUND_CLOSE, e.RoundClose) for _, reason in body.rejected} == {2}
+    return head(world, 0).replica.head.signed, blocks(world)
+
+
+@functools.cache
+def unwaiting() -> tuple[SignedCharter, Sequence[bytes]]:
+    """Five members of whom one is slow; nobody waits for anybody."""
+    from tests.simulation.test_asynchronous import ran
+    from tests.simulation.test_late import late, troubles
+    from tests.simulation.test_routes import HARSH, blocks, head
+
+    world = ran(rounds=20, faults=troubles(4), seed=4, network=HARSH)
+    assert late(world)
     return head(world, 0).replica.head.signed, blocks(world)
 
 
@@ -841,7 +870,7 @@ def made(folder: Path, make: Made = calm, *, segment_bytes: int = 1 << 14) -> tu
     return folder / "blocks", signed.genesis().encode(), signed.ledger_id, result.entries, root
 
 
-@pytest.mark.parametrize("make", [calm, changing, lossy, ring, star, in_slices, folded, behind, *GOSSIP])
+@pytest.mark.parametrize("make", [calm, changing, lossy, ring, star, in_slices, folded, behind, unwaiting, *GOSSIP])
 def test_the_documented_format_is_enough_to_verify_a_ledger(tmp_path: Path, make: Made) -> None:
     folder, genesis, ledger_id, entries, root = made(tmp_path, make)
     assert len(list(folder.glob("*.seg"))) > 1, "sealed segments are read too"

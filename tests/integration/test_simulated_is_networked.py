@@ -9,65 +9,91 @@ import pytest
 
 from node.clock import Clock, sleep
 from node.data import SiteData
-from node.local import LocalPeer, fork_server, found, stop_all
+from node.local import LocalPeer, found, stop_all
 from node.simulation import datasets, protocol
 from node.simulation.learner import TaskLearner, task_source
 from swarm.vector import blob_digest, leaf_hashes
 from topologies.scenario import Learning, Scenario, Terms, plain
 
-SEED, PATIENCE_S, ENOUGH_S = 7, 120.0, 240.0
+SEED, PATIENCE_S, ENOUGH_S, KILLS = 7, 120.0, 240.0, 3
 
 
 def networked(
-    folder: Path, sites: list[SiteData], task: Path, scenario: Scenario, gossip: str, kills: int = 0
+    folder: Path,
+    sites: list[SiteData],
+    task: Path,
+    scenario: Scenario,
+    gossip: str,
+    forkserver: Path,
+    holds: Path | None = None,
 ) -> set[str]:
     """The digests of the final models of as many `swarm start` as there are sites, some of which are killed."""
-    with fork_server() as forkserver:
-        peers = found(
-            folder,
-            sites,
-            task,
-            rounds=scenario.learning.rounds,
-            metrics=("accuracy", "loss"),
-            seed=SEED,
-            patience_s=PATIENCE_S,
-            deadline_s=2 * PATIENCE_S,
-            min_contributions=len(sites),
-            forkserver=forkserver,
-            gossip=gossip,
-            route="" if scenario.route is None else scenario.learning.route,
-            correction=scenario.learning.correction,
-            directed=is_one_way(gossip),
-            codec=scenario.learning.codec,
-        )
-        try:
-            for peer in peers:
-                peer.start()
-            kill(peers, kills)
-            wait_for(peers)
-        finally:
-            stop_all(peers)
+    if holds is not None:
+        holds.mkdir()
+        for number in range(1, KILLS + 1):
+            (holds / f"{sites[number % len(sites)].name}-{number + 1}").touch()
+    peers = found(
+        folder,
+        sites,
+        task,
+        rounds=scenario.learning.rounds,
+        metrics=("accuracy", "loss"),
+        seed=SEED,
+        patience_s=PATIENCE_S,
+        deadline_s=2 * PATIENCE_S,
+        min_contributions=len(sites),
+        forkserver=forkserver,
+        gossip=gossip,
+        route="" if scenario.route is None else scenario.learning.route,
+        correction=scenario.learning.correction,
+        directed=is_one_way(gossip),
+        codec=scenario.learning.codec,
+    )
+    try:
+        for peer in peers:
+            peer.start()
+        if holds is not None:
+            kill(peers, holds)
+        wait_for(peers)
+    finally:
+        stop_all(peers)
     return {str(peer.status["model"]) for peer in peers}
 
 
-def kill(peers: list[LocalPeer], kills: int) -> None:
-    """Send SIGKILL to one after the other, each in the next round, as soon as it trains, and start it again.
+HOLDS = """
+
+import time
+from pathlib import Path
+
+train_on = train
+
+
+def train(model, data, run):
+    hold = Path({folder!r}) / f"{{run.site.name}}-{{run.round}}"
+    while hold.exists():
+        hold.with_suffix(".held").touch()
+        time.sleep(0.02)
+    return train_on(model, data, run)
+"""
+"""Appended to a task file: a site trains no round for which there is a file to hold it."""
+
+
+def kill(peers: list[LocalPeer], holds: Path) -> None:
+    """Send SIGKILL to one after the other, each in a later round, while it trains, and start it again.
 
     Killed there all wait for it. Later a round may close without its receipt, which is another history, not a worse one;
     what kills at any other moment do, the simulated world shows (`tests/simulation/test_copies.py`).
     """
     clock = Clock()
-    for number in range(1, kills + 1):
-        begun, victim, before = clock.now(), peers[number % len(peers)], ""
-        while True:
+    begun = clock.now()
+    for number in range(1, KILLS + 1):
+        victim = peers[number % len(peers)]
+        hold = holds / f"{victim.name}-{number + 1}"
+        while not hold.with_suffix(".held").exists():
             assert clock.now() - begun < ENOUGH_S, (victim.name, victim.up, victim.log_tail())
             sleep(0.02)
-            victim.poll()
-            phase, trains_for = str(victim.status.get("phase")), int(str(victim.status.get("round") or 0))
-            if phase == "training" != before and trains_for > number:
-                break
-            before = phase
         victim.kill()
+        hold.unlink()
         victim.start()
 
 
@@ -132,7 +158,7 @@ def is_one_way(gossip: str) -> bool:
     ids=["gossip", "momentum", "bf16", "int8", "int4", "topk", "sign", "one-way", "exact", "sharded", "fold"],
 )
 def test_the_simulated_swarm_ends_with_the_very_bytes_of_the_networked_one(
-    tmp_path: Path, gossip: str, correction: str, route: str, codec: str
+    tmp_path: Path, forkserver: Path, gossip: str, correction: str, route: str, codec: str
 ) -> None:
     rounds = 5 if correction or codec else 3
     learning = Learning(
@@ -153,20 +179,23 @@ def test_the_simulated_swarm_ends_with_the_very_bytes_of_the_networked_one(
     sites = datasets.write_sites(tmp_path / "data", examples, shares, x, scenario.names)
     task = tmp_path / "task.py"
     task.write_text(task_source(learning, examples))
-    assert networked(tmp_path, sites, task, scenario, gossip) == {simulated(sites, task, scenario, gossip)}
+    assert networked(tmp_path, sites, task, scenario, gossip, forkserver) == {simulated(sites, task, scenario, gossip)}
 
 
 @pytest.mark.real
 @pytest.mark.timeout(300)
-def test_killed_peers_under_a_codec_end_with_the_bytes_of_a_swarm_that_nothing_befell(tmp_path: Path) -> None:
+def test_killed_peers_under_a_codec_end_with_the_bytes_of_a_swarm_that_nothing_befell(
+    tmp_path: Path, forkserver: Path
+) -> None:
     """What a public copy is follows from the log, and what a site keeps beside it is on its disk."""
-    learning = Learning(model="mlp:16", partition="power:1", rounds=5, local_epochs=12, codec="int4")
+    learning = Learning(model="mlp:16", partition="power:1", rounds=5, local_epochs=2, codec="int4")
     terms = Terms(patience_s=PATIENCE_S, deadline_s=2 * PATIENCE_S, min_contributions=4)
     scenario = replace(plain(4), learning=learning, terms=terms)
     examples = datasets.load(learning.data)
     shares, x = datasets.divide(examples, scenario, SEED)
     sites = datasets.write_sites(tmp_path / "data", examples, shares, x, scenario.names)
     task = tmp_path / "task.py"
-    task.write_text(task_source(learning, examples))
-    killed = networked(tmp_path, sites, task, scenario, "ring", kills=3)
+    holds = tmp_path / "holds"
+    task.write_text(task_source(learning, examples) + HOLDS.format(folder=str(holds)))
+    killed = networked(tmp_path, sites, task, scenario, "ring", forkserver, holds)
     assert killed == {simulated(sites, task, scenario, "ring")}

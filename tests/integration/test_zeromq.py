@@ -20,13 +20,14 @@ import pytest
 import zmq
 from zmq.utils import z85
 
-from gossip.wire import CONTROL_FRAME_BYTES_MAX
 from gossip.zap import ZAP_DOMAIN, Verdict, zap_reply
 from gossip.zeromq import (
     BULK_QUEUE_BYTES_MAX,
     CHUNK_BYTES_MAX,
     CONTROL_QUEUE_MAX,
     FRAME_BYTES_MAX,
+    HEAD_BYTES_MAX,
+    PAYLOAD_BYTES_MAX,
     POLL_BYTES_MAX,
     Incident,
     Item,
@@ -208,7 +209,7 @@ def test_nothing_is_sent_to_a_peer_without_a_link(sites: tuple[Site, Site, Site]
 def test_a_megabyte_payload_arrives_whole_and_one_byte_more_is_not_sent(sites: tuple[Site, Site, Site]) -> None:
     a, b, _ = sites
     link(a, b)
-    payload = os.urandom(CHUNK_BYTES_MAX)
+    payload = os.urandom(PAYLOAD_BYTES_MAX)
     assert b.send(a, b"chunk", payload)
     until(lambda: len(a.frames()) == 2, a, b)
     received = a.items[-1]
@@ -519,9 +520,9 @@ def test_zap_refuses_every_request_that_is_not_curve_in_our_domain() -> None:
     [
         [b"one", b"two", b"three"],
         [b"frame"] * 40,
-        [b"x" * (CONTROL_FRAME_BYTES_MAX + 1)],
-        [b"x" * (CONTROL_FRAME_BYTES_MAX + 1), b"chunk"],
-        [b"header", b"x" * (CHUNK_BYTES_MAX + 1)],
+        [b"x" * (HEAD_BYTES_MAX + 1)],
+        [b"x" * (HEAD_BYTES_MAX + 1), b"chunk"],
+        [b"header", b"x" * (PAYLOAD_BYTES_MAX + 1)],
     ],
     ids=["three frames", "forty frames", "long control", "long header", "long chunk"],
 )

@@ -1,0 +1,87 @@
+"""Real peers that wait for nobody: one is slow and one is killed, and work of all of them is in the model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from node.cli.ledger.reading import verify_quietly
+from node.clock import Clock, sleep
+from node.local import LocalPeer, found, stop_all
+from node.simulation import datasets
+from node.simulation.learner import task_source
+from topologies.scenario import Learning, plain
+
+ROUNDS, SLOW, ENOUGH_S = 24, "site-3", 240.0
+
+SLOWNESS = f"""
+
+import time
+
+_train = train
+
+
+def train(model, data, run):
+    time.sleep(6.0 if run.site.name == "{SLOW}" else 0.3)
+    return _train(model, data, run)
+"""
+"""The slow site needs twenty times as long as the others, whatever else the machine does."""
+
+
+@pytest.mark.real
+@pytest.mark.timeout(300)
+def test_rounds_go_on_without_a_slow_site_and_its_work_is_in_a_later_one(tmp_path: Path, forkserver: Path) -> None:
+    learning = Learning(model="mlp:16", partition="iid", rounds=ROUNDS, local_epochs=1, mixing="exact")
+    scenario = replace(plain(4), learning=learning)
+    examples = datasets.load(learning.data)
+    shares, x = datasets.divide(examples, scenario, 1)
+    sites = datasets.write_sites(tmp_path / "data", examples, shares, x, scenario.names)
+    assert sites[-1].name == SLOW
+    task = tmp_path / "task.py"
+    task.write_text(task_source(learning, examples) + SLOWNESS)
+    peers = found(
+        tmp_path,
+        sites,
+        task,
+        rounds=ROUNDS,
+        metrics=("accuracy", "loss"),
+        seed=1,
+        patience_s=120.0,
+        deadline_s=240.0,
+        min_contributions=1,
+        forkserver=forkserver,
+        asynchronous=True,
+    )
+    try:
+        for peer in peers:
+            peer.start()
+        wait(peers, lambda: peers[0].committed >= 4)
+        peers[1].kill()
+        peers[1].start()
+        wait(peers, lambda: all(peer.done for peer in peers))
+    finally:
+        stop_all(peers)
+    audits = [verify_quietly(peer.site.folder) for peer in peers]
+    assert len({audit.state.committed.model for audit in audits}) == 1
+    cards = audits[0].state.terms
+    works = [
+        (cards.index(placed.author), placed.body.round, number - placed.body.round)
+        for number, view in audits[0].rounds.items()
+        for placed in (view.closed.terms if view.closed else ())
+    ]
+    assert {author for author, _, _ in works} == {0, 1, 2, 3}, "work of all four is in the model"
+    assert max(late for author, _, late in works if author == 3) > 1, "the slow site's was begun some models before"
+    assert len({(author, begun) for author, begun, _ in works}) == len(works), "and nobody's counts twice"
+
+
+def wait(peers: list[LocalPeer], reached: Callable[[], bool]) -> None:
+    clock = Clock()
+    begun = clock.now()
+    while not reached():
+        assert clock.now() - begun < ENOUGH_S, [(peer.name, peer.up, peer.log_tail()) for peer in peers]
+        sleep(0.1)
+        for peer in peers:
+            peer.poll()
