@@ -8,6 +8,7 @@ STAMP := $(VENV)/.installed
 
 SEEDS ?= 1000
 TIME ?= 1500
+SCENARIO ?= bad-week
 
 .PHONY: help install demo test fast check format lint types architecture simulate members bench coverage clean
 
@@ -23,8 +24,10 @@ install: $(STAMP) ## Make the environment in .venv (about 1 GB with PyTorch, CPU
 demo: $(STAMP) ## Five hospitals learn together on this machine; one is killed and comes back
 	@$(BIN)/swarm demo
 
+# One more worker than most machines that run this have cores: what starts processes often waits. The files with the
+# longest tests come first, so that nobody is left alone with one at the end.
 test: $(STAMP) ## Run the tests
-	@$(BIN)/python -m pytest -n 2 --dist loadfile
+	@$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 fast: $(STAMP) ## Run the tests that start no process and open no socket
 	@$(BIN)/python -m pytest -q -m "not real"
@@ -80,3 +83,21 @@ crash-states: $(STAMP) ## Enumerate what three crashes in a row leave of a journ
 .PHONY: strace
 strace: $(STAMP) ## Let each system call of a real peer fail, one at a time (needs strace): TIME=seconds
 	@$(BIN)/python -m tests.integration.strace_campaign --time $(TIME)
+
+.PHONY: chaos
+chaos: $(STAMP) ## Play a bad week in the simulated world and on real processes (root, ip; ten minutes): SCENARIO=file|name
+	@$(BIN)/python -m tests.chaos.acceptance --scenario $(SCENARIO) --simulated --seeds 1,2,3
+	@$(BIN)/python -m tests.chaos.acceptance --scenario $(SCENARIO)
+
+.PHONY: fuzz
+fuzz: TIME = 60
+fuzz: $(STAMP) ## Fuzz every parser of received bytes, each for TIME seconds, and keep what reaches more (needs atheris)
+	@$(BIN)/python -m tests.fuzz.campaign --time $(TIME)
+
+.PHONY: faults
+faults: $(STAMP) ## Search seeds of everything that can go wrong with network, processes, disks and clocks: SEEDS=n TIME=seconds
+	@$(BIN)/python -m tests.simulation.fault_campaign --cores 2 --seeds $(SEEDS) --time $(TIME)
+
+.PHONY: soak
+soak: $(STAMP) ## Let five real peers learn for hours; memory, descriptors, disk must not grow: TIME=seconds
+	@$(BIN)/python -m tests.integration.soak --time $(TIME)

@@ -37,6 +37,7 @@ from typing_extensions import override
 from gossip import messages as m
 from gossip import wire
 from gossip.catchup import FAST, FULL, RANGE_BLOCKS
+from gossip.protocol import CAPABILITIES
 from node.core import SOFTWARE
 from node.core.pursuit import BLOCKS_REPLY_BYTES_MAX
 from node.recovery import recover
@@ -330,7 +331,7 @@ def rates(members: int = MEMBERS, rounds: int = 60) -> None:
                 node.replica.trusted_height = len(payloads)
             peer = swarm.identities[1].node
             node.handle(LinkChanged(peer, True), now)
-            hello = m.Hello((1, 0), SOFTWARE, (), peer, signed.ledger_id, CODE, LAYOUT, answer=False)
+            hello = m.Hello((1, 0), SOFTWARE, CAPABILITIES, peer, signed.ledger_id, CODE, LAYOUT, answer=False)
             node.handle(Received(peer, wire.encode(hello)), now)
             begun = time.process_time()
             for first in range(1, len(payloads) + 1, RANGE_BLOCKS):
