@@ -85,9 +85,11 @@ class Console:
     def _print(self, line: str) -> None:
         try:
             print(line, file=self._stream, flush=True)
-        except OSError:  # Who read along has gone, or the disk under it is full. The log file has it too.
+        except BrokenPipeError:  # Who read along has gone for good.
             with contextlib.suppress(OSError, ValueError), open(os.devnull, "wb") as nowhere:  # noqa: PTH123
                 os.dup2(nowhere.fileno(), self._stream.fileno())
+        except OSError:
+            pass  # The disk under it is full, perhaps only now. The log file has the line too.
 
 
 def draw(status: Mapping[str, object], recent: Sequence[tuple[float, Report]]) -> RenderableType:

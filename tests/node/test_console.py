@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from rich.console import Console as Terminal
@@ -112,6 +115,23 @@ def test_warnings_and_errors_are_called_that_and_what_is_for_debugging_is_left_o
         Report("model_built", "31 parameters", level="debug"),
     )
     assert [line[8:] for line in lines] == [" rural  warning: a torn tail", " rural  error: no space"]
+
+
+def test_a_full_disk_under_the_lines_silences_the_console_no_longer_than_it_lasts(
+    mount: Callable[..., Path], tmp_path: Path
+) -> None:
+    place = mount(tmp_path / "small", "64k")
+    filler = place / "filler"
+    with (place / "lines").open("w", buffering=1) as stream:
+        console = Console("plain", name="rural", stream=stream)
+        with contextlib.suppress(OSError):
+            filler.write_bytes(bytes(1 << 20))
+        for number in range(100):  # More than what is left of the last page.
+            console.report(Report("round", f"unheard {number} {'.' * 100}"), EPOCH_S)
+        filler.unlink()
+        console.report(Report("round", "heard again"), EPOCH_S)
+        console.close()
+    assert "heard again" in (place / "lines").read_text()
 
 
 def test_json_lines_hold_everything_also_what_is_for_debugging() -> None:
