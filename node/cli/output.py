@@ -52,6 +52,9 @@ EXIT_CODES = {
     INTERRUPTED: "interrupted, or stopped before the run was done",
 }
 
+MISFITS = ("SWARM-TASK-FILE", "SWARM-TASK-MODEL")
+"""Errors that say that this site and the others do not fit together, wherever they are noticed."""
+
 
 class Form(Enum):
     """How a command prints what it found: for people, as one object, as one object a line, or as bare bytes."""
@@ -168,6 +171,8 @@ def code_of(error: SwarmError) -> int:
     match error:
         case Failure():
             return error.code
+        case UsageError(identifier=name) if name in MISFITS:
+            return INCOMPLETE
         case UsageError():
             return USAGE
         case LedgerError():

@@ -192,7 +192,8 @@ def test_a_site_that_cannot_start_says_why_and_is_left_as_it_was(
 ) -> None:
     broken(site)
     before = contents(site.folder)
-    message, hint = refused("start", site.folder, code=3 if broken is a_charter_changed_after_signing else 2)
+    codes = {a_charter_changed_after_signing: 3, another_task: 6}
+    message, hint = refused("start", site.folder, code=codes.get(broken, 2))
     known = {"site": site.folder.resolve(), "task": digest(TASK).hex()[:16]}
     assert words.format(**known) in message
     assert advice.format(**known) in hint

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from node.cli.output import PAUSED, SUBSET, UNAVAILABLE, USAGE
+from node.cli.output import INCOMPLETE, PAUSED, SUBSET, UNAVAILABLE, USAGE
 
 UNITS = sorted((Path(__file__).parents[2] / "packaging" / "systemd").iterdir())
 PEER = next(path for path in UNITS if path.name == "swarm@.service")
@@ -37,4 +37,4 @@ def test_the_peer_tells_systemd_how_it_is_and_is_not_started_again_for_what_a_pe
     assert int(settings["WatchdogSec"]) > 0
     assert settings["Restart"] == "on-failure", "a site that has left must not be started again and again"
     assert settings["SuccessExitStatus"] == f"{SUBSET} {PAUSED}"
-    assert settings["RestartPreventExitStatus"] == f"{USAGE} {UNAVAILABLE}"
+    assert settings["RestartPreventExitStatus"] == f"{USAGE} {INCOMPLETE} {UNAVAILABLE}"
