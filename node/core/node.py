@@ -735,7 +735,7 @@ class Node:
         if effects:
             self._pursuit.grew(now)
             effects += self._advance(now)
-            effects += self._updates.tidy(self.round)
+            effects += self._updates.tidy(self.round, self._voice.mine())
             for author, body in self.replica.bodies(e.Contribution):
                 effects += self._updates.gather(self.round, author, body, (author,), now)
             head, me = self.replica.head, self._who.node

@@ -81,7 +81,7 @@ from tests.builders import CODE, LAYOUT, Feeds, Swarm, certify, changed, contrib
 from tests.simulation.stories import done, tell
 from topologies.world.checkers import Checker
 from topologies.world.clock import EPOCH_S
-from topologies.world.faults import Crash, FaultPlan
+from topologies.world.faults import Crash, FaultPlan, OneWayCut
 from topologies.world.learner import Behaviour
 from topologies.world.world import World
 
@@ -936,6 +936,7 @@ class Watch(Checker):
         self.updates: dict[int, set[bytes]] = {}
         self.models: dict[int, bytes] = {}
         self.forgotten = 0
+        self.attempts: set[int] = set()
         self.last_words: list[list[type[m.Message]]] = []
 
     @override
@@ -955,6 +956,7 @@ class Watch(Checker):
         if entry.kind == e.CONTRIBUTION:
             body = codec.decode(entry.body, e.Contribution, limit=e.ENTRY_BYTES_MAX)
             self.updates.setdefault(body.round, set()).add(body.update_digest)
+            self.attempts.add(body.attempt)
         elif entry.kind == e.ROUND_COMMIT:
             commit = codec.decode(entry.body, e.RoundCommit, limit=e.ENTRY_BYTES_MAX)
             self.models[commit.round] = commit.model_digest
@@ -997,6 +999,21 @@ class Watch(Checker):
             needed |= {body.update_digest} if body.round >= head.round else set()
         if gone & needed:
             world.fail(f"member {node} forgot what round {head.round} needs")
+
+
+@pytest.mark.parametrize("at_s", [4.3, 4.9, 6.4])
+def test_what_a_site_has_learnt_before_it_may_speak_again_is_not_learnt_twice(at_s: float) -> None:
+    """It comes back linked to one other of the two it has to ask, and blocks become final before it has said its part.
+
+    A second attempt at a round is not only work done again: receipts for the first are void, and partners do not meet.
+    """
+    ways = (((1,), (2, 3)), ((2, 3), (1,)))
+    cuts = (OneWayCut(at_s=at_s + 0.9, sources=a, targets=b, duration_s=4.0) for a, b in ways)
+    watch = Watch()
+    plan = FaultPlan(faults=(Crash(at_s=at_s, slot=1, down_s=1.0), *cuts), heal_s=30.0)
+    world = tell(4, rounds=6, plan=plan, checkers=[watch])
+    assert world.run(done, end_s=END_S)
+    assert watch.attempts == {1}
 
 
 @pytest.mark.parametrize("power", [False, True])
