@@ -27,6 +27,7 @@ COMMANDS = {
     "join": ("node.cli.members:join", "Ask to join a running swarm with an invitation."),
     "vote": ("node.cli.members:vote", "Say yes or no to what a member proposes."),
     "leave": ("node.cli.members:leave", "Propose that this site leaves."),
+    "withdraw": ("node.cli.withdraw:withdraw", "Take back this site's work of some rounds."),
     "remove": ("node.cli.members:remove", "Propose that a member is removed."),
     "rotate": ("node.cli.members:rotate", "Take new keys or another address."),
     "policy": ("node.cli.members:policy", "Propose another policy of rounds."),
