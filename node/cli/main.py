@@ -33,6 +33,7 @@ COMMANDS = {
     "policy": ("node.cli.members:policy", "Propose another policy of rounds."),
     "backup": ("node.cli.backup:backup", "Keep this site as one file, and restore it."),
     "support-bundle": ("node.cli.support:support_bundle", "Gather what others need to help, and no secret."),
+    "track": ("node.cli.track:track", "Show a run in TensorBoard or MLflow."),
     "ledger": ("node.cli.ledger:ledger", "Inspect and verify the ledger."),
     "solo": ("node.cli.solo:solo", "Train a task alone, with no swarm."),
     "simulate": ("node.cli.simulate:simulate", "Try topologies before you deploy one."),

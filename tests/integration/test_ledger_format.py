@@ -881,7 +881,9 @@ def made(folder: Path, make: Made = calm, *, segment_bytes: int = 1 << 14) -> tu
     return folder / "blocks", signed.genesis().encode(), signed.ledger_id, result.entries, root
 
 
-@pytest.mark.parametrize("make", [calm, taken_back, changing, lossy, ring, star, in_slices, folded, behind, unwaiting, *GOSSIP])
+@pytest.mark.parametrize(
+    "make", [calm, taken_back, changing, lossy, ring, star, in_slices, folded, behind, unwaiting, *GOSSIP]
+)
 def test_the_documented_format_is_enough_to_verify_a_ledger(tmp_path: Path, make: Made) -> None:
     folder, genesis, ledger_id, entries, root = made(tmp_path, make)
     assert len(list(folder.glob("*.seg"))) > 1, "sealed segments are read too"
