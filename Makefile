@@ -32,6 +32,11 @@ test: $(STAMP) ## Run the tests
 fast: $(STAMP) ## Run the tests that start no process and open no socket
 	@$(BIN)/python -m pytest -q -m "not real"
 
+.PHONY: test-trackers
+test-trackers: $(STAMP) ## Run the tests that need TensorBoard and MLflow (installs both)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[trackers]'
+	@$(BIN)/python -m pytest -q tests/node/test_tracking.py
+
 .PHONY: test-ray
 test-ray: $(STAMP) ## Run the tests that need Ray and Parquet (installs both, 410 MB)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[ray,parquet]'

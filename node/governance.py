@@ -99,6 +99,18 @@ def vote(state: State, prefix: str, yes: bool) -> Say:
     return Say(e.MEMBER_VOTE, e.MemberVote(found[0].id, yes))
 
 
+def withdraw(state: State, first: int, last: int) -> Say:
+    """Return the entry by which this site takes back its work of some rounds; a `last` of 0 is the open round.
+
+    Raises:
+        Reject: there are no such rounds yet.
+    """
+    last = last or min(state.round, state.terms.round.rounds)
+    if not 1 <= first <= last <= state.round:
+        raise Reject(f"couldn't withdraw work of rounds {first} to {last}: there are rounds 1 to {state.round} so far")
+    return Say(e.ANNOTATION, e.Annotation(e.WITHDRAWAL, first, last))
+
+
 def motions(state: State) -> Sequence[dict[str, object]]:
     """Return the open motions for people: what is asked, who asks, who has said what, until when."""
     terms = state.terms

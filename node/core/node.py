@@ -657,6 +657,8 @@ class Node:
                     return [self._reception.expect(found), Answer(event.ticket, {"said": "invite"})]
                 case "vote", [prefix, answer]:
                     say = governance.vote(self.replica.head, prefix, answer == "yes")
+                case "withdraw", [first, last]:
+                    say = governance.withdraw(self.replica.head, int(first), int(last))
                 case _:
                     return [Answer(event.ticket, {"error": f"couldn't answer {event.question[:40]!r}: unknown"})]
         except (Reject, ValueError) as error:

@@ -79,6 +79,12 @@ class Telling:
                 evidence = codec.decode(entry.body, e.Evidence, limit=e.ENTRY_BYTES_MAX)
                 text = f"on record, with proof: {describe(evidence, self.name)}"
                 effects.append(Report("evidence", text, {"culprit": evidence.culprit.hex()}, level="error"))
+            elif entry.kind == e.ANNOTATION:
+                note = codec.decode(entry.body, e.Annotation, limit=e.ENTRY_BYTES_MAX)
+                rounds = f"round {note.first}" if note.first == note.last else f"rounds {note.first} to {note.last}"
+                text = f"{self.name(NodeId(entry.author))} {e.ANNOTATIONS[note.code]} of {rounds}"
+                text += ": `swarm ledger lineage` shows which models hold it"
+                effects.append(Report("withdrawn", text, {"first": note.first, "last": note.last}, level="warning"))
             elif entry.kind == e.ROUND_COMMIT:
                 commit = codec.decode(entry.body, e.RoundCommit, limit=e.ENTRY_BYTES_MAX)
                 ended = f"with {commit.model_digest.hex()[:12]}"

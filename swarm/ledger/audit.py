@@ -73,6 +73,16 @@ class EpochView:
     change: Change | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Annotated:
+    """What a member noted about its own part, where in the log, and when by block time."""
+
+    index: int
+    author: NodeId
+    time_ms: int
+    body: e.Annotation
+
+
 @dataclass(slots=True)
 class Audit:
     """What an audit found. `failure` is None for a ledger that holds; `covered` counts blocks under a certificate."""
@@ -84,6 +94,7 @@ class Audit:
     covered: int = 0
     rounds: dict[int, RoundView] = field(default_factory=dict)
     epochs: list[EpochView] = field(default_factory=list)
+    annotations: list[Annotated] = field(default_factory=list)
     failure: Failure | None = None
 
     @property
@@ -232,6 +243,8 @@ def _note(result: Audit, header: Header, noted: Sequence[Noted]) -> None:
                 if state.exchanging and state.exchange is not None:
                     view.receipts = state.exchange.receipts
                     view.targets, view.settled = state.exchange.targets, settled(state)
+            case e.Annotation():
+                result.annotations.append(Annotated(index, author, header.time_ms, body))
             case e.Attest():
                 own = None if state.exchange is None else state.exchange.models.get(author)
                 if own == Own(body.round, body.model_digest, body.model_bytes) and body.round in result.rounds:

@@ -81,6 +81,10 @@ UNAVAILABLE = 2  # the bytes could not be had before the round had to close
 OTHER_BASE = 3  # it does not start from the model of the round before
 REASONS = {UNUSABLE: "unusable", UNAVAILABLE: "unavailable", OTHER_BASE: "started from another model"}
 
+# What an annotation says.
+WITHDRAWAL = 1  # the author takes back its work of these rounds
+ANNOTATIONS = {WITHDRAWAL: "withdrew its work"}
+
 
 class Entry(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, dict=True):
     """The envelope. `ts_ms` is the author's clock in milliseconds: a claim, never used to order anything."""
@@ -251,6 +255,17 @@ class Evidence(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fiel
     culprit: bytes
     first: bytes
     second: bytes
+
+
+class Annotation(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """What the author notes about its own part in the rounds `first` to `last`, both included, by a code.
+
+    It changes nothing that is on record and nothing that follows from it: people act on it (`node.lineage`).
+    """
+
+    code: int
+    first: int
+    last: int
 
 
 class MemberProposal(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):

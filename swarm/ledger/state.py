@@ -21,7 +21,7 @@ import msgspec
 from msgspec.structs import replace
 
 from swarm import codec, identity
-from swarm.charter import Charter, SignedCharter
+from swarm.charter import ROUNDS_MAX, Charter, SignedCharter
 from swarm.errors import Reject
 from swarm.ledger import entry as e
 from swarm.ledger import snapshot
@@ -335,6 +335,11 @@ def decode_body(entry: e.Entry) -> msgspec.Struct:
             return evaluation
         case e.EVIDENCE:
             return codec.decode(entry.body, e.Evidence, limit=e.ENTRY_BYTES_MAX)
+        case e.ANNOTATION:
+            annotation = codec.decode(entry.body, e.Annotation, limit=e.ENTRY_BYTES_MAX)
+            if annotation.code not in e.ANNOTATIONS or not 1 <= annotation.first <= annotation.last <= ROUNDS_MAX:
+                raise Reject("couldn't accept an annotation: its code is unknown, or its rounds are out of range")
+            return annotation
         case e.MEMBER_PROPOSAL:
             proposal = codec.decode(entry.body, e.MemberProposal, limit=e.ENTRY_BYTES_MAX)
             open_change(proposal)

@@ -664,6 +664,10 @@ def followed(folder: Path, genesis: bytes) -> tuple[bytes, list[bytes], Rounds]:
                 check_certificate(certificate, past[certificate[0]], 3, named[1], chain[named[2] - 1])
                 recorded = named[2]
             assert entry[1] not in (0, 7), "none of these ledgers has evidence in it"
+            if entry[1] == 10:
+                code, first, last = msgpack.unpackb(entry[7])
+                assert code == 1
+                assert 1 <= first <= last <= 1_000_000
             if entry[1] == 6:
                 carried = votes.carried(terms)
                 assert carried is not None
@@ -716,6 +720,13 @@ def changing() -> tuple[SignedCharter, Sequence[bytes]]:
     from tests.epochs import changing_ledger
 
     return changing_ledger()
+
+
+def taken_back() -> tuple[SignedCharter, Sequence[bytes]]:
+    """A ledger in which a member takes back its work of two rounds."""
+    from tests.node.test_lineage import taken_back
+
+    return taken_back()
 
 
 def lossy() -> tuple[SignedCharter, Sequence[bytes]]:
@@ -870,7 +881,9 @@ def made(folder: Path, make: Made = calm, *, segment_bytes: int = 1 << 14) -> tu
     return folder / "blocks", signed.genesis().encode(), signed.ledger_id, result.entries, root
 
 
-@pytest.mark.parametrize("make", [calm, changing, lossy, ring, star, in_slices, folded, behind, unwaiting, *GOSSIP])
+@pytest.mark.parametrize(
+    "make", [calm, taken_back, changing, lossy, ring, star, in_slices, folded, behind, unwaiting, *GOSSIP]
+)
 def test_the_documented_format_is_enough_to_verify_a_ledger(tmp_path: Path, make: Made) -> None:
     folder, genesis, ledger_id, entries, root = made(tmp_path, make)
     assert len(list(folder.glob("*.seg"))) > 1, "sealed segments are read too"

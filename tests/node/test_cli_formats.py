@@ -42,7 +42,7 @@ ARGUMENTS = {
     "block": ["2"],
     "consistency": ["1", "2"],
 }
-TELLS = ["status", "show", "round", "peer", "verify", "block", "stats", "policy", "consistency"]
+TELLS = ["status", "show", "round", "peer", "verify", "block", "stats", "lineage", "policy", "consistency"]
 
 
 @pytest.fixture

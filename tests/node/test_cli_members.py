@@ -335,3 +335,44 @@ def test_when_nobody_has_decided_in_time_the_same_site_can_ask_again(ticket: Pat
         assert "delta asks alpha to join test-swarm   fingerprint " in result.stderr
         nodes.append(Site(Path("delta")).node())
     assert nodes[0] == nodes[1], "the same site asks again"
+
+
+# --- withdraw -----------------------------------------------------------------------------------------------------
+
+
+def test_withdraw_says_nothing_without_yes_and_then_what_was_shown(
+    site: Site, node: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tests.benchmarks.ledgers import make_ledger
+    from tests.node.test_cli_ledger import written
+
+    signed, payloads, _ = make_ledger(members=3, rounds=3)
+    written(tmp_path / "beta", payloads, signed=signed)
+    monkeypatch.setattr(Site, "node", lambda _: signed.charter.members[1].node)
+    Site(Path("beta")).run.mkdir()
+    Site(Path("beta")).control.symlink_to(site.control.resolve())
+    shown = said("withdraw", "beta", "--rounds", "2-3")
+    assert "The models of rounds 2 to 3 hold it.\nThe last without is the model of round 1" in shown
+    assert "Nothing was said yet: add --yes to say it" in shown
+    assert node.asked == []
+    assert "Said on record: this site takes back its work of round 3." in said(
+        "withdraw", "beta", "--rounds", "3", "--yes"
+    )
+    assert node.asked == ["withdraw 3 3"]
+    assert json.loads(said("withdraw", "beta", "--json"))["data"] == {
+        "first": 1, "last": 4, "said": False, "models": [1, 2, 3], "clean": 0,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("rounds", "words"), [("7-9", "there is none on record"), ("x", "'x' are no rounds")])
+def test_withdraw_wants_rounds_in_which_there_is_work(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rounds: str, words: str
+) -> None:
+    from tests.benchmarks.ledgers import make_ledger
+    from tests.node.test_cli_ledger import written
+
+    signed, payloads, _ = make_ledger(members=3, rounds=3)
+    written(tmp_path / "beta", payloads, signed=signed)
+    monkeypatch.setattr(Site, "node", lambda _: signed.charter.members[1].node)
+    message, _ = refused("withdraw", "beta", "--rounds", rounds)
+    assert words in message

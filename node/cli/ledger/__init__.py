@@ -28,6 +28,8 @@ COMMANDS = {
     "certs": ("chain:certs", "Show the certificates that a block rests on."),
     "diff": ("chain:diff", "Compare two ledgers: equal, lag, fork or unrelated."),
     "stats": ("counting:stats", "Count what the ledger holds."),
+    "lineage": ("lineage:lineage", "Show which models hold whose work, and what was taken back."),
+    "card": ("card:card", "Write the model's card: members, terms, scores, origin."),
     "report": ("reporting:report", "Write the whole audit as one page for a browser."),
     "export": ("transport:export", "Take the ledger elsewhere: file, lines or tiles."),
     "import": ("transport:import_", "Check a bundle, or make a folder of it."),

@@ -46,6 +46,7 @@ BODIES: dict[int, type[msgspec.Struct]] = {
     e.EPOCH: e.Epoch,
     e.BLOCK_CERT: e.BlockCert,
     e.EVIDENCE: e.Evidence,
+    e.ANNOTATION: e.Annotation,
 }
 
 
@@ -404,6 +405,9 @@ def describe(entry: e.Entry, known: Words) -> tuple[int | None, str]:
         case e.EVIDENCE:
             evidence = codec.decode(entry.body, e.Evidence, limit=limit)
             return None, describe_evidence(evidence, known.name)
+        case e.ANNOTATION:
+            note = codec.decode(entry.body, e.Annotation, limit=limit)
+            return None, f"{e.ANNOTATIONS[note.code]} of {rounds_words(note.first, note.last)}"
         case e.MEMBER_PROPOSAL:
             proposal = codec.decode(entry.body, e.MemberProposal, limit=limit)
             invited = ", invited" if proposal.invite else ""
@@ -419,6 +423,11 @@ def describe(entry: e.Entry, known: Words) -> tuple[int | None, str]:
             return None, f"epoch {epoch.epoch} follows: {what}; yes: {known.named(epoch.yes)}{no}"
         case _:
             return None, ""
+
+
+def rounds_words(first: int, last: int) -> str:
+    """Return a range of rounds: "round 3", "rounds 3 to 5"."""
+    return f"round {first}" if first == last else f"rounds {first} to {last}"
 
 
 def committed_words(commit: e.RoundCommit) -> str:
