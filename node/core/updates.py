@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from collections.abc import Set as AbstractSet
 
 import msgspec
 
@@ -199,9 +200,9 @@ class Updates:
             assert isinstance(body, e.Contribution)
             yield author, body
 
-    def tidy(self, round_: Round) -> list[Effect]:
-        """Forget blobs that belong to no round anybody may still need."""
-        keep = round_.keep(self._replica.head)
+    def tidy(self, round_: Round, judged: AbstractSet[Digest] = frozenset()) -> list[Effect]:
+        """Forget blobs that belong to no round anybody may still need, nor to one that is to be `judged`."""
+        keep = round_.keep(self._replica.head) | judged
         pending = [*self._pending()]
         keep.update(digest for _, body in pending for digest, _ in body.blobs)
         keep |= self._unnamed
