@@ -81,7 +81,7 @@ def parse(text: str, metrics: Sequence[str]) -> Policy:
         known = ", ".join(metrics) or "there are none"
         raise UsageError(
             f"couldn't judge contributions by {metric[:60]!r}: it is none of the charter's metrics ({known})",
-            hint="name one that the task's evaluate() returns, and list it with --metric",
+            hint="name one that the task's evaluate() returns, and list it with --metrics",
         )
     return Policy(method=method, metric=metric, lower=sense == "lower", percent=int(percent))
 
@@ -97,7 +97,7 @@ def complete(text: str, metrics: Sequence[str]) -> str:
         if not rest and not metrics:
             raise UsageError(
                 f"couldn't judge contributions by {method}: the charter has no metric to judge models by",
-                hint="list one that the task's evaluate() returns, with --metric, or let shares follow from size",
+                hint="list one that the task's evaluate() returns, with --metrics, or let shares follow from size",
             )
         metric = rest[0] if rest else metrics[0]
         lower = any(word in metric.lower() for word in _LOSSES)
