@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from textwrap import fill
 
 import click
 
@@ -11,12 +12,15 @@ from node.cli.forms import listed
 from node.cli.ledger.naming import ROUND
 from node.cli.ledger.reading import WHERE, Source, names_of, read, round_view
 from node.cli.ledger.sources import Files
-from node.cli.output import Failure, Form, emit_rows
+from node.cli.output import Failure, Form, count, emit_rows
 from node.contributions import GAMED, Account, accounts, csv_of, in_metric, policy_words, verdicts
 from node.storage import write_file_durably
 from swarm.errors import UsageError
 from swarm.ledger.audit import Audit
 from swarm.ledger.participation import ranges
+
+LINE_CHARACTERS = 112
+"""As wide as the table."""
 
 
 @click.command(epilog="Example: swarm ledger contributions --csv shares.csv")
@@ -51,13 +55,13 @@ def contributions(folder: Path, *, number: str | None, table: Path | None, form:
     head = [f"{policy_words(result)}"]
     head.append(
         f"  {'peer':<16} {'rounds':>6} {'samples':>10} {'weight':>7} {'of samples':>10}"
-        f"  {f'{unit} it added':>24}  {'share':>7}  {'judged':>16}"
+        f"  {f'worth in {unit}' if unit else '':>24}  {'share':>7}  {'judged':>13}"
     )
     rows = [(_plain(one), _line(one)) for one in found]
     gaps = [f"{one.name} in {ranges(one.gaps)}" for one in found if one.gaps]
     foot = [f"No agreed score, too few said anything in time: {'; '.join(gaps)}."] if gaps else []
     foot += _cost(running)
-    foot += [GAMED] if scored or metric is not None else []
+    foot += [fill(GAMED, LINE_CHARACTERS)] if scored or metric is not None else []
     rest = {"measure": None if metric is None else metric.text, "node": running, "note": GAMED}
     emit_rows("contributions", rows, form=form, head=head, foot=foot, rest=rest)
 
@@ -83,10 +87,10 @@ def _plain(one: Account) -> dict[str, object]:
 def _line(one: Account) -> str:
     score = "-" if one.score is None else f"{in_metric(one.score):+.4f} +- {in_metric(one.error):.4f}"
     share = "-" if one.share_ppm is None else f"{one.share_ppm / 1e6:.1%}"
-    judged = f"{one.judged} in {one.evaluations}" if one.judged else "-"
+    judged = count(one.evaluations, "model") if one.judged else "-"
     return (
         f"  {one.name:<16} {one.rounds:>6} {one.samples:>10} {one.weight:>7.1%} {one.size_ppm / 1e6:>10.1%}"
-        f"  {score:>24}  {share:>7}  {judged:>16}"
+        f"  {score:>24}  {share:>7}  {judged:>13}"
     )
 
 
@@ -139,4 +143,12 @@ def _round(result: Audit, text: str, form: Form) -> None:
     head = [f"round {number}, {stands}", f"  {'peer':<16} {'samples':>8}  {'median +- spread':>20}  who says what"]
     none = f"round {number}: nobody judges it; {policy_words(result)}"
     rest = {"round": number, "settled": settled, "note": GAMED}
-    emit_rows("contributions", rows, form=form, head=head, none=none, foot=[GAMED] if rows else [], rest=rest)
+    emit_rows(
+        "contributions",
+        rows,
+        form=form,
+        head=head,
+        none=none,
+        foot=[fill(GAMED, LINE_CHARACTERS)] if rows else [],
+        rest=rest,
+    )
