@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from node.report_contributions import contributions_section
 from node.report_tables import (
     Part,
     Told,
@@ -102,6 +103,7 @@ def report(audit: Audit, signed: SignedCharter, *, verdict: Verdict, made_ms: in
         ("epochs", "Members that came and went", epochs_section(told)),
         ("rounds", "Rounds", rounds_section(told)),
         ("sites", "What each site contributed", sites_section(told)),
+        *((("worth", "What sites' work was worth", contributions_section(told)),) if _asked_for(told) else ()),
         ("metrics", "Scores over the rounds", scores_section(told)),
         ("evidence", "Broken rules on record", _evidence(told)),
         ("models", "Models, round by round", models_section(told)),
@@ -116,6 +118,11 @@ def report(audit: Audit, signed: SignedCharter, *, verdict: Verdict, made_ms: in
         sections=sections,
         footer="Made from the ledger alone. This page fetches nothing and runs no program.",
     )
+
+
+def _asked_for(told: Told) -> bool:
+    """Whether the charter says how the worth of contributions is told."""
+    return told.charter.contribution is not None
 
 
 # --- verdict ----------------------------------------------------------------------------------------------------

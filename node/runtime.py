@@ -31,7 +31,18 @@ from node.clock import Clock
 from node.core import Node
 from node.links import Links
 from node.storage import HOLD_RETRY_S, Ballast, BlobStore, SnapshotFile, store_error, sync_folder, write_file_durably
-from node.trainer import Described, EvaluateDone, Failed, LogLine, Progress, TrainDone, Trainer, TrainerEvent, Tried
+from node.trainer import (
+    AppraiseDone,
+    Described,
+    EvaluateDone,
+    Failed,
+    LogLine,
+    Progress,
+    TrainDone,
+    Trainer,
+    TrainerEvent,
+    Tried,
+)
 from swarm.errors import StoreError, SwarmError, UsageError
 from swarm.identifiers import of_event
 from swarm.identity import Identity
@@ -40,6 +51,8 @@ from swarm.ledger.journal import Journal, joined
 from swarm.machine import (
     AddUp,
     Answer,
+    Appraise,
+    Appraised,
     Asked,
     Audit,
     Blend,
@@ -184,6 +197,7 @@ class Runtime:
         self._snapshot_at = 0.0
         self._updates: dict[int, tuple[Path, Train]] = {}
         self._models: dict[int, Evaluate] = {}
+        self._appraising: Appraise | None = None  # The node asks one question at a time.
         self._control: ControlSocket | None = None
         self._layout_digest, self._layout_path, self._public = layout_digest, layout_path, public
         self._initial = ports.store.new_file()
@@ -359,6 +373,7 @@ class Runtime:
                 path.unlink(missing_ok=True)
             self._updates.clear()
             self._models.clear()
+            self._appraising = None
         self._store.spare = self._ballast.size if self._short else 0
         # Before anything that is waiting: it was said of a site that trains.
         self._events.appendleft(Resting(why, frugal=self._short))
@@ -467,7 +482,7 @@ class Runtime:
                 self._bulk.submit_sum(effect)
             case Divide():
                 self._bulk.submit_divide(effect)
-            case Train() | Evaluate() if self._paused or self._short:
+            case Train() | Evaluate() | Appraise() if self._paused or self._short:
                 pass  # The node hears next that this site rests.
             case Train():
                 if effect.counted is not None:
@@ -480,6 +495,10 @@ class Runtime:
                     self._checkpoints.committed(effect.round, effect.model)
                 self._models[effect.round] = effect
                 self._trainer.evaluate(effect.round, self._store.path(effect.model))
+            case Appraise():
+                self._appraising = effect
+                terms = [(self._store.path(digest), weight) for digest, weight in effect.terms]
+                self._trainer.appraise(effect.round, self._store.path(effect.model), terms)
             case WakeAt():
                 self._wake_at = effect.time
             case Report():
@@ -582,6 +601,8 @@ class Runtime:
             case EvaluateDone():
                 asked = self._models.pop(event.round)
                 self._events.append(Evaluated(event.round, asked.model, event.samples, event.metrics))
+            case AppraiseDone():
+                self._appraised(event.samples, event.metrics, "")
             case Described():
                 self._take_model(event, now)
             case Tried():
@@ -596,11 +617,18 @@ class Runtime:
             case Failed(kind="train"):
                 self._updates.pop(event.round)[0].unlink(missing_ok=True)
                 self._events.append(Trained(event.round, None, error=event.text))
+            case Failed(kind="appraise"):
+                self._appraised(0, {}, event.text)
             case Failed():
                 asked = self._models.pop(event.round)
                 self._events.append(Evaluated(event.round, asked.model, 0, {}, error=event.text))
             case LogLine():
                 self._report(Report("task_output", event.text, level="debug"), now)
+
+    def _appraised(self, samples: int, metrics: Mapping[str, float], error: str) -> None:
+        asked, self._appraising = self._appraising, None
+        if asked is not None:
+            self._events.append(Appraised(asked.round, asked.number, samples, metrics, error))
 
     def _take_model(self, described: Described, now: float) -> None:
         """The worker has built the model: check that it is the charter's, and offer it as the one to start from."""

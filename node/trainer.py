@@ -22,6 +22,7 @@ from typing import TypeAlias
 
 import msgpack
 
+from node.coalitions import terms_text
 from node.forkserver import ForkedProcess
 from swarm.errors import UsageError
 from swarm.mixing.momentum import Stretches
@@ -75,6 +76,15 @@ class EvaluateDone:
 
 
 @dataclass(frozen=True, slots=True)
+class AppraiseDone:
+    """A model of some of a round's updates has been evaluated."""
+
+    round: int
+    samples: int
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
 class Tried:
     """A trial ended well. `finished` if the task came to the end of a whole round; the update is there then.
 
@@ -92,7 +102,7 @@ class Tried:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """A request (`kind` is describe, train, try or evaluate) failed; `text` is one sentence."""
+    """A request (`kind` is describe, train, try, evaluate or appraise) failed; `text` is one sentence."""
 
     kind: str
     round: int
@@ -106,12 +116,15 @@ class LogLine:
     text: str
 
 
-TrainerEvent: TypeAlias = Progress | Described | TrainDone | Tried | EvaluateDone | Failed | LogLine
+TrainerEvent: TypeAlias = Progress | Described | TrainDone | Tried | EvaluateDone | AppraiseDone | Failed | LogLine
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainerSettings:
-    """What a worker needs to know. Paths are absolute. A budget of 0 steps or seconds a round is none."""
+    """What a worker needs to know. Paths are absolute. A budget of 0 steps or seconds a round is none.
+
+    `coded` says that updates travel, and are kept, as messages of a codec.
+    """
 
     task: Path
     data: Path
@@ -123,6 +136,7 @@ class TrainerSettings:
     stall_s: float = 600.0
     round_steps: int = 0
     round_seconds: float = 0.0
+    coded: bool = False
     python: str = sys.executable
     forkserver: Path | None = None
 
@@ -165,12 +179,17 @@ class Trainer:
         """Evaluate the model file."""
         self._ask({"do": "evaluate", "round": round_, "model": str(model)})
 
+    def appraise(self, round_: int, model: Path, terms: Sequence[tuple[Path, int]]) -> None:
+        """Evaluate what these updates alone, with their weights, make of a model; answered by `AppraiseDone`."""
+        request: dict[str, str | int] = {"do": "appraise", "round": round_, "model": str(model)}
+        self._ask(request | {"terms": terms_text(terms), "coded": int(self._settings.coded)})
+
     def try_out(self, model: Path, update: Path, seconds: float) -> None:
         """Train as in a round, but no longer than `seconds` after the first step; answered by `Tried`."""
         self._ask({"do": "try", "round": 0, "model": str(model), "update": str(update), "ms": round(1000 * seconds)})
 
     def abandon(self) -> None:
-        """Give up training and evaluation, under way or asked for, unanswered, and end the worker, which holds memory.
+        """Give up what is under way or asked for, unanswered, and end the worker, which holds memory.
 
         The next request starts another. Describing the model goes on: the node cannot begin without it.
         """
@@ -313,6 +332,8 @@ class Trainer:
             steps, load_ms, train_ms = (int(str(message[name])) for name in ("steps", "load_ms", "train_ms"))
             tried = Tried(bool(message["finished"]), samples, metrics, steps, load_ms / 1000, train_ms / 1000, (*data,))
             return [*remarks, tried]
+        if did == "appraise":  # What the task has to remark was said of the round's own model.
+            return [AppraiseDone(round_, samples, metrics)]
         if did == "train":
             bounds: list[int] = message["parameters"]  # type: ignore[assignment]
             stretches = tuple(zip(bounds[::2], bounds[1::2], strict=True))

@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
+from node.coalitions import coalition_from
 from node.doctor.shapes import describe_data
 from node.storage import mapped_anew
 from node.task import Budget, RunInfo, SiteInfo, checked_result, load_task, round_seed, where_in
@@ -74,6 +75,8 @@ class Worker:
                         )
                     case "try":
                         reply = self._try(Path(str(request["model"])), Path(str(request["update"])), int(request["ms"]))
+                    case "appraise":
+                        reply = self._appraise(request)
                     case _:
                         reply = self._evaluate(int(request["round"]), Path(str(request["model"])))
             except Exception as error:  # noqa: BLE001 - user code may raise anything; all of it becomes a sentence
@@ -137,7 +140,16 @@ class Worker:
         }
 
     def _evaluate(self, round_: int, model_path: Path) -> dict[str, object]:
-        model = self._restore(np.memmap(model_path, dtype="<f4", mode="r"))
+        return self._judge(round_, np.memmap(model_path, dtype="<f4", mode="r"))
+
+    def _appraise(self, request: Mapping[str, str | int]) -> dict[str, object]:
+        """Evaluate what some of a round's updates make of its model. Of one round all are judged on the same draws."""
+        path, terms = Path(str(request["model"])), str(request["terms"])
+        vector = coalition_from(path, terms, coded=bool(request["coded"]))
+        return self._judge(int(request["round"]), vector)
+
+    def _judge(self, round_: int, vector: Vector) -> dict[str, object]:
+        model = self._restore(vector)
         model.eval()
         run = self._begin(round_)
         with torch.no_grad():

@@ -17,6 +17,7 @@ from typing import TypeVar
 import msgspec
 
 from swarm import codec, identity, pace, staleness, toml
+from swarm.contribution import policy as contribution
 from swarm.errors import LedgerError, Reject, UsageError
 from swarm.ledger.block import MEMBERS_MAX, NO_HASH, faults, quorum
 from swarm.ledger.entry import (
@@ -91,6 +92,11 @@ RELAY = "relay"
 both are linked to and that cannot read along (`gossip.relay`): "sealed". Without, others pass on what they say."""
 
 RELAYS = ("sealed",)
+
+CONTRIBUTION = "contribution"
+"""The option that says how the worth of contributions is told (`swarm.contribution.policy`): "size", or "loo" or
+"shapley" with a metric, the sense of it and a share of the training time: "shapley:accuracy:higher:20". Without, nobody
+judges anything."""
 
 OWN_LINKS = "links"
 """In place of a schedule's name: the charter's own links, every round. For a graph that no family has."""
@@ -303,6 +309,12 @@ class Charter(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
         learnt from an earlier model than the last weighs by `swarm.staleness`.
         """
         return ASYNCHRONOUS in dict(self.options)
+
+    @cached_property
+    def contribution(self) -> contribution.Policy | None:
+        """How the worth of contributions is told; None if it is not."""
+        text = dict(self.options).get(CONTRIBUTION, "")
+        return contribution.parse(text, self.metrics) if text else None
 
     @cached_property
     def pace(self) -> int:
@@ -616,7 +628,19 @@ def _check_terms(charter: Charter) -> None:
 def _check_options(charter: Charter) -> None:
     names = [name for name, _ in charter.options]
     for name in names:
-        if name not in (ASYNCHRONOUS, CODEC, CORRECTION, GAMMA, LINKS, PACE, RELAY, ROUTE, SCHEDULE, STALENESS):
+        if name not in (
+            ASYNCHRONOUS,
+            CODEC,
+            CONTRIBUTION,
+            CORRECTION,
+            GAMMA,
+            LINKS,
+            PACE,
+            RELAY,
+            ROUTE,
+            SCHEDULE,
+            STALENESS,
+        ):
             message = f"couldn't accept the charter: unknown option {name!r}"
             raise UsageError(message, hint="a newer version of this software may have made it")
     if sorted({*names}) != names:
@@ -659,6 +683,8 @@ def _check_options(charter: Charter) -> None:
         )
     if CODEC in names:
         _check_codec(charter, dict(charter.options)[CODEC])
+    if CONTRIBUTION in names:
+        _check_contribution(charter)
     if GAMMA in names:
         _check_gamma(charter, dict(charter.options)[GAMMA])
     if RELAY in names and dict(charter.options)[RELAY] not in RELAYS:
@@ -687,6 +713,29 @@ def _check_asynchronous(charter: Charter, text: str) -> None:
         raise UsageError(
             "couldn't accept the charter: asynchronous with a pace, and nobody is waited for",
             hint="leave one of the two out",
+        )
+
+
+def _check_contribution(charter: Charter) -> None:
+    """Refuse to have judged what no member has: all updates of a round, each by itself."""
+    policy = contribution.parse(dict(charter.options)[CONTRIBUTION], charter.metrics)
+    if policy.judged and charter.round.mixing != "exact":
+        raise UsageError(
+            f"couldn't accept the charter: contribution = {policy.text!r} with {charter.round.mixing} mixing, where no"
+            " member has what all others made",
+            hint="mix exactly, or let shares follow from size",
+        )
+    if policy.judged and charter.asynchronous:
+        raise UsageError(
+            f"couldn't accept the charter: contribution = {policy.text!r} and asynchronous, where a round is the work"
+            " of a few and is over before the others have judged it",
+            hint="wait for everybody, or let shares follow from size",
+        )
+    if policy.judged and ROUTE in dict(charter.options):
+        raise UsageError(
+            f"couldn't accept the charter: contribution = {policy.text!r} with a route, on which no member has what all"
+            " others made",
+            hint="leave the route out, so that updates go to everybody, or let shares follow from size",
         )
 
 

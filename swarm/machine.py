@@ -124,6 +124,17 @@ class Evaluated:
 
 
 @dataclass(frozen=True, slots=True)
+class Appraised:
+    """What a model of some of a round's updates is worth on this site's held-out data. `number` is the effect's."""
+
+    round: int
+    number: int
+    samples: int
+    metrics: Mapping[str, float]
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Inspected:
     """A complete update was read through once. `problem` is empty when it may be averaged."""
 
@@ -226,6 +237,7 @@ Event: TypeAlias = (
     | Stepped
     | Trained
     | Evaluated
+    | Appraised
     | Inspected
     | Mixed
     | Parted
@@ -438,6 +450,20 @@ class Evaluate:
 
 
 @dataclass(frozen=True, slots=True)
+class Appraise:
+    """Evaluate what a round's mean would have made of `model` with these of its updates alone; answered by `Appraised`.
+
+    `terms` holds (update digest, integer weight), none for `model` itself. What is evaluated is written nowhere.
+    `number` tells one question from another.
+    """
+
+    round: int
+    number: int
+    model: Digest
+    terms: tuple[tuple[Digest, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Mix:
     """Average: `model` + weighted mean of the updates, in member order, in fixed point. Answered by `Mixed`.
 
@@ -573,6 +599,7 @@ Effect: TypeAlias = (
     | Follow
     | Train
     | Evaluate
+    | Appraise
     | Mix
     | MixSlice
     | Join

@@ -119,6 +119,7 @@ class Round:
         self._fail_at = 0.0
         self._in_mean: dict[int, Digest] = {}
         self._resting = False
+        self.judging = False  # Whether this site has yet to score the work in its rounds: a run does not end before.
 
     # --- what should be going on --------------------------------------------------------------------------------
 
@@ -169,6 +170,11 @@ class Round:
         if resting:
             self._training = None
             self._evaluating.clear()
+
+    def free(self, *, complete: bool) -> bool:
+        """Whether the trainer has nothing to do for a round, and will not before others move or the run is complete."""
+        idle = self._training is None and not self._evaluating and not self._resting
+        return idle and (complete or self.phase in (Phase.OFFERED, Phase.MIXING, Phase.ATTESTED))
 
     def said(self, body: msgspec.Struct) -> None:
         """Note an entry of mine that is final, so that a restart does not repeat what is on record."""
@@ -426,7 +432,7 @@ class Round:
         A site that was restored from a backup may have scored a model in its former life that it does not have now.
         """
         done = state.committed
-        if not state.complete or self._finished or done.round > self._evaluated or mine:
+        if not state.complete or self._finished or done.round > self._evaluated or mine or self.judging:
             return
         if not holds(Digest(done.model)):
             yield Fetch(Digest(done.model), done.model_bytes, ())

@@ -104,6 +104,7 @@ def make_swarm(
     weight_cap_ppm: int = 1_000_000,
     pace: int = 0,
     relay: str = "",
+    contribution: str = "",
     hidden: tuple[int, ...] = (),
 ) -> Swarm:
     """Return a swarm of `n` members whose model starts at zero. `first` picks other identities.
@@ -141,6 +142,7 @@ def make_swarm(
         options=c.options_of(
             asynchronous=asynchronous,
             codec=codec,
+            contribution=contribution,
             correction=correction,
             gamma=gamma,
             links=links,
@@ -210,6 +212,7 @@ class Feeds:
             e.Receipt: e.RECEIPT,
             e.Partial: e.PARTIAL,
             e.Push: e.PUSH,
+            e.Score: e.SCORE,
             e.MemberProposal: e.MEMBER_PROPOSAL,
             e.MemberVote: e.MEMBER_VOTE,
         }

@@ -23,6 +23,7 @@ from node.storage import BlobStore, write_file_durably
 from node.task import task_digest
 from node.trainer import TrainerSettings
 from swarm import charter as terms
+from swarm.contribution.policy import Policy, complete
 from swarm.errors import UsageError
 from swarm.ledger.state import State
 from swarm.mixing.compress.choco import gamma_words
@@ -144,6 +145,14 @@ def charter() -> None:
     " counts late, and for less. 0: until the deadline.",
 )
 @click.option(
+    "--contribution",
+    metavar="MEASURE",
+    default="",
+    help="Tell what each site's work is worth: size (by its samples), or loo or shapley, for which every member judges"
+    " models of some of the others' updates on its own held-out data: shapley:auc:higher:20 by this metric, in 20 % of"
+    " the training time. What is left out follows from --metrics.",
+)
+@click.option(
     "--relay",
     is_flag=True,
     help="Link sites that both only dial out, through members that listen. What they say is sealed: a relay sees who"
@@ -190,6 +199,7 @@ def new(
     staleness: int | None,
     asynchronous: bool,
     pace: int,
+    contribution: str,
     relay: bool,
     seed: int,
     after: Path | None,
@@ -221,6 +231,7 @@ def new(
         gossip, ways = terms.OWN_LINKS, " ".join(f"{a}>{b}" for a, b in given)
     usual = STALENESS_ASYNCHRONOUS if asynchronous else STALENESS_DEFAULT
     late = staleness if staleness is not None else 0 if gossip else usual
+    shared = tuple(part for part in metrics.split(",") if part)
     before = None if after is None else verify_quietly(after).state
     draft = terms.Charter(
         version=terms.CHARTER_VERSION,
@@ -239,12 +250,13 @@ def new(
             weight_cap_ppm=_whole("--weight-cap", weight_cap, 1_000_000),
         ),
         ledger=terms.LedgerPolicy(600_000, 3_000, require_byzantine, "record"),
-        metrics=tuple(part for part in metrics.split(",") if part),
+        metrics=shared,
         edges=_edges(topology, links, "" if arcs else gossip, members, directed=directed, relay=relay),
         predecessor=() if before is None else ((before.ledger_id, before.size, before.frontier.root()),),
         options=terms.options_of(
             asynchronous=terms.BUFFERED if asynchronous else "",
             codec=codec,
+            contribution=complete(contribution, shared) if contribution else "",
             correction=correction,
             gamma=gamma,
             links=ways,
@@ -528,6 +540,16 @@ def _check_exchange(draft: terms.Charter) -> None:
         )
 
 
+def _contribution(policy: Policy) -> str:
+    """Say by what measure contributions are told."""
+    if not policy.judged:
+        return "shares by samples, as sites claim them"
+    return (
+        f"{policy.method} by {policy.metric} ({'less' if policy.lower else 'more'} is better), in at most"
+        f" {policy.percent} % of a round's training time"
+    )
+
+
 def _summary(signed: terms.SignedCharter) -> str:
     c = signed.charter
     missing, void = signed.missing(), signed.void()
@@ -543,6 +565,7 @@ def _summary(signed: terms.SignedCharter) -> str:
         f"rounds        {_rounds(c)}",
         *([f"late work     counts for {count(c.staleness, 'round')}, less each round"] if c.staleness else []),
         *([f"pace          a site at work is waited for {c.pace} times as long as the median needs"] if c.pace else []),
+        *([f"contribution  {_contribution(c.contribution)}"] if c.contribution is not None else []),
         *(
             ["relays        members that listen link those that only dial out, and cannot read along"]
             if c.relayed

@@ -145,7 +145,7 @@ def run_site(site: Site, settings: Settings, signed: SignedCharter) -> Ending:
     beacon = Beacon(os.environ)  # Before anything is started that could speak in this process's name.
     lock = _lock(site)
     # The worker starts first: importing torch takes seconds, and the rest of the start happens meanwhile.
-    trainer = Trainer(trainer_settings(site, settings, charter.task.seed))
+    trainer = Trainer(trainer_settings(site, settings, charter.task.seed, coded=charter.codec is not None))
     trainer.start()
     console = Console(settings.run.log, name=settings.site.name)
     clock = Clock()
@@ -280,7 +280,7 @@ def _lock(site: Site) -> DirectoryLock:
         raise Failure(error.message, code=UNAVAILABLE, hint=error.hint, identifier="SWARM-SITE-IN-USE") from None
 
 
-def trainer_settings(site: Site, settings: Settings, seed: int) -> TrainerSettings:
+def trainer_settings(site: Site, settings: Settings, seed: int, *, coded: bool = False) -> TrainerSettings:
     """Return what the site's trainer needs to know."""
     task = settings.task
     return TrainerSettings(
@@ -294,6 +294,7 @@ def trainer_settings(site: Site, settings: Settings, seed: int) -> TrainerSettin
         stall_s=task.stall_s,
         round_steps=task.round_steps,
         round_seconds=task.round_seconds,
+        coded=coded,
         forkserver=Path(task.forkserver) if task.forkserver else None,
     )
 

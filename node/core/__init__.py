@@ -9,6 +9,7 @@
 - `forkwatch`: noticing that there are two histories;
 - `charges`: putting on record who contradicted itself;
 - `reception`: guests, and members that were let go;
+- `appraisal`: what it finds the others' work to be worth, where the charter asks for that;
 - `telling`: words and figures for people.
 
 Parts know `myself`, the ledger and the links, and never the machine that holds them.

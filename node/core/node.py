@@ -23,6 +23,7 @@ from gossip.protocol import CAPABILITIES, PROTOCOL, version_text
 from gossip.transfer import Transfer
 from node import governance
 from node.core.agreement import AGREEMENT, Agreement
+from node.core.appraisal import Appraisal
 from node.core.charges import Charges
 from node.core.forkwatch import ForkWatch
 from node.core.myself import Myself
@@ -51,6 +52,7 @@ from swarm.machine import (
     RECORD_BLOCK,
     RECORD_ENTRY,
     Answer,
+    Appraised,
     Asked,
     Audited,
     Buffer,
@@ -172,6 +174,7 @@ class Node:
         )
         self._pacing = Pacing(charter, replica, peers)
         self._updates = Updates(replica, engine, peers, self.transfer, charter)
+        self._appraisal = Appraisal(charter, me, ledger_id)
         self._vouching = Vouching(who, engine, self.cosigners, rng)
         self._telling = Telling(who, replica, peers, self.transfer)
         self._snapshot_blocks, self._snapshot_height = snapshot_blocks, 0
@@ -223,6 +226,8 @@ class Node:
                 effects += self._trained(event, now)
             case Evaluated():
                 effects += self._do(self.round.evaluated(event), now)
+            case Appraised():
+                effects += self._do(self._appraisal.appraised(event, now), now)
             case Mixed():
                 effects += self._do(self.round.mixed(event, self.replica.head, now), now)
             case Parted():
@@ -280,6 +285,7 @@ class Node:
         """Train nothing while there is a reason for it, and let the others know: they need not wait for this site."""
         self._resting, self._updates.frugal = event.why, event.frugal
         self.round.rest(bool(event.why))
+        self._appraisal.rest(bool(event.why))
         self.engine.hurry()
 
     @property
@@ -342,6 +348,7 @@ class Node:
             "protocol": version_text(PROTOCOL),
             "software": SOFTWARE,
             "refused": self._telling.refused(),
+            "appraisal": self._appraisal.status(),
             "outcome": self._outcome(now)[0],
             "reason": self._outcome(now)[1],
             "gaps": None if self._gaps is None else {name: list(rounds) for name, rounds in self._gaps.items()},
@@ -635,6 +642,7 @@ class Node:
             self._updates.trust(event.slices[-1][0] if event.slices else event.update)
         if event.update is not None and self._stepped_last[0] == event.round:
             self._steps_usual = self._stepped_last[1]
+        self._appraisal.trained(now, well=event.update is not None)
         effects = self._do(self.round.trained(event, self.replica.head, self._voice.mine(), now), now)
         if event.update is not None and self._ended is not None and self._ended.outcome == "FAILED" and not self.forked:
             self._ended = None
@@ -679,6 +687,7 @@ class Node:
         effects += self._pursuit.audit(now)
         if not self._voice.halted:
             effects += self._advance(now)
+            effects += self._appraise(now)
             effects += self._govern(now)
             for say in self._charges.press(self._voice.mine(), now):
                 effects += self._voice.say(say, now)
@@ -708,12 +717,20 @@ class Node:
         if not self._voice.able:
             return []
         head, mine = self.replica.head, self._voice.mine()
-        version = self.transfer.version, self._heard(), self.round.stuck()
+        self.round.judging = head.complete and self._appraisal.due(mine, self.transfer.has)
+        version = self.transfer.version, self._heard(), self.round.stuck(), self.round.judging
         if self._advanced is not None and self._advanced.still(head, mine, version, now):
             return self._do(self.round.watch(head, mine, self.transfer.has, now), now)
         actions = self.round.advance(head, mine, self.transfer.has, now)
         self._advanced = _Advanced(head, mine, version, self.round.next_wake(now))
         return self._do(actions, now)
+
+    def _appraise(self, now: float) -> list[Effect]:
+        """Judge what others have contributed, while the trainer has nothing better to do."""
+        if not self._voice.able:
+            return []
+        free = self.round.free(complete=self.replica.head.complete)
+        return self._do(self._appraisal.step(self._voice.mine(), self.transfer.has, free=free, now=now), now)
 
     def _heard(self) -> int:
         """Return how many entries have been taken in, where words count that are not in the log yet."""
@@ -737,7 +754,7 @@ class Node:
         if effects:
             self._pursuit.grew(now)
             effects += self._advance(now)
-            effects += self._updates.tidy(self.round, self._voice.mine())
+            effects += self._updates.tidy(self.round, self._voice.mine(), self._appraisal.keep())
             for author, body in self.replica.bodies(e.Contribution):
                 effects += self._updates.gather(self.round, author, body, (author,), now)
             head, me = self.replica.head, self._who.node
@@ -750,6 +767,7 @@ class Node:
         """Let those who follow final blocks know of one; return its entries. What is written after it is durable."""
         entries = [e.decode_entry(leaf) for leaf in block.leaves]
         self._watch.note(header)
+        self._appraisal.note(header.first_index, entries)
         for entry in entries:
             if entry.author == self._who.node:
                 self.round.said(decode_body(entry))
@@ -826,6 +844,7 @@ class Node:
                 case _:
                     if isinstance(action, Train):
                         self._step = (0, self._steps_usual)
+                        self._appraisal.training(now)
                     if isinstance(action, Finished):
                         # Whoever waits for this node to be done, to leave itself, should not wait for the next beat.
                         self.engine.hurry()
@@ -849,10 +868,12 @@ class _Advanced:
 
     head: State
     mine: Sequence[msgspec.Struct]
-    version: tuple[int, int, bool]
+    version: tuple[int, int, bool, bool]
     until: float | None
 
-    def still(self, head: State, mine: Sequence[msgspec.Struct], version: tuple[int, int, bool], now: float) -> bool:
+    def still(
+        self, head: State, mine: Sequence[msgspec.Struct], version: tuple[int, int, bool, bool], now: float
+    ) -> bool:
         """Whether nothing has changed."""
         return (
             head is self.head

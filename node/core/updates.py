@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from collections.abc import Set as AbstractSet
 
 import msgspec
 
@@ -199,12 +200,12 @@ class Updates:
             assert isinstance(body, e.Contribution)
             yield author, body
 
-    def tidy(self, round_: Round, mine: Sequence[msgspec.Struct]) -> list[Effect]:
-        """Forget blobs that belong to no round anybody may still need.
+    def tidy(self, round_: Round, mine: Sequence[msgspec.Struct], judged: AbstractSet[Digest]) -> list[Effect]:
+        """Forget blobs that belong to no round anybody may still need, nor to one that is to be `judged`.
 
         `mine` is what this site has said, or will once it may speak: of that the replica knows nothing yet.
         """
-        keep = round_.keep(self._replica.head)
+        keep = round_.keep(self._replica.head) | judged
         keep.update(digest for body in mine if isinstance(body, e.Contribution) for digest, _ in body.blobs)
         pending = [*self._pending()]
         keep.update(digest for _, body in pending for digest, _ in body.blobs)

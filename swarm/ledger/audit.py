@@ -22,6 +22,7 @@ from swarm.ledger.block import BLOCK_BYTES_MAX, Certificate, FinalBlock, Header
 from swarm.ledger.exchange import Own
 from swarm.ledger.motions import Motion, open_change
 from swarm.ledger.pushing import Settled
+from swarm.ledger.scores import Scores
 from swarm.ledger.state import Closed, Noted, Placed, Signatures, State, apply_block, genesis, settled
 from swarm.machine import NodeId
 from swarm.terms import Change, Terms
@@ -85,7 +86,10 @@ class Annotated:
 
 @dataclass(slots=True)
 class Audit:
-    """What an audit found. `failure` is None for a ledger that holds; `covered` counts blocks under a certificate."""
+    """What an audit found. `failure` is None for a ledger that holds; `covered` counts blocks under a certificate.
+
+    `scores` are what members find contributions to be worth, where the charter asks for that, else empty.
+    """
 
     state: State
     blocks: int = 0
@@ -96,6 +100,7 @@ class Audit:
     epochs: list[EpochView] = field(default_factory=list)
     annotations: list[Annotated] = field(default_factory=list)
     failure: Failure | None = None
+    scores: Scores = field(default_factory=Scores)
 
     @property
     def uncovered(self) -> int:
@@ -119,7 +124,8 @@ def audit(
     if signatures is None:
         signatures = Gathered()
         signatures.trusting = trusting
-    result = Audit(genesis(signed))
+    result = Audit(genesis(signed), scores=Scores(signed.charter.task.initial_model))
+    policy = signed.charter.contribution
     result.epochs.append(EpochView(result.state.terms, 0, signed.charter.created_ms))
     ledger_id = result.state.ledger_id
     chain = _Chain(ledger_id)
@@ -157,6 +163,8 @@ def audit(
         result.blocks += 1
         result.entries += header.count
         _note(result, header, noted)
+        if policy is not None and policy.judged:
+            result.scores.note(header.first_index, [entry for _, entry, _ in noted])
         if result.state.coming is not None:
             result.epochs.append(_epoch(result.state, header, noted, motions))
         yield result

@@ -31,6 +31,9 @@ ENVELOPE_BYTES_MAX = 512
 METRICS_MAX = 32
 """Most metrics in one entry."""
 
+SCORE_LIMIT = 2**40
+"""Largest score in millionths, either way: a million units of any metric. So sums over all rounds stay exact."""
+
 METRIC_SCALE = 1_000_000
 """Metrics are integers in millionths, so that no float is ever signed."""
 
@@ -52,6 +55,7 @@ EVALUATION = 13
 RECEIPT = 14
 PARTIAL = 15
 PUSH = 16
+SCORE = 17
 
 KIND_NAMES = {
     CHARTER: "charter",
@@ -71,6 +75,7 @@ KIND_NAMES = {
     RECEIPT: "receipt",
     PARTIAL: "partial",
     PUSH: "push",
+    SCORE: "score",
 }
 
 NO_AUTHOR = NodeId(bytes(32))
@@ -246,6 +251,23 @@ class Evaluation(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fi
     model_digest: bytes
     samples: int
     metrics: tuple[tuple[int, int], ...]
+
+
+class Score(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """What the author finds contributions to a round to be worth, on its own held-out data.
+
+    `metric` is an index in the charter's list, `method` a code of `swarm.contribution.policy`; `evaluations` is how
+    many models were judged for it, on `samples` held-out samples. `scores` has a contribution's leaf index, its score
+    and the standard error of that, both in millionths of the metric, of which more is better: ascending by index,
+    perhaps not all that the round's close names. What counts, and what comes of it, is in `swarm.ledger.scores`.
+    """
+
+    round: int
+    metric: int
+    method: int
+    evaluations: int
+    samples: int
+    scores: tuple[tuple[int, int, int], ...]
 
 
 class Evidence(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):

@@ -119,4 +119,5 @@ class Outlook:
 
 def _apart(body: msgspec.Struct) -> bool:
     """Whether entries of this type mean the same in whatever order those of different authors are applied."""
-    return isinstance(body, (e.Contribution, e.Attest, e.Receipt, e.Push, e.Partial, e.Evaluation, e.Annotation))
+    means_the_same = (e.Contribution, e.Attest, e.Receipt, e.Push, e.Partial, e.Evaluation, e.Annotation, e.Score)
+    return isinstance(body, means_the_same)

@@ -333,6 +333,10 @@ def decode_body(entry: e.Entry) -> msgspec.Struct:
                 raise Reject("couldn't accept an evaluation: a field is out of range")
             _check_metrics(evaluation.metrics)
             return evaluation
+        case e.SCORE:
+            score = codec.decode(entry.body, e.Score, limit=e.ENTRY_BYTES_MAX)
+            _check_score(score)
+            return score
         case e.EVIDENCE:
             return codec.decode(entry.body, e.Evidence, limit=e.ENTRY_BYTES_MAX)
         case e.ANNOTATION:
@@ -359,6 +363,8 @@ def open_authored(state: State, entry: e.Entry, leaf: bytes, signatures: Signatu
     if index is None:
         raise Reject(f"couldn't accept an entry: its author {entry.author.hex()[:8]} is not a member")
     body = decode_body(entry)
+    if isinstance(body, e.Score):
+        _check_asked_for(state.signed.charter, body)
     signatures.verify(leaf, entry, state.terms.members[index].id_key, state.ledger_id)
     return Authored(entry, entry.id, leaf, leaf_hash(leaf), body)
 
@@ -900,6 +906,29 @@ def _check_contribution(body: e.Contribution) -> None:
     if body.round < 1 or body.attempt < 1 or body.base_height < 0 or not 1 <= body.samples < 2**40:
         raise Reject("couldn't accept a contribution: round, attempt, height or sample count out of range")
     _check_metrics(body.metrics)
+
+
+def _check_score(body: e.Score) -> None:
+    """What a score names is looked at when scores are read: to refuse it for that would silence its author for good."""
+    indices = [index for index, _, _ in body.scores]
+    if not 0 < len(indices) <= MEMBERS_MAX or sorted({*indices}) != indices or indices[0] < 0:
+        raise Reject("couldn't accept a score: the contributions in it are none, too many, repeated or out of order")
+    if any(
+        not (-e.SCORE_LIMIT <= value <= e.SCORE_LIMIT and 0 <= error <= e.SCORE_LIMIT)
+        for _, value, error in body.scores
+    ):
+        raise Reject("couldn't accept a score: a value in it is out of range")
+    if body.round < 1 or not 0 <= body.evaluations < 2**40 or not 0 <= body.samples < 2**40:
+        raise Reject("couldn't accept a score: round, evaluations or sample count out of range")
+
+
+def _check_asked_for(charter: Charter, body: e.Score) -> None:
+    """Where the charter asks for no scores, or for others, there are none: older software would refuse the entry."""
+    policy = charter.contribution
+    if policy is None or not policy.judged:
+        raise Reject("couldn't accept a score: the charter asks for none")
+    if (body.method, body.metric) != (policy.code, charter.metrics.index(policy.metric)):
+        raise Reject("couldn't accept a score: it is of another method or metric than the charter asks for")
 
 
 def _check_metrics(metrics: tuple[tuple[int, int], ...]) -> None:

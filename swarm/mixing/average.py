@@ -108,6 +108,14 @@ def weighted_mean_into(
         step(out[span], base[span], mean)
 
 
+def coalition_model(base: Vector, updates: Sequence[Vector], weights: Sequence[int]) -> Vector:
+    """Return what the mean of these updates alone makes of `base`, as the round's mean would: base itself for none."""
+    made = base.copy()
+    if updates:
+        weighted_mean_into(made, base, updates, weights)
+    return made
+
+
 def add_weighted(sums: Sums, update: Vector, weight: int) -> None:
     """Set sums += weight u, in fixed point; both of shape (elements,). The same bounds hold as for the mean."""
     steps, whole = np.empty(BLOCK_ELEMENTS, np.float32), np.empty(BLOCK_ELEMENTS, np.int64)

@@ -309,7 +309,7 @@ _PROXY_RAISES = (
 RECORDS: tuple[type, ...] = (
     FinalBlock, Block, Vote, Certificate, e.Entry, e.Contribution, e.Attest, e.Receipt, e.Partial, e.Push, e.Evaluation,
     e.RoundClose, e.RoundCommit, e.BlockCert, e.Evidence, e.MemberProposal, e.MemberVote, e.Epoch, evidence.Proposal,
-    Change, Invite, c.Charter, c.Card, vector.Layout, Status,
+    Change, Invite, c.Charter, c.Card, vector.Layout, Status, e.Score,
 )  # fmt: skip
 
 
@@ -335,6 +335,11 @@ def _entry(data: bytes) -> None:
     entry.signed_bytes()
     assert entry.encode() == data, "what is accepted is written one way"
     state.decode_body(entry)
+
+
+def _score() -> bytes:
+    """An entry that is in none of the ledgers at hand: their charter asks for no scores."""
+    return Feeds(SWARM).write(0, e.Score(1, 0, 2, 17, 40, ((3, 5_000, 10), (4, -5_000, 0))))
 
 
 def _believe(*_: bytes) -> bool:
@@ -697,7 +702,7 @@ PARSERS: Mapping[str, Parser] = MappingProxyType(
             _record, _records, (Reject,), ("swarm.vector:Layout.decode", "swarm.ledger.entry:BlockCert.proof"),
             "msgpack", 1, calls_byte=10,
         ),
-        "entry": Parser(_entry, _leaves, (Reject,), ("swarm.ledger.entry:decode_entry", "swarm.ledger.state:decode_body",
+        "entry": Parser(_entry, lambda: [*_leaves(), _score()], (Reject,), ("swarm.ledger.entry:decode_entry", "swarm.ledger.state:decode_body",
                         "swarm.ledger.motions:open_change"), "msgpack"),
         "leaf": Parser(
             _leaf, _blocks_of_leaves, (Reject,),

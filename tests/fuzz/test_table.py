@@ -26,7 +26,8 @@ OWN = "written by this site, and read by nobody but it"
 CHILD = "said by a process that this one has started"
 WRITES = "no reading: it writes, or reads back what it has just written"
 KEPT: dict[str, str] = {
-    "swarm.ledger.participation:Participation.note": CHECKED,
+    "swarm.ledger.participation:Participation.note": CHECKED, "swarm.ledger.scores:Scores.note": CHECKED,
+    "node.coalitions:coalition_from": "said by the node that has started it, of updates that were read through",
     "swarm.ledger.replica:Replica._check_recorded": CHECKED, "swarm.ledger.consensus:Consensus.restore": CHECKED,
     "swarm.ledger.evidence:from_contradiction": CHECKED,
     "node.core.telling:Telling.tell": CHECKED, "node.core.node:Node._restore_blocks": CHECKED,

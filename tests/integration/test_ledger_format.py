@@ -169,6 +169,13 @@ class Rounds:
         assert not (self.staleness and self.gossips)
         self.asynchronous = options.pop("asynchronous", "") == "buffered"
         assert not options.pop("pace", "") or self.staleness
+        self.metrics = charter[7]
+        self.asked = options.pop("contribution", "")
+        method, *judged = self.asked.split(":")
+        assert method in ("", "size") or (judged[0] in self.metrics and judged[1] in ("higher", "lower"))
+        assert not judged or not (self.gossips or self.routed or self.asynchronous)
+        self.authors: dict[int, bytes] = {}
+        self.scoring: dict[int, Scoring] = {}
         self.before: list[bytes] = []
         self.counted: dict[bytes, list[int]] = {}
         assert self.gossips or not {*options} & {"correction", "links"}
@@ -198,7 +205,10 @@ class Rounds:
 
     def hear(self, entry: list, index: int, terms: Terms) -> None:
         author, body = entry[3], msgpack.unpackb(entry[7])
-        if entry[1] == 1:
+        if entry[1] == 17:
+            self._score(author, body)
+        elif entry[1] == 1:
+            self.authors[index] = author
             place: int | None = body[0]
             if body[0] < self.open or (body[0] == self.open and self.close):
                 self.late.append(index)
@@ -225,6 +235,19 @@ class Rounds:
         elif entry[1] == 2:
             assert (body[4], len(body[5]) in (0, 1024)) == ([], True)
             self._attest(author, body, terms)
+
+    def _score(self, author: bytes, body: list) -> None:
+        number, metric, method, evaluations, samples, scores = body
+        asked = self.asked.split(":")
+        assert [method, self.metrics[metric]] == [{"loo": 1, "shapley": 2}[asked[0]], asked[1]]
+        assert min(evaluations, samples) >= 0
+        assert max(evaluations, samples) < 2**40
+        assert number >= 1
+        assert 1 <= len(scores) <= 1000
+        assert [at for at, _, _ in scores] == sorted({at for at, _, _ in scores})
+        assert all(at >= 0 and abs(score) <= 2**40 and 0 <= error <= 2**40 for at, score, error in scores)
+        if number in self.scoring:
+            self.scoring[number].hear(author, {at: score for at, score, _ in scores})
 
     def _computes(self, author: bytes, body: list) -> bool:
         _, _, number, _, size, norms = body
@@ -300,6 +323,9 @@ class Rounds:
                 assert contribution[4] == sha(b"swarm-update/slices/v1\0", pack(contribution[11]))
                 assert contribution[5] == sum(size for _, size in contribution[11])
         assert len(included) >= terms.array[3][3]
+        if self.asked not in ("", "size"):
+            there = {self.authors[at] for at in (*reasons, *(i for i, _ in included))} | {*missing}
+            self.scoring[number] = Scoring({i: self.authors[i] for i, _ in included}, there)
         chosen = [placed for placed in mine.values() if placed[0] not in reasons]
         found, rest = self.weigh(number, chosen, terms)
         assert [w for _, w in included] == found
@@ -386,6 +412,8 @@ class Rounds:
         return [body[0], index, epoch, before, parts]
 
     def commit(self, body: list, time_ms: int, terms: Terms) -> None:
+        for number, scoring in self.scoring.items():
+            scoring.open = number in (body[0], body[0] - 1) and not scoring.enough
         if self.directed and body[3]:
             self.masses, self.targets = {}, {}
         elif self.directed:
@@ -447,6 +475,40 @@ class Rounds:
         """Field 20."""
         kept = (self.receipts, self.models, self.sketches, self.targets, self.masses, self.dues, self.copies)
         return [[*map(rows, kept)]] if self.gossips else []
+
+
+@dataclasses.dataclass
+class Scoring:
+    """Who says what of the contributions to a round: by index those included, and by author what counts."""
+
+    included: dict[int, bytes]
+    members: set[bytes]
+    open: bool = False
+    said: dict[bytes, dict[int, int]] = dataclasses.field(default_factory=dict)
+
+    def values(self, index: int) -> list[int]:
+        own = self.included[index]
+        return sorted(scores[index] for author, scores in self.said.items() if author != own and index in scores)
+
+    @property
+    def enough(self) -> bool:
+        n = len(self.members)
+        least = min((n + (n - 1) // 3) // 2 + 1, n - 1)
+        return all(len(self.values(index)) >= least for index in self.included)
+
+    def hear(self, author: bytes, scores: dict[int, int]) -> None:
+        if self.open and author in self.members and author not in self.said and {*scores} <= {*self.included}:
+            self.said[author] = scores
+            self.open = not self.enough
+
+    def agreed(self) -> dict[bytes, int | None]:
+        found: dict[bytes, int | None] = {}
+        for index, author in self.included.items():
+            values = self.values(index)
+            middle = values[(len(values) - 1) // 2 : len(values) // 2 + 1]
+            enough = len(values) >= 2 * ((len(self.members) - 1) // 3) + 1
+            found[author] = sum(middle) // len(middle) if enough else None
+        return found
 
 
 def sizes(codec: str, d: int) -> tuple[int, int]:
@@ -824,6 +886,18 @@ def folded() -> tuple[SignedCharter, Sequence[bytes]]:
     return ledger_of("fold", rounds=6, checkers=[CrashAt(2, AddUp, down_s=40.0)])
 
 
+@functools.cache
+def judged() -> tuple[SignedCharter, Sequence[bytes]]:
+    """Five members judge each other's work; one is away for a while, and two have too little time for it in between."""
+    from tests.simulation.test_contributions import hurried, ran, swarm_of
+    from tests.simulation.test_routes import blocks
+    from topologies.world.faults import Crash
+
+    swarm = swarm_of(rounds=7)
+    away = Crash(at_s=8.0, slot=4, down_s=6.0)
+    return swarm.signed, blocks(ran(swarm, hurried({0, 1}, rounds={3, 4}), faults=[away]))
+
+
 def one_way() -> tuple[SignedCharter, Sequence[bytes]]:
     """Links that go one way, with the same trouble; each takes its model from one and gives it to another."""
     from tests.exchanges import one_way
@@ -882,7 +956,7 @@ def made(folder: Path, make: Made = calm, *, segment_bytes: int = 1 << 14) -> tu
 
 
 @pytest.mark.parametrize(
-    "make", [calm, taken_back, changing, lossy, ring, star, in_slices, folded, behind, unwaiting, *GOSSIP]
+    "make", [calm, taken_back, changing, lossy, ring, star, in_slices, folded, behind, unwaiting, judged, *GOSSIP]
 )
 def test_the_documented_format_is_enough_to_verify_a_ledger(tmp_path: Path, make: Made) -> None:
     folder, genesis, ledger_id, entries, root = made(tmp_path, make)
@@ -916,6 +990,24 @@ def test_both_readers_say_the_same_of_who_exchanged_with_whom(tmp_path: Path, ma
         assert theirs[met.number] == ours[met.number] & planned, "an epoch may have begun since the receipts"
     assert len(ours) == result.state.committed.round - 1, "all but the last round"
     assert any(ours.values())
+
+
+def test_both_readers_come_to_the_same_scores_and_gaps(tmp_path: Path) -> None:
+    from swarm.ledger.audit import audit
+
+    folder, genesis, *_ = made(tmp_path, judged)
+    *_, result = audit(judged()[1], judged()[0])
+    ours = followed(folder, genesis)[2].scoring
+    theirs = result.scores.rounds
+    assert ours.keys() == theirs.keys()
+    for number, scoring in ours.items():
+        agreed = theirs[number].agreed()
+        assert scoring.agreed() == {node: None if one is None else one.score for node, one in agreed.items()}
+        assert scoring.said.keys() == theirs[number].scores.keys()
+        assert theirs[number].settled == (not scoring.open)
+    told = [score for scoring in ours.values() for score in scoring.agreed().values()]
+    assert None in told
+    assert len({*told}) > 10
 
 
 def test_the_ledgers_of_gossip_hold_what_can_go_wrong() -> None:

@@ -22,6 +22,8 @@ from swarm.errors import Reject, UsageError
 from swarm.ledger.disk import DiskFull
 from swarm.machine import (
     AddUp,
+    Appraise,
+    Appraised,
     Blend,
     Buffer,
     Check,
@@ -48,7 +50,14 @@ from swarm.machine import (
     Train,
     Trained,
 )
-from swarm.mixing.average import Sums, add_weighted, mean_of_sums_into, sums_problem, weighted_mean_into
+from swarm.mixing.average import (
+    Sums,
+    add_weighted,
+    coalition_model,
+    mean_of_sums_into,
+    sums_problem,
+    weighted_mean_into,
+)
 from swarm.mixing.compress.choco import Public, follow, propose
 from swarm.mixing.compress.forms import Spec, decode, encode
 from swarm.mixing.compress.residual import Residual, apply, apply_cut
@@ -497,6 +506,18 @@ class BlobStore:
             return lambda: (Evaluated(effect.round, effect.model, 0, {}, error),)
         samples, metrics = learner.evaluate(member, model)
         return lambda: (Evaluated(effect.round, effect.model, samples, metrics),)
+
+    def appraise(self, effect: Appraise, learner: Learner | None, member: int) -> Work:
+        """Evaluate, at one member, a model made of some updates; the inputs are read now."""
+        model = self._model(effect.model, learner)
+        updates = [self.contribution(digest) for digest, _ in effect.terms]
+        present = [update for update in updates if update is not None]
+        if learner is None or model is None or len(present) < len(updates):
+            error = "couldn't appraise: a blob that it names is not in the store or does not fit the task"
+            return lambda: (Appraised(effect.round, effect.number, 0, {}, error),)
+        made = coalition_model(model, present, [weight for _, weight in effect.terms])
+        samples, metrics = learner.evaluate(member, made)
+        return lambda: (Appraised(effect.round, effect.number, samples, metrics),)
 
     def _model(self, digest: Digest, learner: Learner | None) -> Vector | None:
         """A model that fits the learner's task, or None."""

@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from swarm.machine import (
     AddUp,
     Answer,
+    Appraise,
+    Appraised,
     Asked,
     Audit,
     Audited,
@@ -133,6 +135,8 @@ class Words:
                 return f"trained {number} {_short(update)}{_because(error)}"
             case Evaluated(round=number, model=model, error=error):
                 return f"evaluated {number} {_short(model)}{_because(error)}"
+            case Appraised(round=number, number=question, error=error):
+                return f"appraised {number}/{question}{_because(error)}"
             case Inspected(digest=digest, problem=problem):
                 return f"inspected {_short(digest)}{_because(problem)}"
             case Mixed(round=number, model=model, error=error):
@@ -193,6 +197,9 @@ class Words:
                 return f"train {number} {_short(model)}"
             case Evaluate(round=number, model=model):
                 return f"evaluate {number} {_short(model)}"
+            case Appraise(round=number, number=question, terms=terms):
+                named = ",".join([f"{_short(digest)}*{weight}" for digest, weight in terms]) or "nobody"
+                return f"appraise {number}/{question} {named}"
             case Follow(before=before, message=message, after=after):
                 return f"follow {_short(before)} {_short(message)} {_short(after)}"
             case Blend(round=number, terms=terms):

@@ -28,6 +28,7 @@ from swarm.machine import (
     RECORD_BLOCK,
     AddUp,
     Answer,
+    Appraise,
     Asked,
     Audit,
     Audited,
@@ -552,6 +553,8 @@ class World:
                 self._train(place, effect)
             case Evaluate():
                 self._later(place, BLOB_S, place.blobs.evaluate(effect, self.learner, place.member))
+            case Appraise():
+                self._later(place, BLOB_S, place.blobs.appraise(effect, self.learner, place.member))
             case Report():
                 place.reports.append((self._scheduler.now, effect))
             case Answer():

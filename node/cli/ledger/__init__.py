@@ -17,6 +17,7 @@ COMMANDS = {
     "round": ("rounds:round_", "Show who took part in a round, and how."),
     "peers": ("members:peers", "List how each member took part."),
     "peer": ("members:peer", "Show how one member took part, round by round."),
+    "contributions": ("contributions:contributions", "List what each site's work was worth, by the charter's measure."),
     "members": ("members:members", "List the members with their keys and addresses."),
     "epochs": ("members:epochs", "List what the members have changed by vote."),
     "evidence": ("members:evidence", "List proofs that a member contradicted itself."),

@@ -39,6 +39,7 @@ BODIES: dict[int, type[msgspec.Struct]] = {
     e.PARTIAL: e.Partial,
     e.PUSH: e.Push,
     e.EVALUATION: e.Evaluation,
+    e.SCORE: e.Score,
     e.ROUND_CLOSE: e.RoundClose,
     e.ROUND_COMMIT: e.RoundCommit,
     e.MEMBER_PROPOSAL: e.MemberProposal,
@@ -391,6 +392,10 @@ def describe(entry: e.Entry, known: Words) -> tuple[int | None, str]:
         case e.EVALUATION:
             v = codec.decode(entry.body, e.Evaluation, limit=limit)
             return v.round, f"round {v.round}, scored on {v.samples} held-out samples"
+        case e.SCORE:
+            s = codec.decode(entry.body, e.Score, limit=limit)
+            named = count(len(s.scores), "contribution")
+            return s.round, f"round {s.round}, finds what {named} added, from {count(s.evaluations, 'model')}"
         case e.ROUND_CLOSE:
             close = codec.decode(entry.body, e.RoundClose, limit=limit)
             without = f", without {known.named(close.missing)}" if close.missing else ""

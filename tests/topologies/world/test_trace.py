@@ -4,6 +4,8 @@ import pytest
 
 from swarm.machine import (
     Answer,
+    Appraise,
+    Appraised,
     Asked,
     Check,
     Checked,
@@ -56,6 +58,8 @@ WORDS = Words({A: "n0"}, 1000.0)
         (Trained(1, D), "trained 1 64646464"),
         (Trained(1, None, error="no data"), "trained 1 - (no data)"),
         (Evaluated(1, D, 5, {}), "evaluated 1 64646464"),
+        (Appraised(1, 7, 5, {}), "appraised 1/7"),
+        (Appraised(1, 7, 0, {}, "gone"), "appraised 1/7 (gone)"),
         (Inspected(D, "NaN"), "inspected 64646464 (NaN)"),
         (Mixed(1, D, 4), "mixed 1 64646464"),
         (Mixed(1, None, error="full"), "mixed 1 - (full)"),
@@ -84,6 +88,8 @@ def test_every_event_has_words(event: Event, words: str) -> None:
         (Inspect(D, 9), "inspect 64646464"),
         (Train(2, D), "train 2 64646464"),
         (Evaluate(2, D), "evaluate 2 64646464"),
+        (Appraise(2, 7, D, ((D, 5),)), "appraise 2/7 64646464*5"),
+        (Appraise(2, 8, D, ()), "appraise 2/8 nobody"),
         (Mix(2, D, ((D, 10),)), "mix 2 64646464*10"),
         (WakeAt(1001.5), "wake 1.500000"),
         (Report("round.closed", "Round 2 closed."), "report round.closed: Round 2 closed."),
