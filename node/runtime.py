@@ -29,9 +29,11 @@ from node.bulk import BulkWorker
 from node.checkpoints import Checkpoints
 from node.clock import Clock
 from node.core import Node
+from node.disclosed import Disclosed
 from node.links import Links
 from node.storage import HOLD_RETRY_S, Ballast, BlobStore, SnapshotFile, store_error, sync_folder, write_file_durably
 from node.trainer import Described, EvaluateDone, Failed, LogLine, Progress, TrainDone, Trainer, TrainerEvent, Tried
+from swarm import disclosure
 from swarm.errors import StoreError, SwarmError, UsageError
 from swarm.identifiers import of_event
 from swarm.identity import Identity
@@ -128,6 +130,7 @@ class Ports:
     ballast: Ballast = field(default_factory=lambda: Ballast(Path(), 0))
     beacon: Beacon = field(default_factory=Beacon)
     checkpoints: Checkpoints | None = None
+    disclosed: Disclosed | None = None
 
 
 class Runtime:
@@ -164,6 +167,7 @@ class Runtime:
         self._trainer, self._bulk, self._clock = ports.trainer, ports.bulk, ports.clock
         self._snapshots, self._auditor = ports.snapshots, ports.auditor
         self._ballast, self._beacon, self._checkpoints = ports.ballast, ports.beacon, ports.checkpoints
+        self._disclosed = ports.disclosed
         self._paused_path = paused
         self._paused = paused is not None and paused.exists()
         self._short = False
@@ -581,7 +585,9 @@ class Runtime:
                 self._bulk.submit_update(trained, path, base, event.parameters, asked_for.step, asked_for.copy)
             case EvaluateDone():
                 asked = self._models.pop(event.round)
-                self._events.append(Evaluated(event.round, asked.model, event.samples, event.metrics))
+                self._events.append(
+                    Evaluated(event.round, asked.model, event.samples, event.metrics, cell=self._cell(event, now))
+                )
             case Described():
                 self._take_model(event, now)
             case Tried():
@@ -601,6 +607,16 @@ class Runtime:
                 self._events.append(Evaluated(event.round, asked.model, 0, {}, error=event.text))
             case LogLine():
                 self._report(Report("task_output", event.text, level="debug"), now)
+
+    def _cell(self, done: EvaluateDone, now: float) -> int:
+        """Return the fewest cases that these scores would tell apart; none at all if that cannot be remembered."""
+        if self._disclosed is None:
+            return disclosure.smallest(done.groups)
+        try:
+            return self._disclosed.cell(done.groups)
+        except StoreError as error:
+            self._report(Report("store_failed", error.message, level="error"), now)
+            return 0
 
     def _take_model(self, described: Described, now: float) -> None:
         """The worker has built the model: check that it is the charter's, and offer it as the one to start from."""

@@ -67,11 +67,16 @@ class TrainDone:
 
 @dataclass(frozen=True, slots=True)
 class EvaluateDone:
-    """Evaluation ended well."""
+    """Evaluation ended well. `groups` is how many cases there are of each kind; empty if that is not known.
+
+    `cases` is whether they are in the file asked for.
+    """
 
     round: int
     samples: int
     metrics: Mapping[str, float]
+    groups: tuple[int, ...] = ()
+    cases: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,9 +166,13 @@ class Trainer:
         """Train a round from the model file; the update is written to `update`."""
         self._ask({"do": "train", "round": round_, "model": str(model), "update": str(update)})
 
-    def evaluate(self, round_: int, model: Path) -> None:
-        """Evaluate the model file."""
-        self._ask({"do": "evaluate", "round": round_, "model": str(model)})
+    def evaluate(self, round_: int, model: Path, *, which: str = "swarm", cases: Path | None = None) -> None:
+        """Evaluate the model file, or with `which` "personal" what this site makes of it.
+
+        With `cases` what was true and what the model said is written there, case by case, if the task tells it.
+        """
+        request: dict[str, str | int] = {"do": "evaluate", "round": round_, "model": str(model), "which": which}
+        self._ask(request if cases is None else {**request, "cases": str(cases)})
 
     def try_out(self, model: Path, update: Path, seconds: float) -> None:
         """Train as in a round, but no longer than `seconds` after the first step; answered by `Tried`."""
@@ -317,7 +326,8 @@ class Trainer:
             bounds: list[int] = message["parameters"]  # type: ignore[assignment]
             stretches = tuple(zip(bounds[::2], bounds[1::2], strict=True))
             return [*remarks, TrainDone(round_, samples, metrics, stretches)]
-        return [*remarks, EvaluateDone(round_, samples, metrics)]
+        groups: list[int] = message["groups"]  # type: ignore[assignment]
+        return [*remarks, EvaluateDone(round_, samples, metrics, (*groups,), bool(message["cases"]))]
 
     def _fail(self, text: str) -> Sequence[TrainerEvent]:
         current, self._current = self._current, None

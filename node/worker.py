@@ -24,6 +24,7 @@ import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from node.doctor.shapes import describe_data
+from node.evaluation import read_result, save_cases
 from node.storage import mapped_anew
 from node.task import Budget, RunInfo, SiteInfo, checked_result, load_task, round_seed, where_in
 from swarm.errors import UsageError
@@ -75,7 +76,8 @@ class Worker:
                     case "try":
                         reply = self._try(Path(str(request["model"])), Path(str(request["update"])), int(request["ms"]))
                     case _:
-                        reply = self._evaluate(int(request["round"]), Path(str(request["model"])))
+                        which, cases = str(request.get("which", "swarm")), str(request.get("cases", ""))
+                        reply = self._evaluate(int(request["round"]), Path(str(request["model"])), which, cases)
             except Exception as error:  # noqa: BLE001 - user code may raise anything; all of it becomes a sentence
                 reply = {"error": self._sentence(error)}
             send(self._link, {"did": kind, "round": request.get("round", 0), **reply})
@@ -136,14 +138,21 @@ class Worker:
             "data": describe_data(data),
         }
 
-    def _evaluate(self, round_: int, model_path: Path) -> dict[str, object]:
+    def _evaluate(self, round_: int, model_path: Path, which: str, cases: str) -> dict[str, object]:
+        """Score a model; with the path `cases` write there what it said of each case."""
+        if which != "swarm":
+            raise UsageError(f"couldn't evaluate a {which} model: this site makes none")
         model = self._restore(np.memmap(model_path, dtype="<f4", mode="r"))
         model.eval()
         run = self._begin(round_)
         with torch.no_grad():
             result = self._task.evaluate(model, self._get_data(), run)
-        samples, metrics, remarks = checked_result(result, "evaluate")
-        return {"samples": samples, "metrics": metrics, "remarks": remarks}
+        read = read_result(result)
+        written = bool(cases) and read.cases is not None
+        if written and read.cases is not None:
+            save_cases(read.cases, Path(cases))
+        told = {"samples": read.samples, "metrics": dict(read.metrics), "remarks": [*read.remarks]}
+        return {**told, "groups": [*read.groups], "cases": written}
 
     # --- parts --------------------------------------------------------------------------------------------------
 

@@ -114,13 +114,17 @@ class Trained:
 
 @dataclass(frozen=True, slots=True)
 class Evaluated:
-    """The user's evaluation of a model on this site's held-out data."""
+    """The user's evaluation of a model on this site's held-out data.
+
+    `cell` is the fewest cases of any group that can be told apart (`swarm.disclosure`); None if that is all of them.
+    """
 
     round: int
     model: Digest
     samples: int
     metrics: Mapping[str, float]
     error: str = ""
+    cell: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

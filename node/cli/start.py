@@ -38,6 +38,7 @@ from node.clock import Clock
 from node.config import Settings
 from node.console import Console
 from node.core import Node
+from node.disclosed import Disclosed
 from node.export import export_model
 from node.links import Links
 from node.logfile import LogFile
@@ -210,6 +211,7 @@ def run_site(site: Site, settings: Settings, signed: SignedCharter) -> Ending:
             approve=settings.site.approve,
             catch_up=settings.ledger.catch_up,
             relays=settings.network.relay,
+            min_cell=settings.task.min_cell,
             sponsors=sponsors,
             invites=site.load_invites(clock.now()),
             successor=site.load_successor(),
@@ -234,6 +236,7 @@ def run_site(site: Site, settings: Settings, signed: SignedCharter) -> Ending:
                 auditor,
                 ballast=Ballast(site.ledger / "ballast", settings.storage.ballast_mb << 20),
                 beacon=beacon,
+                disclosed=Disclosed(site.disclosed_path, least=max(charter.min_cell, settings.task.min_cell)),
                 checkpoints=Checkpoints(
                     site.models / "checkpoints",
                     store,

@@ -124,6 +124,7 @@ class Node:
         snapshot_blocks: int = SNAPSHOT_BLOCKS,
         catch_up: str = FULL,
         relays: bool = True,
+        min_cell: int = 0,
         decode: Callable[[bytes], m.Message] = wire.decode,
         verify: Verify = verify,
     ) -> None:
@@ -159,6 +160,7 @@ class Node:
             self.round = kind(charter, me, code_digest=code_digest, data_digest=data_digest, workshop=self)
         else:
             self.round = Round(charter, me, code_digest=code_digest, data_digest=data_digest)
+        self.round.withhold_below(min_cell)
         self.cosigners = Cosigners(log=origin(charter.name, ledger_id), key=identity.cosign_key, verify=verify)
         self._who = who = Myself(me, identity, successor, replica)
         timing = Timing(t0_s=charter.ledger.t0_ms / 1000)
