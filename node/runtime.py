@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Protocol
 
 from gossip.zeromq import Incident, Readable
+from node.alone import Alone, Baseline
 from node.auditor import Auditor
 from node.beacon import Beacon
 from node.bulk import BulkWorker
@@ -86,6 +87,9 @@ from swarm.vector import Layout
 POLL_S_MAX = 1.0
 """Longest wait in the loop, so that a stop request is noticed."""
 
+ALONE_POLL_S = 0.1
+"""The same while this site trains alone, whose worker is looked at between waits."""
+
 DOUBT_S = 5.0
 """Without a link for this long, a site with new keys in waiting tries those."""
 
@@ -131,6 +135,7 @@ class Ports:
     beacon: Beacon = field(default_factory=Beacon)
     checkpoints: Checkpoints | None = None
     disclosed: Disclosed | None = None
+    alone: Alone | None = None
 
 
 class Runtime:
@@ -156,6 +161,7 @@ class Runtime:
         curve_key: bytes,
         keys: Keys,
         paused: Path | None = None,
+        baseline: Callable[[], Baseline] | None = None,
     ) -> None:
         self._node = node
         self._curve_key, self._keys = curve_key, keys
@@ -168,6 +174,8 @@ class Runtime:
         self._snapshots, self._auditor = ports.snapshots, ports.auditor
         self._ballast, self._beacon, self._checkpoints = ports.ballast, ports.beacon, ports.checkpoints
         self._disclosed = ports.disclosed
+        self._alone = ports.alone if baseline is not None else None
+        self._baseline, self._alone_over = baseline, False
         self._paused_path = paused
         self._paused = paused is not None and paused.exists()
         self._short = False
@@ -222,6 +230,8 @@ class Runtime:
             self._beacon.stopping()
             self._control.close()
             self._trainer.close()
+            if self._alone is not None:
+                self._alone.stop()
             self._auditor.close()
             self._bulk.close()
             self._transport.close()
@@ -249,8 +259,10 @@ class Runtime:
         self._show(now)
         self._beacon.turned(now, self._at())
         self._doubt_key(now)
+        self._tend_alone(now)
         due = self._held_until if self._held else self._wake_at
-        self._collect(0.0 if self._events and not self._held else min(max(due - now, 0.0), POLL_S_MAX))
+        most = ALONE_POLL_S if self._alone is not None and self._alone.busy else POLL_S_MAX
+        self._collect(0.0 if self._events and not self._held else min(max(due - now, 0.0), most))
 
     def _handle(self, event: Event) -> None:
         now = self._clock.now()
@@ -639,6 +651,24 @@ class Runtime:
         # a peer that holds it will send it.
         self._report(Report("model_built", f"the model has {layout.elements} parameters", level="debug"), now)
 
+    def _tend_alone(self, now: float) -> None:
+        """Train this site's baseline while the swarm wants nothing of it, and stop at once when it does."""
+        if self._alone is None or self._alone_over or self._baseline is None:
+            return
+        done = self._finished is not None and self._finished.outcome == "DONE"
+        wanted = done and not (self._paused or self._short or self._updates or self._models or self._held)
+        said: list[Report] = []
+        if wanted and not self._alone.busy:
+            said = self._alone.begin(self._baseline())
+            self._alone_over = not said
+        elif wanted:
+            said = self._alone.poll(now)
+        else:
+            self._alone.stop()
+        for report in said:
+            self._report(report, now)
+            self._alone_over |= report.event in ("alone_done", "alone_failed")
+
     # --- people -------------------------------------------------------------------------------------------------
 
     def _show(self, now: float) -> None:
@@ -661,6 +691,8 @@ class Runtime:
         if self._finished is not None and self._node.ended is None:
             self._finished = None  # It had failed, and has recovered.
         if self._finished is None or self._linger_s is None or self._unexported:
+            return False
+        if self._alone is not None and not self._alone_over and self._finished.outcome == "DONE":
             return False
         waited = self._clock.now() - self._finished_at
         return waited >= self._linger_s or self._node.everyone_has_finished()

@@ -11,6 +11,7 @@
     invites/          invitations this site has given
     paused            there while this site is paused by its people
     restored          there from when a backup was restored until its node has been started
+    alone/            what this site reaches without the swarm, if it wants to know (`node.alone`)
     disclosed         of how many cases this site has told scores
     ledger/           the journal, and the newest cosigned checkpoint
     blobs/            models and updates in hand
@@ -95,6 +96,7 @@ class Site:
         self.invites = folder / "invites"
         self.paused_path = folder / "paused"
         self.restored_path = folder / "restored"
+        self.alone = folder / "alone"
         self.disclosed_path = folder / "disclosed"
 
     def create(self, *, name: str, listen: str, advertise: str, task: str, data: str) -> terms.Card:

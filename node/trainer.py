@@ -149,6 +149,11 @@ class Trainer:
         # The node polls one descriptor for its whole life; workers come and go behind it.
         self._selector = selectors.DefaultSelector()
 
+    @property
+    def settings(self) -> TrainerSettings:
+        """What its workers are told."""
+        return self._settings
+
     def start(self) -> None:
         """Start the worker now, so that its imports overlap with the node's own start. Again, it does nothing."""
         if self._process is None:
