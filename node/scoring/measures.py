@@ -207,8 +207,11 @@ def mean_area(cases: Classified) -> float:
 def _probabilities(cases: Classified, *, intervals: bool) -> Iterator[Estimate]:
     losses = squared_errors(cases)
     yield Estimate("brier", float(losses.mean()), cases.n, _mean_interval(losses) if intervals else None)
+    error = calibration_error(cases)
     spread = _resampled(cases, calibration_error) if intervals else None
-    yield Estimate("ece", calibration_error(cases), cases.n, spread)
+    if spread is not None:  # Resampling doubles the bias of few cases in a bin; an interval holds its estimate.
+        spread = Interval(min(spread.low, error), max(spread.high, error), spread.method)
+    yield Estimate("ece", error, cases.n, spread)
 
 
 def squared_errors(cases: Classified) -> Floats:
