@@ -151,7 +151,7 @@ def found(
     With the socket of a fork server their trainers are forked from it, with a `gossip` schedule they mix by gossip,
     over links of one way if they are `directed`, with a charter's `correction`. With a `route` they get to the mean in
     parts, with a `codec` they compress what they contribute. If `asynchronous` they wait for nobody. Those named in
-    `hidden` only dial out; with `relay` others link them to one another. No score of fewer than `min_cell` cases is told.
+    `hidden` only dial out; with `relay` others link them to one another. Scores of fewer than `min_cell` stay.
     """
     late = STALENESS_ASYNCHRONOUS if asynchronous else STALENESS_DEFAULT
     peers, cards = [], []

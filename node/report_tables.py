@@ -48,6 +48,10 @@ INLINE_MAX = 8
 """Sites whose shares stand in the row of a round; more are unfolded on demand."""
 
 
+SUPPORT = "support_"
+"""What metrics begin with that say of how many cases others are."""
+
+
 class Part(Enum):
     """A site's part in a round; the value is the sign it is shown with."""
 
@@ -444,8 +448,24 @@ def scores_section(told: Told) -> Html:
     )
     strays = told.strays()
     odd = f"{counted(strays, 'score')} left out here: of a model that is not the one on record for its round."
-    charts = (_metric(told, index, name) for index, name in enumerate(told.charter.metrics))
-    return join(h("p", words), h("p", odd) if strays else Html(), *charts)
+    named = list(enumerate(told.charter.metrics))
+    charts = (_metric(told, index, name) for index, name in named if not name.startswith(SUPPORT))
+    return join(h("p", words), h("p", odd) if strays else Html(), *charts, _supports(told))
+
+
+def _supports(told: Told) -> Html:
+    """Return how many held-out cases of each class the sites have, as far as they told it with their last scores."""
+    named = [(index, name) for index, name in enumerate(told.charter.metrics) if name.startswith(SUPPORT)]
+    rows = []
+    for node in told.nodes:
+        bodies = told.scores(node)
+        if named and bodies:
+            counts = dict(bodies[-1][1].metrics)
+            cells = (f"{counts[i] / e.METRIC_SCALE:g}" if i in counts else "-" for i, _ in named)
+            rows.append((h("th", told.names[node], scope="row"), *(h("td", cell, class_="n") for cell in cells)))
+    kinds = (name.removeprefix(SUPPORT) for _, name in named)
+    heads = ("Site", *(f"#class {kind}" if kind.isdigit() else f"#{kind}" for kind in kinds))
+    return table_of("Held-out cases of each kind, with the last scores", heads, rows) if rows else Html()
 
 
 def _metric(told: Told, index: int, name: str) -> Html:
@@ -472,13 +492,15 @@ def _metric(told: Told, index: int, name: str) -> Html:
         if span is not None:
             spans[told.names[node]] = span
         between = "" if span is None else f"{span.low:.2f} to {span.high:.2f}"
-        scores = f"{len(values)}{f', {gaps}' if gaps else ''}"
+        scores = f"{len(values)}{f'; {gaps}' if gaps else ''}"
         numbers = (f"{v:.4f}" for v in (values[0], min(values), max(values), values[-1]))
         cells = (held, scores, *numbers, between)
         rows.append((h("th", line.name, scope="row"), h("td", sign), *(h("td", cell, class_="n") for cell in cells)))
     kept = table_of(f"{name}: sites without it", ("Site", "Why"), silent) if silent else Html()
     if not lines:
         return join(h("h3", name), h("p", "No site has put this score on record."), kept)
+    if not spans:
+        rows = [row[:-1] for row in rows]
     many = len(lines) > STYLES
     if many:
         rows = [(row[0], *row[2:]) for row in rows]
@@ -491,7 +513,7 @@ def _metric(told: Told, index: int, name: str) -> Html:
         "#Lowest",
         "#Highest",
         "#Last",
-        "#95 % interval",
+        *(("#95 % interval of the last",) if spans else ()),
     )
     title = f"{name} on each site's held-out data"
     desc = f"One line for each of {counted(len(lines), 'site')}; the table below the picture has the numbers."
@@ -508,8 +530,8 @@ def _gap_words(bodies: Sequence[tuple[int, e.Evaluation]], index: int) -> str:
     """Say how many of a site's scores lack a metric, and whether that is because they are of too few cases."""
     withheld = sum(1 for _, body in bodies if not body.samples)
     absent = sum(1 for _, body in bodies if body.samples and index not in dict(body.metrics))
-    parts = [f"{withheld} withheld: too few cases"] if withheld else []
-    return ", ".join([*parts, *([f"{absent} without it"] if absent else [])])
+    parts = [f"withheld in {counted(withheld, 'round')}: too few cases"] if withheld else []
+    return "; ".join([*parts, *([f"none in {counted(absent, 'round')}"] if absent else [])])
 
 
 def _caption(many: bool) -> str:
