@@ -4,7 +4,7 @@
 
     manifest.json     what is inside: each file's size and SHA-256, whose it is, how far the ledger had come
     manifest.sig      the site's signature over those bytes
-    swarm.toml, charter.toml, card.toml, sponsors.toml, paused, invites/*.invite, the task file and the loader
+    swarm.toml, charter.toml, card.toml, sponsors.toml, paused, disclosed, invites/*.invite, the task file, the loader
     ledger/           the journal's segments, the newest checkpoint, the newest snapshot, proofs of forks
     blobs/            the committed model, and in gossip this site's own
     keys.sealed       the site's keys, encrypted with a passphrase, if they are in it at all
@@ -301,7 +301,7 @@ def _copy_files(site: Site, settings: Settings, staging: Path) -> list[str]:
             hint="copy it into the folder and set site.charter to its name there",
         )
     wanted = [("swarm.toml", True), (settings.site.charter, True), ("card.toml", False), ("sponsors.toml", False)]
-    wanted += [(site.paused_path.name, False), (settings.task.file, False)]
+    wanted += [(site.paused_path.name, False), (site.disclosed_path.name, False), (settings.task.file, False)]
     wanted += [(settings.task.loader, False)] if settings.task.loader else []
     wanted += [(f"invites/{path.name}", False) for path in sorted(site.invites.glob("*.invite"))]
     left_out = []

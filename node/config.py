@@ -16,6 +16,7 @@ from typing import TypeAlias
 
 from gossip.catchup import FULL, MODES
 from swarm import toml
+from swarm.disclosure import MIN_CELL_MAX
 from swarm.errors import UsageError
 
 Value: TypeAlias = str | int | float | bool
@@ -61,6 +62,10 @@ class TaskSettings:
     A task's train() sees it by asking run.enough()."""
     round_seconds: float = 0.0
     """The same in seconds, from when the data are loaded. With both, whichever is first."""
+    min_cell: int = 0
+    """Of how many cases at least this site tells its scores, where the charter asks for fewer or nothing."""
+    alone: bool = False
+    """After the run, train the same task for as many rounds on this site's own data alone, for `swarm evaluate`."""
     forkserver: str = ""
     """Unix socket of a `node.forkserver`, which forks the trainers of several sites on one machine."""
 
@@ -144,6 +149,7 @@ SECTIONS: dict[str, type[_Section]] = {
 }
 
 _RANGES = {
+    "task.min_cell": (0, MIN_CELL_MAX),
     "storage.ballast_mb": (24, 1 << 20),  # at least a segment of each of the journal's logs
     "storage.keep_models": (0, 1 << 20),
     "storage.keep_every": (0, 1 << 20),

@@ -12,6 +12,8 @@ from enum import Enum
 from itertools import pairwise
 
 from node.exchanges import Exchanges, exchanges_of, percent
+from node.scoring.intervals import Interval
+from node.scoring.words import apart_words, told_interval
 from node.svg import STYLES, Html, Line, date, h, join, mark, panel, plot, progress, sample
 from swarm.charter import SignedCharter
 from swarm.ledger import entry as e
@@ -44,6 +46,10 @@ PAIRS_LISTED_MAX = 20_000
 
 INLINE_MAX = 8
 """Sites whose shares stand in the row of a round; more are unfolded on demand."""
+
+
+SUPPORT = "support_"
+"""What metrics begin with that say of how many cases others are."""
 
 
 class Part(Enum):
@@ -435,32 +441,66 @@ def scores_section(told: Told) -> Html:
         return h("p", "The charter names no scores to put on record.")
     words = (
         "After a round, each site tries the new model on data that it keeps apart and never trains on (held-out "
-        "data). The scores are each site's own statement. Whether more or less is better depends on the score."
+        "data). The scores are each site's own statement. Whether more or less is better depends on the score. Where a "
+        "site has too few patients of a kind to say anything of them, it keeps its scores back; that is a gap, not a "
+        "zero. An interval is given where what was told allows it: of 100 made like this, about 95 hold the score that "
+        "far more patients of the same kind would give."
     )
     strays = told.strays()
     odd = f"{counted(strays, 'score')} left out here: of a model that is not the one on record for its round."
-    charts = (_metric(told, index, name) for index, name in enumerate(told.charter.metrics))
-    return join(h("p", words), h("p", odd) if strays else Html(), *charts)
+    named = list(enumerate(told.charter.metrics))
+    charts = (_metric(told, index, name) for index, name in named if not name.startswith(SUPPORT))
+    return join(h("p", words), h("p", odd) if strays else Html(), *charts, _supports(told))
+
+
+def _supports(told: Told) -> Html:
+    """Return how many held-out cases of each class the sites have, as far as they told it with their last scores."""
+    named = [(index, name) for index, name in enumerate(told.charter.metrics) if name.startswith(SUPPORT)]
+    rows = []
+    for node in told.nodes:
+        bodies = told.scores(node)
+        if named and bodies:
+            counts = dict(bodies[-1][1].metrics)
+            cells = (f"{counts[i] / e.METRIC_SCALE:g}" if i in counts else "-" for i, _ in named)
+            rows.append((h("th", told.names[node], scope="row"), *(h("td", cell, class_="n") for cell in cells)))
+    kinds = (name.removeprefix(SUPPORT) for _, name in named)
+    heads = ("Site", *(f"#class {kind}" if kind.isdigit() else f"#{kind}" for kind in kinds))
+    return table_of("Held-out cases of each kind, with the last scores", heads, rows) if rows else Html()
 
 
 def _metric(told: Told, index: int, name: str) -> Html:
     lines: list[Line] = []
     rows: list[tuple[Html, ...]] = []
+    silent: list[tuple[Html, ...]] = []
+    spans: dict[str, Interval] = {}
     for node in told.nodes:
-        scored = [
-            (n, body.samples, dict(body.metrics)[index]) for n, body in told.scores(node) if index in dict(body.metrics)
-        ]
+        bodies = told.scores(node)
+        scored = [(n, body.samples, dict(body.metrics)[index]) for n, body in bodies if index in dict(body.metrics)]
+        gaps = _gap_words(bodies, index)
         if not scored:
+            if bodies:
+                silent.append((h("th", told.names[node], scope="row"), h("td", gaps)))
             continue
         line = Line(told.names[node], [(n, value / e.METRIC_SCALE) for n, _, value in scored])
         values = [value for _, value in line.points]
         held = _spread([samples for _, samples, _ in scored])
         sign = sample(len(lines))
         lines.append(line)
-        cells = (held, str(len(values)), *(f"{v:.4f}" for v in (values[0], min(values), max(values), values[-1])))
+        body = next(body for _, body in reversed(bodies) if index in dict(body.metrics))
+        last = {told.charter.metrics[i]: v / e.METRIC_SCALE for i, v in body.metrics if i < len(told.charter.metrics)}
+        span = told_interval(name, values[-1], body.samples, last)
+        if span is not None:
+            spans[told.names[node]] = span
+        between = "" if span is None else f"{span.low:.2f} to {span.high:.2f}"
+        scores = f"{len(values)}{f'; {gaps}' if gaps else ''}"
+        numbers = (f"{v:.4f}" for v in (values[0], min(values), max(values), values[-1]))
+        cells = (held, scores, *numbers, between)
         rows.append((h("th", line.name, scope="row"), h("td", sign), *(h("td", cell, class_="n") for cell in cells)))
+    kept = table_of(f"{name}: sites without it", ("Site", "Why"), silent) if silent else Html()
     if not lines:
-        return join(h("h3", name), h("p", "No site has put this score on record."))
+        return join(h("h3", name), h("p", "No site has put this score on record."), kept)
+    if not spans:
+        rows = [row[:-1] for row in rows]
     many = len(lines) > STYLES
     if many:
         rows = [(row[0], *row[2:]) for row in rows]
@@ -473,6 +513,7 @@ def _metric(told: Told, index: int, name: str) -> Html:
         "#Lowest",
         "#Highest",
         "#Last",
+        *(("#95 % interval of the last",) if spans else ()),
     )
     title = f"{name} on each site's held-out data"
     desc = f"One line for each of {counted(len(lines), 'site')}; the table below the picture has the numbers."
@@ -480,7 +521,17 @@ def _metric(told: Told, index: int, name: str) -> Html:
     parts = [h("h3", name), h("figure", _scroll(picture, title), h("figcaption", _caption(many)))]
     if many:
         parts.append(_panels(lines))
-    return join(*parts, table_of(f"{name}, by site", heads, rows, tall=many))
+    words = apart_words(spans)
+    order = h("p", words) if words else Html()
+    return join(*parts, table_of(f"{name}, by site", heads, rows, tall=many), order, kept)
+
+
+def _gap_words(bodies: Sequence[tuple[int, e.Evaluation]], index: int) -> str:
+    """Say how many of a site's scores lack a metric, and whether that is because they are of too few cases."""
+    withheld = sum(1 for _, body in bodies if not body.samples)
+    absent = sum(1 for _, body in bodies if body.samples and index not in dict(body.metrics))
+    parts = [f"withheld in {counted(withheld, 'round')}: too few cases"] if withheld else []
+    return "; ".join([*parts, *([f"none in {counted(absent, 'round')}"] if absent else [])])
 
 
 def _caption(many: bool) -> str:

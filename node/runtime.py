@@ -23,12 +23,14 @@ from pathlib import Path
 from typing import Protocol
 
 from gossip.zeromq import Incident, Readable
+from node.alone import Alone, Baseline
 from node.auditor import Auditor
 from node.beacon import Beacon
 from node.bulk import BulkWorker
 from node.checkpoints import Checkpoints
 from node.clock import Clock
 from node.core import Node
+from node.disclosed import Disclosed
 from node.links import Links
 from node.storage import HOLD_RETRY_S, Ballast, BlobStore, SnapshotFile, store_error, sync_folder, write_file_durably
 from node.trainer import (
@@ -43,6 +45,7 @@ from node.trainer import (
     TrainerEvent,
     Tried,
 )
+from swarm import disclosure
 from swarm.errors import StoreError, SwarmError, UsageError
 from swarm.identifiers import of_event
 from swarm.identity import Identity
@@ -97,6 +100,9 @@ from swarm.vector import Layout
 POLL_S_MAX = 1.0
 """Longest wait in the loop, so that a stop request is noticed."""
 
+ALONE_POLL_S = 0.1
+"""The same while this site trains alone, whose worker is looked at between waits."""
+
 DOUBT_S = 5.0
 """Without a link for this long, a site with new keys in waiting tries those."""
 
@@ -141,6 +147,8 @@ class Ports:
     ballast: Ballast = field(default_factory=lambda: Ballast(Path(), 0))
     beacon: Beacon = field(default_factory=Beacon)
     checkpoints: Checkpoints | None = None
+    disclosed: Disclosed | None = None
+    alone: Alone | None = None
 
 
 class Runtime:
@@ -166,6 +174,7 @@ class Runtime:
         curve_key: bytes,
         keys: Keys,
         paused: Path | None = None,
+        baseline: Callable[[], Baseline] | None = None,
     ) -> None:
         self._node = node
         self._curve_key, self._keys = curve_key, keys
@@ -177,6 +186,9 @@ class Runtime:
         self._trainer, self._bulk, self._clock = ports.trainer, ports.bulk, ports.clock
         self._snapshots, self._auditor = ports.snapshots, ports.auditor
         self._ballast, self._beacon, self._checkpoints = ports.ballast, ports.beacon, ports.checkpoints
+        self._disclosed = ports.disclosed
+        self._alone = ports.alone if baseline is not None else None
+        self._baseline, self._alone_over = baseline, False
         self._paused_path = paused
         self._paused = paused is not None and paused.exists()
         self._short = False
@@ -232,6 +244,8 @@ class Runtime:
             self._beacon.stopping()
             self._control.close()
             self._trainer.close()
+            if self._alone is not None:
+                self._alone.stop()
             self._auditor.close()
             self._bulk.close()
             self._transport.close()
@@ -259,8 +273,10 @@ class Runtime:
         self._show(now)
         self._beacon.turned(now, self._at())
         self._doubt_key(now)
+        self._tend_alone(now)
         due = self._held_until if self._held else self._wake_at
-        self._collect(0.0 if self._events and not self._held else min(max(due - now, 0.0), POLL_S_MAX))
+        most = ALONE_POLL_S if self._alone is not None and self._alone.busy else POLL_S_MAX
+        self._collect(0.0 if self._events and not self._held else min(max(due - now, 0.0), most))
 
     def _handle(self, event: Event) -> None:
         now = self._clock.now()
@@ -600,9 +616,11 @@ class Runtime:
                 self._bulk.submit_update(trained, path, base, event.parameters, asked_for.step, asked_for.copy)
             case EvaluateDone():
                 asked = self._models.pop(event.round)
-                self._events.append(Evaluated(event.round, asked.model, event.samples, event.metrics))
+                self._events.append(
+                    Evaluated(event.round, asked.model, event.samples, event.metrics, cell=self._cell(event, now))
+                )
             case AppraiseDone():
-                self._appraised(event.samples, event.metrics, "")
+                self._appraised(event.samples, event.metrics, "", self._cell(event, now))
             case Described():
                 self._take_model(event, now)
             case Tried():
@@ -625,10 +643,20 @@ class Runtime:
             case LogLine():
                 self._report(Report("task_output", event.text, level="debug"), now)
 
-    def _appraised(self, samples: int, metrics: Mapping[str, float], error: str) -> None:
+    def _appraised(self, samples: int, metrics: Mapping[str, float], error: str, cell: int | None = None) -> None:
         asked, self._appraising = self._appraising, None
         if asked is not None:
-            self._events.append(Appraised(asked.round, asked.number, samples, metrics, error))
+            self._events.append(Appraised(asked.round, asked.number, samples, metrics, error, cell))
+
+    def _cell(self, done: EvaluateDone | AppraiseDone, now: float) -> int:
+        """Return the fewest cases that these scores would tell apart; none at all if that cannot be remembered."""
+        if self._disclosed is None:
+            return disclosure.smallest(done.groups)
+        try:
+            return self._disclosed.cell(done.groups)
+        except StoreError as error:
+            self._report(Report("store_failed", error.message, level="error"), now)
+            return 0
 
     def _take_model(self, described: Described, now: float) -> None:
         """The worker has built the model: check that it is the charter's, and offer it as the one to start from."""
@@ -650,6 +678,24 @@ class Runtime:
         # Another version of PyTorch may draw other initial values. That is no harm: the charter names the digest, and
         # a peer that holds it will send it.
         self._report(Report("model_built", f"the model has {layout.elements} parameters", level="debug"), now)
+
+    def _tend_alone(self, now: float) -> None:
+        """Train this site's baseline while the swarm wants nothing of it, and stop at once when it does."""
+        if self._alone is None or self._alone_over or self._baseline is None:
+            return
+        done = self._finished is not None and self._finished.outcome == "DONE"
+        wanted = done and not (self._paused or self._short or self._updates or self._models or self._held)
+        said: list[Report] = []
+        if wanted and not self._alone.busy:
+            said = self._alone.begin(self._baseline())
+            self._alone_over = not said
+        elif wanted:
+            said = self._alone.poll(now)
+        else:
+            self._alone.stop()
+        for report in said:
+            self._report(report, now)
+            self._alone_over |= report.event in ("alone_done", "alone_failed")
 
     # --- people -------------------------------------------------------------------------------------------------
 
@@ -673,6 +719,8 @@ class Runtime:
         if self._finished is not None and self._node.ended is None:
             self._finished = None  # It had failed, and has recovered.
         if self._finished is None or self._linger_s is None or self._unexported:
+            return False
+        if self._alone is not None and not self._alone_over and self._finished.outcome == "DONE":
             return False
         waited = self._clock.now() - self._finished_at
         return waited >= self._linger_s or self._node.everyone_has_finished()

@@ -11,6 +11,8 @@
     invites/          invitations this site has given
     paused            there while this site is paused by its people
     restored          there from when a backup was restored until its node has been started
+    alone/            what this site reaches without the swarm, if it wants to know (`node.alone`)
+    disclosed         of how many cases this site has told scores
     ledger/           the journal, and the newest cosigned checkpoint
     blobs/            models and updates in hand
     models/           what is exported
@@ -55,6 +57,8 @@ data = "{data}"
 # stall_s = 600             # a trainer that makes no step for this long is stopped
 # round_steps = 0           # most optimizer steps of a round at this site, if its task asks run.enough(); 0: all
 # round_seconds = 0         # the same in seconds
+# min_cell = 0              # tell no scores if a class of the held-out cases has fewer; the charter may ask for more
+# alone = false             # after the run, train the same task on this site's data alone, to hold the swarm against
 
 [run]
 # log = "auto"              # auto, plain or json
@@ -92,6 +96,8 @@ class Site:
         self.invites = folder / "invites"
         self.paused_path = folder / "paused"
         self.restored_path = folder / "restored"
+        self.alone = folder / "alone"
+        self.disclosed_path = folder / "disclosed"
 
     def create(self, *, name: str, listen: str, advertise: str, task: str, data: str) -> terms.Card:
         """Make a new site: settings, keys, card. Raises `UsageError` rather than overwrite anything."""

@@ -68,20 +68,26 @@ class TrainDone:
 
 @dataclass(frozen=True, slots=True)
 class EvaluateDone:
-    """Evaluation ended well."""
+    """Evaluation ended well. `groups` is how many cases there are of each kind; empty if that is not known.
+
+    `cases` is whether they are in the file asked for.
+    """
 
     round: int
     samples: int
     metrics: Mapping[str, float]
+    groups: tuple[int, ...] = ()
+    cases: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class AppraiseDone:
-    """A model of some of a round's updates has been evaluated."""
+    """A model of some of a round's updates has been evaluated. `groups` are as in `EvaluateDone`."""
 
     round: int
     samples: int
     metrics: Mapping[str, float]
+    groups: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +164,11 @@ class Trainer:
         # The node polls one descriptor for its whole life; workers come and go behind it.
         self._selector = selectors.DefaultSelector()
 
+    @property
+    def settings(self) -> TrainerSettings:
+        """What its workers are told."""
+        return self._settings
+
     def start(self) -> None:
         """Start the worker now, so that its imports overlap with the node's own start. Again, it does nothing."""
         if self._process is None:
@@ -175,9 +186,13 @@ class Trainer:
         """Train a round from the model file; the update is written to `update`."""
         self._ask({"do": "train", "round": round_, "model": str(model), "update": str(update)})
 
-    def evaluate(self, round_: int, model: Path) -> None:
-        """Evaluate the model file."""
-        self._ask({"do": "evaluate", "round": round_, "model": str(model)})
+    def evaluate(self, round_: int, model: Path, *, which: str = "swarm", cases: Path | None = None) -> None:
+        """Evaluate the model file, or with `which` "personal" what this site makes of it.
+
+        With `cases` what was true and what the model said is written there, case by case, if the task tells it.
+        """
+        request: dict[str, str | int] = {"do": "evaluate", "round": round_, "model": str(model), "which": which}
+        self._ask(request if cases is None else {**request, "cases": str(cases)})
 
     def appraise(self, round_: int, model: Path, terms: Sequence[tuple[Path, int]]) -> None:
         """Evaluate what these updates alone, with their weights, make of a model; answered by `AppraiseDone`."""
@@ -333,12 +348,13 @@ class Trainer:
             tried = Tried(bool(message["finished"]), samples, metrics, steps, load_ms / 1000, train_ms / 1000, (*data,))
             return [*remarks, tried]
         if did == "appraise":  # What the task has to remark was said of the round's own model.
-            return [AppraiseDone(round_, samples, metrics)]
+            return [AppraiseDone(round_, samples, metrics, (*message["groups"],))]  # type: ignore[misc]
         if did == "train":
             bounds: list[int] = message["parameters"]  # type: ignore[assignment]
             stretches = tuple(zip(bounds[::2], bounds[1::2], strict=True))
             return [*remarks, TrainDone(round_, samples, metrics, stretches)]
-        return [*remarks, EvaluateDone(round_, samples, metrics)]
+        groups: list[int] = message["groups"]  # type: ignore[assignment]
+        return [*remarks, EvaluateDone(round_, samples, metrics, (*groups,), bool(message["cases"]))]
 
     def _fail(self, text: str) -> Sequence[TrainerEvent]:
         current, self._current = self._current, None

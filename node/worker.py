@@ -25,6 +25,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from node.coalitions import coalition_from
 from node.doctor.shapes import describe_data
+from node.evaluation import Evaluation, read_result, save_cases
 from node.storage import mapped_anew
 from node.task import Budget, RunInfo, SiteInfo, checked_result, load_task, round_seed, where_in
 from swarm.errors import UsageError
@@ -78,7 +79,8 @@ class Worker:
                     case "appraise":
                         reply = self._appraise(request)
                     case _:
-                        reply = self._evaluate(int(request["round"]), Path(str(request["model"])))
+                        which, cases = str(request.get("which", "swarm")), str(request.get("cases", ""))
+                        reply = self._evaluate(int(request["round"]), Path(str(request["model"])), which, cases)
             except Exception as error:  # noqa: BLE001 - user code may raise anything; all of it becomes a sentence
                 reply = {"error": self._sentence(error)}
             send(self._link, {"did": kind, "round": request.get("round", 0), **reply})
@@ -139,23 +141,27 @@ class Worker:
             "data": describe_data(data),
         }
 
-    def _evaluate(self, round_: int, model_path: Path) -> dict[str, object]:
-        return self._judge(round_, np.memmap(model_path, dtype="<f4", mode="r"))
+    def _evaluate(self, round_: int, model_path: Path, which: str, cases: str) -> dict[str, object]:
+        """Score a model; with the path `cases` write there what it said of each case."""
+        if which != "swarm":
+            raise UsageError(f"couldn't evaluate a {which} model: this site makes none")
+        read = self._judge(round_, np.memmap(model_path, dtype="<f4", mode="r"))
+        if cases and read.cases is not None:
+            save_cases(read.cases, Path(cases))
+        return {**_told(read), "cases": bool(cases) and read.cases is not None}
 
     def _appraise(self, request: Mapping[str, str | int]) -> dict[str, object]:
         """Evaluate what some of a round's updates make of its model. Of one round all are judged on the same draws."""
         path, terms = Path(str(request["model"])), str(request["terms"])
         vector = coalition_from(path, terms, coded=bool(request["coded"]))
-        return self._judge(int(request["round"]), vector)
+        return _told(self._judge(int(request["round"]), vector))
 
-    def _judge(self, round_: int, vector: Vector) -> dict[str, object]:
+    def _judge(self, round_: int, vector: Vector) -> Evaluation:
         model = self._restore(vector)
         model.eval()
         run = self._begin(round_)
         with torch.no_grad():
-            result = self._task.evaluate(model, self._get_data(), run)
-        samples, metrics, remarks = checked_result(result, "evaluate")
-        return {"samples": samples, "metrics": metrics, "remarks": remarks}
+            return read_result(self._task.evaluate(model, self._get_data(), run))
 
     # --- parts --------------------------------------------------------------------------------------------------
 
@@ -245,6 +251,12 @@ class Worker:
                 if path.name in text:
                     return text
         return f"{type(error).__name__}: {error}" if not isinstance(error, UsageError) else error.message
+
+
+def _told(read: Evaluation) -> dict[str, object]:
+    """Return what a score is told by. The groups stay at the site: by them the node judges what may leave."""
+    told = {"samples": read.samples, "metrics": dict(read.metrics), "remarks": [*read.remarks]}
+    return {**told, "groups": [*read.groups]}
 
 
 def warm_up() -> None:

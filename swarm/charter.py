@@ -16,7 +16,7 @@ from typing import TypeVar
 
 import msgspec
 
-from swarm import codec, identity, pace, staleness, toml
+from swarm import codec, disclosure, identity, pace, staleness, toml
 from swarm.contribution import policy as contribution
 from swarm.errors import LedgerError, Reject, UsageError
 from swarm.ledger.block import MEMBERS_MAX, NO_HASH, faults, quorum
@@ -86,6 +86,9 @@ BUFFERED = "buffered"
 PACE = "pace"
 """The option that says how long exact mixing waits for a site that moves and is slow, in times the median site needs
 (`swarm.pace`): "4". Without, until the deadline."""
+
+MIN_CELL = "min_cell"
+"""The option that says of how many cases at least scores are told (`swarm.disclosure`): "5". Without, of any."""
 
 RELAY = "relay"
 """The option that says that two members of whom neither can be dialled are linked all the same, through a member that
@@ -321,6 +324,12 @@ class Charter(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
         """How many times the median site's time a round waits for one that moves; 0 if until the deadline."""
         text = dict(self.options).get(PACE, "")
         return pace.parse(text) if text else 0
+
+    @cached_property
+    def min_cell(self) -> int:
+        """Of how many cases at least a site's scores are told; 0 if of any number."""
+        text = dict(self.options).get(MIN_CELL, "")
+        return disclosure.parse(text) if text else 0
 
     @cached_property
     def route(self) -> Route | None:
@@ -635,6 +644,7 @@ def _check_options(charter: Charter) -> None:
             CORRECTION,
             GAMMA,
             LINKS,
+            MIN_CELL,
             PACE,
             RELAY,
             ROUTE,
@@ -687,6 +697,8 @@ def _check_options(charter: Charter) -> None:
         _check_contribution(charter)
     if GAMMA in names:
         _check_gamma(charter, dict(charter.options)[GAMMA])
+    if MIN_CELL in names:
+        disclosure.parse(dict(charter.options)[MIN_CELL])
     if RELAY in names and dict(charter.options)[RELAY] not in RELAYS:
         message = f"couldn't accept the charter: relay = {dict(charter.options)[RELAY]!r}"
         raise UsageError(

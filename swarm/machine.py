@@ -114,24 +114,32 @@ class Trained:
 
 @dataclass(frozen=True, slots=True)
 class Evaluated:
-    """The user's evaluation of a model on this site's held-out data."""
+    """The user's evaluation of a model on this site's held-out data.
+
+    `cell` is the fewest cases of any group that can be told apart (`swarm.disclosure`); None if that is all of them.
+    """
 
     round: int
     model: Digest
     samples: int
     metrics: Mapping[str, float]
     error: str = ""
+    cell: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Appraised:
-    """What a model of some of a round's updates is worth on this site's held-out data. `number` is the effect's."""
+    """What a model of some of a round's updates is worth on this site's held-out data. `number` is the effect's.
+
+    `cell` is as in `Evaluated`.
+    """
 
     round: int
     number: int
     samples: int
     metrics: Mapping[str, float]
     error: str = ""
+    cell: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

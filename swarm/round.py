@@ -18,6 +18,7 @@ from typing import TypeAlias
 
 import msgspec
 
+from swarm import disclosure
 from swarm.charter import Charter
 from swarm.ledger import entry as e
 from swarm.ledger.state import Closed, State
@@ -120,6 +121,7 @@ class Round:
         self._in_mean: dict[int, Digest] = {}
         self._resting = False
         self.judging = False  # Whether this site has yet to score the work in its rounds: a run does not end before.
+        self._min_cell = charter.min_cell
 
     # --- what should be going on --------------------------------------------------------------------------------
 
@@ -176,6 +178,10 @@ class Round:
         idle = self._training is None and not self._evaluating and not self._resting
         return idle and (complete or self.phase in (Phase.OFFERED, Phase.MIXING, Phase.ATTESTED))
 
+    def withhold_below(self, cases: int) -> None:
+        """Tell no scores of fewer cases than this, if the charter does not ask for more anyway."""
+        self._min_cell = max(cases, self._charter.min_cell)
+
     def said(self, body: msgspec.Struct) -> None:
         """Note an entry of mine that is final, so that a restart does not repeat what is on record."""
         if isinstance(body, e.Evaluation):
@@ -219,7 +225,7 @@ class Round:
             update_digest=event.update,
             update_bytes=event.size,
             samples=event.samples,
-            metrics=self._millionths(event.metrics),
+            metrics=self._millionths(event.metrics) if event.samples >= self._min_cell else (),
             privacy=(0, 0, state.terms.round.clip_norm_milli),
             code_digest=self._code_digest,
             data_digest=self._data_digest,
@@ -265,9 +271,19 @@ class Round:
         if event.error:
             text = f"evaluating round {event.round} failed: {event.error}"
             return [Report("evaluation_failed", text, {"round": event.round}, level="error")]
-        body = e.Evaluation(event.round, event.model, event.samples, self._millionths(event.metrics))
-        values: dict[str, str | int | float | bool] = {**event.metrics, "round": event.round, "samples": event.samples}
-        return [Say(e.EVALUATION, body), Report("evaluated", f"evaluated the model of round {event.round}", values)]
+        cell = event.samples if event.cell is None else min(event.cell, event.samples)
+        kept = disclosure.withheld(cell, self._min_cell)
+        # That it was evaluated is told in any case: the run is not done before, and a gap is not silence.
+        samples, metrics = (0, ()) if kept else (event.samples, self._millionths(event.metrics))
+        shown = event.metrics
+        if len(shown) > e.METRICS_MAX:
+            shown = {name: value for name, value in shown.items() if name in self._charter.metrics}
+        values: dict[str, str | int | float | bool] = {**shown, "round": event.round, "samples": event.samples}
+        text = f"evaluated the model of round {event.round}{f'; {kept}' if kept else ''}"
+        return [
+            Say(e.EVALUATION, e.Evaluation(event.round, event.model, samples, metrics)),
+            Report("evaluated", text, values),
+        ]
 
     # --- parts --------------------------------------------------------------------------------------------------
 

@@ -24,6 +24,7 @@ from node.task import task_digest
 from node.trainer import TrainerSettings
 from swarm import charter as terms
 from swarm.contribution.policy import Policy, complete
+from swarm.disclosure import MIN_CELL_DEFAULT
 from swarm.errors import UsageError
 from swarm.ledger.state import State
 from swarm.mixing.compress.choco import gamma_words
@@ -66,6 +67,14 @@ def charter() -> None:
 @click.option("--clip-norm", type=float, default=100.0, show_default=True, help="Largest L2 norm of an update.")
 @click.option("--weight-cap", type=float, default=1.0, show_default=True, help="Largest share of one site, 0 to 1.")
 @click.option("--metrics", default="accuracy,auc,loss", show_default=True, help="Metrics to share, comma-separated.")
+@click.option(
+    "--min-cell",
+    type=click.IntRange(min=0),
+    default=MIN_CELL_DEFAULT,
+    show_default=True,
+    help="Of how many cases at least a site tells its scores: if any class of its held-out cases has fewer, it tells"
+    " none. 0: it always does.",
+)
 @click.option(
     "--topology",
     type=click.Choice(sorted(FAMILIES)),
@@ -185,6 +194,7 @@ def new(
     clip_norm: float,
     weight_cap: float,
     metrics: str,
+    min_cell: int,
     topology: str | None,
     links: Path | None,
     gossip: str,
@@ -260,6 +270,7 @@ def new(
             correction=correction,
             gamma=gamma,
             links=ways,
+            min_cell=str(min_cell) if min_cell else "",
             pace=str(pace) if pace else "",
             relay=terms.RELAYS[0] if relay else "",
             schedule=gossip,
@@ -573,7 +584,7 @@ def _summary(signed: terms.SignedCharter) -> str:
         ),
         f"waiting       {_waiting(c)}",
         f"bounds        update norm {c.clip_norm:g}, one site's weight at most {c.round.weight_cap_ppm / 10_000:g} %",
-        f"shared        {', '.join(c.metrics) or 'no metrics'}",
+        f"shared        {_shared(c)}",
     ]
     for card in c.members:
         where = card.endpoint or "dials out only"
@@ -593,6 +604,11 @@ def _waiting(c: terms.Charter) -> str:
     if c.asynchronous:
         return "for nobody: what comes later is in a later round"
     return f"{c.round.patience_ms / 1000:g} s for a stuck site, {c.round.deadline_ms / 1000:g} s in all"
+
+
+def _shared(c: terms.Charter) -> str:
+    small = f", from {count(c.min_cell, 'case')} of each class on" if c.min_cell and c.metrics else ""
+    return f"{', '.join(c.metrics) or 'no metrics'}{small}"
 
 
 def _copies(c: terms.Charter) -> str:

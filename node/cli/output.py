@@ -35,6 +35,7 @@ NOT_FOUND = 7
 UNAVAILABLE = 8
 SUBSET = 9
 PAUSED = 10
+WORSE = 11
 INTERRUPTED = 130
 
 EXIT_CODES = {
@@ -49,6 +50,7 @@ EXIT_CODES = {
     UNAVAILABLE: "no node answers, or another process uses the folder",
     SUBSET: "the run is done, and some site's work is missing for some rounds",
     PAUSED: "stopped while the run was paused: too few sites were there to go on",
+    WORSE: "the swarm's model is worse at this site than the one that it trains alone",
     INTERRUPTED: "interrupted, or stopped before the run was done",
 }
 

@@ -17,6 +17,7 @@ import click
 from gossip.noise import KeyPair
 from gossip.relay import Passages
 from gossip.zeromq import Transport
+from node.alone import Alone, Baseline, owner_of
 from node.auditor import Auditor
 from node.backup import refuse_beside
 from node.beacon import Beacon
@@ -38,6 +39,7 @@ from node.clock import Clock
 from node.config import Settings
 from node.console import Console
 from node.core import Node
+from node.disclosed import Disclosed
 from node.export import export_model
 from node.links import Links
 from node.logfile import LogFile
@@ -210,6 +212,7 @@ def run_site(site: Site, settings: Settings, signed: SignedCharter) -> Ending:
             approve=settings.site.approve,
             catch_up=settings.ledger.catch_up,
             relays=settings.network.relay,
+            min_cell=settings.task.min_cell,
             sponsors=sponsors,
             invites=site.load_invites(clock.now()),
             successor=site.load_successor(),
@@ -234,6 +237,8 @@ def run_site(site: Site, settings: Settings, signed: SignedCharter) -> Ending:
                 auditor,
                 ballast=Ballast(site.ledger / "ballast", settings.storage.ballast_mb << 20),
                 beacon=beacon,
+                alone=Alone(site.alone, trainer.settings) if settings.task.alone else None,
+                disclosed=Disclosed(site.disclosed_path, least=max(charter.min_cell, settings.task.min_cell)),
                 checkpoints=Checkpoints(
                     site.models / "checkpoints",
                     store,
@@ -254,6 +259,7 @@ def run_site(site: Site, settings: Settings, signed: SignedCharter) -> Ending:
             curve_key=identity.curve_public,
             keys=site,
             paused=site.paused_path,
+            baseline=lambda: baseline_of(site, node.replica.head),
             finished=lambda: endings.append(
                 _export(site, signed, node, journal, store, layout_path, report, clock.now())
             ),
@@ -278,6 +284,17 @@ def _lock(site: Site) -> DirectoryLock:
         return DirectoryLock(site.run / "lock")
     except UsageError as error:
         raise Failure(error.message, code=UNAVAILABLE, hint=error.hint, identifier="SWARM-SITE-IN-USE") from None
+
+
+def baseline_of(site: Site, state: State) -> Baseline:
+    """Return what this site would train alone to have something to hold the swarm's last model against."""
+    charter = state.signed.charter
+    return Baseline(
+        owner=owner_of(state.signed.ledger_id, charter.task.digest),
+        rounds=state.committed.round,
+        initial=charter.task.initial_model,
+        blobs=site.blobs,
+    )
 
 
 def trainer_settings(site: Site, settings: Settings, seed: int, *, coded: bool = False) -> TrainerSettings:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from swarm import disclosure
 from swarm.charter import Charter
 from swarm.contribution.game import Coalition, Questions, Scorer, members
 from swarm.contribution.loo import LeaveOneOut
@@ -67,10 +68,12 @@ class _Clock:
 class Appraisal:
     """One member's scores. Where the charter asks for none it does nothing."""
 
-    def __init__(self, charter: Charter, me: NodeId, ledger_id: bytes) -> None:
+    def __init__(self, charter: Charter, me: NodeId, ledger_id: bytes, min_cell: int = 0) -> None:
+        """`min_cell` is this site's own smallest cell; the charter's counts if it is larger."""
         policy = charter.contribution
         self._policy: Policy | None = policy if policy is not None and policy.judged else None
         self._metrics = charter.metrics
+        self._min_cell = max(min_cell, charter.min_cell)
         self._me, self._ledger_id = me, ledger_id
         self._scores = Scores(charter.task.initial_model)
         self._work: _Work | None = None
@@ -141,8 +144,11 @@ class Appraisal:
         self.cost.evaluations += 1
         self.cost.seconds += took
         value = event.metrics.get(self._policy.metric)
-        if event.error or value is None or not math.isfinite(value):
-            why = event.error or f"the task's evaluate() gave no finite {self._policy.metric}"
+        cell = event.samples if event.cell is None else min(event.cell, event.samples)
+        # A score is a difference of metrics on the held-out cases: it tells of them what those would.
+        kept = "" if event.error else disclosure.withheld(cell, self._min_cell)
+        if event.error or kept or value is None or not math.isfinite(value):
+            why = event.error or kept or f"the task's evaluate() gave no finite {self._policy.metric}"
             self._end(work)
             text = f"judging the contributions to round {event.round} failed: {why}"
             return [Report("score_failed", text, {"round": event.round}, level="warning")]

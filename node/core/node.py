@@ -126,6 +126,7 @@ class Node:
         snapshot_blocks: int = SNAPSHOT_BLOCKS,
         catch_up: str = FULL,
         relays: bool = True,
+        min_cell: int = 0,
         decode: Callable[[bytes], m.Message] = wire.decode,
         verify: Verify = verify,
     ) -> None:
@@ -161,6 +162,7 @@ class Node:
             self.round = kind(charter, me, code_digest=code_digest, data_digest=data_digest, workshop=self)
         else:
             self.round = Round(charter, me, code_digest=code_digest, data_digest=data_digest)
+        self.round.withhold_below(min_cell)
         self.cosigners = Cosigners(log=origin(charter.name, ledger_id), key=identity.cosign_key, verify=verify)
         self._who = who = Myself(me, identity, successor, replica)
         timing = Timing(t0_s=charter.ledger.t0_ms / 1000)
@@ -174,7 +176,7 @@ class Node:
         )
         self._pacing = Pacing(charter, replica, peers)
         self._updates = Updates(replica, engine, peers, self.transfer, charter)
-        self._appraisal = Appraisal(charter, me, ledger_id)
+        self._appraisal = Appraisal(charter, me, ledger_id, min_cell)
         self._vouching = Vouching(who, engine, self.cosigners, rng)
         self._telling = Telling(who, replica, peers, self.transfer)
         self._snapshot_blocks, self._snapshot_height = snapshot_blocks, 0

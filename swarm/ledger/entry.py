@@ -245,7 +245,7 @@ class RoundCommit(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_f
 
 
 class Evaluation(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """How a round's model does on the author's held-out data."""
+    """How a round's model does on the author's held-out data. With 0 samples there are too few to tell its scores."""
 
     round: int
     model_digest: bytes

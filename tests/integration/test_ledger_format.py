@@ -159,6 +159,7 @@ class Rounds:
         options = dict(map(tuple, charter[10]))
         self.codec = options.pop("codec", "")
         assert options.pop("relay", "sealed") == "sealed"
+        assert int(options.pop("min_cell", "1")) > 0
         route = options.pop("route", "")
         self.routed = bool(route)
         slices = int(route.partition(":")[2] or len(charter[3])) if route.startswith("sharded") else 0

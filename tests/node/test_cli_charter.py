@@ -660,10 +660,13 @@ def test_a_charter_says_how_sites_mix_and_compress(home: Path, monkeypatch: pyte
     assert made.momentum == 0.7
     assert "late work     counts for 16 rounds, less each round" in said(*new(*cards), "--force")
     made = c.from_toml((home / "charter.toml").read_text()).charter
-    assert (made.round.mixing, made.options) == ("exact", (("staleness", "16"),))
+    assert (made.round.mixing, made.options) == ("exact", (("min_cell", "5"), ("staleness", "16")))
+    assert "from 5 cases of each class on" in said("charter", "show", "charter.toml")
     paced = said(*new(*cards), "--force", "--pace", "4")
     assert "a site at work is waited for 4 times as long as the median needs" in paced
-    assert "late work" not in said(*new(*cards), "--force", "--staleness", "0")
+    text = said(*new(*cards), "--force", "--staleness", "0", "--min-cell", "0")
+    assert "late work" not in text
+    assert "of each class on" not in text
     assert c.from_toml((home / "charter.toml").read_text()).charter.options == ()
     message, _ = refused(*new(*cards), "--force", "--gossip", "ring", "--staleness", "3")
     assert "late work counts in exact mixing" in message
@@ -809,7 +812,7 @@ def test_relays_link_sites_that_only_dial_out_and_the_terms_say_so(home: Path, m
     words = "relays        members that listen link those that only dial out, and cannot read along"
     assert words in said(*new(*cards), "--relay", "--links", "links.txt").splitlines()
     made = c.from_toml((home / "charter.toml").read_text()).charter
-    assert (made.edges, made.options[0]) == (((0, 1), (0, 2), (0, 3), (2, 3)), ("relay", "sealed"))
+    assert (made.edges, made.options[1]) == (((0, 1), (0, 2), (0, 3), (2, 3)), ("relay", "sealed"))
     assert words not in said(*new(*cards), "--force").splitlines()
     said(*new(*cards), "--force", "--relay", "--route", "sharded")
     (home / "links.txt").write_text("a b\na c\nb d\nc d\n")

@@ -806,5 +806,5 @@ def test_every_error_has_an_exit_code_that_is_explained() -> None:
         SwarmError: 1,
     }
     assert code_of(Failure("x", code=7)) == 7
-    assert sorted(EXIT_CODES) == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 130]
+    assert sorted(EXIT_CODES) == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 130]
     assert all(EXIT_CODES.values())

@@ -19,7 +19,8 @@ def test_nothing_said_means_the_defaults() -> None:
     assert settings.ledger.catch_up == "full"
     assert (settings.storage.ballast_mb, settings.storage.keep_models, settings.storage.keep_every) == (64, 0, 0)
     assert (settings.run.log_file, settings.run.log_level) == ("run/log.jsonl", "info")
-    assert len(settings.origin) == 28
+    assert (settings.task.min_cell, settings.task.alone) == (0, False)
+    assert len(settings.origin) == 30
 
 
 def test_later_layers_win_and_say_so() -> None:
@@ -104,6 +105,7 @@ def test_a_key_like_no_other_is_told_all_there_are() -> None:
         ("[site]\nname = ['a']\n", r"site.name = \['a'\] must be of type str"),
         ("[site.name]\nx = 1\n", "site.name = {'x': 1} must be of type str"),
         ("[nothing]\nx = 1\n", "unknown key 'nothing.x'"),
+        ("[task]\nmin_cell = -1\n", "couldn't use task.min_cell = -1, from"),
         ("[task]\nround_steps = -1\n", "couldn't use task.round_steps = -1, from"),
         ("[task]\nround_seconds = inf\n", "couldn't use task.round_seconds = inf, from"),
         ("[task]\nround_seconds = nan\n", "couldn't use task.round_seconds = nan, from"),

@@ -22,6 +22,7 @@ from node.cli.ledger.reading import (
 )
 from node.cli.output import NOT_FOUND, Failure, Form, count, emit, emit_rows
 from node.exchanges import MATRIX_MEMBERS_MAX, Exchanges, exchanges_of
+from node.scoring.words import told_interval, told_words
 from swarm import codec
 from swarm.errors import UsageError
 from swarm.ledger import entry as e
@@ -110,6 +111,9 @@ def show_round(files: Source, result: Audit, view: RoundView) -> tuple[dict[str,
         placed, scored = view.contributions.get(node), view.evaluations.get(node)
         told = scored.metrics if scored else ()
         metrics = {metric_names[i]: v / e.METRIC_SCALE for i, v in told if i < len(metric_names)}
+        held_out = scored.samples if scored else 0
+        withheld = scored is not None and not held_out
+        spans = {name: told_interval(name, v, held_out, metrics) for name, v in metrics.items()}
         if placed is None:
             state = "MISSING" if view.closed else "not yet"
             state += f" (late: entry {came_late[node]})" if node in came_late else ""
@@ -130,12 +134,15 @@ def show_round(files: Source, result: Audit, view: RoundView) -> tuple[dict[str,
                 "weight": round(shares.get(node, 0.0), 6),
                 "update": update,
                 "ended_with": view.models[node].hex() if node in view.models else None,
-                "held_out": scored.samples if scored else 0,
+                "held_out": held_out,
                 "metrics": metrics,
+                "intervals": {name: [span.low, span.high] for name, span in spans.items() if span is not None},
+                "withheld": withheld,
                 "late": came_late.get(node),
             }
         )
-        words = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+        words = "  ".join(f"{name} {told_words(name, v, held_out, metrics)}" for name, v in metrics.items())
+        words = "withheld: too few cases" if withheld else words
         weight = f"{shares[node]:7.2%}" if node in shares else "      -"
         ended = f"{view.models[node].hex()[:12] if node in view.models else '-':<12}  " if met else ""
         line = f"  {names[node]:<16} {samples or '-':>8} {weight}  {update or '-':<12}  {ended}{state:<10} {words}"
