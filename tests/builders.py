@@ -105,6 +105,7 @@ def make_swarm(
     pace: int = 0,
     relay: str = "",
     contribution: str = "",
+    min_cell: int = 0,
     hidden: tuple[int, ...] = (),
 ) -> Swarm:
     """Return a swarm of `n` members whose model starts at zero. `first` picks other identities.
@@ -146,6 +147,7 @@ def make_swarm(
             correction=correction,
             gamma=gamma,
             links=links,
+            min_cell=str(min_cell) if min_cell else "",
             pace=str(pace) if pace else "",
             relay=relay,
             route=route,

@@ -50,7 +50,7 @@ class Asked(Checker):
                 self.appraise.append((world.now, node, effect))
 
 
-def swarm_of(contribution: str = SHAPLEY, n: int = N, rounds: int = ROUNDS) -> Swarm:
+def swarm_of(contribution: str = SHAPLEY, n: int = N, rounds: int = ROUNDS, min_cell: int = 0) -> Swarm:
     return make_swarm(
         n,
         rounds=rounds,
@@ -58,6 +58,7 @@ def swarm_of(contribution: str = SHAPLEY, n: int = N, rounds: int = ROUNDS) -> S
         patience_ms=4_000,
         min_contributions=n - 1,
         contribution=contribution,
+        min_cell=min_cell,
     )
 
 
@@ -267,6 +268,24 @@ def test_crashes_partitions_and_loss_leave_gaps_and_nothing_else(seed: int) -> N
             agreed = judged.agreed()[author]
             assert (agreed is None) == (len(judged.values(index, author)) < 3)
     assert any(agreed is not None for judged in rounds.values() for agreed in judged.agreed().values())
+
+
+def test_no_site_scores_others_on_fewer_cases_than_may_be_told_apart() -> None:
+    """A score is a difference of metrics on held-out cases, one in ten of the samples here."""
+    held_out = [count // 10 for count in COUNTS]
+    least = sorted(held_out)[2]
+    swarm = swarm_of(min_cell=least)
+    world = ran(swarm)
+    entitled = {who.node for who, count in zip(swarm.identities, held_out, strict=True) if count >= least}
+    assert 0 < len(entitled) < N
+    assert {scorer for judged in rounds_of(world, swarm).values() for scorer in judged.scores} == entitled
+    told = [
+        report.text
+        for _, report in world.place(held_out.index(min(held_out))).reports
+        if report.event == "score_failed"
+    ]
+    assert told
+    assert f"at least {least} are agreed" in told[0]
 
 
 def test_all_members_read_the_same_scores() -> None:
