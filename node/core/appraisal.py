@@ -78,6 +78,7 @@ class Appraisal:
         self._numbers = 0
         self._clock = _Clock()
         self._resting = False
+        self._cut = False  # a round was not scored for want of time: it will be so again
         self.cost = Cost()
 
     # --- what it learns -----------------------------------------------------------------------------------------
@@ -179,7 +180,8 @@ class Appraisal:
         return [
             judged.closing
             for number, judged in sorted(self._scores.rounds.items())
-            if not judged.settled
+            if judged.closing.base
+            and not judged.settled
             and number not in self._done
             and self._me in judged.closing.members
             and self._me not in judged.scores
@@ -197,7 +199,7 @@ class Appraisal:
         for number in self._open(mine):
             closing = self._scores.rounds[number].closing
             needed = (Digest(closing.base), *(Digest(body.update_digest) for _, _, body, _ in closing.terms))
-            if closing.base and all(holds(digest) for digest in needed):
+            if all(holds(digest) for digest in needed):
                 return closing
         return None
 
@@ -247,7 +249,8 @@ class Appraisal:
         if not found:
             text = f"round {number} is not scored by this site: {took}, more does not fit into the charter's"
             text += f" {self._policy.percent} % of the training time"
-            return [Report("score_cut", text, values, level="warning")]
+            level, self._cut = "info" if self._cut else "warning", True
+            return [Report("score_cut", text, values, level=level)]
         self.cost.rounds += 1
         scores = sorted(
             (work.closing.terms[player][0], _millionths(worth.value), abs(_millionths(worth.error)))
