@@ -145,13 +145,15 @@ def found(
     hidden: Sequence[str] = (),
     relay: bool = False,
     min_cell: int = 0,
+    contribution: str = "",
 ) -> list[LocalPeer]:
     """Make a site for each part of the data, a charter for all of them, and every signature.
 
     With the socket of a fork server their trainers are forked from it, with a `gossip` schedule they mix by gossip,
     over links of one way if they are `directed`, with a charter's `correction`. With a `route` they get to the mean in
     parts, with a `codec` they compress what they contribute. If `asynchronous` they wait for nobody. Those named in
-    `hidden` only dial out; with `relay` others link them to one another. Scores of fewer than `min_cell` stay.
+    `hidden` only dial out; with `relay` others link them to one another. Scores of fewer than `min_cell` stay. What
+    work is worth sites tell by the charter's `contribution`.
     """
     late = STALENESS_ASYNCHRONOUS if asynchronous else STALENESS_DEFAULT
     peers, cards = [], []
@@ -185,6 +187,7 @@ def found(
         options=terms.options_of(
             asynchronous=terms.BUFFERED if asynchronous else "",
             codec=codec,
+            contribution=contribution,
             correction=correction,
             links="directed" if directed else "",
             min_cell=str(min_cell) if min_cell else "",

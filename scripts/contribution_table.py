@@ -19,14 +19,8 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from node.contributions import accounts
-from swarm.ledger.audit import audit
-from swarm.machine import RECORD_BLOCK
-from tests.builders import make_swarm
-from tests.simulation.planted import COPY, EIGHT, ELEMENTS, GOOD, IDLE, NOISY, Planted
-from tests.simulation.test_gossip import all_done, gossiping, head, merged
+from tests.simulation.planted import COPY, EIGHT, GOOD, IDLE, NOISY, play, ranked
 
 MEASURES = (
     "shapley:accuracy:higher:20",
@@ -36,47 +30,6 @@ MEASURES = (
     "size",
 )
 SHARE_EQUAL = 100 / len(EIGHT)
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """One run: shares by site in percent, the accuracy of its model, the cost, and gaps among all scores."""
-
-    shares: tuple[float, ...]
-    accuracy: float
-    cost: float
-    judged: int
-    gaps: int
-
-
-def play(measure: str, seed: int, *, kinds: tuple[str, ...] = EIGHT, rounds: int = 8, epochs: int = 20) -> Run:
-    """Run a swarm to its end and read its ledger."""
-    swarm = make_swarm(len(kinds), rounds=rounds, elements=ELEMENTS, metrics=("accuracy", "loss"), contribution=measure)
-    learner = Planted(seed=seed, kinds=kinds, epochs=epochs)
-    world = gossiping(swarm, learner, seed=seed)  # type: ignore[arg-type]
-    if not world.run(all_done):
-        raise SystemExit(f"couldn't finish the run of {measure} with seed {seed}")
-    accuracy = learner.accuracy(merged(world, 0).astype("float32"))
-    journal = world.place(0).journal
-    assert journal is not None, "it ran"
-    *_, result = audit([r.payload for r in journal.open().records if r.kind == RECORD_BLOCK], swarm.signed)
-    found = accounts(result)
-    told = [head(world, member).status(world.now)["appraisal"] for member in range(len(kinds))]
-    judged = sum(int(one["evaluations"]) for one in told if isinstance(one, dict))
-    return Run(
-        shares=tuple((one.share_ppm or 0) / 1e4 for one in found),
-        accuracy=accuracy,
-        cost=judged * learner.spent.evaluation_s / learner.spent.training_s,
-        judged=judged,
-        gaps=sum(len(one.gaps) for one in found),
-    )
-
-
-def ranked(shares: Sequence[float], kinds: Sequence[str] = EIGHT) -> bool:
-    """Whether who harms and who does nothing have less than everybody else."""
-    bad = [share for share, kind in zip(shares, kinds, strict=True) if kind in (NOISY, IDLE)]
-    rest = [share for share, kind in zip(shares, kinds, strict=True) if kind not in (NOISY, IDLE)]
-    return max(bad) < min(rest)
 
 
 def spread(values: Sequence[float]) -> str:

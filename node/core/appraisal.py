@@ -81,6 +81,7 @@ class Appraisal:
         self._numbers = 0
         self._clock = _Clock()
         self._resting = False
+        self._cut = False  # a round was not scored for want of time: it will be so again
         self.cost = Cost()
 
     # --- what it learns -----------------------------------------------------------------------------------------
@@ -185,7 +186,8 @@ class Appraisal:
         return [
             judged.closing
             for number, judged in sorted(self._scores.rounds.items())
-            if not judged.settled
+            if judged.closing.base
+            and not judged.settled
             and number not in self._done
             and self._me in judged.closing.members
             and self._me not in judged.scores
@@ -203,7 +205,7 @@ class Appraisal:
         for number in self._open(mine):
             closing = self._scores.rounds[number].closing
             needed = (Digest(closing.base), *(Digest(body.update_digest) for _, _, body, _ in closing.terms))
-            if closing.base and all(holds(digest) for digest in needed):
+            if all(holds(digest) for digest in needed):
                 return closing
         return None
 
@@ -253,7 +255,8 @@ class Appraisal:
         if not found:
             text = f"round {number} is not scored by this site: {took}, more does not fit into the charter's"
             text += f" {self._policy.percent} % of the training time"
-            return [Report("score_cut", text, values, level="warning")]
+            level, self._cut = "info" if self._cut else "warning", True
+            return [Report("score_cut", text, values, level=level)]
         self.cost.rounds += 1
         scores = sorted(
             (work.closing.terms[player][0], _millionths(worth.value), abs(_millionths(worth.error)))

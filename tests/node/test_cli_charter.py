@@ -676,6 +676,33 @@ def test_a_charter_says_how_sites_mix_and_compress(home: Path, monkeypatch: pyte
     assert "so late work must count" in message
 
 
+def test_a_charter_says_how_contributions_are_told(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("node.cli.charter.describe_task", lambda *_: c.Task("t", CODE, LAYOUT, 1234, digest("m"), 7))
+    sites(home, 4)
+    (home / "task.py").write_text(TASK)
+    cards = [f"{name}/card.toml" for name in "abcd"]
+    text = said(*new(*cards), "--contribution", "shapley")
+    assert "contribution  shapley by accuracy (more is better), in at most 20 % of a round's training time" in text
+    made = c.from_toml((home / "charter.toml").read_text()).charter
+    assert made.contribution is not None
+    assert made.contribution.text == "shapley:accuracy:higher:20"
+    text = said(*new(*cards), "--force", "--contribution", "loo:loss", "--metrics", "auc,loss")
+    assert "contribution  loo by loss (less is better), in at most 20 %" in text
+    assert "shares by samples, as sites claim them" in said(*new(*cards), "--force", "--contribution", "size")
+    assert "contribution" not in said(*new(*cards), "--force")
+    for words, refusal in (
+        (("--contribution", "banzhaf"), "couldn't read contribution = 'banzhaf'"),
+        (("--contribution", "loo", "--metrics", ""), "has no metric to judge models by"),
+        (("--contribution", "loo:f1"), "none of the charter's metrics"),
+        (("--contribution", "loo", "--gossip", "ring"), "no member has what all others made"),
+        (("--contribution", "loo", "--route", "fold"), "on which no member has what all others made"),
+        (("--contribution", "loo", "--asynchronous"), "over before the others have judged it"),
+    ):
+        message, hint = refused(*new(*cards), "--force", *words)
+        assert refusal in message
+        assert hint
+
+
 def test_a_charter_says_how_public_copies_are_kept(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("node.cli.charter.describe_task", lambda *_: c.Task("t", CODE, LAYOUT, 250_000, digest("m"), 7))
     sites(home, 4)

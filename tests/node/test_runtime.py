@@ -28,7 +28,17 @@ from node.core import SOFTWARE
 from node.links import Links
 from node.runtime import QUESTION_BYTES_MAX, ControlSocket, Ports, Runtime, free_bytes
 from node.storage import Ballast, BlobStore, SnapshotFile
-from node.trainer import Described, EvaluateDone, Failed, LogLine, Progress, TrainDone, Trainer, TrainerEvent
+from node.trainer import (
+    AppraiseDone,
+    Described,
+    EvaluateDone,
+    Failed,
+    LogLine,
+    Progress,
+    TrainDone,
+    Trainer,
+    TrainerEvent,
+)
 from swarm import codec
 from swarm.errors import StoreError, UsageError
 from swarm.identity import Identity
@@ -199,6 +209,11 @@ class FakeTrainer:
         if not self._refuses("evaluate", round_):
             mean = float(np.fromfile(model, "<f4").mean())
             self.events.append(EvaluateDone(round_, 3, {"loss": mean}))
+
+    def appraise(self, round_: int, model: Path, terms: Sequence[tuple[Path, int]]) -> None:
+        if not self._refuses("appraise", round_):
+            assert all(np.fromfile(path, "<f4").size == 32 for path in (model, *(path for path, _ in terms)))
+            self.events.append(AppraiseDone(round_, 3, {"loss": 1.0 - 0.25 * len(terms)}))
 
     def poll(self, now: float) -> list[TrainerEvent]:
         events, self.events = self.events, []
@@ -408,6 +423,36 @@ def test_status_is_shown_a_few_times_a_second_of_the_clock(among_three: Site) ->
     among_three.run(until=lambda: among_three.clock.time > EPOCH_S + 20)
     assert 20 <= len(among_three.snapshots) <= 81
     assert among_three.snapshots[-1]["me"] == "site-0"
+
+
+# --- what others' work is worth ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def judging(tmp_path: Path) -> Site:
+    """A swarm of one that judges its own work: that does not count, and is asked and said all the same."""
+    return Site(tmp_path, make_swarm(1, rounds=2, contribution="loo:loss:lower:100"))
+
+
+def test_models_of_some_updates_are_judged_by_the_trainer_and_what_comes_of_it_is_on_the_ledger(judging: Site) -> None:
+    finished = judging.run()
+    assert finished is not None
+    assert finished.outcome == "DONE"
+    assert judging.trainer.asked.count("appraise") >= 2, "with and without its update"
+    blocks = [record.payload for record in judging.durable() if record.kind == RECORD_BLOCK]
+    *_, last = audit(blocks, judging.swarm.signed)
+    scores = [score for judged in last.scores.rounds.values() for score in judged.scores.values()]
+    assert {score.scores[0][1] for score in scores} == {250_000}
+    assert judging.snapshots[-1]["appraisal"] is not None
+
+
+def test_a_model_that_cannot_be_judged_is_told_and_the_run_ends_nevertheless(judging: Site) -> None:
+    judging.trainer.fails["appraise"] = 1
+    finished = judging.run()
+    assert finished is not None
+    assert finished.outcome == "DONE"
+    (text,) = judging.told("score_failed")
+    assert text == "judging the contributions to round 1 failed: ValueError: no (task.py, line 3)"
 
 
 # --- what cannot be mended here ---------------------------------------------------------------------------------------

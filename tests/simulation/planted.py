@@ -18,8 +18,13 @@ import torch
 from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 
+from node.contributions import accounts
+from swarm.ledger.audit import audit
+from swarm.machine import RECORD_BLOCK
 from swarm.mixing.average import coalition_model
 from swarm.privacy.clipping import clip_in_place
+from tests.builders import make_swarm
+from tests.simulation.test_gossip import all_done, gossiping, head, merged
 from topologies.world.blobs import BLOB_S
 from topologies.world.learner import Lesson, Vector
 
@@ -58,12 +63,16 @@ class Spent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Planted:
-    """A learner of the simulated world (`topologies.world.learner.Learner`)."""
+    """A learner of the simulated world (`topologies.world.learner.Learner`).
+
+    Training lasts as long as so many evaluations, or, without `lasts`, as many as it is measured to take.
+    """
 
     seed: int
     kinds: tuple[str, ...] = EIGHT
     epochs: int = 20
     bound: float = BOUND
+    lasts: float | None = None
     spent: Spent = field(default_factory=Spent)
     _sites: list[Data] = field(init=False, repr=False, default_factory=list)
     _test: list[NDArray[np.generic]] = field(init=False, repr=False, default_factory=list)
@@ -108,8 +117,8 @@ class Planted:
             noise = np.random.default_rng([self.seed, number]).normal(size=update.size)
             update = (noise * np.linalg.norm(update) / np.linalg.norm(noise)).astype(np.float32)
         clip_in_place(update, self.bound)
-        duration = BLOB_S * took / self.spent.evaluation_s
-        return Lesson(update=update, samples=TRAIN, steps=self.epochs * TRAIN // BATCH, duration_s=duration)
+        lasts = took / self.spent.evaluation_s if self.lasts is None else self.lasts
+        return Lesson(update=update, samples=TRAIN, steps=self.epochs * TRAIN // BATCH, duration_s=BLOB_S * lasts)
 
     def evaluate(self, member: int, model: Vector) -> tuple[int, Mapping[str, float]]:
         """Accuracy and loss on what the site holds out."""
@@ -165,3 +174,52 @@ def _load(layer: torch.nn.Linear, model: Vector) -> None:
         layer.weight.copy_(torch.from_numpy(np.array(model[: PIXELS * CLASSES])).reshape(CLASSES, PIXELS))
         layer.bias.copy_(torch.from_numpy(np.array(model[PIXELS * CLASSES :])))
     assert math.prod(layer.weight.shape) + CLASSES == ELEMENTS, "a model is one layer"
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run: shares by site in percent, the accuracy of its model, the cost, and gaps among all scores."""
+
+    shares: tuple[float, ...]
+    accuracy: float
+    cost: float
+    judged: int
+    gaps: int
+
+
+def play(
+    measure: str,
+    seed: int,
+    *,
+    kinds: tuple[str, ...] = EIGHT,
+    rounds: int = 8,
+    epochs: int = 20,
+    lasts: float | None = None,
+) -> Run:
+    """Run a swarm to its end and read its ledger. Training `lasts` so many evaluations, or as many as are measured."""
+    swarm = make_swarm(len(kinds), rounds=rounds, elements=ELEMENTS, metrics=("accuracy", "loss"), contribution=measure)
+    learner = Planted(seed=seed, kinds=kinds, epochs=epochs, lasts=lasts)
+    world = gossiping(swarm, learner, seed=seed)  # type: ignore[arg-type]
+    if not world.run(all_done):
+        raise AssertionError(f"the run of {measure} with seed {seed} does not end")
+    accuracy = learner.accuracy(merged(world, 0).astype("float32"))
+    journal = world.place(0).journal
+    assert journal is not None, "it ran"
+    *_, result = audit([r.payload for r in journal.open().records if r.kind == RECORD_BLOCK], swarm.signed)
+    found = accounts(result)
+    told = [head(world, member).status(world.now)["appraisal"] for member in range(len(kinds))]
+    judged = sum(int(one["evaluations"]) for one in told if isinstance(one, dict))
+    return Run(
+        shares=tuple((one.share_ppm or 0) / 1e4 for one in found),
+        accuracy=accuracy,
+        cost=judged * learner.spent.evaluation_s / learner.spent.training_s,
+        judged=judged,
+        gaps=sum(len(one.gaps) for one in found),
+    )
+
+
+def ranked(shares: Sequence[float], kinds: Sequence[str] = EIGHT) -> bool:
+    """Whether who harms and who does nothing have less than everybody else."""
+    bad = [share for share, kind in zip(shares, kinds, strict=True) if kind in (NOISY, IDLE)]
+    rest = [share for share, kind in zip(shares, kinds, strict=True) if kind not in (NOISY, IDLE)]
+    return max(bad) < min(rest)
