@@ -20,6 +20,7 @@ from node.scoring.cases import Cases, Classified, Integers, Predicted, Survived
 from node.scoring.intervals import (
     LEVEL,
     RESAMPLES,
+    RESAMPLES_MIN,
     Interval,
     Z,
     bootstrap,
@@ -191,9 +192,11 @@ def _resampled(first: Cases, second: Cases, metric: str) -> Comparison:
 
     value, other = measure(first), measure(second)
     gaps = bootstrap(first.n, difference, resamples=2 * RESAMPLES)
+    if len(gaps) < RESAMPLES_MIN:
+        return _none(metric, first.n, f"{metric}: it cannot be resampled on these {first.n} cases")
     interval = percentiles(gaps)
     if interval is None:
-        if value != other or not len(gaps):
+        if value != other:
             return _none(metric, first.n, f"{metric}: resampling these cases tells nothing")
         interval = Interval(0.0, 0.0, "the same on every resample")
     clear = interval.low > 0 or interval.high < 0

@@ -177,6 +177,12 @@ RESAMPLES = 1_000
 DRAWS_MAX = 2_000_000
 """Indices drawn at once: 16 MB."""
 
+DRAWN_MAX = 500_000_000
+"""Indices drawn in all, a few seconds: of more than half a million cases there are fewer resamples."""
+
+RESAMPLES_MIN = 100
+"""Resamples below which their percentiles are no interval: from five million cases on, for which formulas are left."""
+
 
 def bootstrap(n: int, measure: Callable[[Integers], float], *, resamples: int = RESAMPLES) -> Floats:
     """Return a measure of so many resamples of `n` cases, drawn with replacement; `measure` takes indices, shape (n,).
@@ -184,6 +190,7 @@ def bootstrap(n: int, measure: Callable[[Integers], float], *, resamples: int = 
     Resamples on which it is not defined (NaN) are left out.
     """
     draw = np.random.Generator(np.random.PCG64(SEED))
+    resamples = min(resamples, DRAWN_MAX // n)
     found: list[float] = []
     at_once = max(1, DRAWS_MAX // n)
     for start in range(0, resamples, at_once):
@@ -194,7 +201,7 @@ def bootstrap(n: int, measure: Callable[[Integers], float], *, resamples: int = 
 
 def percentiles(values: Floats) -> Interval | None:
     """Return the middle 95 % of resampled values; None where they are all the same, which says nothing, or too few."""
-    if len(values) < RESAMPLES // 10 or values.min() == values.max():
+    if len(values) < RESAMPLES_MIN or values.min() == values.max():
         return None
     low, high = np.quantile(values, ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
     return Interval(float(low), float(high), f"bootstrap, seed {SEED}")
