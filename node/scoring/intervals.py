@@ -163,6 +163,28 @@ def clopper_pearson(hits: int, n: int) -> Interval:
     return Interval(low, high, "Clopper-Pearson")
 
 
+def paired_difference(both: int, gained: int, lost: int, neither: int) -> Interval:
+    """Return the interval of the difference of two paired proportions, (gained - lost) / n.
+
+    Newcombe 1998, "Improved confidence intervals for the difference between binomial proportions based on paired data",
+    method 10: Wilson's limits of both, combined by how far they go together.
+    """
+    n = both + gained + lost + neither
+    first, second = both + gained, both + lost
+    one, two = wilson(first, n), wilson(second, n)
+    agreeing, product = both * neither - gained * lost, first * (n - first) * second * (n - second)
+    corrected = max(0.0, agreeing - n / 2) if agreeing > 0 else float(agreeing)
+    together = corrected / math.sqrt(product) if product else 0.0
+    share, other = first / n, second / n
+
+    def apart(x: float, y: float) -> float:
+        return math.sqrt(max(0.0, x * x - 2 * together * x * y + y * y))
+
+    low = share - other - apart(share - one.low, two.high - other)
+    high = share - other + apart(one.high - share, other - two.low)
+    return Interval(max(-1.0, low), min(1.0, high), "Newcombe, paired")
+
+
 def normal_p(distance: float) -> float:
     """Return the two-sided p of a standard normal value."""
     return math.erfc(abs(distance) / math.sqrt(2))
