@@ -6,6 +6,7 @@ The file holds plain functions; nothing of this project needs to be imported in 
     def load_data(site) -> anything           # site.folder, site.name, site.seed, site.device
     def train(model, data, run) -> dict       # {"samples": how many examples it trained on, other numbers: metrics}
     def evaluate(model, data, run) -> dict    # {"samples": how many held-out examples, "accuracy": ..., "loss": ...}
+                                              # or those examples: {"labels": ..., "scores": ...} (node.scoring.cases)
 
 It never travels: only its digest does. How a site loads its own data may be replaced by a file of its own, outside the
 digest. This module does not import torch; only the trainer process that runs a task does.

@@ -20,6 +20,7 @@ from node.scoring.cases import Cases, Classified, Integers, Predicted, Survived
 from node.scoring.intervals import (
     LEVEL,
     RESAMPLES,
+    RESAMPLES_MIN,
     Interval,
     Z,
     bootstrap,
@@ -27,6 +28,7 @@ from node.scoring.intervals import (
     mcnemar,
     normal_p,
     paired_areas,
+    paired_difference,
     percentiles,
 )
 
@@ -123,14 +125,8 @@ def _mcnemar(first: Classified, second: Classified) -> Comparison:
     """Only cases on which one is right and the other wrong tell anything; a fair coin would share them out evenly."""
     right, other_right = first.predicted() == first.labels, second.predicted() == second.labels
     gained, lost = int((right & ~other_right).sum()), int((other_right & ~right).sum())
-    n, tosses = first.n, gained + lost
-    if tosses:
-        share = clopper_pearson(gained, tosses)
-        low, high = ((2 * at - 1) * tosses / n for at in (share.low, share.high))
-    else:
-        high = 1 - ((1 - LEVEL) / 2) ** (1 / n)  # As many cases have shown no difference; the next may (rule of three).
-        low = -high
-    p = mcnemar(gained, lost)
+    n, p = first.n, mcnemar(gained, lost)
+    span = _mcnemar_span(int((right & other_right).sum()), gained, lost, n)
     return Comparison(
         metric="accuracy",
         cases=n,
@@ -138,10 +134,28 @@ def _mcnemar(first: Classified, second: Classified) -> Comparison:
         first=float(right.mean()),
         second=float(other_right.mean()),
         difference=(gained - lost) / n,
-        interval=Interval(low, high, "exact McNemar"),
+        interval=span,
         p=p,
         detail=f"right on {gained} that the other gets wrong, wrong on {lost} that it gets right",
     )
+
+
+def _mcnemar_span(both: int, gained: int, lost: int, n: int) -> Interval:
+    """Return an interval of the difference that excludes 0 just where the exact test does.
+
+    Its end nearer to 0 is that of the test: the exact limits of the share of cases won, among those that one wins. They
+    take the number of these as given, which tells too little of the other end, and where there are none nothing at all;
+    so the interval reaches as far as Newcombe's, and as far as so many cases without a difference leave open.
+    """
+    tosses = gained + lost
+    share = clopper_pearson(gained, tosses) if tosses else Interval(0.0, 1.0, "")
+    low, high = ((2 * at - 1) * tosses / n for at in (share.low, share.high))
+    wide = paired_difference(both, gained, lost, n - both - tosses)
+    unseen = 1 - ((1 - LEVEL) / 2) ** (1 / n) if not tosses else 0.0
+    # Where the test has decided, its end is the one between 0 and the difference.
+    low = low if low > 0 else min(low, wide.low, -unseen)
+    high = high if high < 0 else max(high, wide.high, unseen)
+    return Interval(low, high, "exact McNemar")
 
 
 def _delong(first: Classified, second: Classified) -> Comparison:
@@ -191,9 +205,11 @@ def _resampled(first: Cases, second: Cases, metric: str) -> Comparison:
 
     value, other = measure(first), measure(second)
     gaps = bootstrap(first.n, difference, resamples=2 * RESAMPLES)
+    if len(gaps) < RESAMPLES_MIN:
+        return _none(metric, first.n, f"{metric}: it cannot be resampled on these {first.n} cases")
     interval = percentiles(gaps)
     if interval is None:
-        if value != other or not len(gaps):
+        if value != other:
             return _none(metric, first.n, f"{metric}: resampling these cases tells nothing")
         interval = Interval(0.0, 0.0, "the same on every resample")
     clear = interval.low > 0 or interval.high < 0

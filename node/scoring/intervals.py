@@ -163,6 +163,28 @@ def clopper_pearson(hits: int, n: int) -> Interval:
     return Interval(low, high, "Clopper-Pearson")
 
 
+def paired_difference(both: int, gained: int, lost: int, neither: int) -> Interval:
+    """Return the interval of the difference of two paired proportions, (gained - lost) / n.
+
+    Newcombe 1998, "Improved confidence intervals for the difference between binomial proportions based on paired data",
+    method 10: Wilson's limits of both, combined by how far they go together.
+    """
+    n = both + gained + lost + neither
+    first, second = both + gained, both + lost
+    one, two = wilson(first, n), wilson(second, n)
+    agreeing, product = both * neither - gained * lost, first * (n - first) * second * (n - second)
+    corrected = max(0.0, agreeing - n / 2) if agreeing > 0 else float(agreeing)
+    together = corrected / math.sqrt(product) if product else 0.0
+    share, other = first / n, second / n
+
+    def apart(x: float, y: float) -> float:
+        return math.sqrt(max(0.0, x * x - 2 * together * x * y + y * y))
+
+    low = share - other - apart(share - one.low, two.high - other)
+    high = share - other + apart(one.high - share, other - two.low)
+    return Interval(max(-1.0, low), min(1.0, high), "Newcombe, paired")
+
+
 def normal_p(distance: float) -> float:
     """Return the two-sided p of a standard normal value."""
     return math.erfc(abs(distance) / math.sqrt(2))
@@ -177,6 +199,12 @@ RESAMPLES = 1_000
 DRAWS_MAX = 2_000_000
 """Indices drawn at once: 16 MB."""
 
+DRAWN_MAX = 500_000_000
+"""Indices drawn in all, a few seconds: of more than half a million cases there are fewer resamples."""
+
+RESAMPLES_MIN = 100
+"""Resamples below which their percentiles are no interval: from five million cases on, for which formulas are left."""
+
 
 def bootstrap(n: int, measure: Callable[[Integers], float], *, resamples: int = RESAMPLES) -> Floats:
     """Return a measure of so many resamples of `n` cases, drawn with replacement; `measure` takes indices, shape (n,).
@@ -184,6 +212,7 @@ def bootstrap(n: int, measure: Callable[[Integers], float], *, resamples: int = 
     Resamples on which it is not defined (NaN) are left out.
     """
     draw = np.random.Generator(np.random.PCG64(SEED))
+    resamples = min(resamples, DRAWN_MAX // n)
     found: list[float] = []
     at_once = max(1, DRAWS_MAX // n)
     for start in range(0, resamples, at_once):
@@ -194,7 +223,7 @@ def bootstrap(n: int, measure: Callable[[Integers], float], *, resamples: int = 
 
 def percentiles(values: Floats) -> Interval | None:
     """Return the middle 95 % of resampled values; None where they are all the same, which says nothing, or too few."""
-    if len(values) < RESAMPLES // 10 or values.min() == values.max():
+    if len(values) < RESAMPLES_MIN or values.min() == values.max():
         return None
     low, high = np.quantile(values, ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
     return Interval(float(low), float(high), f"bootstrap, seed {SEED}")

@@ -39,6 +39,9 @@ proportion is half the scale wide."""
 BINS = 10
 """Of equal width, for the calibration error (Guo et al. 2017)."""
 
+MEANS_RESAMPLED_MAX = 10_000
+"""Cases beyond which a mean is as good as normal (the central limit theorem), and need not be resampled."""
+
 CONCORDANCE_MAX = 20_000
 """Cases beyond which no c-index is computed: it looks at every pair."""
 
@@ -355,7 +358,11 @@ def _unbalanced(cases: Classified, *, everyone: bool = False) -> str:
 
 
 def _mean_interval(values: Floats) -> Interval | None:
-    return percentiles(bootstrap(len(values), lambda chosen: float(values[chosen].mean())))
+    n = len(values)
+    if n > MEANS_RESAMPLED_MAX:
+        mean, spread = float(values.mean()), Z * float(values.std(ddof=1)) / math.sqrt(n)
+        return Interval(mean - spread, mean + spread, "normal")
+    return percentiles(bootstrap(n, lambda chosen: float(values[chosen].mean())))
 
 
 def _resampled(cases: Classified | Predicted, measure: Callable[..., float]) -> Interval | None:

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from node.scoring.comparison import _mcnemar_span
 from node.scoring.intervals import (
     area,
     binomial_below,
@@ -16,6 +17,7 @@ from node.scoring.intervals import (
     mean_of_proportions,
     newcombe,
     paired_areas,
+    paired_difference,
     wilson,
 )
 
@@ -56,6 +58,21 @@ def test_the_exact_interval_and_the_exact_test_never_contradict_each_other(gaine
         return
     found = clopper_pearson(gained, gained + lost)
     assert (mcnemar(gained, lost) < 0.05) == (found.low > 0.5 or found.high < 0.5)
+
+
+def test_newcombes_paired_interval_gives_the_number_in_print() -> None:
+    found = paired_difference(36, 12, 2, 0)  # Newcombe 1998, paired data, table: 0.2000, method 10
+    assert [found.low, found.high] == pytest.approx([0.0569, 0.3404], abs=5e-5)
+
+
+@pytest.mark.parametrize(("gain", "seed"), [(0.0, 1), (0.1, 2), (0.3, 3)])
+def test_the_interval_of_a_paired_difference_covers_at_least_95_of_100(gain: float, seed: int) -> None:
+    draw = np.random.Generator(np.random.PCG64(seed))
+    shares = [0.6, 0.1 + gain, 0.1, 0.2 - gain] if gain < 0.2 else [0.55, gain + 0.05, 0.05, 0.05]
+    truth = shares[1] - shares[2]
+    runs = draw.multinomial(45, shares, size=1_000)
+    spans = [_mcnemar_span(int(both), int(won), int(lost), 45) for both, won, lost, _ in runs]
+    assert np.mean([one.low <= truth <= one.high for one in spans]) >= 0.94
 
 
 def test_the_area_counts_pairs_and_ties_count_half() -> None:
