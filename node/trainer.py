@@ -46,9 +46,13 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Described:
-    """The model was built: `layout` is the encoded `swarm.vector.Layout`; its parameters are in the file asked for."""
+    """The model was built: `layout` is the encoded `swarm.vector.Layout`; its parameters are in the file asked for.
+
+    `trained` as in `TrainDone`: of a model as it is built.
+    """
 
     layout: bytes
+    trained: Stretches | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,7 +308,8 @@ class Trainer:
             return self._fail(str(error))
         self._current = None
         if did == "describe":
-            return [Described(bytes(message["layout"]))]  # type: ignore[call-overload]
+            layout: bytes = message["layout"]  # type: ignore[assignment]
+            return [Described(layout, _stretches(message))]
         remarks = [LogLine(str(remark)) for remark in message["remarks"]]  # type: ignore[attr-defined]
         round_, samples = int(str(message["round"])), int(str(message["samples"]))
         metrics: Mapping[str, float] = message["metrics"]  # type: ignore[assignment]
@@ -314,9 +319,7 @@ class Trainer:
             tried = Tried(bool(message["finished"]), samples, metrics, steps, load_ms / 1000, train_ms / 1000, (*data,))
             return [*remarks, tried]
         if did == "train":
-            bounds: list[int] = message["parameters"]  # type: ignore[assignment]
-            stretches = tuple(zip(bounds[::2], bounds[1::2], strict=True))
-            return [*remarks, TrainDone(round_, samples, metrics, stretches)]
+            return [*remarks, TrainDone(round_, samples, metrics, _stretches(message))]
         return [*remarks, EvaluateDone(round_, samples, metrics)]
 
     def _fail(self, text: str) -> Sequence[TrainerEvent]:
@@ -368,3 +371,8 @@ class Trainer:
         *lines, self._printed = self._printed.split(b"\n")
         self._printed = self._printed[-LINE_CHARACTERS_MAX:]
         return [LogLine(line[:LINE_CHARACTERS_MAX].decode(errors="replace")) for line in lines if line.strip()]
+
+
+def _stretches(message: Mapping[str, object]) -> Stretches:
+    bounds: list[int] = message["parameters"]  # type: ignore[assignment]
+    return tuple(zip(bounds[::2], bounds[1::2], strict=True))

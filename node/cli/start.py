@@ -191,7 +191,7 @@ def run_site(site: Site, settings: Settings, signed: SignedCharter) -> Ending:
             elements=charter.task.parameters,
             bound=charter.clip_norm,
             wake=transport.wake,
-            outer=charter.round.outer,
+            outer=charter.outer,
             codec=charter.codec,
             cuts=charter.cuts,
             averages=charter.averages,
@@ -254,6 +254,7 @@ def run_site(site: Site, settings: Settings, signed: SignedCharter) -> Ending:
             curve_key=identity.curve_public,
             keys=site,
             paused=site.paused_path,
+            slots=charter.outer.slots,
             finished=lambda: endings.append(
                 _export(site, signed, node, journal, store, layout_path, report, clock.now())
             ),

@@ -634,7 +634,7 @@ def test_a_draft_that_cannot_stand_is_refused_before_the_model_is_built(
     def build(*_: object) -> None:
         raise AssertionError("the model is built")
 
-    monkeypatch.setattr("node.cli.charter.describe_task", build)
+    monkeypatch.setattr("node.cli.charter.described_task", build)
     sites(home)
     (home / "task.py").write_text(TASK)
     (home / "terms.toml").write_text("")
@@ -647,7 +647,9 @@ def test_a_draft_that_cannot_stand_is_refused_before_the_model_is_built(
 
 
 def test_a_charter_says_how_sites_mix_and_compress(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("node.cli.charter.describe_task", lambda *_: c.Task("t", CODE, LAYOUT, 1234, digest("m"), 7))
+    monkeypatch.setattr(
+        "node.cli.charter.described_task", lambda *_: (c.Task("t", CODE, LAYOUT, 1234, digest("m"), 7), "")
+    )
     sites(home, 4)
     (home / "task.py").write_text(TASK)
     cards = [f"{name}/card.toml" for name in "abcd"]
@@ -674,7 +676,9 @@ def test_a_charter_says_how_sites_mix_and_compress(home: Path, monkeypatch: pyte
 
 
 def test_a_charter_says_how_public_copies_are_kept(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("node.cli.charter.describe_task", lambda *_: c.Task("t", CODE, LAYOUT, 250_000, digest("m"), 7))
+    monkeypatch.setattr(
+        "node.cli.charter.described_task", lambda *_: (c.Task("t", CODE, LAYOUT, 250_000, digest("m"), 7), "")
+    )
     sites(home, 4)
     (home / "task.py").write_text(TASK)
     cards = [f"{name}/card.toml" for name in "abcd"]
@@ -688,7 +692,9 @@ def test_a_charter_says_how_public_copies_are_kept(home: Path, monkeypatch: pyte
 
 
 def test_a_charter_says_that_links_go_one_way(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("node.cli.charter.describe_task", lambda *_: c.Task("t", CODE, LAYOUT, 1234, digest("m"), 7))
+    monkeypatch.setattr(
+        "node.cli.charter.described_task", lambda *_: (c.Task("t", CODE, LAYOUT, 1234, digest("m"), 7), "")
+    )
     sites(home, 4)
     (home / "task.py").write_text(TASK)
     cards = [f"{name}/card.toml" for name in "abcd"]
@@ -715,7 +721,9 @@ def test_a_charter_says_that_links_go_one_way(home: Path, monkeypatch: pytest.Mo
 
 
 def test_links_that_a_schedule_needs_must_be_there(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("node.cli.charter.describe_task", lambda *_: c.Task("t", CODE, LAYOUT, 1234, digest("m"), 7))
+    monkeypatch.setattr(
+        "node.cli.charter.described_task", lambda *_: (c.Task("t", CODE, LAYOUT, 1234, digest("m"), 7), "")
+    )
     sites(home, 4)
     (home / "task.py").write_text(TASK)
     cards = [f"{name}/card.toml" for name in "abcd"]
@@ -758,7 +766,9 @@ RING = {
 
 @pytest.mark.parametrize("name", RING)
 def test_links_of_ones_own_are_those_of_the_charter(home: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    monkeypatch.setattr("node.cli.charter.describe_task", lambda *_: c.Task("t", CODE, LAYOUT, 1234, digest("m"), 7))
+    monkeypatch.setattr(
+        "node.cli.charter.described_task", lambda *_: (c.Task("t", CODE, LAYOUT, 1234, digest("m"), 7), "")
+    )
     sites(home, 4)
     (home / "task.py").write_text(TASK)
     (home / name).write_text(RING[name])
@@ -801,7 +811,9 @@ def test_links_that_cannot_be_are_refused_with_what_would_work(
 
 
 def test_relays_link_sites_that_only_dial_out_and_the_terms_say_so(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("node.cli.charter.describe_task", lambda *_: c.Task("t", CODE, LAYOUT, 1234, digest("m"), 7))
+    monkeypatch.setattr(
+        "node.cli.charter.described_task", lambda *_: (c.Task("t", CODE, LAYOUT, 1234, digest("m"), 7), "")
+    )
     sites(home, 4, hidden=2)
     (home / "task.py").write_text(TASK)
     (home / "links.txt").write_text("a b\na c\na d\nc d\n")
@@ -822,7 +834,9 @@ def test_relays_link_sites_that_only_dial_out_and_the_terms_say_so(home: Path, m
 def test_gossip_between_two_that_only_dial_out_needs_a_relay(
     home: Path, monkeypatch: pytest.MonkeyPatch, options: list[str]
 ) -> None:
-    monkeypatch.setattr("node.cli.charter.describe_task", lambda *_: c.Task("t", CODE, LAYOUT, 1234, digest("m"), 7))
+    monkeypatch.setattr(
+        "node.cli.charter.described_task", lambda *_: (c.Task("t", CODE, LAYOUT, 1234, digest("m"), 7), "")
+    )
     sites(home, 4, hidden=2)
     (home / "task.py").write_text(TASK)
     (home / "arcs.txt").write_text("a b\nb c\nc d\nd a\n")
