@@ -388,7 +388,8 @@ class BlobStore:
         try:
             self._check_room(rows * row_bytes)
             with path.open("wb", buffering=0) as file:
-                reserve(file.fileno(), rows * row_bytes)  # Else a full disk would show in the middle, at any row.
+                with contextlib.suppress(OSError):  # What is wrong here shows when it is written.
+                    reserve(file.fileno(), rows * row_bytes)
                 for block in blocks:
                     for row, part in enumerate(block):
                         _write_all(file.fileno(), part, row * row_bytes + end)

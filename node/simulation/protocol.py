@@ -324,12 +324,17 @@ class Play:
 
     def final_model(self, member: int = -1) -> Vector | None:
         """Return the common model that a member holds after the last round (-1: of anybody who has it)."""
+        outcome = self.final_outcome(member)
+        return None if outcome is None else outcome[: self._elements]
+
+    def final_outcome(self, member: int = -1) -> Vector | None:
+        """As `final_model`, with what the outer optimiser remembers: the blob that the ledger names."""
         for candidate in [member] if member >= 0 else self._honest:
             place = self.world.place(candidate)
             if isinstance(place.machine, Node) and place.machine.replica.head.complete:
                 model = place.blobs.vector(Digest(place.machine.replica.head.committed.model))
                 if model is not None:
-                    return model[: self._elements]
+                    return model
         return None
 
     def loads(self) -> tuple[LinkLoad, ...]:
