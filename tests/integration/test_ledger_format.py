@@ -144,13 +144,17 @@ class Terms:
         return len(reached) == len(members)
 
 
+SLOTS = {"none": 0, "fedavgm": 1, "nesterov": 1, "fedadam": 2, "fedyogi": 2, "fedadagrad": 2}
+
+
 class Rounds:
     """The open round, and what is left of those before: fields 7 to 12 and 20 to 23 of the state."""
 
     def __init__(self, charter: list) -> None:
         self.parameters, initial = charter[4][3:5]
         self.opened_ms: int = charter[2]
-        self.committed = [0, initial, 4 * self.parameters]
+        slots = SLOTS[charter[5][2].partition(":")[0]]
+        self.committed = [0, initial, 4 * self.parameters * (1 + slots)]
         self.contributions: dict[tuple[int, bytes], list] = {}
         self.late: list[int] = []
         self.close: list | None = None  # index, body, contributions, exchanging, epoch
@@ -159,6 +163,8 @@ class Rounds:
         options = dict(map(tuple, charter[10]))
         self.codec = options.pop("codec", "")
         assert options.pop("relay", "sealed") == "sealed"
+        assert not options.pop("buffers", "") or slots
+        assert not (slots and self.gossips)
         route = options.pop("route", "")
         self.routed = bool(route)
         slices = int(route.partition(":")[2] or len(charter[3])) if route.startswith("sharded") else 0

@@ -13,7 +13,7 @@ from typing_extensions import override
 from swarm import terms
 from swarm.ledger import entry as e
 from swarm.ledger.audit import audit
-from swarm.machine import Effect, Event, Mixed
+from swarm.machine import Effect, Event, Forget, Mixed
 from tests.builders import Swarm, make_swarm
 from tests.simulation.test_gossip import all_done, gossiping, head, merged
 from tests.simulation.test_late import late
@@ -42,6 +42,16 @@ class Outcomes(Checker):
     def on_event(self, world: World, node: int, twin: int, event: Event, effects: Sequence[Effect]) -> None:
         if isinstance(event, Mixed) and event.model is not None:
             self.of[node, event.round] = event.model
+
+
+class Emptied(Checker):
+    """Whoever stops comes back without any blob: its ledger is there, and perhaps from a backup, and models are not."""
+
+    @override
+    def on_crash(self, world: World, node: int, twin: int) -> None:
+        blobs = world.place(node).blobs
+        complete, partial = blobs.listing()
+        blobs.forget(Forget((*(stored.digest for stored in complete), *partial)))
 
 
 def task(**more: object) -> QuadraticTask:
@@ -130,10 +140,10 @@ def test_compressed_slices_too() -> None:
     assert alike(ran("fedadam:0.1,0.5", route="sharded", codec="int8"))
 
 
-@pytest.mark.parametrize("outer", ["fedavgm:0.7,0.5", "fedadam:0.1,0.5"])
-def test_who_was_away_for_three_rounds_goes_on_with_what_the_others_remember(outer: str) -> None:
+@pytest.mark.parametrize(("outer", "emptied"), [("fedavgm:0.7,0.5", False), ("fedadam:0.1,0.5", True)])
+def test_who_was_away_for_three_rounds_goes_on_with_what_the_others_remember(outer: str, *, emptied: bool) -> None:
     seen = Outcomes()
-    world = ran(outer, rounds=16, checkers=[seen], faults=[Crash(at_s=2.5, slot=3, down_s=7.0)])
+    world = ran(outer, rounds=16, checkers=[seen, *[Emptied()] * emptied], faults=[Crash(at_s=2.5, slot=3, down_s=7.0)])
     ledger = commits(world)
     own = sorted(number for member, number in seen.of if member == 3)
     away = [number for number in range(own[0], own[-1]) if number not in own]
