@@ -819,6 +819,15 @@ def folded() -> tuple[SignedCharter, Sequence[bytes]]:
     return ledger_of("fold", rounds=6, checkers=[CrashAt(2, AddUp, down_s=40.0)])
 
 
+@functools.cache
+def remembering() -> tuple[SignedCharter, Sequence[bytes]]:
+    """Four members whose outcomes are three times as long as their model."""
+    from tests.simulation.test_outer import blocks, head, ran
+
+    world = ran("fedadam:0.1,0.5", rounds=6, buffers="3-7 60-64")
+    return head(world, 0).replica.head.signed, blocks(world)
+
+
 def one_way() -> tuple[SignedCharter, Sequence[bytes]]:
     """Links that go one way, with the same trouble; each takes its model from one and gives it to another."""
     from tests.exchanges import one_way
@@ -876,7 +885,9 @@ def made(folder: Path, make: Made = calm, *, segment_bytes: int = 1 << 14) -> tu
     return folder / "blocks", signed.genesis().encode(), signed.ledger_id, result.entries, root
 
 
-@pytest.mark.parametrize("make", [calm, changing, lossy, ring, star, in_slices, folded, behind, unwaiting, *GOSSIP])
+@pytest.mark.parametrize(
+    "make", [calm, changing, lossy, ring, star, in_slices, folded, behind, unwaiting, remembering, *GOSSIP]
+)
 def test_the_documented_format_is_enough_to_verify_a_ledger(tmp_path: Path, make: Made) -> None:
     folder, genesis, ledger_id, entries, root = made(tmp_path, make)
     assert len(list(folder.glob("*.seg"))) > 1, "sealed segments are read too"
