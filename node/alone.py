@@ -36,8 +36,9 @@ from swarm.vector import blob_digest, leaf_hashes
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Baseline:
-    """What is to be trained: for how many `rounds`, from the model of the digest `initial`, which may lie in `blobs`.
+    """What is to be trained: for how many `rounds`, from the outcome of the digest `initial`, which may lie in `blobs`.
 
+    That is a model and `slots` times as much for an outer optimiser's memory (`swarm.mixing.outer`), which is zero.
     `owner` says for which ledger and task: what was trained for another is begun anew.
     """
 
@@ -45,6 +46,7 @@ class Baseline:
     rounds: int
     initial: bytes
     blobs: Path
+    slots: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,9 +173,10 @@ class Alone:
         held = baseline.blobs / baseline.initial.hex()
         for path in (held, self._start):
             with contextlib.suppress(FileNotFoundError):
-                model = np.fromfile(path, "<f4")
-                if blob_digest(model.nbytes, leaf_hashes(model.data)) == baseline.initial:
-                    return model
+                found = np.fromfile(path, "<f4")
+                whole = found if path == held else np.concatenate([found, np.zeros(baseline.slots * found.size, "<f4")])
+                if blob_digest(whole.nbytes, leaf_hashes(whole.data)) == baseline.initial:
+                    return whole[: whole.size // (1 + baseline.slots)]
         raise UsageError("couldn't train alone: this site has not the model that the swarm started from")
 
     def _keep(self, round_: int, model: np.ndarray, *, samples: int) -> Kept:

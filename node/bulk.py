@@ -49,7 +49,7 @@ from swarm.mixing.average import Sums, add_weighted, mean_of_sums_into, sums_pro
 from swarm.mixing.compress.forms import Spec, encode, encoded_bytes
 from swarm.mixing.gossip import mix_into, scale_into, step_into
 from swarm.mixing.momentum import Stretches
-from swarm.mixing.outer import OUTER_STEPS
+from swarm.mixing.outer import NONE, Outer
 from swarm.mixing.sketch import sketch
 from swarm.privacy.clipping import clip_in_place, inspect
 from swarm.routes import slices_digest
@@ -102,7 +102,7 @@ class BulkWorker:
         elements: int,
         bound: float,
         wake: Callable[[], None],
-        outer: str = "none",
+        outer: Outer = NONE,
         codec: Spec | None = None,
         cuts: Sequence[tuple[int, int]] = (),
         averages: Spec | None = None,
@@ -113,7 +113,7 @@ class BulkWorker:
         self._cuts, self._averages = cuts, averages
         self._elements = elements
         self._bound = bound
-        self._step = OUTER_STEPS[outer]
+        self._outer = outer
         messages = codec is not None and not follows
         self._messages = Messages(store, codec, elements=elements, bound=bound) if codec and messages else None
         self._copies = Copies(store, codec, elements=elements) if codec and follows else None
@@ -381,13 +381,50 @@ class BulkWorker:
         return self._model(effect.round, lambda: self._blended(effect), told)
 
     def _mix(self, effect: Mix) -> Sequence[Event | _Made]:
-        return self._model(effect.round, lambda: self._average(effect))
+        return self._ending(effect.round, effect.model, lambda: self._average(effect))
 
     def _join(self, effect: Join) -> Sequence[Event | _Made]:
-        return self._model(effect.round, lambda: self._joined(effect))
+        return self._ending(effect.round, effect.model, lambda: self._joined(effect))
 
     def _divide(self, effect: Divide) -> Sequence[Event | _Made]:
-        return self._model(effect.round, lambda: self._divided(effect))
+        return self._ending(effect.round, effect.model, lambda: self._divided(effect))
+
+    def _ending(self, round_: int, base: Digest | None, average: Callable[[], _Combine]) -> Sequence[Event | _Made]:
+        """Write what a round ends with: the outer optimiser's step from `base` by a mean. Without a base, the mean."""
+        if base is None:
+            return self._model(round_, average)
+        if not self._outer.slots:
+            return self._model(round_, lambda: self._stepped(base, average()))
+        path = self._store.new_file()
+        try:
+            blocks = self._outcomes(base, average())
+            stored = self._store.write_rows(path, 1 + self._outer.slots, 4 * self._elements, blocks, durable=True)
+        except (SwarmError, OSError, ValueError) as error:
+            path.unlink(missing_ok=True)
+            return [_failed(Mixed(round_, None), str(error))]
+        return [_Made(((path, stored),), Mixed(round_, stored.digest, stored.size))]
+
+    def _stepped(self, base: Digest, average: _Combine) -> _Combine:
+        """The model alone, where that is all there is: stretch by stretch, in the order of the file."""
+
+        def combine(out: Vector, start: int) -> None:
+            average(out, start)
+            self._outer.step((out,), (self._slice(base, start, out.size),), out, start)
+
+        return combine
+
+    def _outcomes(self, base: Digest, average: _Combine) -> Iterator[Sequence[Buffer]]:
+        """Yield stretches of the model and of what is remembered of it, made in the same memory."""
+        rows = range(1 + self._outer.slots)
+        length = min(MIX_BLOCK_ELEMENTS, self._elements)
+        mean, scratch = np.empty(length, "<f4"), [np.empty(length, "<f4") for _ in rows]
+        for start in range(0, self._elements, MIX_BLOCK_ELEMENTS):
+            count = min(MIX_BLOCK_ELEMENTS, self._elements - start)
+            average(mean[:count], start)
+            out = [row[:count] for row in scratch]
+            before = [self._slice(base, row * self._elements + start, count) for row in rows]
+            self._outer.step(out, before, mean[:count], start)
+            yield [row.data for row in out]
 
     def _model(
         self, round_: int, combine: Callable[[], _Combine], told: Callable[[Path], bytes] = lambda _: b""
@@ -455,12 +492,10 @@ class BulkWorker:
     def _average(self, effect: Mix) -> _Combine:
         weights = [weight for _, weight in effect.terms]
         updates = self._readers([digest for digest, _ in effect.terms], self._elements)
-        base = effect.model
 
         def combine(out: Vector, start: int) -> None:
-            before = np.zeros_like(out) if base is None else self._slice(base, start, out.size)
             weighted_mean_into(
-                out, before, [read(start, out.size) for read in updates], weights, rest=effect.rest, step=self._step
+                out, np.zeros_like(out), [read(start, out.size) for read in updates], weights, rest=effect.rest
             )
 
         return combine
@@ -489,7 +524,7 @@ class BulkWorker:
         return combine
 
     def _joined(self, effect: Join) -> _Combine:
-        """The model, a step by slices side by side further; a stretch may take in parts of several."""
+        """The mean, from slices side by side; a stretch may take in parts of several."""
         readers: list[Callable[[int, int], Vector]] = []
         for digest, (begin, end) in zip(effect.slices, self._cuts, strict=True):
             if self._averages is None:
@@ -499,12 +534,10 @@ class BulkWorker:
                 readers.append(functools.partial(_stretch, self._messages.opened(digest, end - begin)))
 
         def combine(out: Vector, start: int) -> None:
-            mean = np.empty_like(out)
             for read, (begin, end) in zip(readers, self._cuts, strict=True):
                 low, high = max(begin, start), min(end, start + out.size)
                 if low < high:
-                    mean[low - start : high - start] = read(low - begin, high - low)
-            self._step(out, self._slice(effect.model, start, out.size), mean)
+                    out[low - start : high - start] = read(low - begin, high - low)
 
         return combine
 
@@ -527,8 +560,7 @@ class BulkWorker:
 
     def _divided(self, effect: Divide) -> _Combine:
         def combine(out: Vector, start: int) -> None:
-            before, sums = self._slice(effect.model, start, out.size), self._sums(effect.total, start, out.size)
-            mean_of_sums_into(out, before, sums, effect.weight, step=self._step)
+            mean_of_sums_into(out, np.zeros_like(out), self._sums(effect.total, start, out.size), effect.weight)
 
         return combine
 

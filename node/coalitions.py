@@ -23,16 +23,17 @@ def terms_text(terms: Sequence[tuple[Path, int]]) -> str:
     return json.dumps([[str(path), weight] for path, weight in terms])
 
 
-def coalition_from(model: Path, terms: str, *, coded: bool) -> Vector:
+def coalition_from(model: Path, terms: str, *, elements: int, coded: bool) -> Vector:
     """Return the model of a coalition, shape (elements,).
 
-    `coded` says that updates are messages of a codec. They have been read through before the round closed on them.
+    What an outer optimiser remembers follows the model in its file, and plays no part: of each coalition the same
+    question is asked, what plain averaging would have made of its work. `coded` says that updates are messages of a codec. They have been read through before the round closed on them.
 
     Raises:
         OSError: A file is not there.
         Reject: A message is none for a model of this size.
     """
-    base: Vector = np.fromfile(model, "<f4")
+    base: Vector = np.fromfile(model, "<f4", count=elements)
     files = [(Path(path), int(weight)) for path, weight in json.loads(terms)]
     updates: list[Vector] = [
         decode(path.read_bytes(), base.size) if coded else np.memmap(path, dtype="<f4", mode="r") for path, _ in files

@@ -14,9 +14,10 @@ from swarm.vector import Layout, unflatten
 
 
 def export_model(vector: Path, layout: Layout, target: Path, origin: Mapping[str, str]) -> None:
-    """Write a flat float32 file as named tensors. `origin` goes into the file's metadata, as one JSON object.
+    """Write the model that a flat float32 file begins with as named tensors. `origin` goes into the file's metadata.
 
-    One, because the library writes several metadata entries in random order, and every peer's file should be the same.
+    As one JSON object: the library writes several metadata entries in random order, and every peer's file should be the
+    same.
 
     Raises:
         StoreError: the disk refused, in reading or in writing.
@@ -25,7 +26,7 @@ def export_model(vector: Path, layout: Layout, target: Path, origin: Mapping[str
     from safetensors.numpy import save_file
 
     try:
-        tensors = unflatten(np.fromfile(vector, "<f4"), layout)
+        tensors = unflatten(np.fromfile(vector, "<f4", count=layout.elements), layout)
     except OSError as error:
         raise store_error(f"read the model in {vector}", error) from error
     beside = target.with_name(f".{target.name}.part")

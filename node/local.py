@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from node.cli.charter import describe_task
+from node.cli.charter import described_task
 from node.cli.control import ask
 from node.cli.output import Failure
 from node.clock import Clock
@@ -27,6 +27,7 @@ from node.forkserver import ForkServer
 from node.site import Site
 from node.storage import write_file_durably
 from swarm import charter as terms
+from swarm.mixing.outer import parse as parse_outer
 from swarm.staleness import STALENESS_ASYNCHRONOUS, STALENESS_DEFAULT
 
 FIRST_PORT = 17400
@@ -146,16 +147,18 @@ def found(
     relay: bool = False,
     min_cell: int = 0,
     contribution: str = "",
+    outer: str = "none",
 ) -> list[LocalPeer]:
     """Make a site for each part of the data, a charter for all of them, and every signature.
 
     With the socket of a fork server their trainers are forked from it, with a `gossip` schedule they mix by gossip,
     over links of one way if they are `directed`, with a charter's `correction`. With a `route` they get to the mean in
     parts, with a `codec` they compress what they contribute. If `asynchronous` they wait for nobody. Those named in
-    `hidden` only dial out; with `relay` others link them to one another. Scores of fewer than `min_cell` stay. What
-    work is worth sites tell by the charter's `contribution`.
+    `hidden` only dial out; with `relay` others link them to one another. `outer` is the step that a round takes. Scores
+    of fewer than `min_cell` stay. What work is worth sites tell by the charter's `contribution`.
     """
     late = STALENESS_ASYNCHRONOUS if asynchronous else STALENESS_DEFAULT
+    learned, buffers = described_task(task, seed, forkserver, parse_outer(outer).slots)
     peers, cards = [], []
     for part, port in zip(data, free_ports(len(data)), strict=True):
         site, endpoint = Site(folder / part.name), f"tcp://127.0.0.1:{port}"
@@ -169,11 +172,11 @@ def found(
         name="local",
         created_ms=int(Clock().now() * 1000),
         members=tuple(cards),
-        task=describe_task(task, seed, forkserver),
+        task=learned,
         round=terms.RoundPolicy(
             rounds=rounds,
             mixing="gossip" if gossip else "exact",
-            outer="none",
+            outer=outer,
             min_contributions=len(data) // 2 + 1 if min_contributions is None else min_contributions,
             deadline_ms=round(deadline_s * 1000),
             patience_ms=round(patience_s * 1000),
@@ -186,6 +189,7 @@ def found(
         predecessor=(),
         options=terms.options_of(
             asynchronous=terms.BUFFERED if asynchronous else "",
+            buffers=buffers,
             codec=codec,
             contribution=contribution,
             correction=correction,

@@ -297,7 +297,9 @@ def _terms(told: Told) -> list[tuple[str, str]]:
     charter = told.charter
     policy, task, ledger = told.terms.round, charter.task, charter.ledger
     cap = policy.weight_cap_ppm
-    outer = {"none": "becomes the new model as it is"}.get(policy.outer, f"goes through the step {policy.outer!r}")
+    outer = "becomes the new model as it is"
+    if charter.outer.slots:
+        outer = f"goes through an outer optimiser, {charter.outer.describe()}"
     trains = "the model on its own data and sends the change"
     combined = f"mean, weighted by each site's number of samples; it {outer}"
     limits = "limits what one site can do"

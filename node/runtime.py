@@ -32,7 +32,16 @@ from node.clock import Clock
 from node.core import Node
 from node.disclosed import Disclosed
 from node.links import Links
-from node.storage import HOLD_RETRY_S, Ballast, BlobStore, SnapshotFile, store_error, sync_folder, write_file_durably
+from node.storage import (
+    HOLD_RETRY_S,
+    Ballast,
+    BlobStore,
+    SnapshotFile,
+    lengthen,
+    store_error,
+    sync_folder,
+    write_file_durably,
+)
 from node.trainer import (
     AppraiseDone,
     Described,
@@ -155,7 +164,7 @@ class Runtime:
     """Drives one node until it is told to stop, or until the run is done and nobody needs it any more.
 
     `curve_key` is the public transport key it begins with. `paused` is the file that is there while people want this
-    site paused; it outlives the process.
+    site paused; it outlives the process. `slots` is how many vectors the outer optimiser remembers.
     """
 
     def __init__(
@@ -175,6 +184,7 @@ class Runtime:
         keys: Keys,
         paused: Path | None = None,
         baseline: Callable[[], Baseline] | None = None,
+        slots: int = 0,
     ) -> None:
         self._node = node
         self._curve_key, self._keys = curve_key, keys
@@ -212,7 +222,7 @@ class Runtime:
         self._appraising: Appraise | None = None  # The node asks one question at a time.
         self._control: ControlSocket | None = None
         self._layout_digest, self._layout_path, self._public = layout_digest, layout_path, public
-        self._initial = ports.store.new_file()
+        self._initial, self._slots = ports.store.new_file(), slots
         self._on_finished = finished
         self._fatal: SwarmError | None = None
 
@@ -673,6 +683,7 @@ class Runtime:
         write_file_durably(self._layout_path, described.layout, mode=0o644)
         if self._unexported:
             self._export()
+        lengthen(self._initial, layout.nbytes * (1 + self._slots))  # The outer optimiser remembers nothing yet.
         stored = self._store.add_file(self._initial)
         self._events.append(stored)
         # Another version of PyTorch may draw other initial values. That is no harm: the charter names the digest, and

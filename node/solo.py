@@ -17,6 +17,7 @@ import numpy as np
 from node.clock import Clock
 from node.trainer import Described, EvaluateDone, Failed, LogLine, TrainDone, Trainer, TrainerEvent, TrainerSettings
 from swarm.errors import SwarmError
+from swarm.mixing.momentum import Stretches
 from swarm.vector import Layout
 
 T = TypeVar("T", bound=TrainerEvent)
@@ -62,8 +63,8 @@ def run_solo(settings: TrainerSettings, *, rounds: int, folder: Path, tell: Call
     return SoloResult(samples, scored.samples, dict(scored.metrics), Layout.decode(described.layout))
 
 
-def describe(settings: TrainerSettings, model: Path) -> Layout:
-    """Build the task's model once, write its initial parameters to `model`, and return their layout.
+def describe(settings: TrainerSettings, model: Path) -> tuple[Layout, Stretches]:
+    """Build the task's model once, write its parameters to `model`; return their layout and which are trained.
 
     Raises:
         SwarmError: user code failed; the sentence says where.
@@ -72,7 +73,9 @@ def describe(settings: TrainerSettings, model: Path) -> Layout:
     try:
         trainer.start()
         trainer.describe(model)
-        return Layout.decode(_wait(trainer, Described, lambda _: None).layout)
+        told = _wait(trainer, Described, lambda _: None)
+        layout = Layout.decode(told.layout)
+        return layout, ((0, layout.elements),) if told.trained is None else told.trained
     finally:
         trainer.close()
 

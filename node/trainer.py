@@ -47,9 +47,13 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Described:
-    """The model was built: `layout` is the encoded `swarm.vector.Layout`; its parameters are in the file asked for."""
+    """The model was built: `layout` is the encoded `swarm.vector.Layout`; its parameters are in the file asked for.
+
+    `trained` as in `TrainDone`: of a model as it is built.
+    """
 
     layout: bytes
+    trained: Stretches | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -338,7 +342,8 @@ class Trainer:
             return self._fail(str(error))
         self._current = None
         if did == "describe":
-            return [Described(bytes(message["layout"]))]  # type: ignore[call-overload]
+            layout: bytes = message["layout"]  # type: ignore[assignment]
+            return [Described(layout, _stretches(message))]
         remarks = [LogLine(str(remark)) for remark in message["remarks"]]  # type: ignore[attr-defined]
         round_, samples = int(str(message["round"])), int(str(message["samples"]))
         metrics: Mapping[str, float] = message["metrics"]  # type: ignore[assignment]
@@ -350,9 +355,7 @@ class Trainer:
         if did == "appraise":  # What the task has to remark was said of the round's own model.
             return [AppraiseDone(round_, samples, metrics, (*message["groups"],))]  # type: ignore[misc]
         if did == "train":
-            bounds: list[int] = message["parameters"]  # type: ignore[assignment]
-            stretches = tuple(zip(bounds[::2], bounds[1::2], strict=True))
-            return [*remarks, TrainDone(round_, samples, metrics, stretches)]
+            return [*remarks, TrainDone(round_, samples, metrics, _stretches(message))]
         groups: list[int] = message["groups"]  # type: ignore[assignment]
         return [*remarks, EvaluateDone(round_, samples, metrics, (*groups,), bool(message["cases"]))]
 
@@ -405,3 +408,8 @@ class Trainer:
         *lines, self._printed = self._printed.split(b"\n")
         self._printed = self._printed[-LINE_CHARACTERS_MAX:]
         return [LogLine(line[:LINE_CHARACTERS_MAX].decode(errors="replace")) for line in lines if line.strip()]
+
+
+def _stretches(message: Mapping[str, object]) -> Stretches:
+    bounds: list[int] = message["parameters"]  # type: ignore[assignment]
+    return tuple(zip(bounds[::2], bounds[1::2], strict=True))

@@ -97,7 +97,7 @@ class Worker:
         self._layout.check()
         arrays = {name: tensor.detach().float().cpu().numpy() for name, tensor in tensors.items()}
         flatten(arrays, self._layout).tofile(path)
-        return {"layout": self._layout.encode()}
+        return {"layout": self._layout.encode(), "parameters": self._parameters(model)}
 
     def _train(self, round_: int, model_path: Path, update_path: Path) -> dict[str, object]:
         base = np.memmap(model_path, dtype="<f4", mode="r")
@@ -153,7 +153,9 @@ class Worker:
     def _appraise(self, request: Mapping[str, str | int]) -> dict[str, object]:
         """Evaluate what some of a round's updates make of its model. Of one round all are judged on the same draws."""
         path, terms = Path(str(request["model"])), str(request["terms"])
-        vector = coalition_from(path, terms, coded=bool(request["coded"]))
+        if not self._layout.tensors:
+            self._restore(np.memmap(path, dtype="<f4", mode="r"))  # Which of the task's tensors travel is known then.
+        vector = coalition_from(path, terms, elements=self._layout.elements, coded=bool(request["coded"]))
         return _told(self._judge(int(request["round"]), vector))
 
     def _judge(self, round_: int, vector: Vector) -> Evaluation:
@@ -182,7 +184,7 @@ class Worker:
         return found
 
     def _restore(self, vector: Vector) -> torch.nn.Module:
-        """Overwrite the model's floating-point state with a vector."""
+        """Overwrite the model's floating-point state with a round's outcome, of which the model is the beginning."""
         if self._model is None:
             self._model = self._build()
         # A loop that takes its first step before it clears gradients must not step along those of the round before.
@@ -192,7 +194,7 @@ class Worker:
             specs = [TensorSpec(n, tuple(t.shape), str(t.dtype).removeprefix("torch.")) for n, t in tensors.items()]
             self._layout = Layout(tuple(sorted(specs, key=lambda spec: spec.name)))
         with torch.no_grad():
-            for name, values in unflatten(vector, self._layout).items():
+            for name, values in unflatten(vector[: self._layout.elements], self._layout).items():
                 tensors[name].copy_(torch.from_numpy(np.array(values)))
         return self._model
 

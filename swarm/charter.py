@@ -33,7 +33,8 @@ from swarm.machine import NodeId
 from swarm.mixing import momentum
 from swarm.mixing.compress.choco import default_gamma
 from swarm.mixing.compress.forms import Spec, encoded_bytes, parse
-from swarm.mixing.outer import OUTER_STEPS
+from swarm.mixing.outer import Outer, parse_buffers
+from swarm.mixing.outer import parse as parse_outer
 from swarm.routes import FOLD, Route, cuts
 from swarm.routes import parse as parse_route
 
@@ -48,7 +49,6 @@ CLIP_NORM_MILLI_MAX = 1_024_000
 """Largest clipping norm, 1,024: the fixed-point sum holds values up to 2**10 (`swarm.mixing.average`)."""
 
 MIXINGS = ("exact", "gossip")
-OUTER_OPTIMIZERS = tuple(OUTER_STEPS)
 PARAMETERS_MAX = 2**33
 
 SCHEDULE = "schedule"
@@ -100,6 +100,16 @@ CONTRIBUTION = "contribution"
 """The option that says how the worth of contributions is told (`swarm.contribution.policy`): "size", or "loo" or
 "shapley" with a metric, the sense of it and a share of the training time: "shapley:accuracy:higher:20". Without, nobody
 judges anything."""
+
+BUFFERS = "buffers"
+"""The option that says which stretches of a model an outer optimiser leaves to averaging, because they are measured and
+not learned (`swarm.mixing.outer.parse_buffers`): "120-160 400-408". Without, all of it is learned."""
+
+OPTIONS = (
+    *(ASYNCHRONOUS, BUFFERS, CODEC, CONTRIBUTION, CORRECTION, GAMMA, LINKS, MIN_CELL, PACE, RELAY, ROUTE),
+    *(SCHEDULE, STALENESS),
+)
+"""Those that this software knows."""
 
 OWN_LINKS = "links"
 """In place of a schedule's name: the charter's own links, every round. For a graph that no family has."""
@@ -246,6 +256,17 @@ class Charter(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
         return 4 * self.task.parameters
 
     @property
+    def outcome_bytes(self) -> int:
+        """Size of what a round ends with: the model, and what the outer optimiser remembers."""
+        return self.model_bytes * (1 + self.outer.slots)
+
+    @cached_property
+    def outer(self) -> Outer:
+        """What a round does with the mean of its updates."""
+        text = dict(self.options).get(BUFFERS, "")
+        return parse_outer(self.round.outer, parse_buffers(text, self.task.parameters) if text else ())
+
+    @property
     def clip_norm(self) -> float:
         """Largest L2 norm of an update."""
         return self.round.clip_norm_milli / 1000
@@ -372,7 +393,9 @@ class Charter(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
         return 4 * (end - start) if self.averages is None else encoded_bytes(self.averages, end - start)
 
     def moves(self, size: int) -> bool:
-        """Whether a blob of this size may be what members fetch from one another: a model, or on the way to one."""
+        """Whether a blob of this size may be what members fetch from one another: an outcome, or on the way to one."""
+        if size == self.outcome_bytes:
+            return True
         if any(size == 4 * length or self._fits(size, length) for length in self._lengths):
             return True
         return self.route is not None and self.route.name == FOLD and size == 8 * self.task.parameters
@@ -637,20 +660,7 @@ def _check_terms(charter: Charter) -> None:
 def _check_options(charter: Charter) -> None:
     names = [name for name, _ in charter.options]
     for name in names:
-        if name not in (
-            ASYNCHRONOUS,
-            CODEC,
-            CONTRIBUTION,
-            CORRECTION,
-            GAMMA,
-            LINKS,
-            MIN_CELL,
-            PACE,
-            RELAY,
-            ROUTE,
-            SCHEDULE,
-            STALENESS,
-        ):
+        if name not in OPTIONS:
             message = f"couldn't accept the charter: unknown option {name!r}"
             raise UsageError(message, hint="a newer version of this software may have made it")
     if sorted({*names}) != names:
@@ -662,8 +672,10 @@ def _check_options(charter: Charter) -> None:
     if gossips and charter.round.outer != "none":
         raise UsageError(
             f"couldn't accept the charter: gossip has no common step that outer = {charter.round.outer!r} could take",
-            hint=_REDRAFT,
+            hint="mix exactly, or leave the outer optimiser out; --correction qg is a momentum for gossip",
         )
+    if BUFFERS in names:
+        _check_buffers(charter, dict(charter.options)[BUFFERS])
     if charter.directed and not gossips:
         raise UsageError("couldn't accept the charter: links of one way are for gossip", hint=_REDRAFT)
     if charter.directed:
@@ -706,6 +718,16 @@ def _check_options(charter: Charter) -> None:
         )
     if ROUTE in names:
         _check_route(charter, parse_route(dict(charter.options)[ROUTE], len(charter.members)))
+
+
+def _check_buffers(charter: Charter, text: str) -> None:
+    """Refuse stretches that mean nothing: FedAvg averages all of a model anyway."""
+    if not charter.outer.slots:
+        raise UsageError(
+            "couldn't accept the charter: it says where the model's buffers lie, and its outer optimiser is none",
+            hint="leave the buffers out",
+        )
+    parse_buffers(text, charter.task.parameters)
 
 
 def _check_asynchronous(charter: Charter, text: str) -> None:
@@ -854,7 +876,8 @@ def check_policy(policy: RoundPolicy, members: int) -> None:
         ("clip_norm_milli", policy.clip_norm_milli, 1, CLIP_NORM_MILLI_MAX),
         ("weight_cap_ppm", policy.weight_cap_ppm, 1, 1_000_000),
     )
-    _check_choices(("mixing", policy.mixing, MIXINGS), ("outer", policy.outer, OUTER_OPTIMIZERS))
+    _check_choices(("mixing", policy.mixing, MIXINGS))
+    parse_outer(policy.outer)
 
 
 def check_edges(edges: tuple[tuple[int, int], ...], members: Sequence[Card]) -> None:

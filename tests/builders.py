@@ -19,6 +19,7 @@ from swarm.errors import LedgerError, PeerError, StoreError, SwarmError, UsageEr
 from swarm.identity import Identity, verify
 from swarm.ledger import entry as e
 from swarm.ledger.block import FINALIZE, Certificate, Header, vote_message
+from swarm.mixing.outer import parse as parse_outer
 from swarm.vector import blob_digest, leaf_hashes
 from topologies.world.clock import EPOCH_S
 
@@ -107,19 +108,21 @@ def make_swarm(
     contribution: str = "",
     min_cell: int = 0,
     hidden: tuple[int, ...] = (),
+    outer: str = "none",
+    buffers: str = "",
 ) -> Swarm:
     """Return a swarm of `n` members whose model starts at zero. `first` picks other identities.
 
     With a `schedule` they mix by gossip, with a `codec` they compress what they contribute; a `route` leads to the mean.
     Late work counts for `staleness` rounds; slow sites are waited for `pace` times as long as the median needs. Those in
-    `hidden` only dial out; with `relay` others link them.
+    `hidden` only dial out; with `relay` others link them. `outer` is the step that a round takes, but at `buffers`.
     """
     identities = tuple(identity(first + i) for i in range(n))
     cards = tuple(
         c.make_card(who, name=f"site-{i}", endpoint="" if i in hidden else f"tcp://127.0.0.1:{17000 + i}")
         for i, who in enumerate(identities)
     )
-    initial = bytes(4 * elements)
+    initial = bytes(4 * elements * (1 + parse_outer(outer).slots))
     charter = c.Charter(
         version=c.CHARTER_VERSION,
         name="test-swarm",
@@ -129,7 +132,7 @@ def make_swarm(
         round=c.RoundPolicy(
             rounds,
             "gossip" if schedule else "exact",
-            "none",
+            outer,
             min_contributions,
             deadline_ms,
             patience_ms,
@@ -142,6 +145,7 @@ def make_swarm(
         predecessor=(),
         options=c.options_of(
             asynchronous=asynchronous,
+            buffers=buffers,
             codec=codec,
             contribution=contribution,
             correction=correction,

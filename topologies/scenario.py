@@ -25,6 +25,7 @@ from swarm.mixing.compress.choco import default_gamma
 from swarm.mixing.compress.forms import Spec
 from swarm.mixing.compress.forms import parse as parse_codec
 from swarm.mixing.momentum import parse as parse_correction
+from swarm.mixing.outer import parse as parse_outer
 from swarm.pace import FACTOR_MAX, FACTOR_MIN
 from swarm.routes import SPREAD, Route
 from swarm.routes import parse as parse_route
@@ -181,6 +182,7 @@ class Learning:
         momentum: Of SGD, 0 to below 1; begins anew every round.
         mixing: "gossip" or "exact".
         correction: Of gossip: "", "qg" or "qg:500" (`swarm.mixing.momentum.parse`).
+        outer: Of exact mixing, what is done with the mean: "none", "nesterov:0.9,0.7" (`swarm.mixing.outer.parse`).
         codec: How what travels is compressed, as a charter has it: "" for float32, "bf16", "int8", "int4", "sign" or
             "topk:PERMILLE".
         gamma: How far sites go towards each other in gossip under a coarse one, above 0 to 1; None for what suits it.
@@ -201,6 +203,7 @@ class Learning:
     momentum: float = 0.0
     mixing: str = "gossip"
     correction: str = ""
+    outer: str = "none"
     codec: str = ""
     gamma: float | None = None
     route: str = ""
@@ -223,6 +226,9 @@ class Learning:
             raise _wrong("learning.correction", "it is for gossip", f"leave it out with {self.mixing} mixing")
         if self.correction:
             parse_correction(self.correction)
+        if parse_outer(self.outer).slots and self.mixing != "exact":
+            hint = 'write mixing = "exact" too; a momentum for gossip is correction = "qg"'
+            raise _wrong("learning.outer", "it is for exact mixing, where all take one step", hint)
         if self.codec and parse_codec(self.codec).name not in CODECS:
             known = ", ".join(CODECS)
             raise _wrong("learning.codec", f"models do not travel as {self.codec}", f"choose one of {known}")
@@ -800,6 +806,7 @@ def _learning(path: str, value: object) -> Learning:
         momentum=table.take("momentum", any_number, usual.momentum),
         mixing=table.take("mixing", _text, usual.mixing),
         correction=table.take("correction", _text, usual.correction),
+        outer=table.take("outer", _text, usual.outer),
         codec=table.take("codec", _text, usual.codec),
         gamma=table.take("gamma", _maybe, usual.gamma),
         route=table.take("route", _text, usual.route),

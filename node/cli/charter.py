@@ -19,7 +19,7 @@ from node.cli.output import INCOMPLETE, INVALID, Failure, Form, check_target, ch
 from node.clock import Clock
 from node.site import Site
 from node.solo import describe
-from node.storage import BlobStore, write_file_durably
+from node.storage import BlobStore, lengthen, write_file_durably
 from node.task import task_digest
 from node.trainer import TrainerSettings
 from swarm import charter as terms
@@ -29,8 +29,10 @@ from swarm.errors import UsageError
 from swarm.ledger.state import State
 from swarm.mixing.compress.choco import gamma_words
 from swarm.mixing.compress.forms import FORMS, encoded_bytes
+from swarm.mixing.outer import NONE, buffers_text, lengthened, untrained
 from swarm.routes import FOLD, ROUTES, SHARDED, SPREAD
 from swarm.staleness import BUFFER_SHARE, STALENESS_ASYNCHRONOUS, STALENESS_DEFAULT
+from swarm.vector import blob_digest, leaf_hashes
 from topologies.families import FAMILIES, build
 from topologies.plan import LINKS, check_codec, open_schedule
 from topologies.traffic import Network, choose_exact_route
@@ -134,6 +136,13 @@ def charter() -> None:
     " gradients; qg:500 is a momentum of 0.5 instead of 0.7.",
 )
 @click.option(
+    "--outer",
+    default="none",
+    show_default=True,
+    help="What a round does with the mean of the updates: none (it is added, FedAvg), fedavgm, nesterov, fedadam,"
+    " fedyogi or fedadagrad, with numbers of your own as in nesterov:0.9,0.7 (beta, rate). Not with --gossip.",
+)
+@click.option(
     "--staleness",
     type=click.IntRange(min=0),
     help="For how many rounds work that comes after its round has closed still counts in a later one, less each round;"
@@ -206,6 +215,7 @@ def new(
     uplink: float,
     latency: float,
     correction: str,
+    outer: str,
     staleness: int | None,
     asynchronous: bool,
     pace: int,
@@ -252,7 +262,7 @@ def new(
         round=terms.RoundPolicy(
             rounds=rounds,
             mixing="gossip" if gossip else "exact",
-            outer="none",
+            outer=outer,
             min_contributions=enough if min_contributions is None else min_contributions,
             deadline_ms=_whole("--deadline", deadline, 1000),
             patience_ms=_whole("--patience", patience, 1000),
@@ -282,16 +292,20 @@ def new(
     check_codec(draft)
     _check_exchange(draft)
     last = None if before is None or after is None else _last_model(before, after)
-    draft = msgspec.structs.replace(draft, task=_continued(describe_task(task, seed), before, last))
+    learned, buffers = described_task(task, seed, None, draft.outer.slots)
+    options = tuple(sorted([*draft.options, *terms.options_of(**{terms.BUFFERS: buffers})]))
+    draft = msgspec.structs.replace(draft, task=_continued(learned, before, last), options=options)
+    begun: Path | None = None
+    if before is not None and after is not None and draft.task.initial_model == last:
+        draft, begun = _taken_over(draft, before, after, output.parent)
     draft, costs = _routed(draft, route, uplink, latency)
     draft.check()
     signed = terms.SignedCharter(draft, {})
     write_file_durably(output, terms.to_toml(signed).encode(), mode=0o644)
     text = "".join(f"{line}\n" for line in costs)
     text += f"{_summary(signed)}\nDrafted in {output}. Each founder now runs `swarm charter sign {output}`."
-    if last is not None and after is not None:
-        model = Site(after).blobs / last.hex()
-        text += f"\nThe model to start from is {model}: copy it to the folder blobs of at least one new site."
+    if begun is not None:
+        text += f"\nThe model to start from is {begun}: copy it to the folder blobs of at least one new site."
     emit({"path": str(output), "members": [card.name for card in members]}, as_json=as_json, text=text)
 
 
@@ -351,6 +365,36 @@ def _continued(task: terms.Task, before: State | None, last: bytes | None) -> te
             hint="give the task file of that swarm with --task, or leave --after out to begin anew",
         )
     return msgspec.structs.replace(task, initial_model=last)
+
+
+def _taken_over(draft: terms.Charter, before: State, after: Path, folder: Path) -> tuple[terms.Charter, Path]:
+    """Return the draft, and the file of the outcome that it starts from, which is the other swarm's last.
+
+    Behind the model lies what that swarm's outer optimiser remembers. The same optimiser goes on with it; for another
+    one a new file is written into `folder`, with nothing remembered.
+    """
+    last = Site(after).blobs / draft.task.initial_model.hex()
+    was = NONE if before.exchange is not None else before.signed.charter.outer
+    if (was.name, was.buffers) == (draft.outer.name, draft.outer.buffers):
+        return draft, last
+    try:
+        model = last.read_bytes()[: draft.model_bytes]
+    except OSError as error:
+        raise UsageError(
+            f"couldn't draft a successor with another outer optimiser: the model to start from, {last}, cannot be read:"
+            f" {error.strerror}",
+            hint="name with --after the folder of a site that holds it, or keep the outer optimiser",
+        ) from None
+    if len(model) < draft.model_bytes:
+        raise UsageError(
+            f"couldn't draft a successor: {last} is too short for a model of {draft.task.parameters} parameters",
+            hint="name with --after the folder of another site of that swarm",
+        )
+    outcome = lengthened(model, draft.outer.slots)
+    digest = blob_digest(len(outcome), leaf_hashes(outcome))
+    write_file_durably(folder / digest.hex(), outcome, mode=0o644)
+    task = msgspec.structs.replace(draft.task, initial_model=digest)
+    return msgspec.structs.replace(draft, task=task), folder / digest.hex()
 
 
 @charter.command()
@@ -430,6 +474,7 @@ def show(path: Path, *, form: Form) -> None:
         "name": signed.charter.name,
         "members": [{"name": c.name, "node": c.node.hex(), "endpoint": c.endpoint} for c in signed.charter.members],
         "rounds": signed.charter.round.rounds,
+        "outer": signed.charter.round.outer,
         "parameters": signed.charter.task.parameters,
         "missing": list(signed.missing()),
         "ledger_id": None if signed.missing() else signed.ledger_id.hex(),
@@ -437,8 +482,11 @@ def show(path: Path, *, form: Form) -> None:
     emit(data, as_json=form is Form.JSON, text=_summary(signed))
 
 
-def describe_task(task: Path, seed: int, forkserver: Path | None = None) -> terms.Task:
-    """Build the task's model once, in a trainer process, and return what the charter says about it."""
+def described_task(task: Path, seed: int, forkserver: Path | None = None, slots: int = 0) -> tuple[terms.Task, str]:
+    """Build the task's model once, in a trainer process, and return what the charter says about it and its buffers.
+
+    Of those only where an outer optimiser remembers something, in so many `slots`; the outcome to start from has them.
+    """
     digest = task_digest(task)
     with tempfile.TemporaryDirectory() as folder:
         store = BlobStore(Path(folder))
@@ -446,10 +494,12 @@ def describe_task(task: Path, seed: int, forkserver: Path | None = None) -> term
         settings = TrainerSettings(
             task=task.resolve(), data=Path(folder), site="charter", seed=seed, forkserver=forkserver
         )
-        layout = describe(settings, model)
+        layout, trained = describe(settings, model)
+        lengthen(model, layout.nbytes * (1 + slots))
         stored = store.add_file(model)
         store.close()
-    return terms.Task(task.stem, digest, layout.digest(), layout.elements, stored.digest, seed)
+    buffers = buffers_text(untrained(trained, layout.elements)) if slots else ""
+    return terms.Task(task.stem, digest, layout.digest(), layout.elements, stored.digest, seed), buffers
 
 
 def _check_terms(signed: terms.SignedCharter) -> None:
@@ -573,6 +623,8 @@ def _summary(signed: terms.SignedCharter) -> str:
         *([f"compression   {c.codec}: {FORMS[c.codec.name].description}"] if c.codec else []),
         *([f"public copies {_copies(c)}"] if c.follows else []),
         *([f"correction    quasi-global momentum of {c.momentum:g}"] if c.momentum else []),
+        *([f"outer         {c.outer.describe()}"] if c.outer.slots else []),
+        *([f"buffers       {_buffers(c)}"] if c.outer.buffers else []),
         f"rounds        {_rounds(c)}",
         *([f"late work     counts for {count(c.staleness, 'round')}, less each round"] if c.staleness else []),
         *([f"pace          a site at work is waited for {c.pace} times as long as the median needs"] if c.pace else []),
@@ -598,6 +650,11 @@ def _rounds(c: terms.Charter) -> str:
     if c.asynchronous:
         return f"{c.round.rounds}, each closed as soon as the work of {fewest} is in"
     return f"{c.round.rounds}, each with at least {fewest}"
+
+
+def _buffers(c: terms.Charter) -> str:
+    held = sum(end - first for first, end in c.outer.buffers)
+    return f"{held:,} of the parameters are measured and not learned: those are averaged"
 
 
 def _waiting(c: terms.Charter) -> str:

@@ -97,6 +97,12 @@ class How:
 @click.option("--mixing", type=click.Choice(["gossip", "exact"]), help="How models are averaged.  [default: gossip]")
 @click.option("--correction", metavar="NAME", help="Of gossip where data differ: qg or qg:500.  [default: none]")
 @click.option(
+    "--outer",
+    metavar="NAME",
+    help="With --mixing exact, what is done with the mean of the updates: none, fedavgm, nesterov, fedadam, fedyogi or"
+    " fedadagrad, with numbers of your own as in nesterov:0.9,0.7.  [default: none]",
+)
+@click.option(
     "--route",
     metavar="ROUTE",
     help="With --mixing exact, how sites get to the mean: spread, sharded or fold; the last two over complete alone."
@@ -163,6 +169,7 @@ def simulate(
     momentum: float | None,
     mixing: str | None,
     correction: str | None,
+    outer: str | None,
     route: str | None,
     codec: str | None,
     gamma: float | None,
@@ -211,6 +218,7 @@ def simulate(
         "momentum": momentum,
         "mixing": mixing,
         "correction": correction,
+        "outer": outer,
         "route": route,
         "codec": codec,
         "gamma": gamma,

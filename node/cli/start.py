@@ -193,7 +193,7 @@ def run_site(site: Site, settings: Settings, signed: SignedCharter) -> Ending:
             elements=charter.task.parameters,
             bound=charter.clip_norm,
             wake=transport.wake,
-            outer=charter.round.outer,
+            outer=charter.outer,
             codec=charter.codec,
             cuts=charter.cuts,
             averages=charter.averages,
@@ -260,6 +260,7 @@ def run_site(site: Site, settings: Settings, signed: SignedCharter) -> Ending:
             keys=site,
             paused=site.paused_path,
             baseline=lambda: baseline_of(site, node.replica.head),
+            slots=charter.outer.slots,
             finished=lambda: endings.append(
                 _export(site, signed, node, journal, store, layout_path, report, clock.now())
             ),
@@ -294,6 +295,7 @@ def baseline_of(site: Site, state: State) -> Baseline:
         rounds=state.committed.round,
         initial=charter.task.initial_model,
         blobs=site.blobs,
+        slots=charter.outer.slots,
     )
 
 

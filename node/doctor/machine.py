@@ -57,9 +57,9 @@ def update_bytes(case: Case) -> int:
 
 
 def disk(case: Case) -> list[Finding]:
-    """There is room for what rounds keep: two rounds of everybody's updates, four models, and some to spare."""
+    """There is room for what rounds keep: two rounds of everybody's updates, four outcomes, and some to spare."""
     charter = case.signed.charter
-    need = 2 * len(case.terms.members) * update_bytes(case) + 4 * charter.model_bytes
+    need = 2 * len(case.terms.members) * update_bytes(case) + 4 * charter.outcome_bytes
     free = shutil.disk_usage(case.site.folder).free
     text = f"{size_words(free)} free; models in hand need up to {size_words(need)}"
     remedy = "free some space on this disk, or move the folder to a larger one while the node is stopped"

@@ -247,6 +247,10 @@ class RayShards:
             sums[own] = _tensor(part)
         self._agree(added_up(sums).numpy())
 
+    def begin_from(self, common: NDArray[np.float32]) -> None:
+        """See `Shards.begin_from`."""
+        self._agree(common)
+
     def publish(self) -> list[int]:
         """See `Shards.publish`. `Experiment` refuses a codec here."""
         raise AssertionError("actors exchange float32 models only")

@@ -55,6 +55,7 @@ from swarm.mixing.average import integer_weights
 from swarm.mixing.compress.forms import encoded_bytes
 from swarm.mixing.compress.forms import parse as parse_codec
 from swarm.mixing.momentum import parse as parse_correction
+from swarm.mixing.outer import parse as parse_outer
 from swarm.routes import FOLD, cuts
 from swarm.vector import Vector
 from topologies import partitions, resilience, schedules, spectrum
@@ -85,6 +86,9 @@ LINKS_MAX = 20_000
 NODE_BYTES, MODELS_HELD = 4 << 20, 12
 """What a node takes in the simulated world: its ledger and the links to all others, and models (its own before and
 after training, its partners', those of the last round)."""
+
+OUTCOMES_HELD = 3
+"""How many of those models have the outer optimiser's memory behind them: of the last two rounds, and the next."""
 
 Told = Callable[["Progress"], object]
 
@@ -284,11 +288,12 @@ class Comparison:
             learning = self.scenario.learning
             displacements, copies = bool(learning.correction), bool(learning.codec)
             check_memory(n, elements, velocities=False, displacements=displacements, copies=copies)
-        if "protocol" in self.speeds and not _fits(n, elements):
+        slots = parse_outer(self.scenario.learning.outer).slots
+        if "protocol" in self.speeds and not _fits(n, elements, slots):
             low, high = 0, n
             while high - low > 1:
                 middle = (low + high) // 2
-                low, high = (middle, high) if _fits(middle, elements) else (low, middle)
+                low, high = (middle, high) if _fits(middle, elements, slots) else (low, middle)
             raise UsageError(
                 f"couldn't play {n} nodes whose model has {elements:,} parameters: there is not enough memory for them",
                 hint=f"take at most {low} nodes, a smaller model, or --speed learning",
@@ -461,7 +466,7 @@ class Comparison:
         weights = np.array(integer_weights(ground.sizes.tolist(), cap_ppm=cap_ppm))
         pushes = None if exact or schedule.symmetric else _Pushes(schedule, weights)
         exchange: Gossip | Exact = (
-            Exact(cap_ppm=cap_ppm)
+            Exact(cap_ppm=cap_ppm, outer=parse_outer(learning.outer))
             if exact
             else Gossip(
                 mixing=self._mixing(schedule, weights, learning.rounds, pushes),
@@ -758,9 +763,9 @@ def _unless_refused(ask: Callable[[], T]) -> T | None:
         return None
 
 
-def _fits(nodes: int, elements: int) -> bool:
+def _fits(nodes: int, elements: int, slots: int) -> bool:
     """Whether so many nodes and their models fit into memory: counted in models, as the engine does."""
-    one = MODELS_HELD + -(-NODE_BYTES // (4 * elements))
+    one = MODELS_HELD + OUTCOMES_HELD * slots + -(-NODE_BYTES // (4 * elements))
     try:
         check_memory(nodes * one, elements, velocities=False)
     except UsageError:

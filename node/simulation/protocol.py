@@ -36,6 +36,8 @@ from swarm import charter as terms
 from swarm.identity import Identity, verify
 from swarm.ledger.audit import audit
 from swarm.machine import Digest, Effect, Event, Mixed
+from swarm.mixing.outer import buffers_text, lengthened, untrained
+from swarm.mixing.outer import parse as parse_outer
 from swarm.vector import Vector, blob_digest, leaf_hashes
 from topologies.graph import Edge, Topology
 from topologies.scenario import Scenario
@@ -64,7 +66,7 @@ Score = Callable[[Vector], tuple[float, float]]
 
 @dataclass(frozen=True, slots=True)
 class Founded:
-    """A swarm whose charter all have signed, and the model it starts from."""
+    """A swarm whose charter all have signed, and the outcome it starts from."""
 
     identities: tuple[Identity, ...]
     signed: terms.SignedCharter
@@ -107,7 +109,7 @@ def found(
         directed=directed,
     )
     signed = sign(text, identities)
-    return Founded(identities, signed, _initial(learner.model))
+    return Founded(identities, signed, _initial(learner.model, signed.charter.outer.slots))
 
 
 def draft(
@@ -126,8 +128,10 @@ def draft(
 
     Arguments otherwise as for `found`; `created_ms` is the Unix time of its making.
     """
-    initial = _initial(model)
     asked, learning = scenario.terms, scenario.learning
+    slots = parse_outer(learning.outer).slots
+    initial = _initial(model, slots)
+    buffers = untrained(model.parameters(model.module), model.elements) if slots else ()
     arcs = " ".join(f"{a}>{b}" for a, b in scenario.arcs) if schedule == terms.OWN_LINKS else ""
     complete = len(links.edges) == scenario.n * (scenario.n - 1) // 2
     return terms.Charter(
@@ -146,7 +150,7 @@ def draft(
         round=terms.RoundPolicy(
             rounds=learning.rounds,
             mixing="gossip" if schedule else "exact",
-            outer="none",
+            outer=learning.outer,
             min_contributions=asked.fewest(scenario.n),
             deadline_ms=round(asked.deadline_s * 1000),
             patience_ms=round(asked.patience_s * 1000),
@@ -159,6 +163,7 @@ def draft(
         predecessor=(),
         options=terms.options_of(
             asynchronous=terms.BUFFERED if asked.asynchronous else "",
+            buffers=buffers_text(buffers),
             codec=learning.codec,
             correction=learning.correction,
             gamma="" if learning.gamma is None else f"{learning.gamma:g}",
@@ -186,8 +191,8 @@ def outdated(charter: terms.Charter) -> terms.Charter:
     return msgspec.structs.replace(charter, created_ms=charter.created_ms - DAY_MS)
 
 
-def _initial(model: FlatModel) -> bytes:
-    return model.initial.numpy().astype("<f4").tobytes()
+def _initial(model: FlatModel, slots: int) -> bytes:
+    return lengthened(model.initial.numpy().astype("<f4").tobytes(), slots)
 
 
 def schedule_seed(founded: Founded) -> int:
@@ -229,7 +234,8 @@ class Play:
         self._stale = sign(outdated(founded.signed.charter), founded.identities) if stale else founded.signed
         self._scenario, self._score, self._tested = scenario, score, tuple(tested)
         self._honest = scenario.honest
-        self._watch = _Watch(self._honest)
+        self._elements = founded.signed.charter.task.parameters
+        self._watch = _Watch(self._honest, self._elements)
         self._number = 0
         self._rounds = founded.signed.charter.round.rounds
         dialable = scenario.links.edges if any(site.outbound_only for site in scenario.sites) else links.edges
@@ -261,6 +267,7 @@ class Play:
             ids=[who.node for who in founded.identities],
             momentum=founded.signed.charter.momentum,
             follows=founded.signed.charter.follows,
+            outer=founded.signed.charter.outer,
             twins=scenario.twins,
             blobs=[founded.initial],
             codec=founded.signed.charter.codec,
@@ -317,6 +324,11 @@ class Play:
 
     def final_model(self, member: int = -1) -> Vector | None:
         """Return the common model that a member holds after the last round (-1: of anybody who has it)."""
+        outcome = self.final_outcome(member)
+        return None if outcome is None else outcome[: self._elements]
+
+    def final_outcome(self, member: int = -1) -> Vector | None:
+        """As `final_model`, with what the outer optimiser remembers: the blob that the ledger names."""
         for candidate in [member] if member >= 0 else self._honest:
             place = self.world.place(candidate)
             if isinstance(place.machine, Node) and place.machine.replica.head.complete:
@@ -401,8 +413,8 @@ def _seldom_collected() -> Iterator[None]:
 class _Watch(Checker):
     """Keeps every member's model as it comes out of a round, before the store forgets it."""
 
-    def __init__(self, honest: Sequence[int]) -> None:
-        self._honest = frozenset(honest)
+    def __init__(self, honest: Sequence[int], elements: int) -> None:
+        self._honest, self._elements = frozenset(honest), elements
         self._models: dict[int, dict[int, Vector]] = {}
         self._latest: dict[int, Vector] = {}
         self.at_s: dict[int, float] = {}
@@ -414,7 +426,7 @@ class _Watch(Checker):
         model = world.place(node, twin).blobs.vector(event.model)
         if model is None:
             return
-        self._models.setdefault(event.round, {})[node] = model
+        self._models.setdefault(event.round, {})[node] = model[: self._elements]
         if event.round + 1 not in self._models:  # whoever comes late does not make the round longer
             self.at_s[event.round] = world.now
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Protocol, Self
 
@@ -29,6 +29,7 @@ from node.simulation.shards import Score as RawScore
 from swarm.errors import UsageError
 from swarm.mixing.average import PPM, integer_weights
 from swarm.mixing.compress.forms import Spec
+from swarm.mixing.outer import NONE, Outer, untrained
 from swarm.vector import Layout
 from topologies.mixing import Mixing
 
@@ -79,10 +80,12 @@ class Exact:
     Attributes:
         fraction: Of the peers, above 0 up to 1.
         cap_ppm: The largest share of one peer in the mean, in millionths (`swarm.mixing.average.integer_weights`).
+        outer: What is done with the mean of the updates (`swarm.mixing.outer`); where the buffers lie the model says.
     """
 
     fraction: float = 1.0
     cap_ppm: int = PPM
+    outer: Outer = NONE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -267,6 +270,9 @@ class Simulation:
             correction=experiment.correction,
             workers=experiment.workers,
         )
+        outer = experiment.exchange.outer if isinstance(experiment.exchange, Exact) else NONE
+        self._outer = replace(outer, buffers=untrained(model.parameters(model.module), model.elements))
+        self._remembered = tuple(np.zeros(model.elements, np.float32) for _ in range(outer.slots))
         self._round = self._bytes = 0
         self._seconds_testing = 0.0
         self._scalars: NDArray[np.float64] = np.ones(n)
@@ -333,7 +339,12 @@ class Simulation:
         drawn = np.random.default_rng((self._experiment.seed, self._round)).choice(n, m, replace=False)
         trained = drawn[np.argsort(self._place[drawn])]
         weights = integer_weights(self._sizes[trained].tolist(), cap_ppm=exact.cap_ppm)
+        before = self._shards.model(COMMON) if self._remembered else None
         self._shards.average(self._round, trained.tolist(), np.array(weights, dtype=np.float64))
+        if before is not None:
+            rows = (before, *self._remembered)
+            self._outer.step(rows, rows, self._shards.model(COMMON) - before)
+            self._shards.begin_from(before)
         self._bytes += (2 * (m - 1) + (n - m)) * self._bytes_per_model
         return trained
 

@@ -71,6 +71,9 @@ class Shards(Protocol):
     def average(self, round_: int, peers: Sequence[int], weights: NDArray[np.float64]) -> None:
         """Let these peers do one round from the common model; the weighted mean of what they get is the next one."""
 
+    def begin_from(self, common: NDArray[np.float32]) -> None:
+        """Make this the common model: shape (elements,)."""
+
     def mix(self, rows: SparseRows) -> None:
         """Replace the matrix by `rows` times it."""
 
@@ -182,6 +185,10 @@ class LocalShards:
         """See `Shards.average`. Peers come in descending order of their number of examples."""
         used = len(self._do(("average", round_, tuple(peers), weights / weights.sum())))
         self._bench.finish_average(used)
+
+    def begin_from(self, common: NDArray[np.float32]) -> None:
+        """See `Shards.begin_from`."""
+        self._bench.common.copy_(torch.from_numpy(common))
 
     def merge(self) -> float:
         """See `Shards.merge`."""

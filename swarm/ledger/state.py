@@ -278,7 +278,7 @@ def genesis(signed: SignedCharter) -> State:
         frontier=Frontier().append(leaf_hash(leaf)),
         heads={card.node: Head(0, ledger_id) for card in charter.members},
         opened_ms=charter.created_ms,
-        committed=Committed(0, charter.task.initial_model, charter.model_bytes),
+        committed=Committed(0, charter.task.initial_model, charter.outcome_bytes),
         contributions={},
         late=(),
         close=None,

@@ -19,7 +19,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swarm.errors import UsageError
-from swarm.mixing.outer import OuterStep, add
 from swarm.vector import Vector
 
 FRACTION_BITS = 32
@@ -89,12 +88,11 @@ def weighted_mean_into(
     weights: Sequence[int],
     *,
     rest: int = 0,
-    step: OuterStep = add,
 ) -> None:
-    """Set out = step(base, sum_i w_i u_i / (sum_i w_i + rest)), shapes (elements,). Updates may come in any order.
+    """Set out = base + sum_i w_i u_i / (sum_i w_i + rest), shapes (elements,). Updates may come in any order.
 
-    The step is the outer optimiser's; by default the mean is added to the base. `rest` is the weight of those that are
-    not there and count as if their updates were zero. Every |u| must be at most
+    On a base of zeros that is the mean, by which an outer optimiser takes its step (`swarm.mixing.outer`). `rest` is
+    the weight of those that are not there and count as if their updates were zero. Every |u| must be at most
     `VALUE_LIMIT` and the weights must sum to 1..`WEIGHT_TOTAL_MAX`: `integer_weights` and
     `swarm.privacy.clipping.inspect` see to it. `out` may be `base`, not an update.
     """
@@ -105,7 +103,7 @@ def weighted_mean_into(
     for start in range(0, out.size, BLOCK_ELEMENTS):
         span = slice(start, min(start + BLOCK_ELEMENTS, out.size))
         mean = _mean_block([update[span] for update in updates], weights, total, scratch)
-        step(out[span], base[span], mean)
+        np.add(base[span], mean, out=out[span])
 
 
 def coalition_model(base: Vector, updates: Sequence[Vector], weights: Sequence[int]) -> Vector:
@@ -146,8 +144,8 @@ def sums_problem(sums: Sums, weight: int, bound: float) -> str:
     return ""
 
 
-def mean_of_sums_into(out: Vector, base: Vector, sums: Sums, total: int, *, step: OuterStep = add) -> None:
-    """Set out = step(base, sums / total), to the same bytes as `weighted_mean_into` of what was added up."""
+def mean_of_sums_into(out: Vector, base: Vector, sums: Sums, total: int) -> None:
+    """Set out = base + sums / total, to the same bytes as `weighted_mean_into` of what was added up."""
     real = np.empty(BLOCK_ELEMENTS, np.float64)
     for start in range(0, out.size, BLOCK_ELEMENTS):
         span = slice(start, min(start + BLOCK_ELEMENTS, out.size))
@@ -155,7 +153,7 @@ def mean_of_sums_into(out: Vector, base: Vector, sums: Sums, total: int, *, step
         np.copyto(wide, sums[span])
         mean = np.empty(wide.size, np.float32)
         _divide(wide, total, mean)
-        step(out[span], base[span], mean)
+        np.add(base[span], mean, out=out[span])
 
 
 class _Scratch:

@@ -144,13 +144,17 @@ class Terms:
         return len(reached) == len(members)
 
 
+SLOTS = {"none": 0, "fedavgm": 1, "nesterov": 1, "fedadam": 2, "fedyogi": 2, "fedadagrad": 2}
+
+
 class Rounds:
     """The open round, and what is left of those before: fields 7 to 12 and 20 to 23 of the state."""
 
     def __init__(self, charter: list) -> None:
         self.parameters, initial = charter[4][3:5]
         self.opened_ms: int = charter[2]
-        self.committed = [0, initial, 4 * self.parameters]
+        slots = SLOTS[charter[5][2].partition(":")[0]]
+        self.committed = [0, initial, 4 * self.parameters * (1 + slots)]
         self.contributions: dict[tuple[int, bytes], list] = {}
         self.late: list[int] = []
         self.close: list | None = None  # index, body, contributions, exchanging, epoch
@@ -160,6 +164,8 @@ class Rounds:
         self.codec = options.pop("codec", "")
         assert options.pop("relay", "sealed") == "sealed"
         assert int(options.pop("min_cell", "1")) > 0
+        assert not options.pop("buffers", "") or slots
+        assert not (slots and self.gossips)
         route = options.pop("route", "")
         self.routed = bool(route)
         slices = int(route.partition(":")[2] or len(charter[3])) if route.startswith("sharded") else 0
@@ -899,6 +905,15 @@ def judged() -> tuple[SignedCharter, Sequence[bytes]]:
     return swarm.signed, blocks(ran(swarm, hurried({0, 1}, rounds={3, 4}), faults=[away]))
 
 
+@functools.cache
+def remembering() -> tuple[SignedCharter, Sequence[bytes]]:
+    """Four members whose outcomes are three times as long as their model."""
+    from tests.simulation.test_outer import blocks, head, ran
+
+    world = ran("fedadam:0.1,0.5", rounds=6, buffers="3-7 60-64")
+    return head(world, 0).replica.head.signed, blocks(world)
+
+
 def one_way() -> tuple[SignedCharter, Sequence[bytes]]:
     """Links that go one way, with the same trouble; each takes its model from one and gives it to another."""
     from tests.exchanges import one_way
@@ -957,7 +972,11 @@ def made(folder: Path, make: Made = calm, *, segment_bytes: int = 1 << 14) -> tu
 
 
 @pytest.mark.parametrize(
-    "make", [calm, taken_back, changing, lossy, ring, star, in_slices, folded, behind, unwaiting, judged, *GOSSIP]
+    "make",
+    [
+        *(calm, taken_back, changing, lossy, ring, star, in_slices, folded, behind, unwaiting, judged, remembering),
+        *GOSSIP,
+    ],
 )
 def test_the_documented_format_is_enough_to_verify_a_ledger(tmp_path: Path, make: Made) -> None:
     folder, genesis, ledger_id, entries, root = made(tmp_path, make)

@@ -48,6 +48,7 @@ def networked(
         correction=scenario.learning.correction,
         directed=is_one_way(gossip),
         codec=scenario.learning.codec,
+        outer=scenario.learning.outer,
     )
     try:
         for peer in peers:
@@ -108,7 +109,7 @@ def wait_for(peers: list[LocalPeer]) -> None:
 
 
 def simulated(sites: list[SiteData], task: Path, scenario: Scenario, gossip: str) -> str:
-    """The digest of the final model in the simulated world."""
+    """The digest of what the last round ends with in the simulated world."""
     learner = TaskLearner(
         task, sites, scenario.sites, seed=SEED, bound=scenario.terms.clip_norm, behaviours=scenario.behaviours
     )
@@ -128,9 +129,9 @@ def simulated(sites: list[SiteData], task: Path, scenario: Scenario, gossip: str
         told = play.next_round()
         assert told is not None, play.why_not()
         assert told.missing == 0
-    model = play.final_model()
-    assert model is not None
-    data = model.tobytes()
+    outcome = play.final_outcome()
+    assert outcome is not None
+    data = outcome.tobytes()
     return blob_digest(len(data), leaf_hashes(data)).hex()
 
 
@@ -141,24 +142,38 @@ def is_one_way(gossip: str) -> bool:
 @pytest.mark.real
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
-    ("gossip", "correction", "route", "codec"),
+    ("gossip", "correction", "route", "codec", "outer"),
     [
-        ("ring", "", "spread", ""),
-        ("ring", "qg", "spread", ""),
-        ("ring", "", "spread", "bf16"),
-        ("ring", "", "spread", "int8"),
-        ("ring", "qg", "spread", "int4"),
-        ("exponential", "", "spread", "topk:100"),
-        ("complete", "", "spread", "sign"),
-        ("one_peer_exponential", "qg:500", "spread", ""),
-        ("", "", "spread", ""),
-        ("", "", "sharded", ""),
-        ("", "", "fold", ""),
+        ("ring", "", "spread", "", "none"),
+        ("ring", "qg", "spread", "", "none"),
+        ("ring", "", "spread", "bf16", "none"),
+        ("ring", "", "spread", "int8", "none"),
+        ("ring", "qg", "spread", "int4", "none"),
+        ("exponential", "", "spread", "topk:100", "none"),
+        ("complete", "", "spread", "sign", "none"),
+        ("one_peer_exponential", "qg:500", "spread", "", "none"),
+        ("", "", "spread", "", "none"),
+        ("", "", "sharded", "", "none"),
+        ("", "", "fold", "", "none"),
+        ("", "", "sharded", "", "fedadam:0.01"),
     ],
-    ids=["gossip", "momentum", "bf16", "int8", "int4", "topk", "sign", "one-way", "exact", "sharded", "fold"],
+    ids=[
+        "gossip",
+        "momentum",
+        "bf16",
+        "int8",
+        "int4",
+        "topk",
+        "sign",
+        "one-way",
+        "exact",
+        "sharded",
+        "fold",
+        "fedadam",
+    ],
 )
 def test_the_simulated_swarm_ends_with_the_very_bytes_of_the_networked_one(
-    tmp_path: Path, forkserver: Path, gossip: str, correction: str, route: str, codec: str
+    tmp_path: Path, forkserver: Path, gossip: str, correction: str, route: str, codec: str, outer: str
 ) -> None:
     rounds = 5 if correction or codec else 3
     learning = Learning(
@@ -171,6 +186,7 @@ def test_the_simulated_swarm_ends_with_the_very_bytes_of_the_networked_one(
         correction=correction,
         route=route,
         codec=codec,
+        outer=outer,
     )
     terms = Terms(patience_s=PATIENCE_S, deadline_s=2 * PATIENCE_S, min_contributions=4)
     scenario = replace(plain(4), learning=learning, terms=terms)
@@ -184,11 +200,16 @@ def test_the_simulated_swarm_ends_with_the_very_bytes_of_the_networked_one(
 
 @pytest.mark.real
 @pytest.mark.timeout(300)
-def test_killed_peers_under_a_codec_end_with_the_bytes_of_a_swarm_that_nothing_befell(
-    tmp_path: Path, forkserver: Path
+@pytest.mark.parametrize("how", [{"codec": "int4"}, {"mixing": "exact", "outer": "nesterov:0.9,0.7"}])
+def test_killed_peers_end_with_the_bytes_of_a_swarm_that_nothing_befell(
+    tmp_path: Path, forkserver: Path, how: dict[str, str]
 ) -> None:
-    """What a public copy is follows from the log, and what a site keeps beside it is on its disk."""
-    learning = Learning(model="mlp:16", partition="power:1", rounds=5, local_epochs=2, codec="int4")
+    """What a public copy is follows from the log, and what a site keeps beside it is on its disk.
+
+    What an outer optimiser remembers is a part of the outcome that all have.
+    """
+    learning = Learning(model="mlp:16", partition="power:1", rounds=5, local_epochs=2, **how)  # type: ignore[arg-type]
+    gossip = "" if how.get("mixing") else "ring"
     terms = Terms(patience_s=PATIENCE_S, deadline_s=2 * PATIENCE_S, min_contributions=4)
     scenario = replace(plain(4), learning=learning, terms=terms)
     examples = datasets.load(learning.data)
@@ -197,5 +218,5 @@ def test_killed_peers_under_a_codec_end_with_the_bytes_of_a_swarm_that_nothing_b
     task = tmp_path / "task.py"
     holds = tmp_path / "holds"
     task.write_text(task_source(learning, examples) + HOLDS.format(folder=str(holds)))
-    killed = networked(tmp_path, sites, task, scenario, "ring", forkserver, holds)
-    assert killed == {simulated(sites, task, scenario, "ring")}
+    killed = networked(tmp_path, sites, task, scenario, gossip, forkserver, holds)
+    assert killed == {simulated(sites, task, scenario, gossip)}

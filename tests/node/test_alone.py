@@ -17,6 +17,7 @@ from node.solo import describe, run_solo
 from node.trainer import TrainerSettings
 from swarm.errors import SwarmError
 from swarm.machine import Report
+from swarm.mixing.outer import lengthened
 from swarm.vector import blob_digest, leaf_hashes
 
 pytestmark = pytest.mark.real
@@ -100,6 +101,21 @@ def test_alone_is_what_a_run_without_a_swarm_reaches(
         "round-0004.f32",
         "state.json",
     ]
+
+
+@pytest.mark.parametrize("held", [False, True], ids=["built", "held"])
+def test_alone_begins_with_the_model_and_not_with_what_an_outer_optimiser_would_remember(
+    settings: TrainerSettings, baseline: Baseline, tmp_path: Path, held: bool
+) -> None:
+    train_alone(tmp_path / "plain", settings, baseline, quiet)
+    whole = lengthened((tmp_path / "initial.f32").read_bytes(), 2)
+    digest = blob_digest(len(whole), leaf_hashes(whole))
+    if held:
+        (tmp_path / "blobs").mkdir()
+        (tmp_path / "blobs" / digest.hex()).write_bytes(whole)
+    train_alone(tmp_path / "alone", settings, replace(baseline, initial=digest, slots=2), quiet)
+    name = "round-0004.f32"
+    assert (tmp_path / "alone" / name).read_bytes() == (tmp_path / "plain" / name).read_bytes()
 
 
 def test_whoever_is_stopped_in_the_middle_ends_with_the_same_model(

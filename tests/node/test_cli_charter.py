@@ -511,6 +511,7 @@ def test_show_tells_programs_the_terms(home: Path) -> None:
         "name": "oncology",
         "members": [{"name": m.name, "node": m.node.hex(), "endpoint": m.endpoint} for m in charter.members],
         "rounds": 20,
+        "outer": "none",
         "parameters": 1234,
         "missing": ["a", "b"],
         "ledger_id": None,
@@ -620,6 +621,9 @@ def test_a_charter_that_is_there_is_not_replaced_by_a_draft(home: Path) -> None:
         (["--codec", "int8", "--gamma", "0.5"], "gamma is for gossip under int8, int4, sign or topk"),
         (["--gossip", "complete", "--correction", "sgd"], "couldn't choose a correction: 'sgd' is not one"),
         (["--correction", "qg"], "a correction is for gossip"),
+        (["--outer", "adam"], "couldn't choose an outer optimiser: 'adam' is not one, known are none, fedavgm"),
+        (["--outer", "nesterov:1"], "the beta of 'nesterov:1' is 1"),
+        (["--gossip", "complete", "--outer", "fedadam"], "gossip has no common step that outer = 'fedadam' could take"),
         (["--deadline", "inf"], "couldn't use --deadline inf: it is not a finite number"),
         (["--clip-norm", "nan"], "couldn't use --clip-norm nan: it is not a finite number"),
         (["--weight-cap", "-inf"], "couldn't use --weight-cap -inf: it is not a finite number"),
@@ -634,7 +638,7 @@ def test_a_draft_that_cannot_stand_is_refused_before_the_model_is_built(
     def build(*_: object) -> None:
         raise AssertionError("the model is built")
 
-    monkeypatch.setattr("node.cli.charter.describe_task", build)
+    monkeypatch.setattr("node.cli.charter.described_task", build)
     sites(home)
     (home / "task.py").write_text(TASK)
     (home / "terms.toml").write_text("")
@@ -647,7 +651,9 @@ def test_a_draft_that_cannot_stand_is_refused_before_the_model_is_built(
 
 
 def test_a_charter_says_how_sites_mix_and_compress(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("node.cli.charter.describe_task", lambda *_: c.Task("t", CODE, LAYOUT, 1234, digest("m"), 7))
+    monkeypatch.setattr(
+        "node.cli.charter.described_task", lambda *_: (c.Task("t", CODE, LAYOUT, 1234, digest("m"), 7), "")
+    )
     sites(home, 4)
     (home / "task.py").write_text(TASK)
     cards = [f"{name}/card.toml" for name in "abcd"]
@@ -704,7 +710,9 @@ def test_a_charter_says_how_contributions_are_told(home: Path, monkeypatch: pyte
 
 
 def test_a_charter_says_how_public_copies_are_kept(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("node.cli.charter.describe_task", lambda *_: c.Task("t", CODE, LAYOUT, 250_000, digest("m"), 7))
+    monkeypatch.setattr(
+        "node.cli.charter.described_task", lambda *_: (c.Task("t", CODE, LAYOUT, 250_000, digest("m"), 7), "")
+    )
     sites(home, 4)
     (home / "task.py").write_text(TASK)
     cards = [f"{name}/card.toml" for name in "abcd"]
@@ -718,7 +726,9 @@ def test_a_charter_says_how_public_copies_are_kept(home: Path, monkeypatch: pyte
 
 
 def test_a_charter_says_that_links_go_one_way(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("node.cli.charter.describe_task", lambda *_: c.Task("t", CODE, LAYOUT, 1234, digest("m"), 7))
+    monkeypatch.setattr(
+        "node.cli.charter.described_task", lambda *_: (c.Task("t", CODE, LAYOUT, 1234, digest("m"), 7), "")
+    )
     sites(home, 4)
     (home / "task.py").write_text(TASK)
     cards = [f"{name}/card.toml" for name in "abcd"]
@@ -745,7 +755,9 @@ def test_a_charter_says_that_links_go_one_way(home: Path, monkeypatch: pytest.Mo
 
 
 def test_links_that_a_schedule_needs_must_be_there(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("node.cli.charter.describe_task", lambda *_: c.Task("t", CODE, LAYOUT, 1234, digest("m"), 7))
+    monkeypatch.setattr(
+        "node.cli.charter.described_task", lambda *_: (c.Task("t", CODE, LAYOUT, 1234, digest("m"), 7), "")
+    )
     sites(home, 4)
     (home / "task.py").write_text(TASK)
     cards = [f"{name}/card.toml" for name in "abcd"]
@@ -788,7 +800,9 @@ RING = {
 
 @pytest.mark.parametrize("name", RING)
 def test_links_of_ones_own_are_those_of_the_charter(home: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    monkeypatch.setattr("node.cli.charter.describe_task", lambda *_: c.Task("t", CODE, LAYOUT, 1234, digest("m"), 7))
+    monkeypatch.setattr(
+        "node.cli.charter.described_task", lambda *_: (c.Task("t", CODE, LAYOUT, 1234, digest("m"), 7), "")
+    )
     sites(home, 4)
     (home / "task.py").write_text(TASK)
     (home / name).write_text(RING[name])
@@ -831,7 +845,9 @@ def test_links_that_cannot_be_are_refused_with_what_would_work(
 
 
 def test_relays_link_sites_that_only_dial_out_and_the_terms_say_so(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("node.cli.charter.describe_task", lambda *_: c.Task("t", CODE, LAYOUT, 1234, digest("m"), 7))
+    monkeypatch.setattr(
+        "node.cli.charter.described_task", lambda *_: (c.Task("t", CODE, LAYOUT, 1234, digest("m"), 7), "")
+    )
     sites(home, 4, hidden=2)
     (home / "task.py").write_text(TASK)
     (home / "links.txt").write_text("a b\na c\na d\nc d\n")
@@ -852,7 +868,9 @@ def test_relays_link_sites_that_only_dial_out_and_the_terms_say_so(home: Path, m
 def test_gossip_between_two_that_only_dial_out_needs_a_relay(
     home: Path, monkeypatch: pytest.MonkeyPatch, options: list[str]
 ) -> None:
-    monkeypatch.setattr("node.cli.charter.describe_task", lambda *_: c.Task("t", CODE, LAYOUT, 1234, digest("m"), 7))
+    monkeypatch.setattr(
+        "node.cli.charter.described_task", lambda *_: (c.Task("t", CODE, LAYOUT, 1234, digest("m"), 7), "")
+    )
     sites(home, 4, hidden=2)
     (home / "task.py").write_text(TASK)
     (home / "arcs.txt").write_text("a b\nb c\nc d\nd a\n")

@@ -67,16 +67,24 @@ def test_a_coalition_gets_the_bytes_that_the_round_would_have_with_its_members_a
     chosen = [(updates[0], 300), (updates[2], 70)]
     expected = np.empty_like(base)
     weighted_mean_into(expected, base, [np.fromfile(path, "<f4") for path, _ in chosen], [300, 70])
-    assert coalition_from(model, terms_text(chosen), coded=False).tobytes() == expected.tobytes()
+    assert coalition_from(model, terms_text(chosen), elements=ELEMENTS, coded=False).tobytes() == expected.tobytes()
 
 
 def test_nobody_makes_the_model_before_the_round_and_leaves_its_file_alone(blobs: tuple[Path, list[Path]]) -> None:
     model, _ = blobs
     before = model.read_bytes()
-    made = coalition_from(model, terms_text([]), coded=False)
+    made = coalition_from(model, terms_text([]), elements=ELEMENTS, coded=False)
     assert made.tobytes() == before
     made += 1.0
     assert model.read_bytes() == before
+
+
+def test_what_an_outer_optimiser_remembers_plays_no_part(blobs: tuple[Path, list[Path]]) -> None:
+    model, updates = blobs
+    terms = terms_text([(updates[1], 5)])
+    plain = coalition_from(model, terms, elements=ELEMENTS, coded=False)
+    model.write_bytes(model.read_bytes() + np.full(2 * ELEMENTS, 7.0, "<f4").tobytes())
+    assert coalition_from(model, terms, elements=ELEMENTS, coded=False).tobytes() == plain.tobytes()
 
 
 def test_updates_that_travel_compressed_are_read_as_what_they_say(tmp_path: Path) -> None:
@@ -84,11 +92,11 @@ def test_updates_that_travel_compressed_are_read_as_what_they_say(tmp_path: Path
     message = tmp_path / "message"
     message.write_bytes(encode(update, parse("int8")))
     model = file(tmp_path, "model", lambda: np.zeros(ELEMENTS))
-    made = coalition_from(model, terms_text([(message, 5)]), coded=True)
+    made = coalition_from(model, terms_text([(message, 5)]), elements=ELEMENTS, coded=True)
     assert np.abs(made - update).max() < 0.01
     message.write_bytes(b"no message")
     with pytest.raises(Reject):
-        coalition_from(model, terms_text([(message, 5)]), coded=True)
+        coalition_from(model, terms_text([(message, 5)]), elements=ELEMENTS, coded=True)
 
 
 def test_a_path_of_any_letters_survives_the_request() -> None:

@@ -85,6 +85,6 @@ def test_a_failure_of_user_code_is_one_sentence_and_leaves_no_half_update(tmp_pa
 
 
 def test_describing_builds_the_model_once_and_writes_where_it_starts(tmp_path: Path, forkserver: Path) -> None:
-    layout = solo.describe(settings(tmp_path, forkserver), tmp_path / "initial.f32")
+    layout, _ = solo.describe(settings(tmp_path, forkserver), tmp_path / "initial.f32")
     assert layout.elements == 2
     np.testing.assert_array_equal(np.fromfile(tmp_path / "initial.f32", "<f4"), [3.0, 3.0])

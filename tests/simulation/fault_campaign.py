@@ -466,6 +466,7 @@ def run(trial: Trial) -> Story:
         averages=swarm.charter.averages,
         momentum=swarm.charter.momentum,
         follows=swarm.charter.follows,
+        outer=swarm.charter.outer,
         ledger_id=swarm.signed.ledger_id,
     )
     last_s = max([trial.heal_s, *(f.at_s + f.duration_s for f in planned if isinstance(f, Freeze))])

@@ -46,6 +46,7 @@ def changing(
     links: str = "",
     route: str = "",
     codec_: str = "",
+    outer: str = "none",
 ) -> World:
     """Return a world in which some sites are not members yet: they know the charter and follow the ledger."""
     swarm = make_swarm(
@@ -57,6 +58,7 @@ def changing(
         links=links,
         route=route,
         codec=codec_,
+        outer=outer,
     )
     everybody = founders + newcomers
     later = successors or {}
@@ -82,6 +84,7 @@ def changing(
         cuts=swarm.charter.cuts,
         codec=swarm.charter.codec,
         follows=swarm.charter.follows,
+        outer=swarm.charter.outer,
         checkers=[Agreement(), HonestOnTheWire(), PersistBeforeSend(), *checkers],
         ledger_id=swarm.signed.ledger_id,
     )

@@ -317,7 +317,7 @@ def at_top(**fields: object) -> Callable[[Swarm], c.Charter]:
         (in_round(weight_cap_ppm=0), "weight_cap_ppm = 0"),
         (in_round(weight_cap_ppm=1_000_001), "weight_cap_ppm = 1000001"),
         (in_round(mixing="median"), "mixing = 'median', known are exact, gossip"),
-        (in_round(outer="adam"), "outer = 'adam', known are none"),
+        (in_round(outer="adam"), "'adam' is not one, known are none, fedavgm"),
         (in_task(parameters=0), "parameters = 0"),
         (in_task(parameters=2**33 + 1), "parameters = "),
         (in_task(seed=-1), "seed = -1"),

@@ -63,6 +63,7 @@ from swarm.mixing.compress.forms import Spec, decode, encode
 from swarm.mixing.compress.residual import Residual, apply, apply_cut
 from swarm.mixing.gossip import mix_into, scale_into, step_into
 from swarm.mixing.momentum import carry_into, follow_into
+from swarm.mixing.outer import NONE, Outer, rows_of
 from swarm.mixing.sketch import sketch
 from swarm.privacy.clipping import inspect
 from swarm.routes import slices_digest
@@ -117,8 +118,10 @@ class BlobStore:
         averages: Spec | None = None,
         momentum: float = 0.0,
         follows: bool = False,
+        outer: Outer = NONE,
     ) -> None:
         self.full = False
+        self._outer = outer
         self._cuts, self._averages = cuts, averages
         self._codec, self._elements, self._bound = codec, elements, bound
         self._follows = follows
@@ -271,10 +274,9 @@ class BlobStore:
             present = [update for update in updates if update is not None]
             if (base is None and effect.model is not None) or len(present) < len(updates):
                 return "couldn't mix: a blob that it names is not in the store"
-            out = np.empty_like(present[0])
-            before = np.zeros_like(out) if base is None else base
-            weighted_mean_into(out, before, present, [weight for _, weight in effect.terms], rest=effect.rest)
-            return out
+            mean = np.zeros_like(present[0])
+            weighted_mean_into(mean, mean, present, [weight for _, weight in effect.terms], rest=effect.rest)
+            return mean if base is None else self._stepped(base, mean)
 
         return self._ending(effect.round, made)
 
@@ -326,7 +328,7 @@ class BlobStore:
             present = [part for part in slices if part is not None]
             if base is None or len(present) < len(slices):
                 return "couldn't join slices: a blob that it names is not in the store"
-            return np.add(base, np.concatenate(present))
+            return self._stepped(base, np.concatenate(present))
 
         return self._ending(effect.round, made)
 
@@ -337,14 +339,20 @@ class BlobStore:
         def made() -> Vector | str:
             if base is None or total is None:
                 return "couldn't divide a sum: a blob that it names is not in the store"
-            out = np.empty_like(base)
-            mean_of_sums_into(out, base, total, effect.weight)
-            return out
+            mean = np.zeros(total.size, np.float32)
+            mean_of_sums_into(mean, mean, total, effect.weight)
+            return self._stepped(base, mean)
 
         return self._ending(effect.round, made)
 
+    def _stepped(self, base: Vector, mean: Vector) -> Vector:
+        """The outcome to which a mean leads from that of the round before."""
+        out = np.empty_like(base)
+        self._outer.step(rows_of(out, mean.size), rows_of(base, mean.size), mean)
+        return out
+
     def _ending(self, number: int, made: Callable[[], Vector | str]) -> Work:
-        """Work that stores the model of a round."""
+        """Work that stores what a round ends with."""
 
         def work() -> Sequence[Event]:
             out = made()
@@ -520,9 +528,11 @@ class BlobStore:
         return lambda: (Appraised(effect.round, effect.number, samples, metrics),)
 
     def _model(self, digest: Digest, learner: Learner | None) -> Vector | None:
-        """A model that fits the learner's task, or None."""
-        model = self.vector(digest)
-        return model if learner is not None and model is not None and model.size == learner.elements else None
+        """The model of an outcome that fits the learner's task, or None."""
+        found = self.vector(digest)
+        if learner is None or found is None or found.size != learner.elements * (1 + self._outer.slots):
+            return None
+        return found[: learner.elements]
 
     def lose_power(self, rng: random.Random) -> None:
         """What is not synced was still in the page cache: each is kept, torn into a partial one, or gone, by chance."""

@@ -70,6 +70,7 @@ from swarm.machine import (
     Woke,
 )
 from swarm.mixing.compress.forms import Spec
+from swarm.mixing.outer import NONE, Outer
 from topologies.graph import Topology
 from topologies.world.blobs import BLOB_S, BlobStore, Work
 from topologies.world.checkers import Checker, Violation
@@ -139,6 +140,7 @@ class World:
         averages: How averages of those are compressed, as the charter has it.
         momentum: The quasi-global momentum of the charter; 0 for none.
         follows: Whether contributions say how public copies move (`Charter.follows`).
+        outer: What a round does with the mean of its updates (`Charter.outer`).
         passages: Makes the links through relays of each start of a process: the very ones of the real shell. A pair of
             members that is linked through a relay is no link of the topology.
         learner: Answers Train, Evaluate and Inspect; without one training fails with a sentence.
@@ -171,6 +173,7 @@ class World:
         averages: Spec | None = None,
         momentum: float = 0.0,
         follows: bool = False,
+        outer: Outer = NONE,
         ids: Sequence[NodeId] | None = None,
         twins: Collection[int] = (),
         twin_split: bool = True,
@@ -182,7 +185,7 @@ class World:
     ) -> None:
         self.seed, self.topology, self.plan = seed, topology, plan or FaultPlan()
         self.learner, self._audit, self._codec, self._momentum = learner, audit, codec, momentum
-        self._cuts, self._averages, self._follows = cuts, averages, follows
+        self._cuts, self._averages, self._follows, self._outer = cuts, averages, follows, outer
         self.stats = Stats()
         self.trace = Trace(record=record_trace)
         self._make, self._sync_s, self._ledger_id = make, sync_s, ledger_id
@@ -262,6 +265,7 @@ class World:
             averages=self._averages,
             momentum=self._momentum,
             follows=self._follows,
+            outer=self._outer,
         )
 
     def _hook(self, checkers: Sequence[Checker]) -> None:

@@ -160,6 +160,23 @@ def test_both_speeds_go_by_the_route_that_a_scenario_names(tmp_path: Path, route
     assert sent[0] < sent[1] < sent[0] + 4 * 40_000, "the ledger is in the protocol's bytes"
 
 
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("outer", ["nesterov:0.9,0.7", "fedadam:0.01"])
+def test_both_speeds_take_the_same_steps(tmp_path: Path, outer: str) -> None:
+    scenario = small(4, "complete", mixing="exact", partition="power:1", outer=outer, rounds=4)
+    learning, protocol = played(scenario, tmp_path / "outer", "learning", "protocol").runs
+    assert models_agree(learning, protocol)
+    (plain_run,) = played(replace(scenario, learning=replace(scenario.learning, outer="none")), tmp_path / "none").runs
+    assert not models_agree(learning, plain_run), "or there was nothing to compare"
+
+
+def test_an_outer_optimiser_is_for_exact_mixing() -> None:
+    with pytest.raises(UsageError, match="learning.outer: it is for exact mixing"):
+        small(4, "ring", outer="nesterov")
+    with pytest.raises(UsageError, match="'sgd' is not one, known are none"):
+        small(4, "complete", mixing="exact", outer="sgd")
+
+
 def test_routes_change_bytes_and_not_the_model(tmp_path: Path) -> None:
     models = set()
     for route in ("spread", "sharded"):
