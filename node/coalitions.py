@@ -26,8 +26,9 @@ def terms_text(terms: Sequence[tuple[Path, int]]) -> str:
 def coalition_from(model: Path, terms: str, *, elements: int, coded: bool) -> Vector:
     """Return the model of a coalition, shape (elements,).
 
-    What an outer optimiser remembers follows the model in its file, and plays no part: of each coalition the same
-    question is asked, what plain averaging would have made of its work. `coded` says that updates are messages of a codec. They have been read through before the round closed on them.
+    What an outer optimiser remembers follows the model in its file, and plays no part: of each coalition the same is
+    asked, what plain averaging would have made of its work. `coded` says that updates are messages of a codec. They
+    have been read through before the round closed on them.
 
     Raises:
         OSError: A file is not there.
