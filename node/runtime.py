@@ -31,7 +31,18 @@ from node.clock import Clock
 from node.core import Node
 from node.links import Links
 from node.storage import HOLD_RETRY_S, Ballast, BlobStore, SnapshotFile, store_error, sync_folder, write_file_durably
-from node.trainer import Described, EvaluateDone, Failed, LogLine, Progress, TrainDone, Trainer, TrainerEvent, Tried
+from node.trainer import (
+    Described,
+    EvaluateDone,
+    Exported,
+    Failed,
+    LogLine,
+    Progress,
+    TrainDone,
+    Trainer,
+    TrainerEvent,
+    Tried,
+)
 from swarm.errors import StoreError, SwarmError, UsageError
 from swarm.identifiers import of_event
 from swarm.identity import Identity
@@ -474,7 +485,8 @@ class Runtime:
                     self._bulk.submit_counted(effect.counted)
                 path = self._store.new_file()
                 self._updates[effect.round] = path, effect
-                self._trainer.train(effect.round, self._store.path(effect.model), path)
+                rounds = self._node.replica.head.terms.round.rounds
+                self._trainer.train(effect.round, self._store.path(effect.model), path, rounds=rounds)
             case Evaluate():
                 if self._checkpoints is not None:
                     self._checkpoints.committed(effect.round, effect.model)
@@ -584,8 +596,8 @@ class Runtime:
                 self._events.append(Evaluated(event.round, asked.model, event.samples, event.metrics))
             case Described():
                 self._take_model(event, now)
-            case Tried():
-                pass  # Only `swarm doctor` asks for a trial.
+            case Tried() | Exported():
+                pass  # Only `swarm doctor` asks for a trial, and `swarm export` for a model of this site's own.
             case Failed(kind="describe"):
                 self._fatal = UsageError(
                     f"couldn't build the task's model: {event.text}",
@@ -605,6 +617,8 @@ class Runtime:
     def _take_model(self, described: Described, now: float) -> None:
         """The worker has built the model: check that it is the charter's, and offer it as the one to start from."""
         layout = Layout.decode(described.layout)
+        for text in described.warnings:
+            self._report(Report("task_warning", text, level="warning"), now)
         if layout.digest() != self._layout_digest:
             text = f"the task's model has {layout.elements} parameters in {len(layout.tensors)} tensors"
             self._fatal = UsageError(

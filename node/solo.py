@@ -45,10 +45,12 @@ def run_solo(settings: TrainerSettings, *, rounds: int, folder: Path, tell: Call
         trainer.start()
         trainer.describe(model)
         described = _wait(trainer, Described, tell)
+        for text in described.warnings:
+            tell(f"warning: {text}")
         samples = 0
         for number in range(1, rounds + 1):
             update.unlink(missing_ok=True)
-            trainer.train(number, model, update)
+            trainer.train(number, model, update, rounds=rounds)
             done = _wait(trainer, TrainDone, tell)
             samples = done.samples
             (np.fromfile(model, "<f4") + np.fromfile(update, "<f4")).astype("<f4").tofile(model)
@@ -62,8 +64,10 @@ def run_solo(settings: TrainerSettings, *, rounds: int, folder: Path, tell: Call
     return SoloResult(samples, scored.samples, dict(scored.metrics), Layout.decode(described.layout))
 
 
-def describe(settings: TrainerSettings, model: Path) -> Layout:
+def describe(settings: TrainerSettings, model: Path, warn: Callable[[str], None] = lambda _: None) -> Layout:
     """Build the task's model once, write its initial parameters to `model`, and return their layout.
+
+    What the task leaves undecided is told by `warn`.
 
     Raises:
         SwarmError: user code failed; the sentence says where.
@@ -72,7 +76,10 @@ def describe(settings: TrainerSettings, model: Path) -> Layout:
     try:
         trainer.start()
         trainer.describe(model)
-        return Layout.decode(_wait(trainer, Described, lambda _: None).layout)
+        described = _wait(trainer, Described, lambda _: None)
+        for text in described.warnings:
+            warn(text)
+        return Layout.decode(described.layout)
     finally:
         trainer.close()
 

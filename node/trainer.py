@@ -7,6 +7,7 @@ sentence and replaced at the next request. Torch is imported there, not here.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import selectors
 import signal
@@ -46,9 +47,13 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Described:
-    """The model was built: `layout` is the encoded `swarm.vector.Layout`; its parameters are in the file asked for."""
+    """The model was built: `layout` is the encoded `swarm.vector.Layout`; its parameters are in the file asked for.
+
+    `warnings` are sentences about what the task leaves undecided.
+    """
 
     layout: bytes
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +80,13 @@ class EvaluateDone:
 
 
 @dataclass(frozen=True, slots=True)
+class Exported:
+    """A model, private parts and all, is in the file asked for."""
+
+    round: int
+
+
+@dataclass(frozen=True, slots=True)
 class Tried:
     """A trial ended well. `finished` if the task came to the end of a whole round; the update is there then.
 
@@ -92,7 +104,7 @@ class Tried:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """A request (`kind` is describe, train, try or evaluate) failed; `text` is one sentence."""
+    """A request (`kind` is describe, train, try, evaluate or export) failed; `text` is one sentence."""
 
     kind: str
     round: int
@@ -106,12 +118,16 @@ class LogLine:
     text: str
 
 
-TrainerEvent: TypeAlias = Progress | Described | TrainDone | Tried | EvaluateDone | Failed | LogLine
+TrainerEvent: TypeAlias = Progress | Described | TrainDone | Tried | EvaluateDone | Exported | Failed | LogLine
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainerSettings:
-    """What a worker needs to know. Paths are absolute. A budget of 0 steps or seconds a round is none."""
+    """What a worker needs to know. Paths are absolute. A budget of 0 steps or seconds a round is none.
+
+    `private` is where the site keeps what never leaves it; without, that ends with the worker. `local` is the charter's
+    algorithm of local training (`swarm.mixing.local`), "" for none.
+    """
 
     task: Path
     data: Path
@@ -125,6 +141,8 @@ class TrainerSettings:
     round_seconds: float = 0.0
     python: str = sys.executable
     forkserver: Path | None = None
+    private: Path | None = None
+    local: str = ""
 
 
 class Trainer:
@@ -157,13 +175,25 @@ class Trainer:
         """Build the model, write its initial parameters to `path`; answered by `Described`."""
         self._ask({"do": "describe", "path": str(path), "round": 0})
 
-    def train(self, round_: int, model: Path, update: Path) -> None:
-        """Train a round from the model file; the update is written to `update`."""
-        self._ask({"do": "train", "round": round_, "model": str(model), "update": str(update)})
+    def train(self, round_: int, model: Path, update: Path, *, rounds: int = 0) -> None:
+        """Train a round, of `rounds` if that is known, from the model file; the update is written to `update`."""
+        self._ask({"do": "train", "round": round_, "model": str(model), "update": str(update), "rounds": rounds})
 
-    def evaluate(self, round_: int, model: Path) -> None:
-        """Evaluate the model file."""
-        self._ask({"do": "evaluate", "round": round_, "model": str(model)})
+    def evaluate(self, round_: int, model: Path, *, which: str = "swarm") -> None:
+        """Evaluate the model file, which a round ended with, or with `which` "personal" what this site makes of it."""
+        self._ask({"do": "evaluate", "round": round_, "model": str(model), "which": which})
+
+    def export(self, round_: int, model: Path, target: Path, origin: Mapping[str, str], *, which: str) -> None:
+        """Write the whole model that a round ended with, as for `evaluate`, to `target`; answered by `Exported`."""
+        told = json.dumps(dict(origin), sort_keys=True)
+        asked: dict[str, str | int] = {
+            "do": "export",
+            "round": round_,
+            "model": str(model),
+            "target": str(target),
+            "origin": told,
+        }
+        self._ask({**asked, "which": which})
 
     def try_out(self, model: Path, update: Path, seconds: float) -> None:
         """Train as in a round, but no longer than `seconds` after the first step; answered by `Tried`."""
@@ -211,6 +241,10 @@ class Trainer:
         arguments += ["--round-steps", str(settings.round_steps), "--round-seconds", str(settings.round_seconds)]
         if settings.loader is not None:
             arguments += ["--loader", str(settings.loader)]
+        if settings.private is not None:
+            arguments += ["--private", str(settings.private)]
+        if settings.local:
+            arguments += ["--local", settings.local]
         with theirs:
             self._process = self._fork(arguments, theirs) or self._run(arguments, theirs)
         ours.setblocking(False)
@@ -304,7 +338,8 @@ class Trainer:
             return self._fail(str(error))
         self._current = None
         if did == "describe":
-            return [Described(bytes(message["layout"]))]  # type: ignore[call-overload]
+            warnings: list[str] = message["warnings"]  # type: ignore[assignment]
+            return [Described(bytes(message["layout"]), (*warnings,))]  # type: ignore[call-overload]
         remarks = [LogLine(str(remark)) for remark in message["remarks"]]  # type: ignore[attr-defined]
         round_, samples = int(str(message["round"])), int(str(message["samples"]))
         metrics: Mapping[str, float] = message["metrics"]  # type: ignore[assignment]
@@ -317,6 +352,8 @@ class Trainer:
             bounds: list[int] = message["parameters"]  # type: ignore[assignment]
             stretches = tuple(zip(bounds[::2], bounds[1::2], strict=True))
             return [*remarks, TrainDone(round_, samples, metrics, stretches)]
+        if did == "export":
+            return [*remarks, Exported(round_)]
         return [*remarks, EvaluateDone(round_, samples, metrics)]
 
     def _fail(self, text: str) -> Sequence[TrainerEvent]:

@@ -29,7 +29,7 @@ from swarm.ledger.entry import (
     Entry,
 )
 from swarm.machine import NodeId
-from swarm.mixing import momentum
+from swarm.mixing import local, momentum
 from swarm.mixing.compress.choco import default_gamma
 from swarm.mixing.compress.forms import Spec, encoded_bytes, parse
 from swarm.mixing.outer import OUTER_STEPS
@@ -86,11 +86,18 @@ PACE = "pace"
 """The option that says how long exact mixing waits for a site that moves and is slow, in times the median site needs
 (`swarm.pace`): "4". Without, until the deadline."""
 
+LOCAL = "local"
+"""The option that says what is added to sites' own training (`swarm.mixing.local.parse`): "fedprox:0.01", "scaffold",
+"ditto:0.1"; nothing without."""
+
 RELAY = "relay"
 """The option that says that two members of whom neither can be dialled are linked all the same, through a member that
 both are linked to and that cannot read along (`gossip.relay`): "sealed". Without, others pass on what they say."""
 
 RELAYS = ("sealed",)
+
+OPTIONS = (ASYNCHRONOUS, CODEC, CORRECTION, GAMMA, LINKS, LOCAL, PACE, RELAY, ROUTE, SCHEDULE, STALENESS)
+"""All there are; a charter with another was made by a newer version."""
 
 OWN_LINKS = "links"
 """In place of a schedule's name: the charter's own links, every round. For a graph that no family has."""
@@ -288,6 +295,11 @@ class Charter(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
         """For how many rounds late work counts; 0 if it does not."""
         text = dict(self.options).get(STALENESS, "")
         return staleness.parse(text) if text else 0
+
+    @property
+    def local(self) -> str:
+        """What is added to sites' own training, by name; empty for nothing."""
+        return dict(self.options).get(LOCAL, "")
 
     @property
     def relayed(self) -> bool:
@@ -616,7 +628,7 @@ def _check_terms(charter: Charter) -> None:
 def _check_options(charter: Charter) -> None:
     names = [name for name, _ in charter.options]
     for name in names:
-        if name not in (ASYNCHRONOUS, CODEC, CORRECTION, GAMMA, LINKS, PACE, RELAY, ROUTE, SCHEDULE, STALENESS):
+        if name not in OPTIONS:
             message = f"couldn't accept the charter: unknown option {name!r}"
             raise UsageError(message, hint="a newer version of this software may have made it")
     if sorted({*names}) != names:
@@ -641,6 +653,8 @@ def _check_options(charter: Charter) -> None:
             "couldn't accept the charter: a correction is for gossip; in exact mixing all sites go on from one model",
             hint="leave the correction out, or mix by gossip",
         )
+    if LOCAL in names:
+        _check_local(charter)
     if STALENESS in names:
         staleness.parse(dict(charter.options)[STALENESS])
     if STALENESS in names and gossips:
@@ -668,6 +682,22 @@ def _check_options(charter: Charter) -> None:
         )
     if ROUTE in names:
         _check_route(charter, parse_route(dict(charter.options)[ROUTE], len(charter.members)))
+
+
+def _check_local(charter: Charter) -> None:
+    """Refuse a correction of drift where nothing says how far the swarm's model moves by the mean of its sites."""
+    found = local.parse(charter.local)
+    if found.name == local.SCAFFOLD and charter.round.mixing != "exact":
+        raise UsageError(
+            "couldn't accept the charter: local = scaffold with gossip, where there is no model of the swarm to go by",
+            hint="take --correction qg there, or mix exactly",
+        )
+    if found.name == local.SCAFFOLD and charter.round.outer != "none":
+        raise UsageError(
+            f"couldn't accept the charter: local = scaffold with outer = {charter.round.outer!r}, by which the model"
+            " does not move by the mean of the updates",
+            hint="leave one of the two out",
+        )
 
 
 def _check_asynchronous(charter: Charter, text: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import click
@@ -27,6 +27,7 @@ from swarm.errors import UsageError
 from swarm.ledger.state import State
 from swarm.mixing.compress.choco import gamma_words
 from swarm.mixing.compress.forms import FORMS, encoded_bytes
+from swarm.mixing.local import parse as parse_local
 from swarm.routes import FOLD, ROUTES, SHARDED, SPREAD
 from swarm.staleness import BUFFER_SHARE, STALENESS_ASYNCHRONOUS, STALENESS_DEFAULT
 from topologies.families import FAMILIES, build
@@ -124,6 +125,13 @@ def charter() -> None:
     " gradients; qg:500 is a momentum of 0.5 instead of 0.7.",
 )
 @click.option(
+    "--local",
+    default="",
+    help="Add something to each site's own training, where data differ: fedprox:0.01 pulls it towards the common model,"
+    " scaffold takes off what it drifts away from the others, ditto:0.1 trains a personal model beside. The task file"
+    " stays as it is.",
+)
+@click.option(
     "--staleness",
     type=click.IntRange(min=0),
     help="For how many rounds work that comes after its round has closed still counts in a later one, less each round;"
@@ -187,6 +195,7 @@ def new(
     uplink: float,
     latency: float,
     correction: str,
+    local: str,
     staleness: int | None,
     asynchronous: bool,
     pace: int,
@@ -248,6 +257,7 @@ def new(
             correction=correction,
             gamma=gamma,
             links=ways,
+            local=local,
             pace=str(pace) if pace else "",
             relay=terms.RELAYS[0] if relay else "",
             schedule=gossip,
@@ -259,7 +269,7 @@ def new(
     check_codec(draft)
     _check_exchange(draft)
     last = None if before is None or after is None else _last_model(before, after)
-    draft = msgspec.structs.replace(draft, task=_continued(describe_task(task, seed), before, last))
+    draft = msgspec.structs.replace(draft, task=_continued(describe_task(task, seed, None, _warn), before, last))
     draft, costs = _routed(draft, route, uplink, latency)
     draft.check()
     signed = terms.SignedCharter(draft, {})
@@ -414,8 +424,13 @@ def show(path: Path, *, form: Form) -> None:
     emit(data, as_json=form is Form.JSON, text=_summary(signed))
 
 
-def describe_task(task: Path, seed: int, forkserver: Path | None = None) -> terms.Task:
-    """Build the task's model once, in a trainer process, and return what the charter says about it."""
+def describe_task(
+    task: Path, seed: int, forkserver: Path | None = None, warn: Callable[[str], None] = lambda _: None
+) -> terms.Task:
+    """Build the task's model once, in a trainer process, and return what the charter says about it.
+
+    What the task leaves undecided is told by `warn`.
+    """
     digest = task_digest(task)
     with tempfile.TemporaryDirectory() as folder:
         store = BlobStore(Path(folder))
@@ -423,10 +438,14 @@ def describe_task(task: Path, seed: int, forkserver: Path | None = None) -> term
         settings = TrainerSettings(
             task=task.resolve(), data=Path(folder), site="charter", seed=seed, forkserver=forkserver
         )
-        layout = describe(settings, model)
+        layout = describe(settings, model, warn)
         stored = store.add_file(model)
         store.close()
     return terms.Task(task.stem, digest, layout.digest(), layout.elements, stored.digest, seed)
+
+
+def _warn(text: str) -> None:
+    click.echo(f"warning: {text}", err=True)
 
 
 def _check_terms(signed: terms.SignedCharter) -> None:
@@ -540,6 +559,7 @@ def _summary(signed: terms.SignedCharter) -> str:
         *([f"compression   {c.codec}: {FORMS[c.codec.name].description}"] if c.codec else []),
         *([f"public copies {_copies(c)}"] if c.follows else []),
         *([f"correction    quasi-global momentum of {c.momentum:g}"] if c.momentum else []),
+        *([f"local         {parse_local(c.local).words()}"] if c.local else []),
         f"rounds        {_rounds(c)}",
         *([f"late work     counts for {count(c.staleness, 'round')}, less each round"] if c.staleness else []),
         *([f"pace          a site at work is waited for {c.pace} times as long as the median needs"] if c.pace else []),

@@ -145,7 +145,7 @@ def run_site(site: Site, settings: Settings, signed: SignedCharter) -> Ending:
     beacon = Beacon(os.environ)  # Before anything is started that could speak in this process's name.
     lock = _lock(site)
     # The worker starts first: importing torch takes seconds, and the rest of the start happens meanwhile.
-    trainer = Trainer(trainer_settings(site, settings, charter.task.seed))
+    trainer = Trainer(trainer_settings(site, settings, signed))
     trainer.start()
     console = Console(settings.run.log, name=settings.site.name)
     clock = Clock()
@@ -280,14 +280,14 @@ def _lock(site: Site) -> DirectoryLock:
         raise Failure(error.message, code=UNAVAILABLE, hint=error.hint, identifier="SWARM-SITE-IN-USE") from None
 
 
-def trainer_settings(site: Site, settings: Settings, seed: int) -> TrainerSettings:
+def trainer_settings(site: Site, settings: Settings, signed: SignedCharter) -> TrainerSettings:
     """Return what the site's trainer needs to know."""
     task = settings.task
     return TrainerSettings(
         task=site.folder / task.file,
         data=site.folder / task.data,
         site=settings.site.name,
-        seed=seed,
+        seed=signed.charter.task.seed,
         loader=site.folder / task.loader if task.loader else None,
         device=task.device,
         threads=task.threads,
@@ -295,6 +295,8 @@ def trainer_settings(site: Site, settings: Settings, seed: int) -> TrainerSettin
         round_steps=task.round_steps,
         round_seconds=task.round_seconds,
         forkserver=Path(task.forkserver) if task.forkserver else None,
+        private=site.private / signed.ledger_id.hex()[:16],
+        local=signed.charter.local,
     )
 
 
