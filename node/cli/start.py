@@ -133,14 +133,7 @@ def run_site(site: Site, settings: Settings, signed: SignedCharter) -> Ending:
             hint="its keys are not the ones whose card is in the charter; a new site begins with `swarm join`",
             identifier="SWARM-SITE-MEMBER",
         )
-    task = site.folder / settings.task.file
-    check_task(task)
-    if task_digest(task) != charter.task.digest:
-        raise UsageError(
-            f"couldn't start: {task} is not the task file the charter was made with",
-            hint=f"get the file whose SHA-256 begins {charter.task.digest.hex()[:16]}",
-            identifier="SWARM-TASK-FILE",
-        )
+    check_own_task(site, settings, signed)
     proxy = read_proxy(settings.network, site.folder)
     beacon = Beacon(os.environ)  # Before anything is started that could speak in this process's name.
     lock = _lock(site)
@@ -240,7 +233,7 @@ def run_site(site: Site, settings: Settings, signed: SignedCharter) -> Ending:
                     layout_path,
                     last=settings.storage.keep_models,
                     every=settings.storage.keep_every,
-                    origin=lambda round_, model: _origin(signed, round_, model),
+                    origin=lambda round_, model: origin_of(signed, round_, model),
                     later=bulk.submit,
                 ),
             ),
@@ -271,6 +264,18 @@ def run_site(site: Site, settings: Settings, signed: SignedCharter) -> Ending:
             log.close()
         disk.close()
         lock.close()
+
+
+def check_own_task(site: Site, settings: Settings, signed: SignedCharter) -> None:
+    """Raise `UsageError` unless the site has the task file that the charter was made with."""
+    task, digest = site.folder / settings.task.file, signed.charter.task.digest
+    check_task(task)
+    if task_digest(task) != digest:
+        raise UsageError(
+            f"couldn't start: {task} is not the task file the charter was made with",
+            hint=f"get the file whose SHA-256 begins {digest.hex()[:16]}",
+            identifier="SWARM-TASK-FILE",
+        )
 
 
 def _lock(site: Site) -> DirectoryLock:
@@ -322,7 +327,7 @@ def _export(
     words = gaps_words(gaps, names)
     node.account({names.get(one, one.hex()[:8]): numbers for one, numbers in gaps.items()})
     origin = {
-        **_origin(signed, head.committed.round, Digest(head.committed.model)),
+        **origin_of(signed, head.committed.round, Digest(head.committed.model)),
         "outcome": "DONE by a subset" if gaps else "DONE by all",
         "sites": ", ".join(names.get(one, one.hex()[:8]) for one in took_part.contributors()),
         "missing": words,
@@ -377,7 +382,7 @@ def _make_room(site: Site, signed: SignedCharter, report: Callable[[Report, floa
     report(Report("ledger_put_away", text, {"path": str(kept)}, level="warning"), now)
 
 
-def _origin(signed: SignedCharter, round_: int, model: Digest) -> Mapping[str, str]:
+def origin_of(signed: SignedCharter, round_: int, model: Digest) -> Mapping[str, str]:
     """Return where a model comes from, as it is written into its file."""
     ledger = signed.ledger_id.hex()
     return {"swarm": signed.charter.name, "ledger": ledger, "round": str(round_), "model": model.hex()}

@@ -354,7 +354,7 @@ def test_a_personal_model_is_the_swarms_trained_on_once(made: list[Bench], tmp_p
     assert found.evaluate(1, "personal") == personal
     calls = len(seen(found))
     again = bench(made, tmp_path, "private = ['head.*']\nfine_tune = 2\n")
-    assert again.evaluate(1, "personal") == personal
+    assert again.evaluate(1, "personal") == personal | {"count": 0}  # Which did not travel to this process.
     assert len(seen(found)) == calls
     assert found.evaluate(1) == swarm
 
