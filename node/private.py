@@ -141,7 +141,7 @@ class PrivateFolder:
             why = "its content is not what was written"
         except FileNotFoundError:
             return None
-        except (SafetensorError, KeyError, TypeError, ValueError, AttributeError, RecursionError):
+        except (SafetensorError, KeyError, TypeError, ValueError, OverflowError, AttributeError, RecursionError):
             why = "it cannot be read"
         except OSError as error:
             raise store_error(f"read {path}", error) from error

@@ -269,7 +269,12 @@ class Worker:
         if self._local is None or self._local.name != SCAFFOLD or not before.round:
             return {}
         passed, kept = round_ - before.round, before.under("drift")
-        if passed > ROUNDS_MAX or not kept or kept["base"].size != base.size or kept["moved"].size != base.size:
+        if (
+            not 0 < passed <= ROUNDS_MAX
+            or not kept
+            or kept["base"].size != base.size
+            or kept["moved"].size != base.size
+        ):
             return {}
         assert self._parts is not None, "it was restored"
         before_base, before_moved = (kept[name].astype(np.float32) for name in ("base", "moved"))

@@ -42,7 +42,7 @@ def load_data(site):
 def train(model, data, run):
     optimizer = torch.optim.SGD(model.parameters(), lr=RATE)
     x, y = data[:2]
-    for batch in torch.randperm(len(x)).split(BATCH):
+    for batch in [batch for _ in range(EPOCHS) for batch in torch.randperm(len(x)).split(BATCH)]:
         if len(batch) < 2:
             continue
         optimizer.zero_grad()
@@ -105,10 +105,13 @@ def learnt(
     norm: str = "",
     rate: float = 0.2,
     batch: int = 16,
+    epochs: int = 1,
+    local: str = "",
     common: bool = False,
 ) -> float:
     """Let the sites learn, and return their mean accuracy on their own held-out third; on everybody's if `common`."""
-    text = TASK.replace("NORM", norm or "pass").replace("RATE", str(rate)).replace("BATCH", str(batch)) + declares
+    text = TASK.replace("NORM", norm or "pass").replace("RATE", str(rate)).replace("BATCH", str(batch))
+    text = text.replace("EPOCHS", str(epochs)) + declares
     thirds = [(x[: len(y) // 3], y[: len(y) // 3]) for x, y in parts]
     sites = []
     for number, (x, y) in enumerate(parts):
@@ -117,7 +120,7 @@ def learnt(
         cut = len(y) // 3
         test_x, test_y = thirds[number] if not common else map(np.concatenate, zip(*thirds, strict=True))
         np.savez(place / "data.npz", x=x[cut:], y=y[cut:], test_x=test_x, test_y=test_y)
-        sites.append(Bench(place, text, site=f"site-{number}"))
+        sites.append(Bench(place, text, site=f"site-{number}", local=local))
         made.append(sites[-1])
         sites[-1].describe()
     model = sites[0].vector()
@@ -182,3 +185,15 @@ def test_no_policy_of_batch_normalisation_is_right_for_all(made: list[Bench], tm
     assert min(scanner[policy] for policy in policies[1:]) > 0.75
     assert scanner["recalibrate"] == max(scanner.values())
     assert label["average"] == max(label.values())
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_many_steps_a_round_on_unlike_data_learn_more_without_their_drift(
+    made: list[Bench], tmp_path: Path, seed: int
+) -> None:
+    averaged, corrected = (
+        learnt(made, tmp_path / (local or "none"), by_class(seed), rate=0.1, epochs=3, local=local, common=True)
+        for local in ("", "scaffold")
+    )
+    print(seed, averaged, corrected)
+    assert corrected > averaged + 0.02
