@@ -10,6 +10,7 @@ next begins. Whoever is killed in between goes on from there, with the same seed
     alone/
       state.json                whose it is, the round, the model's file and its digest
       round-0007.f32            the model after that round
+      private/                  what of it is private, by whose it is
       result.json               what evaluate() said of the last one, with how many samples
       lock                      one process at a time
 """
@@ -21,7 +22,7 @@ import hashlib
 import json
 import select
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +75,15 @@ def owner_of(ledger_id: bytes, task_digest: bytes) -> str:
     return hashlib.sha256(b"swarm/alone" + ledger_id + task_digest).hexdigest()
 
 
+def by_itself(settings: TrainerSettings, folder: Path, owner: str) -> TrainerSettings:
+    """Return what the trainer of a baseline needs to know.
+
+    What a model keeps at the site (`node.private`) it keeps apart from what the swarm's model does, and nothing is
+    added to its training that only means something among others.
+    """
+    return replace(settings, private=folder / "private" / owner[:16], local="")
+
+
 class Alone:
     """The training of one site alone, driven by events as the node's own is. Nothing happens before `begin`."""
 
@@ -105,7 +115,7 @@ class Alone:
             return [Report("alone_failed", error.message, level="warning")]
         self._baseline, self._kept = baseline, kept(self._folder, baseline.owner)
         (self._folder / "result.json").unlink(missing_ok=True)
-        self._trainer = Trainer(self._settings)
+        self._trainer = Trainer(by_itself(self._settings, self._folder, baseline.owner))
         self._trainer.start()
         self._trainer.describe(self._start)
         done = 0 if self._kept is None else self._kept.round

@@ -7,6 +7,7 @@
     swarm.toml, charter.toml, card.toml, sponsors.toml, paused, disclosed, invites/*.invite, the task file, the loader
     ledger/           the journal's segments, the newest checkpoint, the newest snapshot, proofs of forks
     blobs/            the committed model, and in gossip this site's own
+    private/          what of the model never leaves the site
     keys.sealed       the site's keys, encrypted with a passphrase, if they are in it at all
 
 It is a tar file, so that it can be looked into without this software. The node may run meanwhile: the ledger is copied
@@ -41,6 +42,7 @@ from gossip.zeromq import Incident, PeerAddress, Timing, Transport
 from node.cli.output import UNAVAILABLE, Failure
 from node.clock import Clock
 from node.config import Settings
+from node.declared import companions
 from node.recovery import recover
 from node.runtime import seeded
 from node.site import Site
@@ -180,6 +182,7 @@ def _create(
     left_out += _copy_files(site, settings, staging)
     state = _settle(staging, signed)
     left_out += _copy_models(site, staging, state)
+    _copy_private(site, staging, signed.ledger_id)
     if passphrase is None:
         left_out.append(f"the keys: keep a copy of {site.keys} elsewhere, nobody is this site without them")
     else:
@@ -303,6 +306,8 @@ def _copy_files(site: Site, settings: Settings, staging: Path) -> list[str]:
     wanted = [("swarm.toml", True), (settings.site.charter, True), ("card.toml", False), ("sponsors.toml", False)]
     wanted += [(site.paused_path.name, False), (site.disclosed_path.name, False), (settings.task.file, False)]
     wanted += [(settings.task.loader, False)] if settings.task.loader else []
+    beside = companions(site.folder / settings.task.file)
+    wanted += [(str(PurePosixPath(settings.task.file).with_name(path.name)), True) for path in beside]
     wanted += [(f"invites/{path.name}", False) for path in sorted(site.invites.glob("*.invite"))]
     left_out = []
     for name, needed in wanted:
@@ -355,6 +360,15 @@ def _copy_models(site: Site, staging: Path, state: State) -> list[str]:
             path.unlink()
             left_out.append(f"{what}: it is damaged on this disk; others send it")
     return left_out
+
+
+def _copy_private(site: Site, staging: Path, ledger_id: bytes) -> None:
+    """Copy what the site keeps to itself. Each file is replaced whole, so each copy is of some moment."""
+    for path in sorted((site.private / ledger_id.hex()[:16]).glob("*.safetensors")):
+        target = staging / path.relative_to(site.folder)
+        target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with contextlib.suppress(FileNotFoundError):  # Let go of meanwhile, being old.
+            shutil.copyfile(path, target)
 
 
 def _inside(folder: Path, name: str) -> str | None:

@@ -6,8 +6,10 @@ import contextlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from node.storage import store_error
 from swarm.vector import Layout, unflatten
@@ -22,17 +24,33 @@ def export_model(vector: Path, layout: Layout, target: Path, origin: Mapping[str
     Raises:
         StoreError: the disk refused, in reading or in writing.
     """
-    from safetensors import SafetensorError
-    from safetensors.numpy import save_file
-
     try:
         tensors = unflatten(np.fromfile(vector, "<f4", count=layout.elements), layout)
     except OSError as error:
         raise store_error(f"read the model in {vector}", error) from error
+    export_tensors(tensors, target, origin)
+
+
+def export_tensors(
+    tensors: Mapping[str, NDArray[Any]], target: Path, origin: Mapping[str, str], *, mode: int | None = None
+) -> None:
+    """Write tensors by name, as `export_model` does; nobody without a right by `mode` can read them meanwhile either.
+
+    Raises:
+        StoreError: the disk refused.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import save_file
+
     beside = target.with_name(f".{target.name}.part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, beside, metadata={"origin": json.dumps(dict(origin), sort_keys=True)})
+        if mode is not None:
+            beside.unlink(missing_ok=True)
+            beside.touch(mode=mode)
+        save_file(dict(tensors), beside, metadata={"origin": json.dumps(dict(origin), sort_keys=True)})
+        if mode is not None:
+            beside.chmod(mode)
         beside.rename(target)
     except (OSError, SafetensorError) as error:
         with contextlib.suppress(OSError):

@@ -23,6 +23,7 @@ from node.cli.control import ask
 from node.cli.output import Failure
 from node.clock import Clock
 from node.data import SiteData
+from node.declared import companions
 from node.forkserver import ForkServer
 from node.site import Site
 from node.storage import write_file_durably
@@ -140,6 +141,7 @@ def found(
     gossip: str = "",
     route: str = "",
     correction: str = "",
+    local: str = "",
     directed: bool = False,
     codec: str = "",
     asynchronous: bool = False,
@@ -152,10 +154,11 @@ def found(
     """Make a site for each part of the data, a charter for all of them, and every signature.
 
     With the socket of a fork server their trainers are forked from it, with a `gossip` schedule they mix by gossip,
-    over links of one way if they are `directed`, with a charter's `correction`. With a `route` they get to the mean in
-    parts, with a `codec` they compress what they contribute. If `asynchronous` they wait for nobody. Those named in
-    `hidden` only dial out; with `relay` others link them to one another. `outer` is the step that a round takes. Scores
-    of fewer than `min_cell` stay. What work is worth sites tell by the charter's `contribution`.
+    over links of one way if they are `directed`, with a charter's `correction`; `local` is what the charter adds to
+    training. With a `route` they get to the mean in parts, with a `codec` they compress what they contribute. If
+    `asynchronous` they wait for nobody. Those named in `hidden` only dial out; with `relay` others link them to one
+    another. `outer` is the step that a round takes. Scores of fewer than `min_cell` stay. What work is worth sites tell
+    by the charter's `contribution`.
     """
     late = STALENESS_ASYNCHRONOUS if asynchronous else STALENESS_DEFAULT
     learned, buffers = described_task(task, seed, forkserver, parse_outer(outer).slots)
@@ -166,6 +169,8 @@ def found(
         card = site.create(name=part.name, listen=address, advertise=address, task="task.py", data=str(part.folder))
         cards.append(card)
         shutil.copyfile(task, site.folder / "task.py")
+        for beside in companions(task):
+            shutil.copyfile(beside, site.folder / beside.name)
         peers.append(LocalPeer(site, part, forkserver))
     draft = terms.Charter(
         version=terms.CHARTER_VERSION,
@@ -195,6 +200,7 @@ def found(
             correction=correction,
             links="directed" if directed else "",
             min_cell=str(min_cell) if min_cell else "",
+            local=local,
             relay=terms.RELAYS[0] if relay else "",
             route=route,
             schedule=gossip,

@@ -46,6 +46,7 @@ from node.trainer import (
     AppraiseDone,
     Described,
     EvaluateDone,
+    Exported,
     Failed,
     LogLine,
     Progress,
@@ -515,7 +516,8 @@ class Runtime:
                     self._bulk.submit_counted(effect.counted)
                 path = self._store.new_file()
                 self._updates[effect.round] = path, effect
-                self._trainer.train(effect.round, self._store.path(effect.model), path)
+                rounds = self._node.replica.head.terms.round.rounds
+                self._trainer.train(effect.round, self._store.path(effect.model), path, rounds=rounds)
             case Evaluate():
                 if self._checkpoints is not None:
                     self._checkpoints.committed(effect.round, effect.model)
@@ -633,8 +635,8 @@ class Runtime:
                 self._appraised(event.samples, event.metrics, "", self._cell(event, now))
             case Described():
                 self._take_model(event, now)
-            case Tried():
-                pass  # Only `swarm doctor` asks for a trial.
+            case Tried() | Exported():
+                pass  # Only `swarm doctor` asks for a trial, and `swarm export` for a model of this site's own.
             case Failed(kind="describe"):
                 self._fatal = UsageError(
                     f"couldn't build the task's model: {event.text}",
@@ -671,6 +673,8 @@ class Runtime:
     def _take_model(self, described: Described, now: float) -> None:
         """The worker has built the model: check that it is the charter's, and offer it as the one to start from."""
         layout = Layout.decode(described.layout)
+        for text in described.warnings:
+            self._report(Report("task_warning", text, level="warning"), now)
         if layout.digest() != self._layout_digest:
             text = f"the task's model has {layout.elements} parameters in {len(layout.tensors)} tensors"
             self._fatal = UsageError(

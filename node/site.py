@@ -16,6 +16,7 @@
     ledger/           the journal, and the newest cosigned checkpoint
     blobs/            models and updates in hand
     models/           what is exported
+    private/          what of the model never leaves this site, by ledger; nobody else may read it (`node.private`)
     run/              lock, control socket, logs; may be deleted when the node is down
 """
 
@@ -89,6 +90,7 @@ class Site:
         self.ledger = folder / "ledger"
         self.blobs = folder / "blobs"
         self.models = folder / "models"
+        self.private = folder / "private"
         self.run = folder / "run"
         self.control = self.run / "control.sock"
         self.next_keys = self.keys / "next"

@@ -15,7 +15,19 @@ from typing import TypeVar
 import numpy as np
 
 from node.clock import Clock
-from node.trainer import Described, EvaluateDone, Failed, LogLine, TrainDone, Trainer, TrainerEvent, TrainerSettings
+from node.declared import Declared, declared
+from node.export import export_model
+from node.trainer import (
+    Described,
+    EvaluateDone,
+    Exported,
+    Failed,
+    LogLine,
+    TrainDone,
+    Trainer,
+    TrainerEvent,
+    TrainerSettings,
+)
 from swarm.errors import SwarmError
 from swarm.mixing.momentum import Stretches
 from swarm.vector import Layout
@@ -33,8 +45,15 @@ class SoloResult:
     layout: Layout
 
 
-def run_solo(settings: TrainerSettings, *, rounds: int, folder: Path, tell: Callable[[str], None]) -> SoloResult:
-    """Train `rounds` rounds and evaluate. `folder` receives the model (model.f32).
+def run_solo(
+    settings: TrainerSettings,
+    *,
+    rounds: int,
+    folder: Path,
+    tell: Callable[[str], None],
+    output: Path | None = None,
+) -> SoloResult:
+    """Train `rounds` rounds and evaluate. `folder` receives the model (model.f32), `output` all of its tensors.
 
     Raises:
         SwarmError: user code failed; the sentence says where.
@@ -45,26 +64,39 @@ def run_solo(settings: TrainerSettings, *, rounds: int, folder: Path, tell: Call
     try:
         trainer.start()
         trainer.describe(model)
-        described = _wait(trainer, Described, tell)
+        described = wait(trainer, Described, tell)
+        for text in described.warnings:
+            tell(f"warning: {text}")
         samples = 0
         for number in range(1, rounds + 1):
             update.unlink(missing_ok=True)
-            trainer.train(number, model, update)
-            done = _wait(trainer, TrainDone, tell)
+            trainer.train(number, model, update, rounds=rounds)
+            done = wait(trainer, TrainDone, tell)
             samples = done.samples
             (np.fromfile(model, "<f4") + np.fromfile(update, "<f4")).astype("<f4").tofile(model)
             words = ", ".join(f"{name} {value:.4f}" for name, value in done.metrics.items())
             tell(f"round {number} of {rounds}: {done.samples} samples, {words}")
         trainer.evaluate(rounds, model)
-        scored = _wait(trainer, EvaluateDone, tell)
+        scored = wait(trainer, EvaluateDone, tell)
+        layout = Layout.decode(described.layout)
+        origin = {"rounds": str(rounds), "sites": "1"}
+        if output is not None and declared(settings.task) == Declared():
+            export_model(model, layout, output, origin)
+        elif output is not None:
+            trainer.export(rounds, model, output.resolve(), origin, which="swarm")
+            wait(trainer, Exported, tell)
     finally:
         trainer.close()
         update.unlink(missing_ok=True)
-    return SoloResult(samples, scored.samples, dict(scored.metrics), Layout.decode(described.layout))
+    return SoloResult(samples, scored.samples, dict(scored.metrics), layout)
 
 
-def describe(settings: TrainerSettings, model: Path) -> tuple[Layout, Stretches]:
+def describe(
+    settings: TrainerSettings, model: Path, warn: Callable[[str], None] = lambda _: None
+) -> tuple[Layout, Stretches]:
     """Build the task's model once, write its parameters to `model`; return their layout and which are trained.
+
+    What the task leaves undecided is told by `warn`.
 
     Raises:
         SwarmError: user code failed; the sentence says where.
@@ -73,15 +105,17 @@ def describe(settings: TrainerSettings, model: Path) -> tuple[Layout, Stretches]
     try:
         trainer.start()
         trainer.describe(model)
-        told = _wait(trainer, Described, lambda _: None)
+        told = wait(trainer, Described, lambda _: None)
+        for text in told.warnings:
+            warn(text)
         layout = Layout.decode(told.layout)
         return layout, ((0, layout.elements),) if told.trained is None else told.trained
     finally:
         trainer.close()
 
 
-def _wait(trainer: Trainer, kind: type[T], tell: Callable[[str], None]) -> T:
-    """Wait for one kind of answer; pass on what user code prints."""
+def wait(trainer: Trainer, kind: type[T], tell: Callable[[str], None]) -> T:
+    """Wait for one kind of answer; pass on what user code prints. Raises `SwarmError` where it failed."""
     clock = Clock()
     while True:
         select.select([trainer.fileno()], [], [], 0.5)

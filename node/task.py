@@ -8,6 +8,11 @@ The file holds plain functions; nothing of this project needs to be imported in 
     def evaluate(model, data, run) -> dict    # {"samples": how many held-out examples, "accuracy": ..., "loss": ...}
                                               # or those examples: {"labels": ..., "scores": ...} (node.scoring.cases)
 
+It may have two more, and declarations of what is private or frozen in the model (`node.declared`)::
+
+    def build_optimizer(model) -> torch.optim.Optimizer    # train() then has it as run.optimizer
+    def personalise(model, data, run) -> dict              # makes this site's own model of the swarm's last one
+
 It never travels: only its digest does. How a site loads its own data may be replaced by a file of its own, outside the
 digest. This module does not import torch; only the trainer process that runs a task does.
 """
@@ -21,9 +26,10 @@ import math
 import re
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from node.declared import Declared, check_imported, declared
 from swarm.errors import UsageError
 
 MODULE_PREFIX = "swarm_task_"
@@ -34,6 +40,13 @@ METRIC_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
 
 PARAMETERS = {"build_model": 0, "load_data": 1, "train": 3, "evaluate": 3}
 """The functions of a task file and how many arguments each is called with."""
+
+OPTIONAL = {"build_optimizer": 1, "personalise": 3}
+"""Those that it may have."""
+
+ALL, HEAD, BODY, PERSONAL, RECALIBRATE = "all", "head", "body", "personal", "recalibrate"
+"""What a call of train() is for: the whole model; by FedRep the private parts, then the shared ones; a personal model;
+statistics of batch normalisation, while the parameters stand still."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +69,10 @@ class RunInfo:
 
     `enough()` is whether this site's budget for a round is spent, never before the first step: a training loop that
     asks it before each batch, and stops, lets a slow site give less and be in time. Without a budget it is never so.
+
+    `rounds` is how many the swarm means to learn, by its policy of today, 0 if that is not known; a learning rate may
+    follow a schedule by it. `phase` is what the call is for, `optimizer` what the task's build_optimizer() made, None
+    where it has none.
     """
 
     round: int
@@ -63,6 +80,9 @@ class RunInfo:
     device: str
     site: SiteInfo
     enough: Callable[[], bool] = _never
+    rounds: int = 0
+    phase: str = ALL
+    optimizer: object = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,12 +117,15 @@ def round_seed(seed: int, site: str, round_: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """The functions of a checked task file."""
+    """The functions of a checked task file, and what it declares."""
 
     build_model: Callable[[], object]
     load_data: Callable[[SiteInfo], object]
     train: Callable[[object, object, RunInfo], object]
     evaluate: Callable[[object, object, RunInfo], object]
+    build_optimizer: Callable[[object], object] | None = None
+    personalise: Callable[[object, object, RunInfo], object] | None = None
+    declared: Declared = field(default_factory=Declared)
 
 
 def task_digest(path: Path) -> bytes:
@@ -117,12 +140,21 @@ def load_task(path: Path, loader: Path | None = None) -> Task:
     """Import a task file, and the site's own loader if it has one.
 
     Raises:
-        UsageError: the file fails to import, or a function is missing or takes other arguments.
+        UsageError: the file fails to import, a function is missing or takes other arguments, or a declaration is wrong.
     """
-    functions = {name: _function(_module(path), name, path) for name in PARAMETERS}
+    module = _module(path)
+    functions = {name: _function(module, name, path) for name in PARAMETERS}
+    functions |= {name: _function(module, name, path) for name in OPTIONAL if hasattr(module, name)}
     if loader is not None:
         functions["load_data"] = _function(_module(loader), "load_data", loader)
-    return Task(**functions)
+    said = declared(path)
+    check_imported(path, said, module)
+    if said.optimizer_state == "keep" and "build_optimizer" not in functions:
+        raise UsageError(
+            f'couldn\'t use {path}: optimizer_state = "keep", and it has no function build_optimizer()',
+            hint="make the optimizer in build_optimizer(model), and use run.optimizer in train()",
+        )
+    return Task(**functions, declared=said)
 
 
 def checked_result(result: object, what: str) -> tuple[int, dict[str, float], list[str]]:
@@ -193,7 +225,7 @@ def _function(module: object, name: str, path: Path) -> Callable[..., object]:
             f"couldn't use {path}: it has no function {name}()",
             hint="a task file has build_model(), load_data(site), train(model, data, run), evaluate(model, data, run)",
         )
-    count = PARAMETERS[name]
+    count = {**PARAMETERS, **OPTIONAL}[name]
     try:
         inspect.signature(function).bind(*range(count))
     except TypeError:

@@ -7,6 +7,7 @@ sentence and replaced at the next request. Torch is imported there, not here.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import selectors
 import signal
@@ -49,11 +50,13 @@ class Progress:
 class Described:
     """The model was built: `layout` is the encoded `swarm.vector.Layout`; its parameters are in the file asked for.
 
-    `trained` as in `TrainDone`: of a model as it is built.
+    `trained` as in `TrainDone`: of a model as it is built. `warnings` are sentences about what the task leaves
+    undecided.
     """
 
     layout: bytes
     trained: Stretches | None = None
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +98,13 @@ class AppraiseDone:
 
 
 @dataclass(frozen=True, slots=True)
+class Exported:
+    """A model, private parts and all, is in the file asked for."""
+
+    round: int
+
+
+@dataclass(frozen=True, slots=True)
 class Tried:
     """A trial ended well. `finished` if the task came to the end of a whole round; the update is there then.
 
@@ -112,7 +122,7 @@ class Tried:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """A request (`kind` is describe, train, try, evaluate or appraise) failed; `text` is one sentence."""
+    """A request (`kind` is describe, train, try, evaluate, appraise or export) failed; `text` is one sentence."""
 
     kind: str
     round: int
@@ -126,14 +136,18 @@ class LogLine:
     text: str
 
 
-TrainerEvent: TypeAlias = Progress | Described | TrainDone | Tried | EvaluateDone | AppraiseDone | Failed | LogLine
+TrainerEvent: TypeAlias = (
+    Progress | Described | TrainDone | Tried | EvaluateDone | AppraiseDone | Exported | Failed | LogLine
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainerSettings:
     """What a worker needs to know. Paths are absolute. A budget of 0 steps or seconds a round is none.
 
-    `coded` says that updates travel, and are kept, as messages of a codec.
+    `coded` says that updates travel, and are kept, as messages of a codec. `private` is where the site keeps what never
+    leaves it; without, that ends with the worker. `local` is the charter's algorithm of local training
+    (`swarm.mixing.local`), "" for none.
     """
 
     task: Path
@@ -149,6 +163,8 @@ class TrainerSettings:
     coded: bool = False
     python: str = sys.executable
     forkserver: Path | None = None
+    private: Path | None = None
+    local: str = ""
 
 
 class Trainer:
@@ -186,12 +202,12 @@ class Trainer:
         """Build the model, write its initial parameters to `path`; answered by `Described`."""
         self._ask({"do": "describe", "path": str(path), "round": 0})
 
-    def train(self, round_: int, model: Path, update: Path) -> None:
-        """Train a round from the model file; the update is written to `update`."""
-        self._ask({"do": "train", "round": round_, "model": str(model), "update": str(update)})
+    def train(self, round_: int, model: Path, update: Path, *, rounds: int = 0) -> None:
+        """Train a round, of `rounds` if that is known, from the model file; the update is written to `update`."""
+        self._ask({"do": "train", "round": round_, "model": str(model), "update": str(update), "rounds": rounds})
 
     def evaluate(self, round_: int, model: Path, *, which: str = "swarm", cases: Path | None = None) -> None:
-        """Evaluate the model file, or with `which` "personal" what this site makes of it.
+        """Evaluate the model file, which a round ended with, or with `which` "personal" what this site makes of it.
 
         With `cases` what was true and what the model said is written there, case by case, if the task tells it.
         """
@@ -202,6 +218,18 @@ class Trainer:
         """Evaluate what these updates alone, with their weights, make of a model; answered by `AppraiseDone`."""
         request: dict[str, str | int] = {"do": "appraise", "round": round_, "model": str(model)}
         self._ask(request | {"terms": terms_text(terms), "coded": int(self._settings.coded)})
+
+    def export(self, round_: int, model: Path, target: Path, origin: Mapping[str, str], *, which: str) -> None:
+        """Write the whole model that a round ended with, as for `evaluate`, to `target`; answered by `Exported`."""
+        told = json.dumps(dict(origin), sort_keys=True)
+        asked: dict[str, str | int] = {
+            "do": "export",
+            "round": round_,
+            "model": str(model),
+            "target": str(target),
+            "origin": told,
+        }
+        self._ask({**asked, "which": which})
 
     def try_out(self, model: Path, update: Path, seconds: float) -> None:
         """Train as in a round, but no longer than `seconds` after the first step; answered by `Tried`."""
@@ -249,6 +277,10 @@ class Trainer:
         arguments += ["--round-steps", str(settings.round_steps), "--round-seconds", str(settings.round_seconds)]
         if settings.loader is not None:
             arguments += ["--loader", str(settings.loader)]
+        if settings.private is not None:
+            arguments += ["--private", str(settings.private)]
+        if settings.local:
+            arguments += ["--local", settings.local]
         with theirs:
             self._process = self._fork(arguments, theirs) or self._run(arguments, theirs)
         ours.setblocking(False)
@@ -343,7 +375,8 @@ class Trainer:
         self._current = None
         if did == "describe":
             layout: bytes = message["layout"]  # type: ignore[assignment]
-            return [Described(layout, _stretches(message))]
+            warnings: list[str] = message["warnings"]  # type: ignore[assignment]
+            return [Described(layout, _stretches(message), (*warnings,))]
         remarks = [LogLine(str(remark)) for remark in message["remarks"]]  # type: ignore[attr-defined]
         round_, samples = int(str(message["round"])), int(str(message["samples"]))
         metrics: Mapping[str, float] = message["metrics"]  # type: ignore[assignment]
@@ -356,6 +389,8 @@ class Trainer:
             return [AppraiseDone(round_, samples, metrics, (*message["groups"],))]  # type: ignore[misc]
         if did == "train":
             return [*remarks, TrainDone(round_, samples, metrics, _stretches(message))]
+        if did == "export":
+            return [*remarks, Exported(round_)]
         groups: list[int] = message["groups"]  # type: ignore[assignment]
         return [*remarks, EvaluateDone(round_, samples, metrics, (*groups,), bool(message["cases"]))]
 

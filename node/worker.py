@@ -5,36 +5,69 @@ an inherited socket pair; parameters are files of the blob store, mapped into me
 shared and never copied through a pipe. If user code fails, the failure is reported in words and the worker goes on; if
 it kills or hangs the process, the supervisor starts another (`node.trainer`). When the node goes away the socket closes
 and the worker ends by itself.
+
+What of a model travels and what stays is for `node.parts`, what is added to steps for `node.steering`, what is kept
+from round to round for `node.private`. Here they meet: a round's training, and models that are looked at.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
+import json
 import math
 import socket
 import struct
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import msgpack
 import numpy as np
 import torch
-from torch.optim.optimizer import register_optimizer_step_post_hook
+from numpy.typing import NDArray
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from node.coalitions import coalition_from
 from node.doctor.shapes import describe_data
 from node.evaluation import Evaluation, read_result, save_cases
+from node.export import export_tensors
+from node.optimizers import keep_optimizer_state, optimizer_state
+from node.parts import Parts, numbers
+from node.private import Own, PrivateFolder, check_folder
+from node.steering import Steering
 from node.storage import mapped_anew
-from node.task import Budget, RunInfo, SiteInfo, checked_result, load_task, round_seed, where_in
-from swarm.errors import UsageError
+from node.task import (
+    ALL,
+    BODY,
+    HEAD,
+    PERSONAL,
+    RECALIBRATE,
+    Budget,
+    RunInfo,
+    SiteInfo,
+    checked_result,
+    load_task,
+    round_seed,
+    where_in,
+)
+from swarm.errors import StoreError, SwarmError, UsageError
+from swarm.mixing.local import DITTO, FEDPROX, ROUNDS_MAX, SCAFFOLD, parse
 from swarm.vector import Layout, TensorSpec, Vector, flatten, unflatten
 
 PROGRESS_S = 0.2
 """Between progress messages: steps of small models come by the thousand."""
 
 NO_BUDGET = Budget()
+
+SWARM = "swarm"
+"""The model that is looked at, if not this site's own, which is `PERSONAL`."""
+
+RECALIBRATE_STEPS_MAX = 100
+"""Most batches that statistics of batch normalisation are measured on: their mean over so many is steady."""
 
 _LENGTH = struct.Struct(">I")
 
@@ -44,94 +77,133 @@ class _Enough(BaseException):
 
 
 class Worker:
-    """One task at one site, driven by requests."""
+    """One task at one site, driven by requests.
+
+    `private` is the folder for what never leaves the site, None to keep that in memory only; `local` the charter's
+    algorithm of local training, "" for none.
+    """
 
     def __init__(
-        self, link: socket.socket, *, task: Path, loader: Path | None, site: SiteInfo, budget: Budget = NO_BUDGET
+        self,
+        link: socket.socket,
+        *,
+        task: Path,
+        loader: Path | None,
+        site: SiteInfo,
+        budget: Budget = NO_BUDGET,
+        private: Path | None = None,
+        local: str = "",
     ) -> None:
         self._link = link
         self._budget, self._began_at, self._asked = budget, 0.0, False
         self._path, self._loader, self._site = task, loader, site
+        self._local = parse(local) if local else None
+        self._local_text = local
+        if private is not None:
+            check_folder(private)
+        self._own = PrivateFolder(private)
         self._task = load_task(task, loader)
-        self._model: torch.nn.Module | None = None
+        self._parts: Parts | None = None
         self._data: object = None
         self._loaded = False
         self._layout = Layout(())
-        self._round = self._step = 0
+        self._round = self._rounds = self._step = self._call_step = self._steps_max = 0
         self._told_at = 0.0
         self._first_at, self._budget_s = 0.0, math.inf  # A trial ends so long after its first step.
+        self._steering = Steering()
         register_optimizer_step_post_hook(self._on_step)
+        if self._local is not None:
+            register_optimizer_step_pre_hook(self._steering.before)
 
     def serve(self) -> None:
         """Answer requests until the node hangs up."""
         while (request := receive(self._link)) is not None:
-            kind = str(request["do"])
-            try:
-                match kind:
-                    case "describe":
-                        reply = self._describe(Path(str(request["path"])))
-                    case "train":
-                        reply = self._train(
-                            int(request["round"]), Path(str(request["model"])), Path(str(request["update"]))
-                        )
-                    case "try":
-                        reply = self._try(Path(str(request["model"])), Path(str(request["update"])), int(request["ms"]))
-                    case "appraise":
-                        reply = self._appraise(request)
-                    case _:
-                        which, cases = str(request.get("which", "swarm")), str(request.get("cases", ""))
-                        reply = self._evaluate(int(request["round"]), Path(str(request["model"])), which, cases)
-            except Exception as error:  # noqa: BLE001 - user code may raise anything; all of it becomes a sentence
-                reply = {"error": self._sentence(error)}
-            send(self._link, {"did": kind, "round": request.get("round", 0), **reply})
+            send(self._link, self.answer(request))
+
+    def answer(self, request: Mapping[str, str | int]) -> dict[str, object]:
+        """Do what a request asks for and return the answer; whatever user code does becomes a sentence."""
+        kind, round_ = str(request["do"]), int(request.get("round", 0))
+        try:
+            match kind:
+                case "describe":
+                    reply = self._describe(Path(str(request["path"])))
+                case "train":
+                    self._rounds = int(request.get("rounds", 0))
+                    reply = self._train(round_, Path(str(request["model"])), Path(str(request["update"])))
+                case "try":
+                    reply = self._try(Path(str(request["model"])), Path(str(request["update"])), int(request["ms"]))
+                case "appraise":
+                    reply = self._appraise(round_, Path(str(request["model"])), request)
+                case "export":
+                    target, origin = Path(str(request["target"])), json.loads(str(request["origin"]))
+                    which = str(request["which"])
+                    reply = self._export(round_, Path(str(request["model"])), target, origin, which)
+                case _:
+                    which, cases = str(request.get("which", SWARM)), str(request.get("cases", ""))
+                    reply = self._evaluate(round_, Path(str(request["model"])), which, cases)
+            if self._own.remarks and "remarks" in reply:
+                reply["remarks"] = [*self._own.remarks, *reply["remarks"]]  # type: ignore[misc]
+                self._own.remarks.clear()
+        except Exception as error:  # noqa: BLE001 - user code may raise anything; all of it becomes a sentence
+            reply = {"error": self._sentence(error)}
+        return {"did": kind, "round": round_, **reply}
 
     # --- requests -----------------------------------------------------------------------------------------------
 
     def _describe(self, path: Path) -> dict[str, object]:
         """Build the model under the charter's seed; write its parameters to `path`; return their layout."""
-        torch.manual_seed(self._site.seed)
-        model = self._build()
-        tensors = self._tensors(model)
-        specs = [TensorSpec(name, tuple(t.shape), str(t.dtype).removeprefix("torch.")) for name, t in tensors.items()]
-        self._layout = Layout(tuple(sorted(specs, key=lambda spec: spec.name)))
+        parts = self._build()
+        self._layout = _layout_of(parts)
         self._layout.check()
-        arrays = {name: tensor.detach().float().cpu().numpy() for name, tensor in tensors.items()}
+        arrays = {name: tensor.detach().float().cpu().numpy() for name, tensor in parts.shared.items()}
         flatten(arrays, self._layout).tofile(path)
-        return {"layout": self._layout.encode(), "parameters": self._parameters(model)}
+        warnings = [parts.warning] if parts.warning else []
+        return {"layout": self._layout.encode(), "parameters": self._parameters(parts), "warnings": warnings}
 
     def _train(self, round_: int, model_path: Path, update_path: Path) -> dict[str, object]:
-        base = np.memmap(model_path, dtype="<f4", mode="r")
-        model = self._restore(base)
-        model.train()
+        base = self._opened(model_path)
+        before = self._own.before(round_)
+        parts = self._restore(base, before)
         run = self._begin(round_, self._enough)
         data = self._get_data()
-        self._began_at, self._asked = time.monotonic(), False
-        samples, metrics, remarks = checked_result(self._task.train(model, data, run), "train")
+        drift = self._drift(before, base, round_)
+        optimizer = self._optimizer(parts, before, "optimizer")
+        samples, metrics, remarks = self._learn(parts, data, run, optimizer, base, drift)
         self._tell_step()
-        if not self._asked and self._budget.spent(self._step, time.monotonic() - self._began_at):
-            remarks.append(self._budget.ignored(self._step))
-        self._write_update(model, base, update_path)
-        return {"samples": samples, "metrics": metrics, "remarks": remarks, "parameters": self._parameters(model)}
+        reply = {"samples": samples, "metrics": metrics, "remarks": remarks, "parameters": self._parameters(parts)}
+        self._write_update(parts, base, update_path, drift)
+        arrays = _under("private", {name: numbers(tensor) for name, tensor in parts.private.items()})
+        words: dict[str, str | int | float | bool | None] = {}
+        self._keep_optimizer(optimizer, "optimizer", arrays, words)
+        if self._local is not None and self._local.name == SCAFFOLD:
+            arrays |= {"drift/base": np.array(base), "drift/moved": np.fromfile(update_path, "<f4")}
+            words |= {f"steps/{name}": count for name, count in self._steering.steps.items()}
+        if self._local is not None and self._local.name == DITTO:
+            self._train_personal(before, base, data, run, arrays, words)
+        if arrays or words:  # Before the update is: no other site may hold of a round what lacks its part here.
+            self._own.keep(Own(round_, arrays, words))
+        return reply
 
     def _try(self, model_path: Path, update_path: Path, ms: int) -> dict[str, object]:
         """Train as in a round, but for `ms` after the first step at most. There is an update if that was enough."""
-        base = np.memmap(model_path, dtype="<f4", mode="r")
-        model = self._restore(base)
-        model.train()
+        base = self._opened(model_path)
+        parts = self._restore(base, Own())
         began = time.monotonic()
         data = self._get_data()
         loaded = time.monotonic()
         run = self._begin(0)
         self._budget_s = ms / 1000
         result: dict[str, object] = {"samples": 0, "metrics": {}, "remarks": []}
+        optimizer = self._optimizer(parts, Own(), "optimizer")
         try:
-            samples, metrics, remarks = checked_result(self._task.train(model, data, run), "train")
+            samples, metrics, remarks = self._learn(parts, data, run, optimizer, base, {})
             result = {"samples": samples, "metrics": metrics, "remarks": remarks}
-            self._write_update(model, base, update_path)
+            self._write_update(parts, base, update_path, {})
         except _Enough:
             pass
         finally:
             self._budget_s = math.inf
+        self._keep_optimizer(optimizer, "optimizer", {}, {})  # Says what could not be kept.
         return {
             **result,
             "finished": bool(result["samples"]),
@@ -143,72 +215,262 @@ class Worker:
 
     def _evaluate(self, round_: int, model_path: Path, which: str, cases: str) -> dict[str, object]:
         """Score a model; with the path `cases` write there what it said of each case."""
-        if which != "swarm":
-            raise UsageError(f"couldn't evaluate a {which} model: this site makes none")
-        read = self._judge(round_, np.memmap(model_path, dtype="<f4", mode="r"))
+        read = self._judge(round_, self._opened(model_path), which)
         if cases and read.cases is not None:
             save_cases(read.cases, Path(cases))
         return {**_told(read), "cases": bool(cases) and read.cases is not None}
 
-    def _appraise(self, request: Mapping[str, str | int]) -> dict[str, object]:
+    def _appraise(self, round_: int, model_path: Path, request: Mapping[str, str | int]) -> dict[str, object]:
         """Evaluate what some of a round's updates make of its model. Of one round all are judged on the same draws."""
-        path, terms = Path(str(request["model"])), str(request["terms"])
-        if not self._layout.tensors:
-            self._restore(np.memmap(path, dtype="<f4", mode="r"))  # Which of the task's tensors travel is known then.
-        vector = coalition_from(path, terms, elements=self._layout.elements, coded=bool(request["coded"]))
-        return _told(self._judge(int(request["round"]), vector))
+        elements = self._opened(model_path).size
+        terms, coded = str(request["terms"]), bool(request["coded"])
+        return _told(self._judge(round_, coalition_from(model_path, terms, elements=elements, coded=coded), SWARM))
 
-    def _judge(self, round_: int, vector: Vector) -> Evaluation:
-        model = self._restore(vector)
-        model.eval()
+    def _judge(self, round_: int, vector: Vector, which: str) -> Evaluation:
+        parts = self._ready(round_, vector, which)
         run = self._begin(round_)
         with torch.no_grad():
-            return read_result(self._task.evaluate(model, self._get_data(), run))
+            return read_result(self._task.evaluate(parts.model, self._get_data(), run))
+
+    def _export(
+        self, round_: int, model_path: Path, target: Path, origin: Mapping[str, str], which: str
+    ) -> dict[str, object]:
+        """Write all tensors of a model, private and frozen ones too, for this site alone to read."""
+        parts = self._ready(round_, self._opened(model_path), which)
+        export_tensors({name: numbers(tensor) for name, tensor in parts.every.items()}, target, origin, mode=0o600)
+        return {"samples": 0, "metrics": {}, "remarks": []}
+
+    # --- training -----------------------------------------------------------------------------------------------
+
+    def _learn(
+        self,
+        parts: Parts,
+        data: object,
+        run: RunInfo,
+        optimizer: torch.optim.Optimizer | None,
+        base: Vector,
+        drift: Mapping[str, torch.Tensor],
+    ) -> tuple[int, dict[str, float], list[str]]:
+        """Do a round's training of the model that others will have, in one phase, or in FedRep's two."""
+        local = self._local
+        pull = self._named(base, parts) if local is not None and local.name == FEDPROX else {}
+        self._steering.begin(
+            parts.model,
+            what=self._local_text,
+            pull=pull,
+            strength=local.strength if local is not None and pull else 0.0,
+            push=drift,
+        )
+        passes = self._task.declared.fedrep
+        for _ in range(passes):
+            with parts.held(parts.shared):
+                self._call(parts, data, replace(run, phase=HEAD, optimizer=optimizer))
+        with parts.held(parts.private) if passes else nullcontext():
+            found = self._call(parts, data, replace(run, phase=BODY if passes else ALL, optimizer=optimizer))
+        self._steering.end()
+        parts.check_frozen()
+        return found
+
+    def _call(self, parts: Parts, data: object, run: RunInfo) -> tuple[int, dict[str, float], list[str]]:
+        """Call the user's train() once, within this site's budget."""
+        parts.train_mode()
+        self._began_at, self._asked, self._call_step = time.monotonic(), False, self._step
+        samples, metrics, remarks = checked_result(self._task.train(parts.model, data, run), "train")
+        steps = self._step - self._call_step
+        if not self._asked and self._budget.spent(steps, time.monotonic() - self._began_at):
+            remarks.append(self._budget.ignored(steps))
+        return samples, metrics, remarks
+
+    def _drift(self, before: Own, base: Vector, round_: int) -> dict[str, torch.Tensor]:
+        """Return what is added to each parameter after each of its steps: (R - r_i) / K_i of `swarm.mixing.local`."""
+        if self._local is None or self._local.name != SCAFFOLD or not before.round:
+            return {}
+        passed, kept = round_ - before.round, before.under("drift")
+        if (
+            not 0 < passed <= ROUNDS_MAX
+            or not kept
+            or kept["base"].size != base.size
+            or kept["moved"].size != base.size
+        ):
+            return {}
+        assert self._parts is not None, "it was restored"
+        before_base, before_moved = (kept[name].astype(np.float32) for name in ("base", "moved"))
+        shared, pushed = self._parts.shared, {}
+        for name, (start, end) in self._layout.offsets().items():
+            steps = before.words.get(f"steps/{name}")
+            if isinstance(steps, int) and steps > 0:
+                moved = (base[start:end] - before_base[start:end]) / np.float32(passed)
+                own = torch.from_numpy((moved - before_moved[start:end]) / np.float32(steps))
+                pushed[name] = own.reshape(shared[name].shape).to(shared[name])
+        return pushed
+
+    def _train_personal(
+        self,
+        before: Own,
+        base: Vector,
+        data: object,
+        run: RunInfo,
+        arrays: dict[str, NDArray[np.generic]],
+        words: dict[str, str | int | float | bool | None],
+    ) -> None:
+        """Ditto: train the site's own model, from where it was, pulled to the one that the round began with."""
+        assert self._parts is not None, "it was restored"
+        assert self._local is not None, "the charter says so"
+        parts, kept = self._parts, before.under("personal")
+        parts.restore(self._named_arrays(base) | kept, kept or before.under("private"))
+        optimizer = self._optimizer(parts, before, "personal_optimizer")
+        self._steering.begin(
+            parts.model, what=self._local_text, pull=self._named(base, parts), strength=self._local.strength
+        )
+        self._call(parts, data, replace(run, phase=PERSONAL, optimizer=optimizer))
+        self._steering.end()
+        arrays |= _under("personal", {n: numbers(t) for n, t in {**parts.shared, **parts.private}.items()})
+        self._keep_optimizer(optimizer, "personal_optimizer", arrays, words)
+
+    # --- models to look at --------------------------------------------------------------------------------------
+
+    def _ready(self, round_: int, vector: Vector, which: str) -> Parts:
+        """Let the model be the one that a round ended with, the swarm's or this site's own, ready to be used."""
+        before = self._own.before(round_ + 1)
+        parts = self._restore(vector, before)
+        if which == PERSONAL:
+            self._personalise(parts, before, round_, vector)
+        elif which != SWARM:
+            raise UsageError(f"couldn't look at the model {which!r}", hint=f"ask for {SWARM} or {PERSONAL}")
+        if self._task.declared.normalisation == "recalibrate":
+            self._recalibrate(parts, round_)
+        parts.model.eval()
+        return parts
+
+    def _personalise(self, parts: Parts, before: Own, round_: int, vector: Vector) -> None:
+        """Put this site's own model in place of the swarm's: Ditto's, or one trained on, which is done once."""
+        kept, said = before.under("personal"), self._task.declared
+        if not (kept or said.fine_tune or self._task.personalise is not None or parts.private):
+            raise UsageError("couldn't look at a personal model: this site makes none")
+        if kept:
+            parts.restore(self._named_arrays(vector) | kept, kept)
+        if not said.fine_tune and self._task.personalise is None:
+            return
+        of = hashlib.sha256(vector.data).hexdigest()
+        if (known := self._own.personal(of)) is not None and known.round == round_:
+            tuned = known.under("personal")
+            parts.restore(self._named_arrays(vector) | tuned, tuned)
+            return
+        optimizer = self._optimizer(parts, Own(), "optimizer")
+        run = replace(self._begin(round_), phase=PERSONAL, optimizer=optimizer)
+        if self._task.personalise is not None:
+            parts.train_mode()
+            self._task.personalise(parts.model, self._get_data(), run)
+        else:
+            for _ in range(said.fine_tune):
+                self._call(parts, self._get_data(), run)
+        parts.check_frozen()
+        tuned = {name: numbers(tensor) for name, tensor in {**parts.shared, **parts.private}.items()}
+        self._own.keep_personal(Own(round_, _under("personal", tuned), {"of": of}))
+
+    def _recalibrate(self, parts: Parts, round_: int) -> None:
+        """Measure the statistics of batch normalisation on this site's data, with the weights standing still.
+
+        The user's own loop is what goes through the data as it has to be gone through; after each of its steps the
+        parameters are put back.
+        """
+        stand = {name: tensor.detach().clone() for name, tensor in parts.model.named_parameters()}
+        run = replace(self._begin(round_), phase=RECALIBRATE, optimizer=self._optimizer(parts, Own(), "optimizer"))
+        data = self._get_data()
+        self._steering.begin(parts.model, pinned=stand)
+        self._steps_max = RECALIBRATE_STEPS_MAX
+        try:
+            with parts.measuring(), torch.enable_grad():
+                self._call(parts, data, run)
+        except _Enough:
+            pass
+        finally:
+            self._steps_max = 0
+            self._steering.end()
+            with torch.no_grad():
+                for name, parameter in parts.model.named_parameters():
+                    parameter.copy_(stand[name])
+            parts.model.zero_grad(set_to_none=True)
 
     # --- parts --------------------------------------------------------------------------------------------------
 
-    def _build(self) -> torch.nn.Module:
+    def _build(self) -> Parts:
+        """Build the model under the charter's seed: what is private, and never sent, begins alike everywhere too."""
+        torch.manual_seed(self._site.seed)
         model = self._task.build_model()
         if not isinstance(model, torch.nn.Module):
             raise UsageError(f"build_model() returned {type(model).__name__}, not a torch.nn.Module")
-        return model.to(self._site.device)
+        return Parts(model.to(self._site.device), self._task.declared, self._path.parent)
 
-    def _tensors(self, model: torch.nn.Module) -> dict[str, torch.Tensor]:
-        """What travels: floating-point parameters and buffers, tied ones once. Counters stay at the site."""
-        found: dict[str, torch.Tensor] = {}
-        seen: set[int] = set()
-        for name, tensor in model.state_dict(keep_vars=True).items():
-            if isinstance(tensor, torch.Tensor) and tensor.is_floating_point() and id(tensor) not in seen:
-                seen.add(id(tensor))
-                found[name] = tensor
-        return found
-
-    def _restore(self, vector: Vector) -> torch.nn.Module:
-        """Overwrite the model's floating-point state with a round's outcome, of which the model is the beginning."""
-        if self._model is None:
-            self._model = self._build()
-        # A loop that takes its first step before it clears gradients must not step along those of the round before.
-        self._model.zero_grad(set_to_none=True)
-        tensors = self._tensors(self._model)
+    def _built(self) -> Parts:
+        """Return the model, built when it is first needed, with the layout of what travels of it known."""
+        if self._parts is None:
+            self._parts = self._build()
         if not self._layout.tensors:
-            specs = [TensorSpec(n, tuple(t.shape), str(t.dtype).removeprefix("torch.")) for n, t in tensors.items()]
-            self._layout = Layout(tuple(sorted(specs, key=lambda spec: spec.name)))
-        with torch.no_grad():
-            for name, values in unflatten(vector[: self._layout.elements], self._layout).items():
-                tensors[name].copy_(torch.from_numpy(np.array(values)))
-        return self._model
+            self._layout = _layout_of(self._parts)
+        return self._parts
 
-    def _write_update(self, model: torch.nn.Module, base: Vector, path: Path) -> None:
-        """Write trained minus base, tensor by tensor, straight into the file the node will take in."""
+    def _opened(self, path: Path) -> Vector:
+        """Map the model that a round's outcome begins with: what an outer optimiser remembers follows it there."""
+        self._built()
+        whole: Vector = np.memmap(path, dtype="<f4", mode="r")
+        return whole[: self._layout.elements]
+
+    def _restore(self, vector: Vector, own: Own) -> Parts:
+        """Let the model be a vector of the swarm's, and what this site has kept."""
+        parts = self._built()
+        parts.restore(self._named_arrays(vector), own.under("private"))
+        return parts
+
+    def _named_arrays(self, vector: Vector) -> dict[str, NDArray[np.generic]]:
+        return {**unflatten(vector, self._layout)}
+
+    def _named(self, vector: Vector, parts: Parts) -> dict[str, torch.Tensor]:
+        """Return the tensors of a vector as those of the model are, by name."""
+        shared = parts.shared
+        arrays = unflatten(vector, self._layout)
+        return {name: torch.from_numpy(np.array(array)).to(shared[name]) for name, array in arrays.items()}
+
+    def _optimizer(self, parts: Parts, own: Own, part: str) -> torch.optim.Optimizer | None:
+        """Return what the task's build_optimizer makes, with the state it had, if the task keeps that."""
+        if self._task.build_optimizer is None:
+            return None
+        optimizer = self._task.build_optimizer(parts.model)
+        if not isinstance(optimizer, torch.optim.Optimizer):
+            raise UsageError(
+                f"build_optimizer() returned {type(optimizer).__name__}, not a torch.optim.Optimizer",
+                hint="return torch.optim.SGD(model.parameters(), ...) or another",
+            )
+        state = optimizer_state(own, part) if self._task.declared.optimizer_state == "keep" else {}
+        if state:
+            # Rates and the like are what build_optimizer says today; what the steps have left behind is kept.
+            optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+        return optimizer
+
+    def _keep_optimizer(
+        self,
+        optimizer: torch.optim.Optimizer | None,
+        part: str,
+        arrays: dict[str, NDArray[np.generic]],
+        words: dict[str, str | int | float | bool | None],
+    ) -> None:
+        if optimizer is not None and self._task.declared.optimizer_state == "keep":
+            keep_optimizer_state(optimizer, part, arrays, words)
+
+    def _write_update(self, parts: Parts, base: Vector, path: Path, drift: Mapping[str, torch.Tensor]) -> None:
+        """Write trained minus base, less what was added to steps, tensor by tensor, into the file the node takes in."""
         update = mapped_anew(path, self._layout.elements, what="make room for the update")
-        tensors = self._tensors(model)
+        tensors = parts.shared
         for name, (start, end) in self._layout.offsets().items():
             trained = tensors[name].detach().float().cpu().numpy().reshape(-1)
             np.subtract(trained, base[start:end], out=update[start:end])
+            if name in drift:
+                added = drift[name].float().cpu().numpy().reshape(-1) * np.float32(self._steering.steps.get(name, 0))
+                np.subtract(update[start:end], added, out=update[start:end])
 
-    def _parameters(self, model: torch.nn.Module) -> list[int]:
+    def _parameters(self, parts: Parts) -> list[int]:
         """Return the bounds of the vector's stretches that are trained: start, end, start, end, ..."""
-        trained = [name for name, tensor in self._tensors(model).items() if tensor.requires_grad]
+        trained = [name for name, tensor in parts.shared.items() if tensor.requires_grad]
         return [bound for stretch in self._layout.stretches(trained) for bound in stretch]
 
     def _get_data(self) -> object:
@@ -219,25 +481,27 @@ class Worker:
 
     def _begin(self, round_: int, enough: Callable[[], bool] = lambda: False) -> RunInfo:
         """Seed user code so that a repeated round repeats, and start counting its steps."""
-        self._round, self._step = round_, 0
+        self._round, self._step, self._call_step = round_, 0, 0
         seed = round_seed(self._site.seed, self._site.name, round_)
         torch.manual_seed(seed)
         np.random.seed(seed)  # noqa: NPY002 - user code may draw from the global generator
         self._tell_step()
-        return RunInfo(round_, seed, self._site.device, self._site, enough)
+        return RunInfo(round_, seed, self._site.device, self._site, enough, self._rounds)
 
     def _enough(self) -> bool:
         """Whether this site's budget is spent. One step is always made: an update of nothing helps nobody."""
         self._asked = True
-        return self._step > 0 and self._budget.spent(self._step, time.monotonic() - self._began_at)
+        steps = self._step - self._call_step
+        return steps > 0 and self._budget.spent(steps, time.monotonic() - self._began_at)
 
-    def _on_step(self, *_: object) -> None:
+    def _on_step(self, optimizer: torch.optim.Optimizer, *_: object) -> None:
         """Every optimizer step of user code is progress; the node tells a slow site from a stuck one by it."""
+        self._steering.after(optimizer)
         self._step += 1
         now = time.monotonic()
         if self._step == 1:
             self._first_at = now
-        if now - self._first_at > self._budget_s:
+        if now - self._first_at > self._budget_s or 0 < self._steps_max <= self._step:
             raise _Enough
         if now - self._told_at >= PROGRESS_S:
             self._told_at = now
@@ -247,18 +511,32 @@ class Worker:
         send(self._link, {"did": "step", "round": self._round, "step": self._step})
 
     def _sentence(self, error: Exception) -> str:
+        if isinstance(error, SwarmError):
+            return error.message + (f" ({error.hint})" if error.hint and not isinstance(error, StoreError) else "")
         for path in (self._path, self._loader):
             if path is not None:
                 text = where_in(error, path)
                 if path.name in text:
                     return text
-        return f"{type(error).__name__}: {error}" if not isinstance(error, UsageError) else error.message
+        return f"{type(error).__name__}: {error}"
+
+
+def _layout_of(parts: Parts) -> Layout:
+    specs = [
+        TensorSpec(name, tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))
+        for name, tensor in parts.shared.items()
+    ]
+    return Layout(tuple(sorted(specs, key=lambda spec: spec.name)))
 
 
 def _told(read: Evaluation) -> dict[str, object]:
     """Return what a score is told by. The groups stay at the site: by them the node judges what may leave."""
     told = {"samples": read.samples, "metrics": dict(read.metrics), "remarks": [*read.remarks]}
     return {**told, "groups": [*read.groups]}
+
+
+def _under(part: str, arrays: Mapping[str, NDArray[np.generic]]) -> dict[str, NDArray[np.generic]]:
+    return {f"{part}/{name}": array for name, array in arrays.items()}
 
 
 def warm_up() -> None:
@@ -302,6 +580,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.add_argument("--threads", type=int, default=0)
     options.add_argument("--round-steps", type=int, default=0)
     options.add_argument("--round-seconds", type=float, default=0.0)
+    options.add_argument("--private", type=Path)
+    options.add_argument("--local", default="")
     chosen = options.parse_args(arguments)
     if chosen.threads:
         torch.set_num_threads(chosen.threads)
@@ -309,8 +589,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     site = SiteInfo(chosen.site, chosen.data, chosen.seed, chosen.device)
     try:
         budget = Budget(chosen.round_steps, chosen.round_seconds)
-        worker = Worker(link, task=chosen.task, loader=chosen.loader, site=site, budget=budget)
-    except UsageError as error:
+        worker = Worker(
+            link,
+            task=chosen.task,
+            loader=chosen.loader,
+            site=site,
+            budget=budget,
+            private=chosen.private,
+            local=chosen.local,
+        )
+    except SwarmError as error:
         send(link, {"did": "load", "error": error.message + (f" ({error.hint})" if error.hint else "")})
         return 1
     send(link, {"did": "load"})

@@ -30,7 +30,7 @@ from swarm.ledger.entry import (
     Entry,
 )
 from swarm.machine import NodeId
-from swarm.mixing import momentum
+from swarm.mixing import local, momentum
 from swarm.mixing.compress.choco import default_gamma
 from swarm.mixing.compress.forms import Spec, encoded_bytes, parse
 from swarm.mixing.outer import Outer, parse_buffers
@@ -90,6 +90,10 @@ PACE = "pace"
 MIN_CELL = "min_cell"
 """The option that says of how many cases at least scores are told (`swarm.disclosure`): "5". Without, of any."""
 
+LOCAL = "local"
+"""The option that says what is added to sites' own training (`swarm.mixing.local.parse`): "fedprox:0.01", "scaffold",
+"ditto:0.1"; nothing without."""
+
 RELAY = "relay"
 """The option that says that two members of whom neither can be dialled are linked all the same, through a member that
 both are linked to and that cannot read along (`gossip.relay`): "sealed". Without, others pass on what they say."""
@@ -106,10 +110,10 @@ BUFFERS = "buffers"
 not learned (`swarm.mixing.outer.parse_buffers`): "120-160 400-408". Without, all of it is learned."""
 
 OPTIONS = (
-    *(ASYNCHRONOUS, BUFFERS, CODEC, CONTRIBUTION, CORRECTION, GAMMA, LINKS, MIN_CELL, PACE, RELAY, ROUTE),
-    *(SCHEDULE, STALENESS),
+    *(ASYNCHRONOUS, BUFFERS, CODEC, CONTRIBUTION, CORRECTION, GAMMA, LINKS, LOCAL, MIN_CELL, PACE, RELAY),
+    *(ROUTE, SCHEDULE, STALENESS),
 )
-"""Those that this software knows."""
+"""All there are; a charter with another was made by a newer version."""
 
 OWN_LINKS = "links"
 """In place of a schedule's name: the charter's own links, every round. For a graph that no family has."""
@@ -318,6 +322,11 @@ class Charter(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
         """For how many rounds late work counts; 0 if it does not."""
         text = dict(self.options).get(STALENESS, "")
         return staleness.parse(text) if text else 0
+
+    @property
+    def local(self) -> str:
+        """What is added to sites' own training, by name; empty for nothing."""
+        return dict(self.options).get(LOCAL, "")
 
     @property
     def relayed(self) -> bool:
@@ -687,6 +696,8 @@ def _check_options(charter: Charter) -> None:
             "couldn't accept the charter: a correction is for gossip; in exact mixing all sites go on from one model",
             hint="leave the correction out, or mix by gossip",
         )
+    if LOCAL in names:
+        _check_local(charter)
     if STALENESS in names:
         staleness.parse(dict(charter.options)[STALENESS])
     if STALENESS in names and gossips:
@@ -728,6 +739,22 @@ def _check_buffers(charter: Charter, text: str) -> None:
             hint="leave the buffers out",
         )
     parse_buffers(text, charter.task.parameters)
+
+
+def _check_local(charter: Charter) -> None:
+    """Refuse a correction of drift where nothing says how far the swarm's model moves by the mean of its sites."""
+    found = local.parse(charter.local)
+    if found.name == local.SCAFFOLD and charter.round.mixing != "exact":
+        raise UsageError(
+            "couldn't accept the charter: local = scaffold with gossip, where there is no model of the swarm to go by",
+            hint="take --correction qg there, or mix exactly",
+        )
+    if found.name == local.SCAFFOLD and charter.round.outer != "none":
+        raise UsageError(
+            f"couldn't accept the charter: local = scaffold with outer = {charter.round.outer!r}, by which the model"
+            " does not move by the mean of the updates",
+            hint="leave one of the two out",
+        )
 
 
 def _check_asynchronous(charter: Charter, text: str) -> None:

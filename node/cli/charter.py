@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import click
@@ -29,6 +29,7 @@ from swarm.errors import UsageError
 from swarm.ledger.state import State
 from swarm.mixing.compress.choco import gamma_words
 from swarm.mixing.compress.forms import FORMS, encoded_bytes
+from swarm.mixing.local import parse as parse_local
 from swarm.mixing.outer import NONE, buffers_text, lengthened, untrained
 from swarm.routes import FOLD, ROUTES, SHARDED, SPREAD
 from swarm.staleness import BUFFER_SHARE, STALENESS_ASYNCHRONOUS, STALENESS_DEFAULT
@@ -143,6 +144,13 @@ def charter() -> None:
     " fedyogi or fedadagrad, with numbers of your own as in nesterov:0.9,0.7 (beta, rate). Not with --gossip.",
 )
 @click.option(
+    "--local",
+    default="",
+    help="Add something to each site's own training, where data differ: fedprox:0.01 pulls it towards the common model,"
+    " scaffold takes off what it drifts away from the others, ditto:0.1 trains a personal model beside. The task file"
+    " stays as it is.",
+)
+@click.option(
     "--staleness",
     type=click.IntRange(min=0),
     help="For how many rounds work that comes after its round has closed still counts in a later one, less each round;"
@@ -216,6 +224,7 @@ def new(
     latency: float,
     correction: str,
     outer: str,
+    local: str,
     staleness: int | None,
     asynchronous: bool,
     pace: int,
@@ -281,6 +290,7 @@ def new(
             gamma=gamma,
             links=ways,
             min_cell=str(min_cell) if min_cell else "",
+            local=local,
             pace=str(pace) if pace else "",
             relay=terms.RELAYS[0] if relay else "",
             schedule=gossip,
@@ -292,7 +302,7 @@ def new(
     check_codec(draft)
     _check_exchange(draft)
     last = None if before is None or after is None else _last_model(before, after)
-    learned, buffers = described_task(task, seed, None, draft.outer.slots)
+    learned, buffers = described_task(task, seed, None, draft.outer.slots, _warn)
     options = tuple(sorted([*draft.options, *terms.options_of(**{terms.BUFFERS: buffers})]))
     draft = msgspec.structs.replace(draft, task=_continued(learned, before, last), options=options)
     begun: Path | None = None
@@ -482,10 +492,17 @@ def show(path: Path, *, form: Form) -> None:
     emit(data, as_json=form is Form.JSON, text=_summary(signed))
 
 
-def described_task(task: Path, seed: int, forkserver: Path | None = None, slots: int = 0) -> tuple[terms.Task, str]:
+def described_task(
+    task: Path,
+    seed: int,
+    forkserver: Path | None = None,
+    slots: int = 0,
+    warn: Callable[[str], None] = lambda _: None,
+) -> tuple[terms.Task, str]:
     """Build the task's model once, in a trainer process, and return what the charter says about it and its buffers.
 
     Of those only where an outer optimiser remembers something, in so many `slots`; the outcome to start from has them.
+    What the task leaves undecided is told by `warn`.
     """
     digest = task_digest(task)
     with tempfile.TemporaryDirectory() as folder:
@@ -494,12 +511,16 @@ def described_task(task: Path, seed: int, forkserver: Path | None = None, slots:
         settings = TrainerSettings(
             task=task.resolve(), data=Path(folder), site="charter", seed=seed, forkserver=forkserver
         )
-        layout, trained = describe(settings, model)
+        layout, trained = describe(settings, model, warn)
         lengthen(model, layout.nbytes * (1 + slots))
         stored = store.add_file(model)
         store.close()
     buffers = buffers_text(untrained(trained, layout.elements)) if slots else ""
     return terms.Task(task.stem, digest, layout.digest(), layout.elements, stored.digest, seed), buffers
+
+
+def _warn(text: str) -> None:
+    click.echo(f"warning: {text}", err=True)
 
 
 def _check_terms(signed: terms.SignedCharter) -> None:
@@ -625,6 +646,7 @@ def _summary(signed: terms.SignedCharter) -> str:
         *([f"correction    quasi-global momentum of {c.momentum:g}"] if c.momentum else []),
         *([f"outer         {c.outer.describe()}"] if c.outer.slots else []),
         *([f"buffers       {_buffers(c)}"] if c.outer.buffers else []),
+        *([f"local         {parse_local(c.local).words()}"] if c.local else []),
         f"rounds        {_rounds(c)}",
         *([f"late work     counts for {count(c.staleness, 'round')}, less each round"] if c.staleness else []),
         *([f"pace          a site at work is waited for {c.pace} times as long as the median needs"] if c.pace else []),

@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 import numpy as np
 
-from node.alone import Kept, kept, train_alone
+from node.alone import Kept, by_itself, kept, train_alone
 from node.cli.init import FOLDER, JSON
 from node.cli.ledger.reading import read
 from node.cli.output import INCOMPLETE, NOT_FOUND, WORSE, Failure, check_task, count, emit
@@ -60,7 +60,8 @@ def evaluate(folder: Path, round_: int | None, metric: str | None, *, alone: boo
     """
     site = Site(folder.resolve())
     settings = site.load_settings()
-    charter = site.load_charter(settings).charter
+    signed = site.load_charter(settings)
+    charter = signed.charter
     task = site.folder / settings.task.file
     check_task(task)
     if task_digest(task) != charter.task.digest:
@@ -71,7 +72,7 @@ def evaluate(folder: Path, round_: int | None, metric: str | None, *, alone: boo
         raise Failure("couldn't evaluate: no round is committed yet", code=NOT_FOUND, hint="wait for the first")
 
     said: dict[str, None] = {}
-    trainer = trainer_settings(site, settings, charter.task.seed)
+    trainer = trainer_settings(site, settings, signed)
     baseline = baseline_of(site, audit.state)
     if alone:
         train_alone(site.alone, trainer, baseline, lambda line: click.echo(line, err=True))
@@ -81,12 +82,16 @@ def evaluate(folder: Path, round_: int | None, metric: str | None, *, alone: boo
             layout = bench.describe()
             model = _model_of(site, audit, site.node(), number, layout, Path(scratch))
             looked = {SWARM: bench.score(number, model)}
-            own = kept(site.alone, baseline.owner)
-            if own is not None and own.round:
-                looked[ALONE] = bench.score(own.round, own.model)
             looked |= bench.personal(number, model)
         finally:
             bench.close()
+        own = kept(site.alone, baseline.owner)
+        if own is not None and own.round:
+            bench = Bench(Trainer(by_itself(trainer, site.alone, baseline.owner)), Path(scratch), said)
+            try:
+                looked[ALONE] = bench.score(own.round, own.model)
+            finally:
+                bench.close()
     least = max(charter.min_cell, settings.task.min_cell)
     shown = Shown(settings.site.name, number, charter, looked, own, metric, least)
     for line in said:

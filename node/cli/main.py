@@ -31,6 +31,7 @@ COMMANDS = {
     "remove": ("node.cli.members:remove", "Propose that a member is removed."),
     "rotate": ("node.cli.members:rotate", "Take new keys or another address."),
     "policy": ("node.cli.members:policy", "Propose another policy of rounds."),
+    "export": ("node.cli.export:export", "Write the model, or this site's own."),
     "backup": ("node.cli.backup:backup", "Keep this site as one file, and restore it."),
     "support-bundle": ("node.cli.support:support_bundle", "Gather what others need to help, and no secret."),
     "track": ("node.cli.track:track", "Show a run in TensorBoard or MLflow."),

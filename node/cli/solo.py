@@ -9,9 +9,9 @@ import click
 
 from node.cli.init import JSON
 from node.cli.output import check_target, check_task, count, emit
-from node.export import export_model
 from node.solo import run_solo
 from node.trainer import TrainerSettings
+from swarm.mixing.local import parse
 
 
 @click.command()
@@ -19,18 +19,27 @@ from node.trainer import TrainerSettings
 @click.option("--data", type=click.Path(path_type=Path, exists=True), required=True, help="The site's own data.")
 @click.option("--rounds", type=click.IntRange(1), default=10, show_default=True, help="How many rounds.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the initial model.")
+@click.option(
+    "--local", default="", help="Train as a charter with this --local would have it, to see whether TASK can."
+)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the model there (safetensors).")
 @JSON
-def solo(task: Path, data: Path, rounds: int, seed: int, output: Path | None, *, as_json: bool) -> None:
+def solo(task: Path, data: Path, rounds: int, seed: int, local: str, output: Path | None, *, as_json: bool) -> None:
     """Train TASK alone: what this site reaches without the others."""
     check_task(task)
     if output is not None:
         check_target(output)
-    settings = TrainerSettings(task=task.resolve(), data=data.resolve(), site="solo", seed=seed)
+    if local:
+        parse(local)
+    settings = TrainerSettings(task=task.resolve(), data=data.resolve(), site="solo", seed=seed, local=local)
     with tempfile.TemporaryDirectory() as folder:
-        result = run_solo(settings, rounds=rounds, folder=Path(folder), tell=lambda line: click.echo(line, err=True))
-        if output is not None:
-            export_model(Path(folder) / "model.f32", result.layout, output, {"rounds": str(rounds), "sites": "1"})
+        result = run_solo(
+            settings,
+            rounds=rounds,
+            folder=Path(folder),
+            tell=lambda line: click.echo(line, err=True),
+            output=output,
+        )
     words = ", ".join(f"{name} {value:.4f}" for name, value in result.metrics.items())
     text = f"trained on {count(result.samples, 'sample')}; on {result.held_out} held out: {words}"
     data_out = {"samples": result.samples, "held_out": result.held_out, "metrics": dict(result.metrics)}

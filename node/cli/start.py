@@ -135,19 +135,12 @@ def run_site(site: Site, settings: Settings, signed: SignedCharter) -> Ending:
             hint="its keys are not the ones whose card is in the charter; a new site begins with `swarm join`",
             identifier="SWARM-SITE-MEMBER",
         )
-    task = site.folder / settings.task.file
-    check_task(task)
-    if task_digest(task) != charter.task.digest:
-        raise UsageError(
-            f"couldn't start: {task} is not the task file the charter was made with",
-            hint=f"get the file whose SHA-256 begins {charter.task.digest.hex()[:16]}",
-            identifier="SWARM-TASK-FILE",
-        )
+    check_own_task(site, settings, signed)
     proxy = read_proxy(settings.network, site.folder)
     beacon = Beacon(os.environ)  # Before anything is started that could speak in this process's name.
     lock = _lock(site)
     # The worker starts first: importing torch takes seconds, and the rest of the start happens meanwhile.
-    trainer = Trainer(trainer_settings(site, settings, charter.task.seed, coded=charter.codec is not None))
+    trainer = Trainer(trainer_settings(site, settings, signed))
     trainer.start()
     console = Console(settings.run.log, name=settings.site.name)
     clock = Clock()
@@ -245,7 +238,7 @@ def run_site(site: Site, settings: Settings, signed: SignedCharter) -> Ending:
                     layout_path,
                     last=settings.storage.keep_models,
                     every=settings.storage.keep_every,
-                    origin=lambda round_, model: _origin(signed, round_, model),
+                    origin=lambda round_, model: origin_of(signed, round_, model),
                     later=bulk.submit,
                 ),
             ),
@@ -280,6 +273,18 @@ def run_site(site: Site, settings: Settings, signed: SignedCharter) -> Ending:
         lock.close()
 
 
+def check_own_task(site: Site, settings: Settings, signed: SignedCharter) -> None:
+    """Raise `UsageError` unless the site has the task file that the charter was made with."""
+    task, digest = site.folder / settings.task.file, signed.charter.task.digest
+    check_task(task)
+    if task_digest(task) != digest:
+        raise UsageError(
+            f"couldn't start: {task} is not the task file the charter was made with",
+            hint=f"get the file whose SHA-256 begins {digest.hex()[:16]}",
+            identifier="SWARM-TASK-FILE",
+        )
+
+
 def _lock(site: Site) -> DirectoryLock:
     try:
         return DirectoryLock(site.run / "lock")
@@ -299,22 +304,24 @@ def baseline_of(site: Site, state: State) -> Baseline:
     )
 
 
-def trainer_settings(site: Site, settings: Settings, seed: int, *, coded: bool = False) -> TrainerSettings:
+def trainer_settings(site: Site, settings: Settings, signed: SignedCharter) -> TrainerSettings:
     """Return what the site's trainer needs to know."""
     task = settings.task
     return TrainerSettings(
         task=site.folder / task.file,
         data=site.folder / task.data,
         site=settings.site.name,
-        seed=seed,
+        seed=signed.charter.task.seed,
         loader=site.folder / task.loader if task.loader else None,
         device=task.device,
         threads=task.threads,
         stall_s=task.stall_s,
         round_steps=task.round_steps,
         round_seconds=task.round_seconds,
-        coded=coded,
+        coded=signed.charter.codec is not None,
         forkserver=Path(task.forkserver) if task.forkserver else None,
+        private=site.private / signed.ledger_id.hex()[:16],
+        local=signed.charter.local,
     )
 
 
@@ -340,7 +347,7 @@ def _export(
     words = gaps_words(gaps, names)
     node.account({names.get(one, one.hex()[:8]): numbers for one, numbers in gaps.items()})
     origin = {
-        **_origin(signed, head.committed.round, Digest(head.committed.model)),
+        **origin_of(signed, head.committed.round, Digest(head.committed.model)),
         "outcome": "DONE by a subset" if gaps else "DONE by all",
         "sites": ", ".join(names.get(one, one.hex()[:8]) for one in took_part.contributors()),
         "missing": words,
@@ -395,7 +402,7 @@ def _make_room(site: Site, signed: SignedCharter, report: Callable[[Report, floa
     report(Report("ledger_put_away", text, {"path": str(kept)}, level="warning"), now)
 
 
-def _origin(signed: SignedCharter, round_: int, model: Digest) -> Mapping[str, str]:
+def origin_of(signed: SignedCharter, round_: int, model: Digest) -> Mapping[str, str]:
     """Return where a model comes from, as it is written into its file."""
     ledger = signed.ledger_id.hex()
     return {"swarm": signed.charter.name, "ledger": ledger, "round": str(round_), "model": model.hex()}

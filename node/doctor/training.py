@@ -34,7 +34,7 @@ ASSUMED_BYTES_S = 12.5e6
 def trial(case: Case) -> list[Finding]:
     """The task builds the charter's model, reads this site's data and trains on them."""
     charter = case.signed.charter
-    settings = trainer_settings(case.site, case.settings, charter.task.seed)
+    settings = trainer_settings(case.site, case.settings, case.signed)
     settings = dataclasses.replace(settings, stall_s=min(settings.stall_s, STALL_S))
     with tempfile.TemporaryDirectory(prefix="swarm-doctor-") as folder:
         model, update = Path(folder) / "model", Path(folder) / "update"
@@ -61,7 +61,8 @@ def trial(case: Case) -> list[Finding]:
         if not isinstance(tried, Tried):
             return [_failed(tried, "the task fails on this site's data")]
         case.tried = tried
-        return [_shown(tried), *_judged(case, tried, update)]
+        undecided = [warn("task", text, "decide it, in the next charter's task file") for text in described.warnings]
+        return [_shown(tried), *undecided, *_judged(case, tried, update)]
 
 
 def _answer(case: Case, trainer: Trainer, stall_s: float) -> Described | Tried | Failed:

@@ -16,6 +16,7 @@ import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from node.data import SiteData
+from node.declared import Declared
 from node.simulation.datasets import Examples
 from node.simulation.flat import TEST_ROWS, FlatModel, travelling
 from node.simulation.learning import CROSS_ENTROPY, Dataset
@@ -59,6 +60,11 @@ class TaskLearner:
         behaviours: Mapping[int, Behaviour],
     ) -> None:
         self._path, self._task = path, load_task(path)
+        if self._task.declared != Declared() or self._task.build_optimizer is not None:
+            raise UsageError(
+                f"couldn't play {path}: what it keeps private, frozen or from round to round is not simulated",
+                hint="try it with `swarm solo` and `swarm doctor`, or take out what it declares",
+            )
         self.model = FlatModel(self._task.build_model, seed)
         self.bound = bound
         self._module = self.model.copy_module()

@@ -49,6 +49,7 @@ KEPT: dict[str, str] = {
     "node.cli.support:_doctor": CHILD, "node.doctor.machine:gpu": CHILD, "node.forker:Forker._accept": CHILD,
     "node.forkserver:ForkedProcess.__init__": CHILD, "node.forkserver:ForkedProcess.poll": CHILD,
     "node.trainer:Trainer._read_messages": CHILD, "node.worker:receive": "said by the node that has started it",
+    "node.worker:Worker.answer": "said by the node that has started it", "node.private:PrivateFolder._read": OWN,
     "node.cli.control:ask": "said by the site's own node", "node.cli.members:remove": "from the command line",
     "node.data:write_mnist": "a file of the person who makes an example of it", "node.site:Site.node": OWN,
     "node.site:Site.load_invites": OWN, "node.site:Site._seed": OWN, "node.storage:BlobStore.listing": OWN,

@@ -187,6 +187,7 @@ class Rounds:
         self.counted: dict[bytes, list[int]] = {}
         assert self.gossips or not {*options} & {"correction", "links"}
         options.pop("correction", "")
+        assert options.pop("local", "") != "scaffold" or not self.gossips
         links = options.pop("links", "")
         assert links in ("", "directed") or options["schedule"] == "links"
         self.directed = links != ""

@@ -1,0 +1,111 @@
+"""`swarm export`: the model of a swarm as a file for others, or what this site makes of it, for itself."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import click
+
+from node.cli.init import FOLDER, JSON
+from node.cli.ledger.reading import read
+from node.cli.output import NOT_FOUND, Failure, check_target, emit
+from node.cli.start import check_own_task, origin_of, trainer_settings
+from node.export import export_model
+from node.site import Site
+from node.solo import wait
+from node.storage import store_error
+from node.trainer import Described, EvaluateDone, Exported, Trainer
+from swarm.ledger.state import State
+from swarm.machine import Digest, NodeId
+from swarm.vector import Layout
+
+
+@click.command()
+@FOLDER
+@click.option(
+    "--personal",
+    is_flag=True,
+    help="This site's own model: with its private parts, trained on as the task says, or Ditto's. For this site alone.",
+)
+@click.option("--evaluate", is_flag=True, help="Say how good it is on this site's held-out data.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="Write there (safetensors).  [default: in the site's folder models]",
+)
+@JSON
+def export(folder: Path, output: Path | None, *, personal: bool, evaluate: bool, as_json: bool) -> None:
+    """Write the model of the last committed round that the site in FOLDER knows of. Its node may be running."""
+    site = Site(folder.resolve())
+    settings, signed = site.load_settings(), site.load_charter()
+    check_own_task(site, settings, signed)
+    round_, model = _model(read(site.folder)[1].state, site.node())
+    target = output or site.models / f"{'personal' if personal else 'round'}-{round_:04d}.safetensors"
+    check_target(target)
+    origin = {**origin_of(signed, round_, model), **({"site": settings.site.name} if personal else {})}
+    which = "personal" if personal else "swarm"
+    scores: dict[str, Mapping[str, float]] = {}
+    with tempfile.TemporaryDirectory(prefix="swarm-export-") as place:
+        # The node may forget its blob meanwhile.
+        copied = _copied(site.blobs / model.hex(), Path(place) / "model", round_)
+        trainer = Trainer(dataclasses.replace(trainer_settings(site, settings, signed), round_steps=0, round_seconds=0))
+        try:
+            trainer.start()
+            if not personal:
+                trainer.describe(Path(place) / "initial")
+                layout = Layout.decode(wait(trainer, Described, _tell).layout)
+                export_model(copied, layout, target, origin)
+            else:
+                trainer.export(round_, copied, target.resolve(), origin, which=which)
+                wait(trainer, Exported, _tell)
+            for one in dict.fromkeys(("swarm", which)) if evaluate else ():
+                trainer.evaluate(round_, copied, which=one)
+                scores[one] = wait(trainer, EvaluateDone, _tell).metrics
+        finally:
+            trainer.close()
+    whose = "this site's own model" if personal else "the model"
+    lines = [f"{whose} of round {round_} is in {target}"]
+    lines += [f"  {one:<9} {_words(metrics)}" for one, metrics in scores.items()]
+    if personal:
+        lines.append("It holds what never left this site: whom you give it to may learn from it about its data.")
+    told = {one: dict(metrics) for one, metrics in scores.items()}
+    data = {"path": str(target), "round": round_, "model": model.hex(), "personal": personal, "metrics": told}
+    emit(data, as_json=as_json, text="\n".join(lines))
+
+
+def _model(state: State, me: NodeId) -> tuple[int, Digest]:
+    """Return the last committed round and its model; between rounds of gossip that is this site's own."""
+    round_ = state.committed.round
+    if round_ and state.committed.model_bytes:
+        return round_, Digest(state.committed.model)
+    own = None if state.exchange is None else state.exchange.models.get(me)
+    if not round_ or own is None:
+        raise Failure("couldn't export a model: no round is committed yet", code=NOT_FOUND, hint="see `swarm status`")
+    return own.round, Digest(own.model)
+
+
+def _copied(blob: Path, target: Path, round_: int) -> Path:
+    try:
+        shutil.copyfile(blob, target)
+    except FileNotFoundError:
+        raise Failure(
+            f"couldn't export the model of round {round_}: this site does not hold it now",
+            code=NOT_FOUND,
+            hint="let its node run: it fetches what it lacks",
+        ) from None
+    except OSError as error:
+        raise store_error(f"copy {blob}", error) from error
+    return target
+
+
+def _words(metrics: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {value:.4f}" for name, value in metrics.items()) or "no metrics"
+
+
+def _tell(line: str) -> None:
+    click.echo(line, err=True)

@@ -1,0 +1,237 @@
+"""What a task file declares about its model's parts: which are private, which are frozen, how a site treats them.
+
+A declaration is a plain literal at the top level of the file, so that it is covered by the file's digest, and can be
+read without running anything::
+
+    private = ["head.*"]                  # never leave the site; names as in state_dict(), patterns as in a shell
+    frozen = ["backbone.*"]               # never trained and never sent; they come from `initial`
+    initial = "backbone.safetensors"      # a file beside this one, with values to begin with
+    initial_sha256 = "9f86d081..."        # of that file: all sites must begin alike
+    normalisation = "local"               # of batch normalisation: average, local, recalibrate or local_all
+    optimizer_state = "keep"              # or fresh; keep needs a function build_optimizer(model)
+    fedrep = 1                            # passes over the private parts before the shared ones are trained
+    fine_tune = 2                         # further calls of train() that make a personal model of the last one
+
+This module reads text; it neither imports the file nor knows what a tensor is. `node.worker` compares what it finds
+when it has imported the file, so that nothing that is meant to stay private is sent because it was declared in a way
+that cannot be read here.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from fnmatch import fnmatchcase
+from pathlib import Path, PurePath
+
+from swarm.errors import UsageError
+
+NORMALISATIONS = ("average", "local", "recalibrate", "local_all")
+OPTIMIZER_STATES = ("fresh", "keep")
+
+PASSES_MAX = 100
+"""Most passes of FedRep or of fine-tuning: more than that is a mistake."""
+
+PATTERNS_MAX = 1000
+
+MISSPELT = {
+    "normalization": "normalisation",
+    "optimiser_state": "optimizer_state",
+    "build_optimiser": "build_optimizer",
+    "personalize": "personalise",
+}
+"""What people also write, and which would silently mean nothing."""
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """What a task file says; the defaults are what a file says that says nothing. `normalisation` is "" there."""
+
+    private: tuple[str, ...] = ()
+    frozen: tuple[str, ...] = ()
+    initial: str = ""
+    initial_sha256: str = ""
+    normalisation: str = ""
+    optimizer_state: str = "fresh"
+    fedrep: int = 0
+    fine_tune: int = 0
+
+
+NAMES = tuple(one.name for one in fields(Declared))
+
+
+def declared(path: Path) -> Declared:
+    """Return what a task file declares; nothing where it cannot be read, which is for whoever imports it to say.
+
+    Raises:
+        UsageError: a declaration has a value that it cannot have.
+    """
+    found = _literals(path)
+    for wrong, right in MISSPELT.items():
+        if wrong in found:
+            raise UsageError(f"couldn't use {path}: it declares {wrong}", hint=f"write {right}")
+    made = Declared(
+        private=_patterns(path, "private", found),
+        frozen=_patterns(path, "frozen", found),
+        initial=_text(path, "initial", found),
+        initial_sha256=_text(path, "initial_sha256", found),
+        normalisation=_choice(path, "normalisation", found, NORMALISATIONS, ""),
+        optimizer_state=_choice(path, "optimizer_state", found, OPTIMIZER_STATES, "fresh"),
+        fedrep=_passes(path, "fedrep", found),
+        fine_tune=_passes(path, "fine_tune", found),
+    )
+    _check(path, made)
+    return made
+
+
+def companions(path: Path) -> tuple[Path, ...]:
+    """Return the files that have to lie beside a task file; none where it cannot be read."""
+    try:
+        initial = declared(path).initial
+    except UsageError:
+        return ()
+    return (path.parent / initial,) if initial else ()
+
+
+def check_imported(path: Path, made: Declared, module: object) -> None:
+    """Raise `UsageError` if the file, once imported, means something that was not declared as a literal.
+
+    A file of before there were declarations may have names like these for other things: functions, models, numbers.
+    """
+    for name in NAMES:
+        value, said = getattr(module, name, None), getattr(made, name)
+        if isinstance(value, list | tuple | set | frozenset):
+            other = name in ("private", "frozen") and {*map(str, value)} != {*said}
+        else:
+            other = isinstance(value, str) and value not in (said, *(said if isinstance(said, tuple) else ()))
+            other = other or (isinstance(value, int) and not isinstance(value, bool) and value != said)
+        if other:
+            raise UsageError(
+                f"couldn't use {path}: {name} is not written down as a literal, so that its digest could cover it",
+                hint=f"write it once, at the top level, as in {name} = {_EXAMPLES.get(name, '...')}",
+            )
+    for wrong, right in MISSPELT.items():
+        if hasattr(module, wrong):
+            raise UsageError(f"couldn't use {path}: it has {wrong}", hint=f"write {right}")
+
+
+def matching(names: Mapping[str, object], patterns: tuple[str, ...], what: str) -> set[str]:
+    """Return the names that one of the patterns fits.
+
+    Raises:
+        UsageError: a pattern fits none of them: it is misspelt, and what it means would be sent, or trained.
+    """
+    found: set[str] = set()
+    for pattern in patterns:
+        fitting = {name for name in names if fnmatchcase(name, pattern)}
+        if not fitting:
+            some = ", ".join(list(names)[:6]) + (", ..." if len(names) > 6 else "")
+            raise UsageError(
+                f"couldn't use {what} = [{pattern!r}]: no tensor of the model is called so", hint=f"there are {some}"
+            )
+        found |= fitting
+    return found
+
+
+_EXAMPLES = {
+    "private": '["head.*"]',
+    "frozen": '["backbone.*"]',
+    "initial": '"backbone.safetensors"',
+    "initial_sha256": '"9f86d081..."',
+    "normalisation": '"local"',
+    "optimizer_state": '"keep"',
+    "fedrep": "1",
+    "fine_tune": "1",
+}
+
+
+def _check(path: Path, made: Declared) -> None:
+    name = made.initial
+    if name and (PurePath(name).name != name or not name.endswith(".safetensors")):
+        raise UsageError(
+            f"couldn't use {path}: initial = {name!r}, which is not the name of a .safetensors file",
+            hint="put the file beside the task file and write its name alone",
+        )
+    if bool(name) != bool(made.initial_sha256) or (name and not _SHA256.fullmatch(made.initial_sha256)):
+        raise UsageError(
+            f"couldn't use {path}: initial and initial_sha256 belong together, and all sites have to begin alike",
+            hint=f"write what `sha256sum {name or 'FILE'}` prints, 64 lower-case digits, as initial_sha256",
+        )
+    if made.frozen and not name:
+        raise UsageError(
+            f"couldn't use {path}: frozen parts never travel, and nothing says what they are",
+            hint="name a file with their values: initial and initial_sha256",
+        )
+    if made.fedrep and not made.private:
+        raise UsageError(
+            f"couldn't use {path}: fedrep trains private parts before the shared ones, and no part is private",
+            hint='say which are, as in private = ["head.*"], or leave fedrep out',
+        )
+
+
+def _literals(path: Path) -> dict[str, object]:
+    try:
+        body = ast.parse(path.read_bytes()).body
+    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
+        return {}
+    found: dict[str, object] = {}
+    for statement in body:
+        if isinstance(statement, ast.Assign) and len(statement.targets) == 1:
+            target, value = statement.targets[0], statement.value
+        elif isinstance(statement, ast.AnnAssign) and statement.value is not None:
+            target, value = statement.target, statement.value
+        else:
+            continue
+        if isinstance(target, ast.Name) and target.id in (*NAMES, *MISSPELT):
+            found.pop(target.id, None)
+            # What is no literal is seen by `check_imported`.
+            with contextlib.suppress(ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
+                found[target.id] = ast.literal_eval(value)
+    return found
+
+
+def _patterns(path: Path, name: str, found: Mapping[str, object]) -> tuple[str, ...]:
+    value = found.get(name, ())
+    if isinstance(value, str):
+        value = (value,)
+    if (
+        not isinstance(value, list | tuple)
+        or len(value) > PATTERNS_MAX
+        or not all(isinstance(one, str) and one for one in value)
+    ):
+        raise _wrong(path, name, value)
+    return tuple(value)
+
+
+def _text(path: Path, name: str, found: Mapping[str, object]) -> str:
+    value = found.get(name, "")
+    if not isinstance(value, str):
+        raise _wrong(path, name, value)
+    return value
+
+
+def _choice(path: Path, name: str, found: Mapping[str, object], known: tuple[str, ...], usual: str) -> str:
+    value = found.get(name, usual)
+    if value != usual and value not in known:
+        raise UsageError(f"couldn't use {path}: {name} = {str(value)[:40]!r}", hint=f"choose one of {', '.join(known)}")
+    return str(value)
+
+
+def _passes(path: Path, name: str, found: Mapping[str, object]) -> int:
+    value = found.get(name, 0)
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= PASSES_MAX:
+        raise UsageError(
+            f"couldn't use {path}: {name} = {str(value)[:40]!r}", hint=f"write a whole number from 0 to {PASSES_MAX}"
+        )
+    return value
+
+
+def _wrong(path: Path, name: str, value: object) -> UsageError:
+    return UsageError(
+        f"couldn't use {path}: {name} = {str(value)[:40]!r}", hint=f"write it as in {name} = {_EXAMPLES[name]}"
+    )

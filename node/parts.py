@@ -1,0 +1,263 @@
+"""SHELL. The parts of a user's model: what travels, what stays, what stands still.
+
+A `state_dict` has floating-point tensors, parameters and buffers, and counters. Of the first those travel that a task
+does not keep: *shared*. *Private* ones, of any type, are the site's own and are put back before each round; *frozen*
+ones have the values of a file that all sites have, and are put back too. Counters that are none of these stay in the
+model from round to round as they are, and are never averaged: a mean of counts counts nothing.
+
+Batch normalisation is the one layer whose buffers are measured, not learned, so that averaging them is a decision
+(Li, Jiang, Zhang, Kamp & Dou 2021, "FedBN"; Zhong et al. 2023, "Making batch normalization great in federated deep
+learning"). Which is right depends on how sites differ, and no policy is right for all:
+
+    average      everything travels: right where sites have other labels, ruinous where they have other scanners
+    local        running statistics are private
+    recalibrate  the same, and before a model is evaluated or exported they are measured anew with its weights
+    local_all    whole layers are private (FedBN)
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from node.declared import Declared, matching
+from swarm.errors import UsageError
+
+STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+
+GUIDE = "docs/guides/your-own-training.md"
+
+
+class Parts:
+    """The tensors of one model, by what becomes of them.
+
+    Args:
+        model: as the task builds it under the charter's seed.
+        said: what the task declares.
+        folder: where the task file lies, and what it begins with.
+
+    Raises:
+        UsageError: what is declared does not fit the model.
+    """
+
+    def __init__(self, model: torch.nn.Module, said: Declared, folder: Path) -> None:
+        self.model = model
+        state, aliases = _unique(model)
+        if said.initial:
+            _begin_with(state, aliases, folder / said.initial, said)
+        every = {alias: None for names in aliases.values() for alias in names}
+        private = _own_names(matching(every, said.private, "private"), aliases)
+        frozen = _own_names(matching(every, said.frozen, "frozen"), aliases)
+        if both := sorted(private & frozen):
+            raise UsageError(
+                f"couldn't use the task's model: {both[0]} is private and frozen",
+                hint="let no tensor be fitted by patterns of both, tied ones neither",
+            )
+        norms = {name: module for name, module in model.named_modules() if isinstance(module, _BatchNorm)}
+        self.warning = ""
+        if said.normalisation not in ("", "average") and not norms:
+            raise UsageError(
+                f"couldn't use normalisation = {said.normalisation!r}: the model has no layer of batch normalisation",
+                hint="leave it out; GroupNorm and LayerNorm have no statistics that could be averaged",
+            )
+        of_norms = {
+            name: [inner for inner in _within(name, module) if inner in state and inner not in frozen]
+            for name, module in norms.items()
+        }
+        measured = [name for name, inner in of_norms.items() if any(one.endswith(STATISTICS[0]) for one in inner)]
+        for inner in of_norms.values():
+            if said.normalisation == "local_all":
+                private |= {*inner}
+            elif said.normalisation in ("local", "recalibrate"):
+                private |= {one for one in inner if one.rpartition(".")[2] in STATISTICS}
+        self.measured: tuple[_BatchNorm, ...] = tuple(norms[name] for name in measured)
+        if measured and not said.normalisation and not {*_statistics(of_norms)} <= private:
+            self.warning = (
+                f"the model has {len(measured)} layers of batch normalisation and the task does not say what becomes of"
+                " their running statistics: they are averaged, which suits sites that differ in labels and harms"
+                f" where they differ in scanners; write normalisation = ... in the task file ({GUIDE})"
+            )
+        self._private, self._frozen = frozenset(private), frozenset(frozen)
+        self._shared = frozenset(name for name, tensor in state.items() if tensor.is_floating_point())
+        self._shared -= self._private | self._frozen
+        if not self._shared:
+            raise UsageError(
+                "couldn't use the task's model: nothing of it is shared",
+                hint="let private and frozen leave something to learn together; `swarm solo` needs no swarm",
+            )
+        if said.fedrep and not any(tensor.requires_grad for tensor in self.private.values()):
+            raise UsageError("couldn't use fedrep: no private part of the model is trained", hint="leave fedrep out")
+        for tensor in self.frozen.values():
+            if isinstance(tensor, torch.nn.Parameter):
+                tensor.requires_grad_(False)
+        self._first = {name: state[name].detach().clone() for name in sorted(self._private | self._frozen)}
+
+    @property
+    def every(self) -> dict[str, torch.Tensor]:
+        """All tensors as they are now, in the model's order: user code may have put others in their place."""
+        return _unique(self.model)[0]
+
+    @property
+    def shared(self) -> dict[str, torch.Tensor]:
+        """What travels."""
+        return {name: tensor for name, tensor in self.every.items() if name in self._shared}
+
+    @property
+    def private(self) -> dict[str, torch.Tensor]:
+        """What stays at the site."""
+        return {name: tensor for name, tensor in self.every.items() if name in self._private}
+
+    @property
+    def frozen(self) -> dict[str, torch.Tensor]:
+        """What is the same everywhere, for good."""
+        return {name: tensor for name, tensor in self.every.items() if name in self._frozen}
+
+    def restore(self, shared: Mapping[str, NDArray[np.generic]], private: Mapping[str, NDArray[np.generic]]) -> None:
+        """Overwrite the model: shared tensors from the swarm's, private ones from the site's, or from the first model.
+
+        Gradients go: a loop that takes its first step before it clears them must not step along those of the round
+        before.
+        """
+        self.model.zero_grad(set_to_none=True)
+        with torch.no_grad():
+            for name, tensor in self.every.items():
+                if name in shared:
+                    tensor.copy_(_tensor(shared[name]))
+                elif name in self._first:
+                    own = private.get(name) if name in self._private else None
+                    fits = own is not None and tuple(own.shape) == tuple(tensor.shape)
+                    tensor.copy_(_tensor(own) if own is not None and fits else self._first[name])
+
+    def train_mode(self) -> None:
+        """Let the model be trained; layers that are frozen as a whole do as when they are used."""
+        self.model.train()
+        if not self._frozen:
+            return
+        every = [*self.every]
+        for name, module in self.model.named_modules():
+            own = [inner for inner in every if name and inner.startswith(f"{name}.")]
+            if own and self._frozen.issuperset(own):
+                module.eval()
+
+    def check_frozen(self) -> None:
+        """Raise `UsageError` if a frozen parameter has been trained all the same. Its buffers are put back unsaid."""
+        for name, tensor in self.frozen.items():
+            if isinstance(tensor, torch.nn.Parameter) and not torch.equal(tensor, self._first[name]):
+                raise UsageError(
+                    f"couldn't accept what train() did: the frozen tensor {name} was changed",
+                    hint="leave requires_grad and the data of frozen parameters as they are",
+                )
+
+    @contextmanager
+    def held(self, part: Mapping[str, torch.Tensor]) -> Iterator[None]:
+        """Let the parameters of a part stand still meanwhile: without gradients, no optimizer steps them."""
+        trained = [tensor for tensor in part.values() if tensor.requires_grad]
+        for tensor in trained:
+            tensor.requires_grad_(False)
+        try:
+            yield
+        finally:
+            for tensor in trained:
+                tensor.requires_grad_(True)
+
+    @contextmanager
+    def measuring(self) -> Iterator[None]:
+        """Let batch normalisation forget its statistics and take the plain mean of all batches it sees meanwhile."""
+        momenta = [layer.momentum for layer in self.measured]
+        for layer in self.measured:
+            layer.reset_running_stats()
+            layer.momentum = None
+        try:
+            yield
+        finally:
+            for layer, momentum in zip(self.measured, momenta, strict=True):
+                layer.momentum = momentum
+
+
+def numbers(tensor: torch.Tensor) -> NDArray[np.generic]:
+    """Return a copy of a tensor as numpy has it; what numpy has no type for as float32, which holds all its values."""
+    own = tensor.detach().cpu()
+    return np.array((own.float() if own.dtype is torch.bfloat16 else own).numpy())
+
+
+def _tensor(array: NDArray[np.generic]) -> torch.Tensor:
+    return torch.from_numpy(np.array(array))
+
+
+def _unique(model: torch.nn.Module) -> tuple[dict[str, torch.Tensor], dict[str, list[str]]]:
+    """Return the tensors of a model under the first of their names, and all names of each: tied ones have several."""
+    state: dict[str, torch.Tensor] = {}
+    first: dict[int, str] = {}
+    aliases: dict[str, list[str]] = {}
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if isinstance(tensor, torch.Tensor):
+            own = first.setdefault(id(tensor), name)
+            state.setdefault(own, tensor)
+            aliases.setdefault(own, []).append(name)
+    return state, aliases
+
+
+def _own_names(fitting: set[str], aliases: Mapping[str, list[str]]) -> set[str]:
+    """Return the names that tensors go by: one that is private under any of its names is private."""
+    return {own for own, names in aliases.items() if fitting.intersection(names)}
+
+
+def _within(name: str, module: torch.nn.Module) -> list[str]:
+    return [f"{name}.{inner}" if name else inner for inner in module.state_dict(keep_vars=True)]
+
+
+def _statistics(of_norms: Mapping[str, list[str]]) -> list[str]:
+    inner = [one for names in of_norms.values() for one in names]
+    return [one for one in inner if one.rpartition(".")[2] in STATISTICS[:2]]
+
+
+def _begin_with(
+    state: Mapping[str, torch.Tensor], aliases: Mapping[str, list[str]], path: Path, said: Declared
+) -> None:
+    """Give tensors the values of a file: all that are frozen, and of others those that it has.
+
+    Raises:
+        UsageError: it is not the file that the task names, or does not fit the model.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UsageError(
+            f"couldn't read {path}, which the task begins with: {error.strerror}", hint="put it beside the task file"
+        ) from None
+    found = hashlib.sha256(data).hexdigest()
+    if found != said.initial_sha256:
+        raise UsageError(
+            f"couldn't begin with {path}: its SHA-256 begins {found[:16]}, not {said.initial_sha256[:16]}",
+            hint="get the file that the task file was written with",
+        )
+    try:
+        values = load(data)
+    except SafetensorError as error:
+        raise UsageError(f"couldn't read {path}: {error}", hint="write it with safetensors.torch.save_file") from None
+    own = {alias: name for name, names in aliases.items() for alias in names}
+    given = {own[name]: tensor for name, tensor in values.items() if name in own}
+    if odd := min({*values} - {*own}, default=""):
+        raise UsageError(
+            f"couldn't begin with {path}: the model has no tensor {odd!r}", hint="rename it, or leave it out"
+        )
+    frozen = _own_names(matching(own, said.frozen, "frozen"), aliases)
+    if lacking := sorted(frozen - {*given}):
+        raise UsageError(
+            f"couldn't begin with {path}: it lacks {lacking[0]}, which is frozen", hint="save it there too"
+        )
+    with torch.no_grad():
+        for name, tensor in given.items():
+            if tensor.shape != state[name].shape:
+                shapes = f"{tuple(tensor.shape)}, not {tuple(state[name].shape)}"
+                raise UsageError(f"couldn't begin with {path}: {name} has shape {shapes}")
+            state[name].copy_(tensor)
