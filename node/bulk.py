@@ -50,6 +50,8 @@ from swarm.mixing.compress.forms import Spec, encode, encoded_bytes
 from swarm.mixing.gossip import mix_into, scale_into, step_into
 from swarm.mixing.momentum import Stretches
 from swarm.mixing.outer import OUTER_STEPS
+from swarm.mixing.rounds import RoundMean
+from swarm.mixing.rules import Rule
 from swarm.mixing.sketch import sketch
 from swarm.privacy.clipping import clip_in_place, inspect
 from swarm.routes import slices_digest
@@ -60,6 +62,8 @@ MIX_BLOCK_ELEMENTS = 1 << 20
 
 
 _Stretch: TypeAlias = "np.ndarray[tuple[int], np.dtype[Any]]"
+
+_Read: TypeAlias = Callable[[int, int], Vector]
 
 _Combine: TypeAlias = Callable[[_Stretch, int], None]
 """(out, start): make the stretch of a vector that begins at element `start` and is as long as `out`."""
@@ -108,8 +112,10 @@ class BulkWorker:
         averages: Spec | None = None,
         momentum: float = 0.0,
         follows: bool = False,
+        rule: Rule | None = None,
     ) -> None:
         self._store = store
+        self._rule = rule
         self._cuts, self._averages = cuts, averages
         self._elements = elements
         self._bound = bound
@@ -381,7 +387,22 @@ class BulkWorker:
         return self._model(effect.round, lambda: self._blended(effect), told)
 
     def _mix(self, effect: Mix) -> Sequence[Event | _Made]:
-        return self._model(effect.round, lambda: self._average(effect))
+        """Average. Without a model to add to, what is averaged are whole models, which no rule is for."""
+        made: list[RoundMean] = []
+
+        def done(_: Path, stored: Stored) -> Mixed:
+            (mean,) = made
+            likeness = mean.likeness if effect.model is not None else ()
+            return Mixed(effect.round, stored.digest, stored.size, weights=mean.weights, likeness=likeness)
+
+        def combine() -> _Combine:
+            updates = self._readers([digest for digest, _ in effect.terms], self._elements)
+            weights = [weight for _, weight in effect.terms]
+            rule = self._rule if effect.model is not None else None
+            made.append(RoundMean(updates, self._elements, weights, rest=effect.rest, rule=rule))
+            return self._average(effect, updates, made[0])
+
+        return self._outcome(self._elements, "<f4", combine, done, Mixed(effect.round, None), durable=True)
 
     def _join(self, effect: Join) -> Sequence[Event | _Made]:
         return self._model(effect.round, lambda: self._joined(effect))
@@ -452,16 +473,12 @@ class BulkWorker:
                 weights += [effect.rest, -effect.rest]
         return lambda out, start: mix_into(out, [read(start, out.size) for read in models], weights)
 
-    def _average(self, effect: Mix) -> _Combine:
-        weights = [weight for _, weight in effect.terms]
-        updates = self._readers([digest for digest, _ in effect.terms], self._elements)
+    def _average(self, effect: Mix, updates: Sequence[_Read], mean: RoundMean) -> _Combine:
         base = effect.model
 
         def combine(out: Vector, start: int) -> None:
             before = np.zeros_like(out) if base is None else self._slice(base, start, out.size)
-            weighted_mean_into(
-                out, before, [read(start, out.size) for read in updates], weights, rest=effect.rest, step=self._step
-            )
+            mean.into(out, before, [read(start, out.size) for read in updates], step=self._step)
 
         return combine
 

@@ -29,7 +29,8 @@ from swarm.ledger.entry import (
     Entry,
 )
 from swarm.machine import NodeId
-from swarm.mixing import momentum
+from swarm.mixing import momentum, rules
+from swarm.mixing.average import PPM
 from swarm.mixing.compress.choco import default_gamma
 from swarm.mixing.compress.forms import Spec, encoded_bytes, parse
 from swarm.mixing.outer import OUTER_STEPS
@@ -86,6 +87,14 @@ PACE = "pace"
 """The option that says how long exact mixing waits for a site that moves and is slow, in times the median site needs
 (`swarm.pace`): "4". Without, until the deadline."""
 
+RULE = "rule"
+"""The option that says by which rule exact mixing averages where some members may lie (`swarm.mixing.rules`):
+"trimmed:2". Without, it is a mean weighted by samples."""
+
+RULE_CODECS = ("bf16", "int8")
+"""Those under which updates can be compared with each other. What a coarser codec leaves out of one round comes in a
+later one, so that honest updates lie as far apart as anything a liar could send."""
+
 RELAY = "relay"
 """The option that says that two members of whom neither can be dialled are linked all the same, through a member that
 both are linked to and that cannot read along (`gossip.relay`): "sealed". Without, others pass on what they say."""
@@ -102,6 +111,8 @@ gossip models travel rounded under bf16; coarser codecs compress how public copi
 
 AVERAGE_CODECS = ("bf16", "int8")
 """Those that are good enough for an average of slices, which has no memory of what they leave out."""
+
+_OPTIONS = (ASYNCHRONOUS, CODEC, CORRECTION, GAMMA, LINKS, PACE, RELAY, ROUTE, RULE, SCHEDULE, STALENESS)
 
 _GAMMA = re.compile(r"1|0\.[0-9]{0,3}[1-9]")
 
@@ -288,6 +299,12 @@ class Charter(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
         """For how many rounds late work counts; 0 if it does not."""
         text = dict(self.options).get(STALENESS, "")
         return staleness.parse(text) if text else 0
+
+    @cached_property
+    def rule(self) -> rules.Rule | None:
+        """By which rule updates are averaged, each counting as one; None for the mean weighted by samples."""
+        text = dict(self.options).get(RULE, "")
+        return rules.parse(text) if text else None
 
     @property
     def relayed(self) -> bool:
@@ -595,7 +612,7 @@ def _check_terms(charter: Charter) -> None:
         ("max_skew_ms", ledger.max_skew_ms, 1_000, 86_400_000),
         ("t0_ms", ledger.t0_ms, 100, 300_000),
     )
-    check_policy(charter.round, len(charter.members))
+    check_policy(charter.round, len(charter.members), charter.rule)
     _check_choices(("evidence", ledger.evidence, ("record",)))
     digests = (("task.digest", task.digest), ("task.layout", task.layout), ("initial_model", task.initial_model))
     for what, digest in digests:
@@ -616,7 +633,7 @@ def _check_terms(charter: Charter) -> None:
 def _check_options(charter: Charter) -> None:
     names = [name for name, _ in charter.options]
     for name in names:
-        if name not in (ASYNCHRONOUS, CODEC, CORRECTION, GAMMA, LINKS, PACE, RELAY, ROUTE, SCHEDULE, STALENESS):
+        if name not in _OPTIONS:
             message = f"couldn't accept the charter: unknown option {name!r}"
             raise UsageError(message, hint="a newer version of this software may have made it")
     if sorted({*names}) != names:
@@ -641,6 +658,8 @@ def _check_options(charter: Charter) -> None:
             "couldn't accept the charter: a correction is for gossip; in exact mixing all sites go on from one model",
             hint="leave the correction out, or mix by gossip",
         )
+    if RULE in names:
+        _check_rule(charter, rules.parse(dict(charter.options)[RULE]))
     if STALENESS in names:
         staleness.parse(dict(charter.options)[STALENESS])
     if STALENESS in names and gossips:
@@ -668,6 +687,37 @@ def _check_options(charter: Charter) -> None:
         )
     if ROUTE in names:
         _check_route(charter, parse_route(dict(charter.options)[ROUTE], len(charter.members)))
+
+
+def _check_rule(charter: Charter, rule: rules.Rule) -> None:
+    """Refuse what a rule cannot stand with: it compares all updates of one round, each of which counts as one."""
+    named, names = f"couldn't accept the charter: rule = {str(rule)!r}", [name for name, _ in charter.options]
+    if rule.name == rules.KRUM:
+        raise UsageError(
+            f"{named} makes one site's update everybody's, so that all others learn for nothing",
+            hint=f"take multikrum:{rule.liars}, which averages all but {rule.liars}",
+        )
+    if charter.round.mixing != "exact":
+        raise UsageError(
+            f"{named} with gossip mixing, where nobody sees all updates", hint="mix exactly, or leave the rule out"
+        )
+    if ROUTE in names:
+        raise UsageError(
+            f"{named} with a route on which nobody sees whole updates", hint="go by spread, or leave the rule out"
+        )
+    if ASYNCHRONOUS in names or STALENESS in names:
+        raise UsageError(
+            f"{named}, and late work is to count: it starts from another model, so it cannot be compared with the"
+            " others', and a rule has no way to let it count for less",
+            hint="let no late work count (--staleness 0), wait for the sites, and leave a pace out; or leave the rule"
+            " out",
+        )
+    if charter.codec is not None and charter.codec.name not in RULE_CODECS:
+        raise UsageError(
+            f"{named} under the codec {charter.codec}: what that leaves out of an update comes in a later one, and the"
+            " rule would take honest sites for liars",
+            hint=f"take {' or '.join(RULE_CODECS)}, or leave one of the two out",
+        )
 
 
 def _check_asynchronous(charter: Charter, text: str) -> None:
@@ -783,8 +833,8 @@ def _check_choices(*choices: tuple[str, str, tuple[str, ...]]) -> None:
             )
 
 
-def check_policy(policy: RoundPolicy, members: int) -> None:
-    """Raise `UsageError` for the first term of a round policy that cannot stand with that many members."""
+def check_policy(policy: RoundPolicy, members: int, rule: rules.Rule | None = None) -> None:
+    """Raise `UsageError` for the first term of a round policy that cannot stand with that many members, and a rule."""
     _check_ranges(
         ("rounds", policy.rounds, 1, ROUNDS_MAX),
         ("min_contributions", policy.min_contributions, 1, members),
@@ -794,6 +844,23 @@ def check_policy(policy: RoundPolicy, members: int) -> None:
         ("weight_cap_ppm", policy.weight_cap_ppm, 1, 1_000_000),
     )
     _check_choices(("mixing", policy.mixing, MIXINGS), ("outer", policy.outer, OUTER_OPTIMIZERS))
+    if rule is not None and policy.min_contributions < rule.least:
+        raise UsageError(
+            f"couldn't accept the charter: a round may close with {policy.min_contributions} contributions, and the"
+            f" rule {rule} takes {rule.least}",
+            hint=f"let rounds wait for {rule.least} (--min-contributions), or take a rule for fewer liars",
+        )
+    if rule is not None and policy.weight_cap_ppm != PPM:
+        raise UsageError(
+            f"couldn't accept the charter: the rule {rule} with a weight cap, and under a rule every update counts as"
+            " one, whatever samples it claims",
+            hint="leave the weight cap out",
+        )
+    if rule is not None and members > rules.MEMBERS_MAX:
+        raise UsageError(
+            f"couldn't accept the charter: a rule with {members} members, {rules.MEMBERS_MAX} are possible",
+            hint="leave the rule out",
+        )
 
 
 def check_edges(edges: tuple[tuple[int, int], ...], members: Sequence[Card]) -> None:

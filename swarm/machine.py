@@ -134,13 +134,19 @@ class Inspected:
 
 @dataclass(frozen=True, slots=True)
 class Mixed:
-    """The outcome of a round is in the store as a blob, or `error` says why it could not be made (disk full)."""
+    """The outcome of a round is in the store as a blob, or `error` says why it could not be made (disk full).
+
+    Under a rule `weights` are what each update got in the mean, in the order of the effect. `likeness` is, in that
+    order too, the norm of each update and its cosine to the sum of the others; empty where it was not measured.
+    """
 
     round: int
     model: Digest | None
     size: int = 0
     error: str = ""
     sketch: bytes = b""
+    weights: tuple[int, ...] = ()
+    likeness: tuple[tuple[float, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -440,6 +446,8 @@ class Evaluate:
 @dataclass(frozen=True, slots=True)
 class Mix:
     """Average: `model` + weighted mean of the updates, in member order, in fixed point. Answered by `Mixed`.
+
+    Where the charter has a rule, whoever obeys averages by that, and says by which weights that came out.
 
     `terms` holds (update digest, integer weight). Without `model` they are whole models, averaged into one. The sum is
     divided by `rest` more than their weights.

@@ -104,6 +104,7 @@ def make_swarm(
     weight_cap_ppm: int = 1_000_000,
     pace: int = 0,
     relay: str = "",
+    rule: str = "",
     hidden: tuple[int, ...] = (),
 ) -> Swarm:
     """Return a swarm of `n` members whose model starts at zero. `first` picks other identities.
@@ -147,6 +148,7 @@ def make_swarm(
             pace=str(pace) if pace else "",
             relay=relay,
             route=route,
+            rule=rule,
             schedule=schedule,
             staleness=str(staleness) if staleness else "",
         ),

@@ -197,6 +197,7 @@ def run_site(site: Site, settings: Settings, signed: SignedCharter) -> Ending:
             averages=charter.averages,
             momentum=charter.momentum,
             follows=charter.follows,
+            rule=charter.rule,
         )
         node = Node(
             signed=signed,

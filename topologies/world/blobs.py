@@ -54,6 +54,9 @@ from swarm.mixing.compress.forms import Spec, decode, encode
 from swarm.mixing.compress.residual import Residual, apply, apply_cut
 from swarm.mixing.gossip import mix_into, scale_into, step_into
 from swarm.mixing.momentum import carry_into, follow_into
+from swarm.mixing.products import STRETCH
+from swarm.mixing.rounds import RoundMean
+from swarm.mixing.rules import Rule
 from swarm.mixing.sketch import sketch
 from swarm.privacy.clipping import inspect
 from swarm.routes import slices_digest
@@ -108,8 +111,10 @@ class BlobStore:
         averages: Spec | None = None,
         momentum: float = 0.0,
         follows: bool = False,
+        rule: Rule | None = None,
     ) -> None:
         self.full = False
+        self._rule = rule
         self._cuts, self._averages = cuts, averages
         self._codec, self._elements, self._bound = codec, elements, bound
         self._follows = follows
@@ -258,16 +263,35 @@ class BlobStore:
         base = None if effect.model is None else self.vector(effect.model)
         updates = [self.contribution(digest) for digest, _ in effect.terms]
 
-        def made() -> Vector | str:
+        def work() -> Sequence[Event]:
             present = [update for update in updates if update is not None]
             if (base is None and effect.model is not None) or len(present) < len(updates):
-                return "couldn't mix: a blob that it names is not in the store"
+                return (Mixed(effect.round, None, error="couldn't mix: a blob that it names is not in the store"),)
             out = np.empty_like(present[0])
-            before = np.zeros_like(out) if base is None else base
-            weighted_mean_into(out, before, present, [weight for _, weight in effect.terms], rest=effect.rest)
-            return out
+            try:
+                mean = self._average(out, base, present, effect)
+                stored = self.put(out.tobytes(), synced=True)
+            except (DiskFull, UsageError) as error:
+                return (Mixed(effect.round, None, error=error.message),)
+            likeness = mean.likeness if base is not None else ()
+            return (
+                stored,
+                Mixed(effect.round, stored.digest, stored.size, weights=mean.weights, likeness=likeness),
+            )
 
-        return self._ending(effect.round, made)
+        return work
+
+    def _average(self, out: Vector, base: Vector | None, updates: Sequence[Vector], effect: Mix) -> RoundMean:
+        """Average as `node.bulk` does, in stretches of whole tiles. Without a base they are whole models."""
+        readers = [functools.partial(_stretch, update) for update in updates]
+        weights = [weight for _, weight in effect.terms]
+        rule = self._rule if base is not None else None
+        mean = RoundMean(readers, out.size, weights, rest=effect.rest, rule=rule)
+        before = np.zeros_like(out) if base is None else base
+        for start in range(0, out.size, STRETCH):
+            span = slice(start, min(start + STRETCH, out.size))
+            mean.into(out[span], before[span], [update[span] for update in updates])
+        return mean
 
     def mix_slice(self, effect: MixSlice) -> Work:
         """Average a slice."""
@@ -520,6 +544,10 @@ class BlobStore:
                 del self._partial[digest]
             elif partial:
                 self._partial[digest] = _torn(partial, rng)
+
+
+def _stretch(vector: Vector, start: int, count: int) -> Vector:
+    return vector[start : start + count]
 
 
 def _as_slices(number: int, lesson: Lesson, slices: Slices) -> Trained:

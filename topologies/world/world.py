@@ -69,6 +69,7 @@ from swarm.machine import (
     Woke,
 )
 from swarm.mixing.compress.forms import Spec
+from swarm.mixing.rules import Rule
 from topologies.graph import Topology
 from topologies.world.blobs import BLOB_S, BlobStore, Work
 from topologies.world.checkers import Checker, Violation
@@ -138,6 +139,7 @@ class World:
         averages: How averages of those are compressed, as the charter has it.
         momentum: The quasi-global momentum of the charter; 0 for none.
         follows: Whether contributions say how public copies move (`Charter.follows`).
+        rule: By which updates are averaged, as the charter has it.
         passages: Makes the links through relays of each start of a process: the very ones of the real shell. A pair of
             members that is linked through a relay is no link of the topology.
         learner: Answers Train, Evaluate and Inspect; without one training fails with a sentence.
@@ -170,6 +172,7 @@ class World:
         averages: Spec | None = None,
         momentum: float = 0.0,
         follows: bool = False,
+        rule: Rule | None = None,
         ids: Sequence[NodeId] | None = None,
         twins: Collection[int] = (),
         twin_split: bool = True,
@@ -181,7 +184,7 @@ class World:
     ) -> None:
         self.seed, self.topology, self.plan = seed, topology, plan or FaultPlan()
         self.learner, self._audit, self._codec, self._momentum = learner, audit, codec, momentum
-        self._cuts, self._averages, self._follows = cuts, averages, follows
+        self._cuts, self._averages, self._follows, self._rule = cuts, averages, follows, rule
         self.stats = Stats()
         self.trace = Trace(record=record_trace)
         self._make, self._sync_s, self._ledger_id = make, sync_s, ledger_id
@@ -261,6 +264,7 @@ class World:
             averages=self._averages,
             momentum=self._momentum,
             follows=self._follows,
+            rule=self._rule,
         )
 
     def _hook(self, checkers: Sequence[Checker]) -> None:
