@@ -293,6 +293,8 @@ def _terms(told: Told) -> list[tuple[str, str]]:
     outer = {"none": "becomes the new model as it is"}.get(policy.outer, f"goes through the step {policy.outer!r}")
     trains = "the model on its own data and sends the change"
     combined = f"mean, weighted by each site's number of samples; it {outer}"
+    if charter.rule is not None:
+        combined = f"by the rule {charter.rule}, each site's update counting as one: {charter.rule.words}; it {outer}"
     limits = "limits what one site can do"
     if charter.schedule:
         limits = "each site keeps to it, and no other can check that"

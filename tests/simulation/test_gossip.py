@@ -68,6 +68,7 @@ def gossiping(
         averages=swarm.charter.averages,
         momentum=swarm.charter.momentum,
         follows=swarm.charter.follows,
+        rule=swarm.charter.rule,
         ledger_id=swarm.signed.ledger_id,
     )
     return world

@@ -29,6 +29,7 @@ from swarm.ledger.audit import Audit, RoundView, weights
 from swarm.ledger.block import NO_HASH
 from swarm.ledger.participation import gaps_words, of_audit
 from swarm.machine import NodeId
+from swarm.mixing.rules import standings
 
 
 @click.command(epilog="Example: swarm ledger rounds --format jsonl")
@@ -105,6 +106,7 @@ def show_round(files: Source, result: Audit, view: RoundView) -> tuple[dict[str,
     gone = [node for node in names if node in view.contributions and node not in sites]
     shares = weights(view)
     rejected = dict(view.closed.body.rejected) if view.closed else {}
+    rule, stands = result.state.signed.charter.rule, _standings(result, view)
     rows, lines = [], []
     for node in (*sites, *gone):
         placed, scored = view.contributions.get(node), view.evaluations.get(node)
@@ -118,7 +120,7 @@ def show_round(files: Source, result: Audit, view: RoundView) -> tuple[dict[str,
         elif placed.index in rejected:
             state = f"REJECTED ({e.REASONS[rejected[placed.index]]})"
         else:
-            state = "in" if node in shares else "contributed"
+            state = (stands.get(node) or "in") if node in shares else "contributed"
         samples = placed.body.samples if placed else 0
         offered_ = placed.body.offered[0] if placed and met else placed.body.update_digest if placed else b""
         update = offered_.hex()[:12]
@@ -153,17 +155,27 @@ def show_round(files: Source, result: Audit, view: RoundView) -> tuple[dict[str,
         agreed = f"model {commit.model_digest.hex()}, held by {count(commit.attests, 'site')}"
         model = agreed if commit.model_digest != NO_HASH else committed_words(commit)
     offered, ended = ("offered", f"{'ended with':<12}  ") if met else ("update", "")
+    by = [] if rule is None else [f"by the rule {rule}, every update counting as one: {rule.words}"]
     table = f"  {'peer':<16} {'samples':>8}  weight  {offered:<12}  {ended}{'state':<10} on its held-out data"
     data: dict[str, object] = {
         "round": view.number,
         "committed": commit is not None,
         "model": _model(commit),
+        "rule": None if rule is None else str(rule),
         "distance_max_ppm": commit.distance_max_ppm if commit and not _model(commit) else None,
         "distance_mean_ppm": commit.distance_mean_ppm if commit and not _model(commit) else None,
         **_exchanged(met, names),
         "peers": rows,
     }
-    return data, "\n".join((head, model, table, *lines, *_exchange_lines(met, names)))
+    return data, "\n".join((head, model, *by, table, *lines, *_exchange_lines(met, names)))
+
+
+def _standings(result: Audit, view: RoundView) -> dict[NodeId, str]:
+    """Say of each member in a round under a rule that it was left out or counted for less, and why; "" if neither."""
+    rule = result.state.signed.charter.rule
+    if rule is None or not view.mixed:
+        return {}
+    return dict(zip(view.mixed, standings(rule, [*view.mixed.values()]), strict=True))
 
 
 def _exchanged(met: Exchanges | None, names: Mapping[NodeId, str]) -> dict[str, object]:
