@@ -25,6 +25,7 @@ from node.trainer import TrainerSettings
 from swarm import charter as terms
 from swarm.errors import UsageError
 from swarm.ledger.state import State
+from swarm.mixing import rules
 from swarm.mixing.compress.choco import gamma_words
 from swarm.mixing.compress.forms import FORMS, encoded_bytes
 from swarm.routes import FOLD, ROUTES, SHARDED, SPREAD
@@ -124,6 +125,13 @@ def charter() -> None:
     " gradients; qg:500 is a momentum of 0.5 instead of 0.7.",
 )
 @click.option(
+    "--rule",
+    metavar="RULE",
+    default="",
+    help=f"Average by a rule that a few liars cannot move far: {rules.EXAMPLES}. Every update counts as one, whatever"
+    " samples it claims, and late work does not count. What it costs without liars is said.",
+)
+@click.option(
     "--staleness",
     type=click.IntRange(min=0),
     help="For how many rounds work that comes after its round has closed still counts in a later one, less each round;"
@@ -187,6 +195,7 @@ def new(
     uplink: float,
     latency: float,
     correction: str,
+    rule: str,
     staleness: int | None,
     asynchronous: bool,
     pace: int,
@@ -209,7 +218,10 @@ def new(
     check_target(output)
     members = tuple(terms.card_from_toml(_read(path)) for path in cards)
     check_task(task)
+    chosen = rules.parse(rule) if rule else None
     enough = -(-len(members) // BUFFER_SHARE) if asynchronous else len(members) // 2 + 1
+    if chosen is not None:
+        enough = max(enough, min(chosen.least, len(members)))
     ways = "directed" if directed else ""
     if arcs is not None:
         if gossip or directed:
@@ -220,7 +232,9 @@ def new(
         _, given = read_arcs(arcs, [card.name for card in members])
         gossip, ways = terms.OWN_LINKS, " ".join(f"{a}>{b}" for a, b in given)
     usual = STALENESS_ASYNCHRONOUS if asynchronous else STALENESS_DEFAULT
-    late = staleness if staleness is not None else 0 if gossip else usual
+    # Under a rule all updates of a round have to start from one model.
+    waits = not gossip and (chosen is None or asynchronous or bool(pace))
+    late = staleness if staleness is not None else usual if waits else 0
     before = None if after is None else verify_quietly(after).state
     draft = terms.Charter(
         version=terms.CHARTER_VERSION,
@@ -250,6 +264,7 @@ def new(
             links=ways,
             pace=str(pace) if pace else "",
             relay=terms.RELAYS[0] if relay else "",
+            rule=rule,
             schedule=gossip,
             staleness=str(late) if late else "",
         ),
@@ -265,7 +280,8 @@ def new(
     signed = terms.SignedCharter(draft, {})
     write_file_durably(output, terms.to_toml(signed).encode(), mode=0o644)
     text = "".join(f"{line}\n" for line in costs)
-    text += f"{_summary(signed)}\nDrafted in {output}. Each founder now runs `swarm charter sign {output}`."
+    text += f"{_price(signed.charter)}{_summary(signed)}\n"
+    text += f"Drafted in {output}. Each founder now runs `swarm charter sign {output}`."
     if last is not None and after is not None:
         model = Site(after).blobs / last.hex()
         text += f"\nThe model to start from is {model}: copy it to the folder blobs of at least one new site."
@@ -277,7 +293,8 @@ def _routed(draft: terms.Charter, route: str, uplink: float, latency: float) -> 
     lines: tuple[str, ...] = ()
     if route == "auto":
         dialable = draft.relayed or sum(not card.endpoint for card in draft.members) <= 1
-        offered = ROUTES if not draft.schedule and not draft.edges and dialable else (SPREAD,)
+        whole = draft.schedule or draft.rule is not None
+        offered = ROUTES if not whole and not draft.edges and dialable else (SPREAD,)
         codec = draft.codec
         ratio = 1.0 if codec is None else encoded_bytes(codec, draft.task.parameters) / draft.model_bytes
         network = Network(latency_s=latency / 1000, bandwidth_bytes_s=uplink * 125_000)
@@ -541,6 +558,7 @@ def _summary(signed: terms.SignedCharter) -> str:
         *([f"public copies {_copies(c)}"] if c.follows else []),
         *([f"correction    quasi-global momentum of {c.momentum:g}"] if c.momentum else []),
         f"rounds        {_rounds(c)}",
+        *([f"rule          {_rule(c, c.rule)}"] if c.rule else []),
         *([f"late work     counts for {count(c.staleness, 'round')}, less each round"] if c.staleness else []),
         *([f"pace          a site at work is waited for {c.pace} times as long as the median needs"] if c.pace else []),
         *(
@@ -557,6 +575,29 @@ def _summary(signed: terms.SignedCharter) -> str:
         sign = "NOT signed" if card.name in missing else "SIGNATURE INVALID" if card.name in void else "signed"
         lines.append(f"  {card.name:<16} {fingerprint(card)}  {where:<28} {sign}")
     return "\n".join(lines)
+
+
+def _rule(c: terms.Charter, rule: rules.Rule) -> str:
+    """Say what a rule does, and how many liars that bears among all, and in the smallest round."""
+    fewest = c.round.min_contributions
+    most, least = rule.bears(len(c.members)), rule.bears(fewest)
+    bears = f"{most} of {len(c.members)}" + (
+        f", {least} of {fewest} where no more are in" if fewest != len(c.members) else ""
+    )
+    return f"{rule}: {rule.words}; made for at most {bears}"
+
+
+def _price(c: terms.Charter) -> str:
+    """Say what a rule costs while nobody lies: who draws up a charter should know before anybody signs it."""
+    if c.rule is None:
+        return ""
+    return (
+        f"The rule {c.rule} costs something while nobody lies: it cannot tell a liar from a site whose patients differ,"
+        " and takes least of those; no sample count is believed, so a site of 10,000 counts as one of 50; work that"
+        " comes late is lost.\nMeasured with sites of 94-fold different size and no liar (MediSwarm), errors of 0.023"
+        " (mean by samples), 0.032 (norms clipped), 0.466 (trimmed mean), 0.600 (median), 0.639 (Krum). Without a rule"
+        " norms are clipped to --clip-norm, which bounds one liar, and not several together.\n\n"
+    )
 
 
 def _rounds(c: terms.Charter) -> str:
@@ -581,6 +622,8 @@ def _copies(c: terms.Charter) -> str:
 
 
 def _mixing(c: terms.Charter) -> str:
+    if c.rule is not None:
+        return "exact: every site ends every round with the same model, every update counting as one"
     if c.schedule:
         ways = ", links going one way" if c.directed else ""
         over = (

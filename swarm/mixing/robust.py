@@ -104,9 +104,11 @@ class RobustMean:
         """One block of an order statistic."""
         rows = np.empty((len(parts), out.size), np.float32)
         if self._rule.near:
+            # What is larger than any update may be is nobody's nearest but its own, and must not overflow there.
+            held = [np.clip(part, -VALUE_LIMIT, VALUE_LIMIT) for part in parts]
             zeros = np.zeros(out.size, np.float32)
             for row, near in zip(rows, self._near, strict=True):
-                weighted_mean_into(row, zeros, [parts[j] for j in near], [1] * len(near))
+                weighted_mean_into(row, zeros, [held[j] for j in near], [1] * len(near))
         else:
             for row, part in zip(rows, parts, strict=True):
                 row[:] = part
