@@ -52,6 +52,7 @@ from swarm.mixing.momentum import Stretches
 from swarm.mixing.outer import OUTER_STEPS
 from swarm.mixing.rounds import RoundMean
 from swarm.mixing.rules import Rule
+from swarm.mixing.selfcentred import clipped, distances, in_millionths
 from swarm.mixing.sketch import sketch
 from swarm.privacy.clipping import clip_in_place, inspect
 from swarm.routes import slices_digest
@@ -380,14 +381,20 @@ class BulkWorker:
             step_into(part, self._slice(base, start, part.size))
 
     def _blend(self, effect: Blend) -> Sequence[Event | _Made]:
-        def told(path: Path) -> bytes:
-            made: Vector = np.memmap(path, dtype="<f4", mode="r")
-            return sketch(made, effect.seed)
+        scales: list[float] = []
 
-        return self._model(effect.round, lambda: self._blended(effect), told)
+        def done(path: Path, stored: Stored) -> Mixed:
+            made: Vector = np.memmap(path, dtype="<f4", mode="r")
+            told = sketch(made, effect.seed)
+            return Mixed(effect.round, stored.digest, stored.size, sketch=told, weights=in_millionths(scales))
+
+        def combine() -> _Combine:
+            return self._blended(effect, scales)
+
+        return self._outcome(self._elements, "<f4", combine, done, Mixed(effect.round, None), durable=True)
 
     def _mix(self, effect: Mix) -> Sequence[Event | _Made]:
-        """Average. Without a model to add to, what is averaged are whole models, which no rule is for."""
+        """Average. Without a model to add to, what is averaged are whole models: their likeness says nothing."""
         made: list[RoundMean] = []
 
         def done(_: Path, stored: Stored) -> Mixed:
@@ -398,8 +405,7 @@ class BulkWorker:
         def combine() -> _Combine:
             updates = self._readers([digest for digest, _ in effect.terms], self._elements)
             weights = [weight for _, weight in effect.terms]
-            rule = self._rule if effect.model is not None else None
-            made.append(RoundMean(updates, self._elements, weights, rest=effect.rest, rule=rule))
+            made.append(RoundMean(updates, self._elements, weights, rest=effect.rest, rule=self._rule))
             return self._average(effect, updates, made[0])
 
         return self._outcome(self._elements, "<f4", combine, done, Mixed(effect.round, None), durable=True)
@@ -461,9 +467,14 @@ class BulkWorker:
             return [_failed(failed, str(error))]
         return [_Made(((path, stored),), event)]
 
-    def _blended(self, effect: Blend) -> _Combine:
+    def _blended(self, effect: Blend, scales: list[float]) -> _Combine:
         weights = [weight for _, weight in effect.terms]
         models = self._readers([digest for digest, _ in effect.terms], self._elements)
+        if effect.clip:
+            apart = distances(models, effect.own, self._elements)
+            taken, factors = clipped(weights, effect.own, apart, effect.clip)
+            weights = [*taken]
+            scales += factors
         for read, (digest, _) in zip(tuple(models), effect.terms, strict=True):
             keeper = self._messages or self._copies
             own = None if keeper is None else keeper.own(digest)

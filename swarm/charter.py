@@ -29,7 +29,7 @@ from swarm.ledger.entry import (
     Entry,
 )
 from swarm.machine import NodeId
-from swarm.mixing import momentum, rules
+from swarm.mixing import momentum, rules, selfcentred
 from swarm.mixing.average import PPM
 from swarm.mixing.compress.choco import default_gamma
 from swarm.mixing.compress.forms import Spec, encoded_bytes, parse
@@ -87,6 +87,14 @@ PACE = "pace"
 """The option that says how long exact mixing waits for a site that moves and is slow, in times the median site needs
 (`swarm.pace`): "4". Without, until the deadline."""
 
+CLIP = "clip"
+"""The option that says that in gossip no neighbour pulls a member further than others do (`swarm.mixing.selfcentred`):
+the weight that liars may have among a member's neighbours, in thousandths, "100". Whole models are then put together by
+`CLIP_ENDING` in the last round."""
+
+CLIP_ENDING = rules.Rule(rules.GEOMEDIAN)
+"""A mean at the end would give a liar in one round what clipping has kept from it in all others."""
+
 RULE = "rule"
 """The option that says by which rule exact mixing averages where some members may lie (`swarm.mixing.rules`):
 "trimmed:2". Without, it is a mean weighted by samples."""
@@ -112,7 +120,7 @@ gossip models travel rounded under bf16; coarser codecs compress how public copi
 AVERAGE_CODECS = ("bf16", "int8")
 """Those that are good enough for an average of slices, which has no memory of what they leave out."""
 
-_OPTIONS = (ASYNCHRONOUS, CODEC, CORRECTION, GAMMA, LINKS, PACE, RELAY, ROUTE, RULE, SCHEDULE, STALENESS)
+_OPTIONS = (ASYNCHRONOUS, CLIP, CODEC, CORRECTION, GAMMA, LINKS, PACE, RELAY, ROUTE, RULE, SCHEDULE, STALENESS)
 
 _GAMMA = re.compile(r"1|0\.[0-9]{0,3}[1-9]")
 
@@ -305,6 +313,16 @@ class Charter(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
         """By which rule updates are averaged, each counting as one; None for the mean weighted by samples."""
         text = dict(self.options).get(RULE, "")
         return rules.parse(text) if text else None
+
+    @cached_property
+    def clip(self) -> int:
+        """The weight that liars may have among a member's neighbours in gossip, in thousandths; 0 for no clipping."""
+        text = dict(self.options).get(CLIP, "")
+        return selfcentred.parse(text) if text else 0
+
+    def rule_of(self, *, exchanging: bool) -> rules.Rule | None:
+        """By which rule a round averages, if by any: in gossip with clipping that is the last one."""
+        return self.rule if not self.clip else None if exchanging else CLIP_ENDING
 
     @property
     def relayed(self) -> bool:
@@ -658,6 +676,8 @@ def _check_options(charter: Charter) -> None:
             "couldn't accept the charter: a correction is for gossip; in exact mixing all sites go on from one model",
             hint="leave the correction out, or mix by gossip",
         )
+    if CLIP in names:
+        _check_clip(charter, selfcentred.parse(dict(charter.options)[CLIP]))
     if RULE in names:
         _check_rule(charter, rules.parse(dict(charter.options)[RULE]))
     if STALENESS in names:
@@ -687,6 +707,33 @@ def _check_options(charter: Charter) -> None:
         )
     if ROUTE in names:
         _check_route(charter, parse_route(dict(charter.options)[ROUTE], len(charter.members)))
+
+
+def _check_clip(charter: Charter, permille: int) -> None:
+    """Refuse what clipping cannot stand with: it compares the models of partners, who take each other's."""
+    named = f"couldn't accept the charter: clip = {permille}"
+    if charter.round.mixing != "gossip":
+        raise UsageError(
+            f"{named} with {charter.round.mixing} mixing, where updates are clipped to the charter's norm anyway",
+            hint="leave the clip out, take a rule for more (--rule), or mix by gossip",
+        )
+    if charter.directed:
+        raise UsageError(
+            f"{named} where links go one way: what a site does not take of a model it was given would be lost to the"
+            " mean",
+            hint="let links go both ways, or leave the clip out",
+        )
+    if charter.follows:
+        raise UsageError(
+            f"{named} under the codec {charter.codec}, where public copies meet and not models",
+            hint="take the codec bf16, or none",
+        )
+    if charter.round.min_contributions < CLIP_ENDING.least:
+        raise UsageError(
+            f"{named}, and a round may close with {charter.round.min_contributions} contributions: the last one is"
+            f" averaged by {CLIP_ENDING}, which takes {CLIP_ENDING.least}",
+            hint=f"let rounds wait for {CLIP_ENDING.least} (--min-contributions)",
+        )
 
 
 def _check_rule(charter: Charter, rule: rules.Rule) -> None:

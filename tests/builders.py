@@ -105,6 +105,7 @@ def make_swarm(
     pace: int = 0,
     relay: str = "",
     rule: str = "",
+    clip: str = "",
     hidden: tuple[int, ...] = (),
 ) -> Swarm:
     """Return a swarm of `n` members whose model starts at zero. `first` picks other identities.
@@ -141,6 +142,7 @@ def make_swarm(
         predecessor=(),
         options=c.options_of(
             asynchronous=asynchronous,
+            clip=clip,
             codec=codec,
             correction=correction,
             gamma=gamma,

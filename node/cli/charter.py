@@ -31,7 +31,7 @@ from swarm.mixing.compress.forms import FORMS, encoded_bytes
 from swarm.routes import FOLD, ROUTES, SHARDED, SPREAD
 from swarm.staleness import BUFFER_SHARE, STALENESS_ASYNCHRONOUS, STALENESS_DEFAULT
 from topologies.families import FAMILIES, build
-from topologies.plan import LINKS, check_codec, open_schedule
+from topologies.plan import LINKS, check_clip, check_codec, open_schedule
 from topologies.traffic import Network, choose_exact_route
 
 PATH = click.argument("path", type=click.Path(path_type=Path))
@@ -119,6 +119,12 @@ def charter() -> None:
 @click.option("--uplink", type=float, default=100.0, show_default=True, help="For --route auto: a site's Mbit/s.")
 @click.option("--latency", type=float, default=30.0, show_default=True, help="For --route auto: one way, in ms.")
 @click.option(
+    "--clip",
+    default="",
+    help="With --gossip, let no partner pull a site further than others do: the weight that liars may have among its"
+    " partners, in thousandths, as 100. It takes schedules with two partners or more, no codec or bf16.",
+)
+@click.option(
     "--correction",
     default="",
     help="With --gossip, for sites whose data differ: qg lets a momentum follow the swarm's models, not a site's own"
@@ -194,6 +200,7 @@ def new(
     route: str,
     uplink: float,
     latency: float,
+    clip: str,
     correction: str,
     rule: str,
     staleness: int | None,
@@ -258,6 +265,7 @@ def new(
         predecessor=() if before is None else ((before.ledger_id, before.size, before.frontier.root()),),
         options=terms.options_of(
             asynchronous=terms.BUFFERED if asynchronous else "",
+            clip=clip,
             codec=codec,
             correction=correction,
             gamma=gamma,
@@ -272,6 +280,7 @@ def new(
     # First with a model of one parameter: building the real one takes seconds.
     draft.check()
     check_codec(draft)
+    check_clip(draft)
     _check_exchange(draft)
     last = None if before is None or after is None else _last_model(before, after)
     draft = msgspec.structs.replace(draft, task=_continued(describe_task(task, seed), before, last))
@@ -559,6 +568,7 @@ def _summary(signed: terms.SignedCharter) -> str:
         *([f"correction    quasi-global momentum of {c.momentum:g}"] if c.momentum else []),
         f"rounds        {_rounds(c)}",
         *([f"rule          {_rule(c, c.rule)}"] if c.rule else []),
+        *([f"clipping      {_clip(c)}"] if c.clip else []),
         *([f"late work     counts for {count(c.staleness, 'round')}, less each round"] if c.staleness else []),
         *([f"pace          a site at work is waited for {c.pace} times as long as the median needs"] if c.pace else []),
         *(
@@ -585,6 +595,14 @@ def _rule(c: terms.Charter, rule: rules.Rule) -> str:
         f", {least} of {fewest} where no more are in" if fewest != len(c.members) else ""
     )
     return f"{rule}: {rule.words}; made for at most {bears}"
+
+
+def _clip(c: terms.Charter) -> str:
+    ending = terms.CLIP_ENDING
+    return (
+        f"no partner pulls a site further than its nearest do, for liars of at most {c.clip / 10:g} % of the weight"
+        f" among them; the last round: {ending.words}"
+    )
 
 
 def _price(c: terms.Charter) -> str:
@@ -629,7 +647,8 @@ def _mixing(c: terms.Charter) -> str:
         over = (
             f"{count(len(c.arcs), 'link')} of its own" if c.arcs else "all links" if c.schedule == LINKS else c.schedule
         )
-        return f"gossip over {over}{ways}; the last round averages all models into one"
+        last = f"averages all models into one{f' by {terms.CLIP_ENDING}' if c.clip else ''}"
+        return f"gossip over {over}{ways}; the last round {last}"
     routes = {
         SHARDED: f"; {c.route.slices} slices, each averaged by two sites" if c.route else "",
         FOLD: "; sums double from step to step",

@@ -262,7 +262,7 @@ class Play:
             ids=[who.node for who in founded.identities],
             momentum=founded.signed.charter.momentum,
             follows=founded.signed.charter.follows,
-            rule=founded.signed.charter.rule,
+            rule=founded.signed.charter.rule_of(exchanging=False),
             twins=scenario.twins,
             blobs=[founded.initial],
             codec=founded.signed.charter.codec,

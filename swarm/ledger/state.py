@@ -357,7 +357,8 @@ def open_authored(state: State, entry: e.Entry, leaf: bytes, signatures: Signatu
     if index is None:
         raise Reject(f"couldn't accept an entry: its author {entry.author.hex()[:8]} is not a member")
     body = decode_body(entry)
-    if isinstance(body, e.Attest) and body.used and state.signed.charter.rule is None:
+    charter = state.signed.charter
+    if isinstance(body, e.Attest) and body.used and not (charter.rule or charter.clip):
         raise Reject("couldn't accept an attest: it tells weights, and what it averaged follows from the log")
     signatures.verify(leaf, entry, state.terms.members[index].id_key, state.ledger_id)
     return Authored(entry, entry.id, leaf, leaf_hash(leaf), body)
@@ -486,7 +487,7 @@ def _weights(state: State, ordered: Sequence[Placed]) -> tuple[tuple[int, ...], 
     """
     late = [state.round - placed.body.round for placed in ordered]
     cap, charter = state.terms.round.weight_cap_ppm, state.signed.charter
-    if charter.rule is not None:
+    if charter.rule_of(exchanging=state.exchanging) is not None:
         return (1,) * len(ordered), 0  # A rule believes no sample count.
     if not charter.asynchronous:
         samples = [discounted(placed.body.samples, by) for placed, by in zip(ordered, late, strict=True)]
@@ -858,7 +859,7 @@ def _said(state: State, body: e.Attest) -> bytes | None:
     Under a rule that is the weights too: they are no one's word but a fact that everybody computes.
     """
     close = state.close
-    if state.signed.charter.rule is None or close is None:
+    if close is None or state.signed.charter.rule_of(exchanging=close.exchange) is None:
         return body.model_digest
     named = tuple((author, digest) for author, digest, _ in body.used)
     if named != tuple((bytes(placed.author), placed.body.update_digest) for placed in close.terms):

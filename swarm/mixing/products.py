@@ -96,6 +96,19 @@ class Likeness:
         return tuple(found)
 
 
+def squares(one: Vector, other: Vector, before: float) -> float:
+    """Return `before` plus the squared distance of two stretches, shape (count,), of whole tiles but for the last."""
+    room = np.empty((1, TILE))
+    with np.errstate(over="ignore", invalid="ignore"):
+        for at in range(0, one.size, TILE):
+            a, b = one[at : at + TILE], other[at : at + TILE]
+            np.subtract(a, b, out=room[0, : a.size], dtype=np.float64)
+            room[0, a.size :] = 0.0
+            np.multiply(room, room, out=room)
+            before += float(_halved(room)[0])
+    return before
+
+
 def _widen(wide: NDArray[np.float64], parts: Sequence[Vector], at: int) -> None:
     """Set the rows of `wide`, shape (n, TILE), to a tile of each part, zeros behind its end."""
     for row, part in zip(wide, parts, strict=True):

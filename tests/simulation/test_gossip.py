@@ -68,7 +68,7 @@ def gossiping(
         averages=swarm.charter.averages,
         momentum=swarm.charter.momentum,
         follows=swarm.charter.follows,
-        rule=swarm.charter.rule,
+        rule=swarm.charter.rule_of(exchanging=False),
         ledger_id=swarm.signed.ledger_id,
     )
     return world

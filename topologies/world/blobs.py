@@ -57,6 +57,7 @@ from swarm.mixing.momentum import carry_into, follow_into
 from swarm.mixing.products import STRETCH
 from swarm.mixing.rounds import RoundMean
 from swarm.mixing.rules import Rule
+from swarm.mixing.selfcentred import clipped, distances, in_millionths
 from swarm.mixing.sketch import sketch
 from swarm.privacy.clipping import inspect
 from swarm.routes import slices_digest
@@ -285,8 +286,7 @@ class BlobStore:
         """Average as `node.bulk` does, in stretches of whole tiles. Without a base they are whole models."""
         readers = [functools.partial(_stretch, update) for update in updates]
         weights = [weight for _, weight in effect.terms]
-        rule = self._rule if base is not None else None
-        mean = RoundMean(readers, out.size, weights, rest=effect.rest, rule=rule)
+        mean = RoundMean(readers, out.size, weights, rest=effect.rest, rule=self._rule)
         before = np.zeros_like(out) if base is None else base
         for start in range(0, out.size, STRETCH):
             span = slice(start, min(start + STRETCH, out.size))
@@ -401,14 +401,23 @@ class BlobStore:
             present = [model for model in models if model is not None]
             if len(present) < len(models):
                 return (Mixed(effect.round, None, error="couldn't blend: a blob that it names is not in the store"),)
-            out = np.empty_like(present[0])
-            mix_into(out, present, weights)
+            out, taken = np.empty_like(present[0]), weights
+            scales: tuple[float, ...] = ()
             try:
+                if effect.clip:
+                    readers = [functools.partial(_stretch, model) for model in present[: len(effect.terms)]]
+                    apart = distances(readers, effect.own, out.size)
+                    row, scales = clipped(weights[: len(effect.terms)], effect.own, apart, effect.clip)
+                    taken = [*row, *weights[len(effect.terms) :]]
+                mix_into(out, present, taken)
                 told = sketch(out, effect.seed)
                 stored = self.put(out.tobytes(), synced=True)
             except (DiskFull, UsageError) as error:
                 return (Mixed(effect.round, None, error=error.message),)
-            return (stored, Mixed(effect.round, stored.digest, stored.size, sketch=told))
+            return (
+                stored,
+                Mixed(effect.round, stored.digest, stored.size, sketch=told, weights=in_millionths(scales)),
+            )
 
         return work
 

@@ -29,6 +29,7 @@ from swarm.ledger.audit import Audit, RoundView, weights
 from swarm.ledger.block import NO_HASH
 from swarm.ledger.participation import gaps_words, of_audit
 from swarm.machine import NodeId
+from swarm.mixing import rules
 from swarm.mixing.rules import standings
 
 
@@ -106,7 +107,7 @@ def show_round(files: Source, result: Audit, view: RoundView) -> tuple[dict[str,
     gone = [node for node in names if node in view.contributions and node not in sites]
     shares = weights(view)
     rejected = dict(view.closed.body.rejected) if view.closed else {}
-    rule, stands = result.state.signed.charter.rule, _standings(result, view)
+    rule, stands = _rule(result, view), _standings(result, view)
     rows, lines = [], []
     for node in (*sites, *gone):
         placed, scored = view.contributions.get(node), view.evaluations.get(node)
@@ -170,9 +171,16 @@ def show_round(files: Source, result: Audit, view: RoundView) -> tuple[dict[str,
     return data, "\n".join((head, model, *by, table, *lines, *_exchange_lines(met, names)))
 
 
+def _rule(result: Audit, view: RoundView) -> rules.Rule | None:
+    """Return the rule by which a round was or will be averaged, if by any."""
+    state = result.state
+    exchanging = view.closed.exchange if view.closed is not None else state.exchanging
+    return state.signed.charter.rule_of(exchanging=exchanging)
+
+
 def _standings(result: Audit, view: RoundView) -> dict[NodeId, str]:
     """Say of each member in a round under a rule that it was left out or counted for less, and why; "" if neither."""
-    rule = result.state.signed.charter.rule
+    rule = _rule(result, view)
     if rule is None or not view.mixed:
         return {}
     return dict(zip(view.mixed, standings(rule, [*view.mixed.values()]), strict=True))
