@@ -13,8 +13,9 @@ from swarm.errors import Reject, UsageError
 from swarm.ledger import entry as e
 from swarm.ledger import snapshot
 from swarm.ledger.state import State, apply_derived, attested, due_commit, genesis, make_close
+from swarm.round import Round
 from swarm.terms import amended, founding, remove, repolicy
-from tests.builders import Feeds, Swarm, contribution, digest, make_swarm
+from tests.builders import CODE, Feeds, Swarm, contribution, digest, make_swarm
 from tests.swarm.ledger.test_state import MODEL, T0, said
 
 RULED = make_swarm(5, rule="trimmed:1", min_contributions=3)
@@ -158,3 +159,12 @@ def test_members_of_a_swarm_with_a_rule_are_limited_by_what_an_attest_holds() ->
     row = (bytes(32), bytes(32), 2**20)
     body = e.Attest(2**20, 2**40, bytes(32), 2**35, (row,) * 512, b"")
     assert len(msgspec.msgpack.encode(body)) < e.ENTRY_BYTES_MAX - e.ENVELOPE_BYTES_MAX
+
+
+def test_after_a_crash_a_member_finds_the_model_that_it_has_attested() -> None:
+    feeds = Feeds(RULED)
+    state = closed(RULED, feeds)
+    state = said(state, feeds.write(0, attest(state, (1, 1, 1, 1, 0))))
+    again = Round(RULED.charter, RULED.identities[0].node, code_digest=CODE, data_digest=bytes(32))
+    again.advance(state, [], lambda _: True, 0.0)
+    assert MODEL in again.keep(state), "of the 64 bytes in the state, the model's half"

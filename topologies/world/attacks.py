@@ -14,7 +14,7 @@ the round, which is the most that can be known. All of it is a pure function of 
 | free-zero | update | nothing learnt, zeros | Lin et al. 2019 |
 | free-noise | update | nothing learnt, noise as long as the last change of the model | Lin et al. 2019 |
 | free-replay | update | nothing learnt, the last change of the model | Lin et al. 2019; Fraboni et al. 2021 |
-| alie | forgery | mean - z std of the honest, z as large as passes | Baruch et al., A Little Is Enough, 2019 |
+| alie | forgery | mean - z std of the honest, z of its paper or STRENGTH | Baruch et al., A Little Is Enough, 2019 |
 | ipm | forgery | -0.1, or -STRENGTH, times the mean of the honest | Xie et al., inner products, 2020 |
 | dissensus | links | to each neighbour what keeps it from agreeing | He, Karimireddy & Jaggi 2022 |
 """
@@ -40,9 +40,10 @@ DATA = (LABEL_FLIP, BACK_DOOR)
 UPDATE = (SIGN_FLIP, SCALING, FREE_ZERO, FREE_NOISE, FREE_REPLAY)
 FORGERY = (ALIE, IPM)
 
-STRENGTHS = {SIGN_FLIP: 1.0, SCALING: 1000.0, IPM: 0.1, DISSENSUS: 1.0}
+STRENGTHS = {SIGN_FLIP: 1.0, SCALING: 1000.0, IPM: 0.1, ALIE: 0.0, DISSENSUS: 1.0}
 """Of those that have one, what it is unless it is given. IPM's of 0.1 is that of its paper against rules that look at
-distances; against a mean it takes more than the number of honest sites over that of attackers."""
+distances; against a mean it takes more than the number of honest sites over that of attackers. ALIE's is its z; 0 is
+for that of its paper, which for two of ten attackers is none at all (`alie_z`): 1.5 hides as well there."""
 
 NAMES = (*DATA, *UPDATE, *FORGERY, DISSENSUS)
 
@@ -88,7 +89,7 @@ def parse(text: str) -> Attack:
         strength = float(number) if colon else STRENGTHS.get(name, 1.0)
     except ValueError:
         strength = math.nan
-    if not 0 < strength <= 1e9:
+    if colon and not 0 < strength <= 1e9:
         raise UsageError(f"couldn't simulate the attack {text[:40]!r}", hint="a strength is a number above 0, as ipm:5")
     return Attack(name, strength)
 
@@ -148,7 +149,8 @@ def forged(attack: Attack, honest: Sequence[Vector], attackers: int) -> Vector:
     mean = stacked.mean(axis=0)
     lie = -attack.strength * mean
     if attack.name == ALIE:
-        lie = mean - alie_z(len(honest) + attackers, attackers) * stacked.std(axis=0)
+        z = attack.strength or alie_z(len(honest) + attackers, attackers)
+        lie = mean - z * stacked.std(axis=0)
     return np.asarray(lie, np.float32)
 
 

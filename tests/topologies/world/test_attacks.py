@@ -47,6 +47,7 @@ def test_forgeries_are_made_of_the_mean_and_spread_of_the_honest() -> None:
     assert forged(parse("ipm:10"), honest, 1) == pytest.approx([-20, -20])
     z = alie_z(5, 1)
     assert forged(parse("alie"), honest, 1) == pytest.approx([2 - z, 2 - 2 * z])
+    assert forged(parse("alie:1.5"), honest, 1) == pytest.approx([0.5, -1])
 
 
 def test_alie_hides_behind_as_many_as_it_needs_for_a_majority() -> None:
