@@ -227,8 +227,9 @@ def new(
     check_task(task)
     chosen = rules.parse(rule) if rule else None
     enough = -(-len(members) // BUFFER_SHARE) if asynchronous else len(members) // 2 + 1
-    if chosen is not None:
-        enough = max(enough, min(chosen.least, len(members)))
+    if clip or chosen is not None:
+        takes = terms.CLIP_ENDING if chosen is None else chosen
+        enough = max(enough, min(takes.least, len(members)))
     ways = "directed" if directed else ""
     if arcs is not None:
         if gossip or directed:

@@ -112,8 +112,7 @@ class RobustMean:
         else:
             for row, part in zip(rows, parts, strict=True):
                 row[:] = part
-        # Of minus zero and zero, which are equal, it depends on the processor which one a sort puts first.
-        np.add(rows, np.float32(0.0), out=rows)
+        # Of minus zero and zero, which are equal, the processor decides which a sort puts first; a mean has one zero.
         cut = (len(rows) - 1) // 2 if self._rule.name == MEDIAN else self._rule.liars
         ordered = np.sort(rows, axis=0)
         middle = ordered[cut : len(rows) - cut]

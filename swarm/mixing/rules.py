@@ -79,16 +79,19 @@ class Rule:
     @property
     def words(self) -> str:
         """What it does, for people."""
+        ends = "the highest and the lowest" if self.liars == 1 else f"the {self.liars} highest and lowest"
+        far = "the one that lies" if self.liars == 1 else f"the {self.liars} that lie"
         last = {
             MEDIAN: "the middle of each number by itself",
-            TRIMMED: f"each number by itself, without the {self.liars} highest and the {self.liars} lowest",
+            TRIMMED: f"each number by itself, without {ends}",
             GEOMEDIAN: "the point to which the distances of all are least together",
             KRUM: "the one update that lies closest to the others",
-            MULTIKRUM: f"the mean of all but the {self.liars} that lie farthest from the others",
+            MULTIKRUM: f"the mean of all but {far} farthest from the others",
         }[self.name]
         if not self.near:
             return last
-        return f"first each update becomes the mean of itself and its nearest, all but {self.near}; then {last}"
+        rest = "one" if self.near == 1 else self.near
+        return f"first each update becomes the mean of itself and its nearest, all but {rest}; then {last}"
 
 
 def parse(text: str) -> Rule:
@@ -112,13 +115,13 @@ def standings(rule: Rule, weights: Sequence[int]) -> tuple[str, ...]:
     if rule.elementwise and not rule.near:
         why = "its numbers lie outside the middle of the others'"
     elif rule.near:
-        why = "it is among the nearest of few"
+        why = "few are near to it"
     else:
         why = "it lies far from the others"
     said = []
     for weight in weights:
         if not weight:
-            said.append(f"left out: {why if not rule.near else 'it is among the nearest of none that count'}")
+            said.append(f"left out: {'none that counts is near to it' if rule.near else why}")
         elif 2 * weight * len(weights) < total:
             said.append(f"counts for less: {why}")
         else:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from node.cli.status import render
 from swarm import charter as c
 from tests.builders import CODE, LAYOUT, digest
 from tests.node.test_cli_charter import TASK, new, refused, said, sites
@@ -71,13 +72,44 @@ def test_the_cheapest_route_under_a_rule_is_spread(home: Path) -> None:
     assert c.from_toml((home / "charter.toml").read_text()).charter.route is None
 
 
+def test_gossip_that_clips_says_how_and_asks_for_two_partners(home: Path) -> None:
+    text = said(*new(*CARDS), "--gossip", "ring", "--clip", "100", "--topology", "complete")
+    assert "gossip over ring; the last round averages all models into one by geomedian" in text
+    assert "clipping      no partner pulls a site further than its nearest do" in text
+    made = c.from_toml((home / "charter.toml").read_text()).charter
+    assert (made.clip, made.round.min_contributions) == (100, 3)
+    message, hint = refused(*new(*CARDS), "--force", "--gossip", "base2", "--clip", "100")
+    assert "would meet one partner in a round" in message
+    assert "ring" in hint
+    message, _ = refused(*new(*CARDS), "--force", "--clip", "100")
+    assert "with exact mixing" in message
+
+
+def test_a_status_names_who_is_unlike_the_others() -> None:
+    site = {"name": "rome", "norm": 9.0, "cosine": 0.2, "share": None, "unlike": "its norm is 9, 8 times the median"}
+    alike = {"name": "oslo", "norm": 1.0, "cosine": 0.2, "share": None, "unlike": ""}
+    answer = {
+        **dict.fromkeys(("swarm", "me", "height", "entries", "root", "quorum", "tolerance"), 1),
+        "rounds": 3,
+        "committed": 2,
+        "model": None,
+        "own_model": None,
+        "members": [],
+    }
+    text = render({**answer, "likeness": {"round": 2, "sites": [alike, site]}})
+    assert "LOOK AT    rome, round 2: its norm is 9, 8 times the median" in text
+    assert "oslo" not in text
+    assert "LOOK AT" not in render({**answer, "likeness": None}) + render(answer)
+
+
 def test_a_round_shows_who_was_left_out_and_why(tmp_path: Path) -> None:
     signed, payloads = ledger_of("multikrum:1")
     site = written(tmp_path / "site", payloads, signed=signed, segment_bytes=1 << 20)
     text = said("ledger", "round", "1", site)
     assert "by the rule multikrum:1, every update counting as one" in text
     row = next(line for line in text.splitlines() if line.strip().startswith("site-4"))
-    assert "left out: it lies far from the others" in row
+    assert row.split()[4:6] == ["left", "out"]
+    assert "site-4 left out: it lies far from the others" in text
     assert " 0.00%" in row
     honest = next(line for line in text.splitlines() if line.strip().startswith("site-1"))
     assert "25.00%" in honest, "of 900 samples out of 1,650, one of four"
@@ -86,3 +118,4 @@ def test_a_round_shows_who_was_left_out_and_why(tmp_path: Path) -> None:
     peers = shown["peers"]
     assert isinstance(peers, list)
     assert [peer["weight"] for peer in peers] == [0.25, 0.25, 0.25, 0.25, 0.0]
+    assert [peer["why"] for peer in peers][3:] == [None, "left out: it lies far from the others"]

@@ -121,7 +121,7 @@ def show_round(files: Source, result: Audit, view: RoundView) -> tuple[dict[str,
         elif placed.index in rejected:
             state = f"REJECTED ({e.REASONS[rejected[placed.index]]})"
         else:
-            state = (stands.get(node) or "in") if node in shares else "contributed"
+            state = (stands.get(node, "").partition(":")[0] or "in") if node in shares else "contributed"
         samples = placed.body.samples if placed else 0
         offered_ = placed.body.offered[0] if placed and met else placed.body.update_digest if placed else b""
         update = offered_.hex()[:12]
@@ -136,6 +136,7 @@ def show_round(files: Source, result: Audit, view: RoundView) -> tuple[dict[str,
                 "held_out": scored.samples if scored else 0,
                 "metrics": metrics,
                 "late": came_late.get(node),
+                "why": stands.get(node) or None,
             }
         )
         words = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
@@ -156,6 +157,7 @@ def show_round(files: Source, result: Audit, view: RoundView) -> tuple[dict[str,
         agreed = f"model {commit.model_digest.hex()}, held by {count(commit.attests, 'site')}"
         model = agreed if commit.model_digest != NO_HASH else committed_words(commit)
     offered, ended = ("offered", f"{'ended with':<12}  ") if met else ("update", "")
+    reasons = [f"{names[node]} {words}" for node, words in stands.items() if words]
     by = [] if rule is None else [f"by the rule {rule}, every update counting as one: {rule.words}"]
     table = f"  {'peer':<16} {'samples':>8}  weight  {offered:<12}  {ended}{'state':<10} on its held-out data"
     data: dict[str, object] = {
@@ -168,7 +170,7 @@ def show_round(files: Source, result: Audit, view: RoundView) -> tuple[dict[str,
         **_exchanged(met, names),
         "peers": rows,
     }
-    return data, "\n".join((head, model, *by, table, *lines, *_exchange_lines(met, names)))
+    return data, "\n".join((head, model, *by, table, *lines, *reasons, *_exchange_lines(met, names)))
 
 
 def _rule(result: Audit, view: RoundView) -> rules.Rule | None:

@@ -275,7 +275,7 @@ def test_what_a_site_weighed_is_told_in_words() -> None:
     assert standings(parse("multikrum:1"), (1, 1, 1, 0)) == ("", "", "", "left out: it lies far from the others")
     words = standings(parse("trimmed:1"), (50, 50, 10, 40))
     assert words == ("", "", "counts for less: its numbers lie outside the middle of the others'", "")
-    assert standings(parse("nnm:1+median"), (3, 3, 3, 0))[3] == "left out: it is among the nearest of none that count"
+    assert standings(parse("nnm:1+median"), (3, 3, 3, 0))[3] == "left out: none that counts is near to it"
 
 
 def test_rules_are_read_as_they_are_written() -> None:
