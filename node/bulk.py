@@ -50,6 +50,9 @@ from swarm.mixing.compress.forms import Spec, encode, encoded_bytes
 from swarm.mixing.gossip import mix_into, scale_into, step_into
 from swarm.mixing.momentum import Stretches
 from swarm.mixing.outer import NONE, Outer
+from swarm.mixing.rounds import RoundMean
+from swarm.mixing.rules import Rule
+from swarm.mixing.selfcentred import clipped, distances, in_millionths
 from swarm.mixing.sketch import sketch
 from swarm.privacy.clipping import clip_in_place, inspect
 from swarm.routes import slices_digest
@@ -60,6 +63,8 @@ MIX_BLOCK_ELEMENTS = 1 << 20
 
 
 _Stretch: TypeAlias = "np.ndarray[tuple[int], np.dtype[Any]]"
+
+_Read: TypeAlias = Callable[[int, int], Vector]
 
 _Combine: TypeAlias = Callable[[_Stretch, int], None]
 """(out, start): make the stretch of a vector that begins at element `start` and is as long as `out`."""
@@ -108,8 +113,10 @@ class BulkWorker:
         averages: Spec | None = None,
         momentum: float = 0.0,
         follows: bool = False,
+        rule: Rule | None = None,
     ) -> None:
         self._store = store
+        self._rule = rule
         self._cuts, self._averages = cuts, averages
         self._elements = elements
         self._bound = bound
@@ -374,14 +381,34 @@ class BulkWorker:
             step_into(part, self._slice(base, start, part.size))
 
     def _blend(self, effect: Blend) -> Sequence[Event | _Made]:
-        def told(path: Path) -> bytes:
-            made: Vector = np.memmap(path, dtype="<f4", mode="r")
-            return sketch(made, effect.seed)
+        scales: list[float] = []
 
-        return self._model(effect.round, lambda: self._blended(effect), told)
+        def done(path: Path, stored: Stored) -> Mixed:
+            made: Vector = np.memmap(path, dtype="<f4", mode="r")
+            told = sketch(made, effect.seed)
+            return Mixed(effect.round, stored.digest, stored.size, sketch=told, weights=in_millionths(scales))
+
+        def combine() -> _Combine:
+            return self._blended(effect, scales)
+
+        return self._outcome(self._elements, "<f4", combine, done, Mixed(effect.round, None), durable=True)
 
     def _mix(self, effect: Mix) -> Sequence[Event | _Made]:
-        return self._ending(effect.round, effect.model, lambda: self._average(effect))
+        """Average. Without a model to add to, what is averaged are whole models: their likeness says nothing."""
+        made: list[RoundMean] = []
+
+        def average() -> _Combine:
+            updates = self._readers([digest for digest, _ in effect.terms], self._elements)
+            weights = [weight for _, weight in effect.terms]
+            made.append(RoundMean(updates, self._elements, weights, rest=effect.rest, rule=self._rule))
+            return self._average(updates, made[0])
+
+        def done(stored: Stored) -> Mixed:
+            (mean,) = made
+            likeness = mean.likeness if effect.model is not None else ()
+            return Mixed(effect.round, stored.digest, stored.size, weights=mean.weights, likeness=likeness)
+
+        return self._ending(effect.round, effect.model, average, done)
 
     def _join(self, effect: Join) -> Sequence[Event | _Made]:
         return self._ending(effect.round, effect.model, lambda: self._joined(effect))
@@ -389,20 +416,33 @@ class BulkWorker:
     def _divide(self, effect: Divide) -> Sequence[Event | _Made]:
         return self._ending(effect.round, effect.model, lambda: self._divided(effect))
 
-    def _ending(self, round_: int, base: Digest | None, average: Callable[[], _Combine]) -> Sequence[Event | _Made]:
+    def _ending(
+        self,
+        round_: int,
+        base: Digest | None,
+        average: Callable[[], _Combine],
+        done: Callable[[Stored], Mixed] | None = None,
+    ) -> Sequence[Event | _Made]:
         """Write what a round ends with: the outer optimiser's step from `base` by a mean. Without a base, the mean."""
-        if base is None:
-            return self._model(round_, average)
-        if not self._outer.slots:
-            return self._model(round_, lambda: self._stepped(base, average()))
+        failed = Mixed(round_, None)
+
+        def told(stored: Stored) -> Mixed:
+            return Mixed(round_, stored.digest, stored.size) if done is None else done(stored)
+
+        def combine() -> _Combine:
+            return average() if base is None else self._stepped(base, average())
+
+        if base is None or not self._outer.slots:
+            return self._outcome(self._elements, "<f4", combine, lambda _, stored: told(stored), failed, durable=True)
         path = self._store.new_file()
         try:
             blocks = self._outcomes(base, average())
             stored = self._store.write_rows(path, 1 + self._outer.slots, 4 * self._elements, blocks, durable=True)
+            event = told(stored)
         except (SwarmError, OSError, ValueError) as error:
             path.unlink(missing_ok=True)
-            return [_failed(Mixed(round_, None), str(error))]
-        return [_Made(((path, stored),), Mixed(round_, stored.digest, stored.size))]
+            return [_failed(failed, str(error))]
+        return [_Made(((path, stored),), event)]
 
     def _stepped(self, base: Digest, average: _Combine) -> _Combine:
         """The model alone, where that is all there is: stretch by stretch, in the order of the file."""
@@ -425,17 +465,6 @@ class BulkWorker:
             before = [self._slice(base, row * self._elements + start, count) for row in rows]
             self._outer.step(out, before, mean[:count], start)
             yield [row.data for row in out]
-
-    def _model(
-        self, round_: int, combine: Callable[[], _Combine], told: Callable[[Path], bytes] = lambda _: b""
-    ) -> Sequence[Event | _Made]:
-        """Write the model that a round ends with, and sync it."""
-
-        def done(path: Path, stored: Stored) -> Mixed:
-            return Mixed(round_, stored.digest, stored.size, sketch=told(path))
-
-        failed = Mixed(round_, None)
-        return self._outcome(self._elements, "<f4", combine, done, failed, durable=True)
 
     def _mix_slice(self, effect: MixSlice) -> Sequence[Event | _Made]:
         if self._averages is None:
@@ -477,9 +506,14 @@ class BulkWorker:
             return [_failed(failed, str(error))]
         return [_Made(((path, stored),), event)]
 
-    def _blended(self, effect: Blend) -> _Combine:
+    def _blended(self, effect: Blend, scales: list[float]) -> _Combine:
         weights = [weight for _, weight in effect.terms]
         models = self._readers([digest for digest, _ in effect.terms], self._elements)
+        if effect.clip:
+            apart = distances(models, effect.own, self._elements)
+            taken, factors = clipped(weights, effect.own, apart, effect.clip)
+            weights = [*taken]
+            scales += factors
         for read, (digest, _) in zip(tuple(models), effect.terms, strict=True):
             keeper = self._messages or self._copies
             own = None if keeper is None else keeper.own(digest)
@@ -489,14 +523,10 @@ class BulkWorker:
                 weights += [effect.rest, -effect.rest]
         return lambda out, start: mix_into(out, [read(start, out.size) for read in models], weights)
 
-    def _average(self, effect: Mix) -> _Combine:
-        weights = [weight for _, weight in effect.terms]
-        updates = self._readers([digest for digest, _ in effect.terms], self._elements)
+    def _average(self, updates: Sequence[_Read], mean: RoundMean) -> _Combine:
 
         def combine(out: Vector, start: int) -> None:
-            weighted_mean_into(
-                out, np.zeros_like(out), [read(start, out.size) for read in updates], weights, rest=effect.rest
-            )
+            mean.into(out, np.zeros_like(out), [read(start, out.size) for read in updates])
 
         return combine
 

@@ -28,7 +28,7 @@ from node.report_tables import (
     table_of,
 )
 from node.svg import STYLE, Html, date, document, h, join, mark
-from swarm.charter import SignedCharter
+from swarm.charter import Charter, SignedCharter
 from swarm.ledger import evidence
 from swarm.ledger.audit import Audit
 from swarm.ledger.block import faults
@@ -293,6 +293,12 @@ def _standing(told: Told, node: NodeId) -> str:
     return f"broke {counted(charges, 'rule')}, see below" if charges else "nothing against it"
 
 
+def _largest_share(charter: Charter, cap_ppm: int) -> str:
+    if charter.rule is not None:
+        return "every update counts as one, and the rule says what it gets in the mean"
+    return f"{cap_ppm / 10_000:g} %" if cap_ppm < 1_000_000 else "no limit"
+
+
 def _terms(told: Told) -> list[tuple[str, str]]:
     charter = told.charter
     policy, task, ledger = told.terms.round, charter.task, charter.ledger
@@ -302,6 +308,8 @@ def _terms(told: Told) -> list[tuple[str, str]]:
         outer = f"goes through an outer optimiser, {charter.outer.describe()}"
     trains = "the model on its own data and sends the change"
     combined = f"mean, weighted by each site's number of samples; it {outer}"
+    if charter.rule is not None:
+        combined = f"by the rule {charter.rule}, each site's update counting as one: {charter.rule.words}; it {outer}"
     limits = "limits what one site can do"
     if charter.schedule:
         limits = "each site keeps to it, and no other can check that"
@@ -312,7 +320,7 @@ def _terms(told: Told) -> list[tuple[str, str]]:
         ("Task", f"{task.name}, a model of {task.parameters:,} numbers (parameters)"),
         ("Rounds", f"{policy.rounds:,}. In each, every site trains {trains}"),
         ("How they are combined" if charter.schedule else "How updates are combined", combined),
-        ("Largest share of one site", f"{cap / 10_000:g} %" if cap < 1_000_000 else "no limit"),
+        ("Largest share of one site", _largest_share(charter, cap)),
         ("Sites a round needs", f"at least {policy.min_contributions} of {len(told.terms.members)}"),
         (
             "Waiting for a site",

@@ -30,7 +30,8 @@ from swarm.ledger.entry import (
     Entry,
 )
 from swarm.machine import NodeId
-from swarm.mixing import local, momentum
+from swarm.mixing import local, momentum, rules, selfcentred
+from swarm.mixing.average import PPM
 from swarm.mixing.compress.choco import default_gamma
 from swarm.mixing.compress.forms import Spec, encoded_bytes, parse
 from swarm.mixing.outer import Outer, parse_buffers
@@ -94,6 +95,22 @@ LOCAL = "local"
 """The option that says what is added to sites' own training (`swarm.mixing.local.parse`): "fedprox:0.01", "scaffold",
 "ditto:0.1"; nothing without."""
 
+CLIP = "clip"
+"""The option that says that in gossip no neighbour pulls a member further than others do (`swarm.mixing.selfcentred`):
+the weight that liars may have among a member's neighbours, in thousandths, "100". Whole models are then put together by
+`CLIP_ENDING` in the last round."""
+
+CLIP_ENDING = rules.Rule(rules.GEOMEDIAN)
+"""A mean at the end would give a liar in one round what clipping has kept from it in all others."""
+
+RULE = "rule"
+"""The option that says by which rule exact mixing averages where some members may lie (`swarm.mixing.rules`):
+"trimmed:2". Without, it is a mean weighted by samples."""
+
+RULE_CODECS = ("bf16", "int8")
+"""Those under which updates can be compared with each other. What a coarser codec leaves out of one round comes in a
+later one, so that honest updates lie as far apart as anything a liar could send."""
+
 RELAY = "relay"
 """The option that says that two members of whom neither can be dialled are linked all the same, through a member that
 both are linked to and that cannot read along (`gossip.relay`): "sealed". Without, others pass on what they say."""
@@ -110,8 +127,8 @@ BUFFERS = "buffers"
 not learned (`swarm.mixing.outer.parse_buffers`): "120-160 400-408". Without, all of it is learned."""
 
 OPTIONS = (
-    *(ASYNCHRONOUS, BUFFERS, CODEC, CONTRIBUTION, CORRECTION, GAMMA, LINKS, LOCAL, MIN_CELL, PACE, RELAY),
-    *(ROUTE, SCHEDULE, STALENESS),
+    *(ASYNCHRONOUS, BUFFERS, CLIP, CODEC, CONTRIBUTION, CORRECTION, GAMMA, LINKS, LOCAL, MIN_CELL, PACE),
+    *(RELAY, ROUTE, RULE, SCHEDULE, STALENESS),
 )
 """All there are; a charter with another was made by a newer version."""
 
@@ -322,6 +339,22 @@ class Charter(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
         """For how many rounds late work counts; 0 if it does not."""
         text = dict(self.options).get(STALENESS, "")
         return staleness.parse(text) if text else 0
+
+    @cached_property
+    def rule(self) -> rules.Rule | None:
+        """By which rule updates are averaged, each counting as one; None for the mean weighted by samples."""
+        text = dict(self.options).get(RULE, "")
+        return rules.parse(text) if text else None
+
+    @cached_property
+    def clip(self) -> int:
+        """The weight that liars may have among a member's neighbours in gossip, in thousandths; 0 for no clipping."""
+        text = dict(self.options).get(CLIP, "")
+        return selfcentred.parse(text) if text else 0
+
+    def rule_of(self, *, exchanging: bool) -> rules.Rule | None:
+        """By which rule a round averages, if by any: in gossip with clipping that is the last one."""
+        return self.rule if not self.clip else None if exchanging else CLIP_ENDING
 
     @property
     def local(self) -> str:
@@ -648,7 +681,7 @@ def _check_terms(charter: Charter) -> None:
         ("max_skew_ms", ledger.max_skew_ms, 1_000, 86_400_000),
         ("t0_ms", ledger.t0_ms, 100, 300_000),
     )
-    check_policy(charter.round, len(charter.members))
+    check_policy(charter.round, len(charter.members), charter.rule)
     _check_choices(("evidence", ledger.evidence, ("record",)))
     digests = (("task.digest", task.digest), ("task.layout", task.layout), ("initial_model", task.initial_model))
     for what, digest in digests:
@@ -698,6 +731,10 @@ def _check_options(charter: Charter) -> None:
         )
     if LOCAL in names:
         _check_local(charter)
+    if CLIP in names:
+        _check_clip(charter, selfcentred.parse(dict(charter.options)[CLIP]))
+    if RULE in names:
+        _check_rule(charter, rules.parse(dict(charter.options)[RULE]))
     if STALENESS in names:
         staleness.parse(dict(charter.options)[STALENESS])
     if STALENESS in names and gossips:
@@ -754,6 +791,64 @@ def _check_local(charter: Charter) -> None:
             f"couldn't accept the charter: local = scaffold with outer = {charter.round.outer!r}, by which the model"
             " does not move by the mean of the updates",
             hint="leave one of the two out",
+        )
+
+
+def _check_clip(charter: Charter, permille: int) -> None:
+    """Refuse what clipping cannot stand with: it compares the models of partners, who take each other's."""
+    named = f"couldn't accept the charter: clip = {permille}"
+    if charter.round.mixing != "gossip":
+        raise UsageError(
+            f"{named} with {charter.round.mixing} mixing, where updates are clipped to the charter's norm anyway",
+            hint="leave the clip out, take a rule for more (--rule), or mix by gossip",
+        )
+    if charter.directed:
+        raise UsageError(
+            f"{named} where links go one way: what a site does not take of a model it was given would be lost to the"
+            " mean",
+            hint="let links go both ways, or leave the clip out",
+        )
+    if charter.follows:
+        raise UsageError(
+            f"{named} under the codec {charter.codec}, where public copies meet and not models",
+            hint="take the codec bf16, or none",
+        )
+    if charter.round.min_contributions < CLIP_ENDING.least:
+        raise UsageError(
+            f"{named}, and a round may close with {charter.round.min_contributions} contributions: the last one is"
+            f" averaged by {CLIP_ENDING}, which takes {CLIP_ENDING.least}",
+            hint=f"let rounds wait for {CLIP_ENDING.least} (--min-contributions)",
+        )
+
+
+def _check_rule(charter: Charter, rule: rules.Rule) -> None:
+    """Refuse what a rule cannot stand with: it compares all updates of one round, each of which counts as one."""
+    named, names = f"couldn't accept the charter: rule = {str(rule)!r}", [name for name, _ in charter.options]
+    if rule.name == rules.KRUM:
+        raise UsageError(
+            f"{named} makes one site's update everybody's, so that all others learn for nothing",
+            hint=f"take multikrum:{rule.liars}, which averages all but {rule.liars}",
+        )
+    if charter.round.mixing != "exact":
+        raise UsageError(
+            f"{named} with gossip mixing, where nobody sees all updates", hint="mix exactly, or leave the rule out"
+        )
+    if ROUTE in names:
+        raise UsageError(
+            f"{named} with a route on which nobody sees whole updates", hint="go by spread, or leave the rule out"
+        )
+    if ASYNCHRONOUS in names or STALENESS in names:
+        raise UsageError(
+            f"{named}, and late work is to count: it starts from another model, so it cannot be compared with the"
+            " others', and a rule has no way to let it count for less",
+            hint="let no late work count (--staleness 0), wait for the sites, and leave a pace out; or leave the rule"
+            " out",
+        )
+    if charter.codec is not None and charter.codec.name not in RULE_CODECS:
+        raise UsageError(
+            f"{named} under the codec {charter.codec}: what that leaves out of an update comes in a later one, and the"
+            " rule would take honest sites for liars",
+            hint=f"take {' or '.join(RULE_CODECS)}, or leave one of the two out",
         )
 
 
@@ -893,8 +988,8 @@ def _check_choices(*choices: tuple[str, str, tuple[str, ...]]) -> None:
             )
 
 
-def check_policy(policy: RoundPolicy, members: int) -> None:
-    """Raise `UsageError` for the first term of a round policy that cannot stand with that many members."""
+def check_policy(policy: RoundPolicy, members: int, rule: rules.Rule | None = None) -> None:
+    """Raise `UsageError` for the first term of a round policy that cannot stand with that many members, and a rule."""
     _check_ranges(
         ("rounds", policy.rounds, 1, ROUNDS_MAX),
         ("min_contributions", policy.min_contributions, 1, members),
@@ -905,6 +1000,23 @@ def check_policy(policy: RoundPolicy, members: int) -> None:
     )
     _check_choices(("mixing", policy.mixing, MIXINGS))
     parse_outer(policy.outer)
+    if rule is not None and policy.min_contributions < rule.least:
+        raise UsageError(
+            f"couldn't accept the charter: a round may close with {policy.min_contributions} contributions, and the"
+            f" rule {rule} takes {rule.least}",
+            hint=f"let rounds wait for {rule.least} (--min-contributions), or take a rule for fewer liars",
+        )
+    if rule is not None and policy.weight_cap_ppm != PPM:
+        raise UsageError(
+            f"couldn't accept the charter: the rule {rule} with a weight cap, and under a rule every update counts as"
+            " one, whatever samples it claims",
+            hint="leave the weight cap out",
+        )
+    if rule is not None and members > rules.MEMBERS_MAX:
+        raise UsageError(
+            f"couldn't accept the charter: a rule with {members} members, {rules.MEMBERS_MAX} are possible",
+            hint="leave the rule out",
+        )
 
 
 def check_edges(edges: tuple[tuple[int, int], ...], members: Sequence[Card]) -> None:

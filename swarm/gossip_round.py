@@ -34,6 +34,9 @@ from swarm.machine import Blend, Digest, Mix, Mixed, NodeId, Report, Train
 from swarm.round import Action, Fetch, Model, Phase, Round, Say
 from swarm.terms import Terms
 
+MUCH_LESS_PPM = 500_000
+"""Where a charter clips, a model of which less than half is taken is told of: somebody is far away, or lies."""
+
 
 class Plan(Protocol):
     """Who exchanges with whom in a round, and what that does to their models."""
@@ -75,6 +78,7 @@ class GossipRound(Round):
         self._still_since: dict[Digest, float] = {}
         self._waited_since = 0, 0.0  # a round, and when its partners were first waited for
         self._blending: tuple[int, int] | None = None
+        self._who: tuple[NodeId, ...] = ()
         self._wait_until: float | None = None
 
     @override
@@ -144,8 +148,17 @@ class GossipRound(Round):
         if round_ not in (state.round, state.committed.round) and (due is None or due.round != round_):
             return []  # The others are two rounds on: what this peer goes on from is what it attested last.
         values: dict[str, str | int | float | bool] = {"round": round_, "model": event.model.hex()}
+        less = [
+            f"{state.terms.name(node)} {scale / 10_000:.3g} %"
+            for node, scale in zip(self._who, event.weights, strict=False)
+            if scale < MUCH_LESS_PPM
+        ]
+        text = f"blended round {round_}"
+        if less:
+            text += f", taking less of models that were far away: {', '.join(less)}"
+            values["clipped"] = ", ".join(less)
         body = e.Attest(round_, close_index, event.model, event.size, (), event.sketch)
-        return [Say(e.ATTEST, body), Report("mixed", f"blended round {round_}", values)]
+        return [Say(e.ATTEST, body), Report("mixed", text, values)]
 
     # --- parts --------------------------------------------------------------------------------------------------
 
@@ -202,7 +215,7 @@ class GossipRound(Round):
             self.phase = Phase.MIXING
             shares, rest = self._due_shares(state, due)
             terms = tuple((digest, share) for (digest, _), share in zip(found, shares, strict=True))
-            yield Blend(due.round, terms, int.from_bytes(state.ledger_id[:8], "big"), rest)
+            yield self._blend(state, due.round, terms, rest, [part.giver for part in due.parts])
 
     def _due_shares(self, state: State, due: Due) -> tuple[list[float], float]:
         """Return how much of each part to take, and of what rounding took off this member's own model."""
@@ -325,7 +338,15 @@ class GossipRound(Round):
             self._mixing, self._blending = round_, (round_, close.index)
             self.phase = Phase.MIXING
             rest = 1.0 if done is None else done.rest(self._me)
-            yield Blend(round_, terms, int.from_bytes(state.ledger_id[:8], "big"), rest)
+            yield self._blend(state, round_, terms, rest, [node for node, _ in shares])
+
+    def _blend(
+        self, state: State, round_: int, terms: tuple[tuple[Digest, float], ...], rest: float, who: Sequence[NodeId]
+    ) -> Blend:
+        """Blend these models, which `who` offered; remember whose they are, to say of whom less was taken."""
+        self._who = tuple(who)
+        seed = int.from_bytes(state.ledger_id[:8], "big")
+        return Blend(round_, terms, seed, rest, self._charter.clip, who.index(self._me))
 
     def _shares(self, state: State, close: Closed, terms: Terms) -> tuple[tuple[NodeId, float], ...]:
         """Return this member's row of the matrix of a round in which pairs exchange."""

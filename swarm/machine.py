@@ -153,13 +153,20 @@ class Inspected:
 
 @dataclass(frozen=True, slots=True)
 class Mixed:
-    """The outcome of a round is in the store as a blob, or `error` says why it could not be made (disk full)."""
+    """The outcome of a round is in the store as a blob, or `error` says why it could not be made (disk full).
+
+    Under a rule `weights` are what each update got in the mean, in the order of the effect; of a `Blend` see there.
+    `likeness` is, in that order too, the norm of each update and its cosine to the sum of the others; empty where it
+    was not measured.
+    """
 
     round: int
     model: Digest | None
     size: int = 0
     error: str = ""
     sketch: bytes = b""
+    weights: tuple[int, ...] = ()
+    likeness: tuple[tuple[float, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -475,6 +482,8 @@ class Appraise:
 class Mix:
     """Average: `model` + weighted mean of the updates, in member order, in fixed point. Answered by `Mixed`.
 
+    Where the charter has a rule, whoever obeys averages by that, and says by which weights that came out.
+
     `terms` holds (update digest, integer weight). Without `model` they are whole models, averaged into one. The sum is
     divided by `rest` more than their weights.
     """
@@ -542,13 +551,17 @@ class Divide:
 class Blend:
     """One step of gossip: the sum of models by these weights, in this order. Answered by `Mixed` with a sketch.
 
-    Of what rounding took off this site's own model before it travelled `rest` parts are added.
+    Of what rounding took off this site's own model before it travelled `rest` parts are added. With `clip` above 0 no
+    model pulls further than `swarm.mixing.selfcentred` lets it, from the one at place `own`; what each was multiplied
+    by comes back as the weights of `Mixed`, in millionths.
     """
 
     round: int
     terms: tuple[tuple[Digest, float], ...]
     seed: int
     rest: float = 1.0
+    clip: int = 0
+    own: int = 0
 
 
 @dataclass(frozen=True, slots=True)

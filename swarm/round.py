@@ -21,7 +21,7 @@ import msgspec
 from swarm import disclosure
 from swarm.charter import Charter
 from swarm.ledger import entry as e
-from swarm.ledger.state import Closed, State
+from swarm.ledger.state import Closed, State, attested
 from swarm.machine import (
     Digest,
     Effect,
@@ -256,7 +256,11 @@ class Round:
         if state.close is None or state.close.body.round != event.round:
             return []
         values: dict[str, str | int | float | bool] = {"round": event.round, "model": event.model.hex()}
-        body = e.Attest(event.round, state.close.index, event.model, event.size, (), b"")
+        used = tuple(
+            (placed.author, placed.body.update_digest, weight)
+            for placed, weight in zip(state.close.terms, event.weights, strict=False)
+        )
+        body = e.Attest(event.round, state.close.index, event.model, event.size, used, b"")
         return [Say(e.ATTEST, body), Report("mixed", f"averaged round {event.round}", values)]
 
     def parted(self, event: Parted, state: State) -> list[Action]:
@@ -358,7 +362,7 @@ class Round:
             if isinstance(body, e.Attest) and body.round == round_:
                 said = (body.model_digest, body.model_bytes)
         if said is not None:
-            self._mixed[round_] = Model(Digest(said[0]), said[1])
+            self._mixed[round_] = Model(Digest(attested(said[0])), said[1])
 
     def _train(
         self, state: State, mine: Sequence[msgspec.Struct], holds: Callable[[Digest], bool], now: float

@@ -36,6 +36,9 @@ DEGREE = 3
 """How many, if it is not said."""
 
 
+CLIP_ROUNDS = 16
+"""Rounds of a drawn schedule in which a member with a single partner would show."""
+
 LINKS = OWN_LINKS
 """In place of a schedule's name: the charter's own links every round, with Metropolis-Hastings weights or, where they
 go one way, as it lists them. For a graph of one's own, which no family has."""
@@ -92,6 +95,30 @@ def check_steady(schedule: Schedule, name: str, codec: str) -> None:
             f"couldn't gossip over {name} under {codec}: partners change from round to round, and each would need"
             " all that the other has said since they last met",
             hint="choose ring, torus, exponential, complete or another graph that stays; or the codec bf16",
+        )
+
+
+def check_clip(charter: Charter) -> None:
+    """Raise `UsageError` if a charter clips, and somebody would have one partner in a round: it could not compare it.
+
+    Rounds of drawn schedules are looked at as far as `CLIP_ROUNDS`, as the ledger's id, which draws them, is not known.
+    """
+    if not charter.clip or not charter.schedule:
+        return
+    members, n = charter.members, len(charter.members)
+    if charter.schedule == LINKS:
+        edges = charter.edges or tuple(combinations(range(n), 2))
+        degrees = [[sum(member in edge for edge in edges) for member in range(n)]]
+    else:
+        schedule = open_schedule(charter.schedule, n, 0)
+        rounds = (schedule.mixing(t).rows for t in range(schedule.period or CLIP_ROUNDS))
+        degrees = [[sum(j != i and w > 0 for j, w in row) for i, row in enumerate(rows)] for rows in rounds]
+    alone = next((i for row in degrees for i, degree in enumerate(row) if degree == 1), None)
+    if alone is not None:
+        raise UsageError(
+            f"couldn't clip in gossip over {charter.schedule}: {members[alone].name} would meet one partner in a round,"
+            " and could not tell whether that one is far away",
+            hint="choose ring, torus, exponential, complete or another with two partners; or leave the clip out",
         )
 
 

@@ -19,18 +19,22 @@ from dataclasses import dataclass, field, fields, replace
 from typing import TypeVar
 
 from swarm import toml
-from swarm.charter import CODECS
+from swarm.charter import CODECS, RULE_CODECS
 from swarm.errors import UsageError
 from swarm.mixing.compress.choco import default_gamma
 from swarm.mixing.compress.forms import Spec
 from swarm.mixing.compress.forms import parse as parse_codec
 from swarm.mixing.momentum import parse as parse_correction
 from swarm.mixing.outer import parse as parse_outer
+from swarm.mixing.rules import KRUM
+from swarm.mixing.rules import parse as parse_rule
 from swarm.pace import FACTOR_MAX, FACTOR_MIN
 from swarm.routes import SPREAD, Route
 from swarm.routes import parse as parse_route
 from swarm.staleness import BUFFER_SHARE, STALENESS_ASYNCHRONOUS, STALENESS_DEFAULT, STALENESS_MAX
 from topologies.graph import NODES_MAX, Edge, Topology
+from topologies.world.attacks import DATA, DISSENSUS
+from topologies.world.attacks import parse as parse_attack
 from topologies.world.faults import (
     ClockJump,
     Crash,
@@ -188,6 +192,10 @@ class Learning:
         gamma: How far sites go towards each other in gossip under a coarse one, above 0 to 1; None for what suits it.
         route: Of exact mixing, how sites get to the mean: "" or "spread", "sharded", "sharded:SLICES" or "fold"
             (`swarm.routes`).
+        rule: Of exact mixing, by which updates are averaged: "" for the mean by samples, "trimmed:2" and so on
+            (`swarm.mixing.rules`).
+        attack: What attackers do, "" for nothing: "label-flip", "ipm:5" and so on (`topologies.world.attacks`).
+        attackers: How many of the sites attack: the last ones.
         seeds: One run for each.
         target_accuracy: What has to be reached, 0 to 1; None for "within a point of the best".
         tested: Peers whose own models are tested; 0 for all.
@@ -207,6 +215,9 @@ class Learning:
     codec: str = ""
     gamma: float | None = None
     route: str = ""
+    rule: str = ""
+    attack: str = ""
+    attackers: int = 0
     seeds: tuple[int, ...] = (1,)
     target_accuracy: float | None = None
     tested: int = 32
@@ -241,11 +252,46 @@ class Learning:
             raise _wrong(
                 "learning.route", "it is for exact mixing", 'write mixing = "exact" too, or leave the route out'
             )
+        self._check_rule()
+        self._check_attack()
         if not 1 <= len({*self.seeds}) == len(self.seeds) <= SEEDS_MAX or any(not 0 <= s < 2**31 for s in self.seeds):
             raise _wrong(
                 "learning.seeds",
                 f"{list(self.seeds)} are not 1 to {SEEDS_MAX} different numbers from 0 to 2147483647",
                 "write something like [1, 2, 3]",
+            )
+
+    def _check_rule(self) -> None:
+        if not self.rule:
+            return
+        if self.mixing != "exact":
+            raise _wrong("learning.rule", "it is for exact mixing", 'write mixing = "exact" too, or leave the rule out')
+        if parse_rule(self.rule).name == KRUM:
+            raise _wrong("learning.rule", "krum makes one site's update everybody's", "take multikrum")
+        if self.route not in ("", SPREAD):
+            raise _wrong("learning.rule", "on a route nobody sees whole updates", "go by spread, or leave the rule out")
+        if self.spec is not None and self.spec.name not in RULE_CODECS:
+            raise _wrong(
+                "learning.rule", f"updates under {self.codec} cannot be compared", f"take {' or '.join(RULE_CODECS)}"
+            )
+
+    def _check_attack(self) -> None:
+        if bool(self.attack) != bool(self.attackers):
+            lacking = "there is an attack, and nobody attacks" if self.attack else "there are attackers, and no attack"
+            raise _wrong("learning.attackers", lacking, "say both, or neither: attack and attackers")
+        _within("learning.attackers", self.attackers, 0, NODES_MAX)
+        if not self.attack:
+            return
+        attack = parse_attack(self.attack)
+        if attack.on_links and (self.mixing != "gossip" or self.follows):
+            raise _wrong(
+                "learning.attack", f"{attack.name} is for gossip where models travel", "choose another, or gossip"
+            )
+        if self.mixing == "gossip" and not (attack.on_data or attack.on_links):
+            raise _wrong(
+                "learning.attack",
+                f"{attack.name} changes updates, and in gossip models travel",
+                f"mix exactly, or take {', '.join(DATA)} or {DISSENSUS}",
             )
 
     @property
@@ -382,8 +428,37 @@ class Scenario:
             raise _wrong(
                 "swarm.asynchronous", "in gossip partners meet in rounds", "mix exactly, or leave asynchronous out"
             )
+        self._check_rule()
+        if self.learning.attackers >= len(self.sites):
+            raise _wrong("learning.attackers", f"all {len(self.sites)} sites would attack", "leave some honest")
         _ = self.route  # refused here if there is none of that name
         _within("network.loss", self.loss, 0.0, 0.5)
+
+    def _check_rule(self) -> None:
+        learning, terms = self.learning, self.terms
+        if not learning.rule:
+            return
+        rule = parse_rule(learning.rule)
+        if terms.asynchronous or terms.pace or terms.staleness:
+            raise _wrong("learning.rule", "late work cannot count under one", "leave staleness, pace, asynchronous out")
+        if terms.weight_cap_ppm != 1_000_000:
+            raise _wrong("learning.rule", "under one every update counts as one", "leave weight_cap out")
+        if self.fewest < rule.least or len(self.sites) < rule.least:
+            what = f"{rule} takes {rule.least} updates, and a round may close with {min(self.fewest, len(self.sites))}"
+            raise _wrong("learning.rule", what, "add sites, let rounds wait for more, or take one for fewer liars")
+
+    @property
+    def fewest(self) -> int:
+        """How many sites a round needs: what the terms say, or a majority, but as many as a rule takes."""
+        usual = self.terms.fewest(len(self.sites))
+        if not self.learning.rule or self.terms.min_contributions:
+            return usual
+        return min(len(self.sites), max(usual, parse_rule(self.learning.rule).least))
+
+    @property
+    def attackers(self) -> tuple[int, ...]:
+        """The members that attack: the last so many."""
+        return tuple(range(self.n - self.learning.attackers, self.n))
 
     @property
     def n(self) -> int:
@@ -810,6 +885,9 @@ def _learning(path: str, value: object) -> Learning:
         codec=table.take("codec", _text, usual.codec),
         gamma=table.take("gamma", _maybe, usual.gamma),
         route=table.take("route", _text, usual.route),
+        rule=table.take("rule", _text, usual.rule),
+        attack=table.take("attack", _text, usual.attack),
+        attackers=table.take("attackers", _whole, usual.attackers),
         seeds=table.take("seeds", _wholes, usual.seeds),
         target_accuracy=table.take("target_accuracy", _maybe, usual.target_accuracy),
         tested=table.take("tested", _whole, usual.tested),

@@ -27,6 +27,7 @@ from swarm.contribution.policy import Policy, complete
 from swarm.disclosure import MIN_CELL_DEFAULT
 from swarm.errors import UsageError
 from swarm.ledger.state import State
+from swarm.mixing import rules
 from swarm.mixing.compress.choco import gamma_words
 from swarm.mixing.compress.forms import FORMS, encoded_bytes
 from swarm.mixing.local import parse as parse_local
@@ -35,7 +36,7 @@ from swarm.routes import FOLD, ROUTES, SHARDED, SPREAD
 from swarm.staleness import BUFFER_SHARE, STALENESS_ASYNCHRONOUS, STALENESS_DEFAULT
 from swarm.vector import blob_digest, leaf_hashes
 from topologies.families import FAMILIES, build
-from topologies.plan import LINKS, check_codec, open_schedule
+from topologies.plan import LINKS, check_clip, check_codec, open_schedule
 from topologies.traffic import Network, choose_exact_route
 
 PATH = click.argument("path", type=click.Path(path_type=Path))
@@ -131,6 +132,12 @@ def charter() -> None:
 @click.option("--uplink", type=float, default=100.0, show_default=True, help="For --route auto: a site's Mbit/s.")
 @click.option("--latency", type=float, default=30.0, show_default=True, help="For --route auto: one way, in ms.")
 @click.option(
+    "--clip",
+    default="",
+    help="With --gossip, let no partner pull a site further than others do: the weight that liars may have among its"
+    " partners, in thousandths, as 100. It takes schedules with two partners or more, no codec or bf16.",
+)
+@click.option(
     "--correction",
     default="",
     help="With --gossip, for sites whose data differ: qg lets a momentum follow the swarm's models, not a site's own"
@@ -149,6 +156,13 @@ def charter() -> None:
     help="Add something to each site's own training, where data differ: fedprox:0.01 pulls it towards the common model,"
     " scaffold takes off what it drifts away from the others, ditto:0.1 trains a personal model beside. The task file"
     " stays as it is.",
+)
+@click.option(
+    "--rule",
+    metavar="RULE",
+    default="",
+    help=f"Average by a rule that a few liars cannot move far: {rules.EXAMPLES}. Every update counts as one, whatever"
+    " samples it claims, and late work does not count. What it costs without liars is said.",
 )
 @click.option(
     "--staleness",
@@ -222,9 +236,11 @@ def new(
     route: str,
     uplink: float,
     latency: float,
+    clip: str,
     correction: str,
     outer: str,
     local: str,
+    rule: str,
     staleness: int | None,
     asynchronous: bool,
     pace: int,
@@ -248,7 +264,11 @@ def new(
     check_target(output)
     members = tuple(terms.card_from_toml(_read(path)) for path in cards)
     check_task(task)
+    chosen = rules.parse(rule) if rule else None
     enough = -(-len(members) // BUFFER_SHARE) if asynchronous else len(members) // 2 + 1
+    if clip or chosen is not None:
+        takes = terms.CLIP_ENDING if chosen is None else chosen
+        enough = max(enough, min(takes.least, len(members)))
     ways = "directed" if directed else ""
     if arcs is not None:
         if gossip or directed:
@@ -259,7 +279,9 @@ def new(
         _, given = read_arcs(arcs, [card.name for card in members])
         gossip, ways = terms.OWN_LINKS, " ".join(f"{a}>{b}" for a, b in given)
     usual = STALENESS_ASYNCHRONOUS if asynchronous else STALENESS_DEFAULT
-    late = staleness if staleness is not None else 0 if gossip else usual
+    # Under a rule all updates of a round have to start from one model.
+    waits = not gossip and (chosen is None or asynchronous or bool(pace))
+    late = staleness if staleness is not None else usual if waits else 0
     shared = tuple(part for part in metrics.split(",") if part)
     before = None if after is None else verify_quietly(after).state
     draft = terms.Charter(
@@ -284,6 +306,7 @@ def new(
         predecessor=() if before is None else ((before.ledger_id, before.size, before.frontier.root()),),
         options=terms.options_of(
             asynchronous=terms.BUFFERED if asynchronous else "",
+            clip=clip,
             codec=codec,
             contribution=complete(contribution, shared) if contribution else "",
             correction=correction,
@@ -293,6 +316,7 @@ def new(
             local=local,
             pace=str(pace) if pace else "",
             relay=terms.RELAYS[0] if relay else "",
+            rule=rule,
             schedule=gossip,
             staleness=str(late) if late else "",
         ),
@@ -300,6 +324,7 @@ def new(
     # First with a model of one parameter: building the real one takes seconds.
     draft.check()
     check_codec(draft)
+    check_clip(draft)
     _check_exchange(draft)
     last = None if before is None or after is None else _last_model(before, after)
     learned, buffers = described_task(task, seed, None, draft.outer.slots, _warn)
@@ -313,7 +338,8 @@ def new(
     signed = terms.SignedCharter(draft, {})
     write_file_durably(output, terms.to_toml(signed).encode(), mode=0o644)
     text = "".join(f"{line}\n" for line in costs)
-    text += f"{_summary(signed)}\nDrafted in {output}. Each founder now runs `swarm charter sign {output}`."
+    text += f"{_price(signed.charter)}{_summary(signed)}\n"
+    text += f"Drafted in {output}. Each founder now runs `swarm charter sign {output}`."
     if begun is not None:
         text += f"\nThe model to start from is {begun}: copy it to the folder blobs of at least one new site."
     emit({"path": str(output), "members": [card.name for card in members]}, as_json=as_json, text=text)
@@ -324,7 +350,8 @@ def _routed(draft: terms.Charter, route: str, uplink: float, latency: float) -> 
     lines: tuple[str, ...] = ()
     if route == "auto":
         dialable = draft.relayed or sum(not card.endpoint for card in draft.members) <= 1
-        offered = ROUTES if not draft.schedule and not draft.edges and dialable else (SPREAD,)
+        whole = draft.schedule or draft.rule is not None
+        offered = ROUTES if not whole and not draft.edges and dialable else (SPREAD,)
         codec = draft.codec
         ratio = 1.0 if codec is None else encoded_bytes(codec, draft.task.parameters) / draft.model_bytes
         network = Network(latency_s=latency / 1000, bandwidth_bytes_s=uplink * 125_000)
@@ -648,6 +675,8 @@ def _summary(signed: terms.SignedCharter) -> str:
         *([f"buffers       {_buffers(c)}"] if c.outer.buffers else []),
         *([f"local         {parse_local(c.local).words()}"] if c.local else []),
         f"rounds        {_rounds(c)}",
+        *([f"rule          {_rule(c, c.rule)}"] if c.rule else []),
+        *([f"clipping      {_clip(c)}"] if c.clip else []),
         *([f"late work     counts for {count(c.staleness, 'round')}, less each round"] if c.staleness else []),
         *([f"pace          a site at work is waited for {c.pace} times as long as the median needs"] if c.pace else []),
         *([f"contribution  {_contribution(c.contribution)}"] if c.contribution is not None else []),
@@ -665,6 +694,37 @@ def _summary(signed: terms.SignedCharter) -> str:
         sign = "NOT signed" if card.name in missing else "SIGNATURE INVALID" if card.name in void else "signed"
         lines.append(f"  {card.name:<16} {fingerprint(card)}  {where:<28} {sign}")
     return "\n".join(lines)
+
+
+def _rule(c: terms.Charter, rule: rules.Rule) -> str:
+    """Say what a rule does, and how many liars that bears among all, and in the smallest round."""
+    fewest = c.round.min_contributions
+    most, least = rule.bears(len(c.members)), rule.bears(fewest)
+    bears = f"{most} of {len(c.members)}" + (
+        f", {least} of {fewest} where no more are in" if fewest != len(c.members) else ""
+    )
+    return f"{rule}: {rule.words}; made for at most {bears}"
+
+
+def _clip(c: terms.Charter) -> str:
+    ending = terms.CLIP_ENDING
+    return (
+        f"no partner pulls a site further than its nearest do, for liars of at most {c.clip / 10:g} % of the weight"
+        f" among them; the last round: {ending.words}"
+    )
+
+
+def _price(c: terms.Charter) -> str:
+    """Say what a rule costs while nobody lies: who draws up a charter should know before anybody signs it."""
+    if c.rule is None:
+        return ""
+    return (
+        f"The rule {c.rule} costs something while nobody lies: it cannot tell a liar from a site whose patients differ,"
+        " and takes least of those; no sample count is believed, so a site of 10,000 counts as one of 50; work that"
+        " comes late is lost.\nMeasured with sites of 94-fold different size and no liar (MediSwarm), errors of 0.023"
+        " (mean by samples), 0.032 (norms clipped), 0.466 (trimmed mean), 0.600 (median), 0.639 (Krum). Without a rule"
+        " norms are clipped to --clip-norm, which bounds one liar, and not several together.\n\n"
+    )
 
 
 def _rounds(c: terms.Charter) -> str:
@@ -699,12 +759,15 @@ def _copies(c: terms.Charter) -> str:
 
 
 def _mixing(c: terms.Charter) -> str:
+    if c.rule is not None:
+        return "exact: every site ends every round with the same model, every update counting as one"
     if c.schedule:
         ways = ", links going one way" if c.directed else ""
         over = (
             f"{count(len(c.arcs), 'link')} of its own" if c.arcs else "all links" if c.schedule == LINKS else c.schedule
         )
-        return f"gossip over {over}{ways}; the last round averages all models into one"
+        last = f"averages all models into one{f' by {terms.CLIP_ENDING}' if c.clip else ''}"
+        return f"gossip over {over}{ways}; the last round {last}"
     routes = {
         SHARDED: f"; {c.route.slices} slices, each averaged by two sites" if c.route else "",
         FOLD: "; sums double from step to step",

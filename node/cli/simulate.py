@@ -23,9 +23,11 @@ from node.cli.output import INTERRUPTED, Failure, count, emit
 from node.clock import Clock
 from node.console import bar, duration_words
 from swarm.errors import UsageError
+from swarm.mixing import rules
 from swarm.routes import SPREAD
 from topologies import own
 from topologies.scenario import OWN, TOPOLOGIES, Learning, Scenario, Site, parse, plain
+from topologies.world.attacks import NAMES as ATTACKS
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -109,6 +111,18 @@ class How:
     "  [default: spread]",
 )
 @click.option(
+    "--rule",
+    metavar="RULE",
+    help=f"With --mixing exact, average by a rule that a few liars cannot move far: {rules.EXAMPLES}.  [default: mean]",
+)
+@click.option(
+    "--attack",
+    metavar="NAME",
+    help=f"What attackers do: {', '.join(ATTACKS)}; some take a strength, as ipm:5. In gossip label-flip, back-door and"
+    " dissensus.  [default: nothing]",
+)
+@click.option("--attackers", type=int, help="How many of the sites attack: the last ones.  [default: 1 with --attack]")
+@click.option(
     "--codec",
     metavar="NAME",
     help="How models travel: bf16, int8, int4, sign or topk:50; in gossip all but bf16 take links that stay the same."
@@ -171,6 +185,9 @@ def simulate(
     correction: str | None,
     outer: str | None,
     route: str | None,
+    rule: str | None,
+    attack: str | None,
+    attackers: int | None,
     codec: str | None,
     gamma: float | None,
     speed: str,
@@ -220,6 +237,9 @@ def simulate(
         "correction": correction,
         "outer": outer,
         "route": route,
+        "rule": rule,
+        "attack": attack,
+        "attackers": 1 if attack and attackers is None and not chosen.learning.attackers else attackers,
         "codec": codec,
         "gamma": gamma,
         "seeds": None if seeds is None else _numbers(seeds),

@@ -192,6 +192,7 @@ def run_site(site: Site, settings: Settings, signed: SignedCharter) -> Ending:
             averages=charter.averages,
             momentum=charter.momentum,
             follows=charter.follows,
+            rule=charter.rule_of(exchanging=False),
         )
         node = Node(
             signed=signed,

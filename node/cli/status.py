@@ -50,6 +50,7 @@ def render(answer: Mapping[str, object]) -> str:
         f"quorum     {answer['quorum']}  ({answer['tolerance']})",
     ]
     lines += _outcome(answer)
+    lines += _unlike(answer)
     lines += [f"{key.upper():<10} {answer[key]}" for key in ("refused", "paused", "halted") if answer.get(key)]
     lines += [f"THIS SITE  trains nothing: {answer['resting']}"] if answer.get("resting") else []
     members = answer["members"]
@@ -70,6 +71,18 @@ def _outcome(answer: Mapping[str, object]) -> list[str]:
         missing = "; ".join(f"{name} in round{'s' * (len(r) > 1)} {ranges(r)}" for name, r in gaps.items())
         lines.append(f"took part  {f'a SUBSET: no work of {missing}' if missing else 'every site, in every round'}")
     return lines
+
+
+def _unlike(answer: Mapping[str, object]) -> list[str]:
+    """Return which updates of the last mean are unlike the others, and in what."""
+    likeness = answer.get("likeness")  # A node that was started before an update does not say it.
+    if not isinstance(likeness, Mapping):
+        return []
+    return [
+        f"LOOK AT    {site['name']}, round {likeness['round']}: {site['unlike']}"
+        for site in likeness["sites"]
+        if site["unlike"]
+    ]
 
 
 def _model(answer: Mapping[str, object]) -> str:

@@ -231,6 +231,7 @@ class Node:
             case Appraised():
                 effects += self._do(self._appraisal.appraised(event, now), now)
             case Mixed():
+                effects += self._telling.mixed(event)
                 effects += self._do(self.round.mixed(event, self.replica.head, now), now)
             case Parted():
                 effects += self._do(self.round.parted(event, self.replica.head), now)
@@ -345,6 +346,7 @@ class Node:
             "motions": governance.motions(head),
             "policy": {name: getattr(head.terms.round, name) for name in head.terms.round.__struct_fields__},
             "closed": self._telling.closed(),
+            "likeness": self._telling.likeness(),
             "phase": self._phase.name.lower(),
             "resting": self._resting,
             "protocol": version_text(PROTOCOL),

@@ -18,11 +18,14 @@ from swarm.ledger.exchange import partners
 from swarm.ledger.participation import Participation
 from swarm.ledger.replica import Replica
 from swarm.ledger.state import settled
-from swarm.machine import Digest, Effect, NodeId, Report
+from swarm.machine import Digest, Effect, Mixed, NodeId, Report
+from swarm.mixing.outliers import unlike
 from swarm.round import phase_name
 
 PACE_ROUNDS = 5
 """Rounds whose pace says how long the rest will take."""
+
+LOOK = "this is for people to look into, and it is averaged as the charter says"
 
 CLOSED_SHOWN = 8
 """Closed rounds a status remembers: rounds may pass faster than people ask."""
@@ -36,6 +39,7 @@ class Telling:
         self._names: dict[NodeId, str] = {}
         self._took_part = Participation()
         self._closed: dict[int, list[str]] = {}
+        self._likeness: dict[str, object] | None = None
         self._committed_at: deque[float] = deque(maxlen=PACE_ROUNDS + 1)
         self.learn_names()
 
@@ -61,15 +65,18 @@ class Telling:
                 waits = not self._replica.head.signed.charter.asynchronous
                 without_whom = self._took_part.rounds[close.round].without if waits else ()
                 missing = [self.name(node) for node in without_whom]
+                why = self._rejections(close)
                 self._took_part.forget(close.round)
                 kept = {round_: self._closed[round_] for round_ in list(self._closed)[1 - CLOSED_SHOWN :]}
                 self._closed = kept | {close.round: missing}
-                without = f", without {', '.join(missing)}" if missing else ""
+                named = [f"{name} ({why[name]})" if name in why else name for name in missing]
+                without = f", without {', '.join(named)}" if missing else ""
                 again = "again, to go by spread, " if close.attempt > 1 else ""
                 text = (
                     f"round {close.round} closed {again}with {_sites(len(close.included))}{without}{self._late(close)}"
                 )
                 told: dict[str, str | int | float | bool] = {"round": close.round, "missing": ",".join(missing)}
+                told |= {"rejected": ",".join(f"{name}: {words}" for name, words in why.items())} if why else {}
                 met = self._exchanged(close)
                 if met is not None:
                     text += f"; this site exchanged with {', '.join(met) or 'nobody'}"
@@ -102,6 +109,14 @@ class Telling:
         final = Report("block_final", f"block {header.height} is final", {"height": header.height}, level="debug")
         return [final, *effects]
 
+    def _rejections(self, close: e.RoundClose) -> dict[str, str]:
+        """Say by name why the newest close leaves out what it rejects; what an older one did is told no more."""
+        head = self._replica.head
+        if head.close is None or head.close.body != close:
+            return {}
+        authors = {placed.index: placed.author for placed in head.contributions.values()}
+        return {self.name(authors[index]): e.REASONS[reason] for index, reason in close.rejected if index in authors}
+
     def _late(self, close: e.RoundClose) -> str:
         """Say whose work of earlier rounds is in a round, for the newest close."""
         closed = self._replica.head.close
@@ -121,6 +136,31 @@ class Telling:
             return sorted(self.name(node) for node in done.gifts.get(self._who.node, ()))
         included = {placed.author: placed.index for placed in head.close.terms}
         return sorted(self.name(node) for node in partners(self._who.node, included, head.exchange.receipts))
+
+    def mixed(self, event: Mixed) -> list[Effect]:
+        """Say which of the updates in a mean that this site has made are unlike the others, if any is."""
+        close = self._replica.head.close
+        if close is None or close.body.round != event.round or len(event.likeness) != len(close.terms):
+            return []
+        whole = sum(event.weights)
+        rows: list[dict[str, object]] = []
+        effects: list[Effect] = []
+        found = zip(close.terms, event.likeness, unlike(event.likeness), strict=True)
+        for place, (placed, (norm, cosine), words) in enumerate(found):
+            name = self.name(placed.author)
+            share = event.weights[place] / whole if whole else None
+            rows.append({"name": name, "norm": norm, "cosine": cosine, "share": share, "unlike": words})
+            if words:
+                text = f"the update of {name} in round {event.round} is unlike the others: {words}"
+                told: dict[str, str | int | float | bool] = {"round": event.round, "peer": name, "norm": norm}
+                told |= {"cosine": cosine}
+                effects.append(Report("unlike", f"{text}; {LOOK}", told, level="warning"))
+        self._likeness = {"round": event.round, "sites": rows}
+        return effects
+
+    def likeness(self) -> dict[str, object] | None:
+        """Return how the updates of the mean that this site made last compare; None before there is one."""
+        return self._likeness
 
     def closed(self) -> list[dict[str, object]]:
         """Return the rounds that were closed last, and without whom."""

@@ -56,6 +56,7 @@ from swarm.mixing.compress.forms import encoded_bytes
 from swarm.mixing.compress.forms import parse as parse_codec
 from swarm.mixing.momentum import parse as parse_correction
 from swarm.mixing.outer import parse as parse_outer
+from swarm.mixing.rules import parse as parse_rule
 from swarm.routes import FOLD, cuts
 from swarm.vector import Vector
 from topologies import partitions, resilience, schedules, spectrum
@@ -65,6 +66,8 @@ from topologies.pace import Exchange as Reckoned
 from topologies.pace import Pace
 from topologies.plan import LINKS, check_steady
 from topologies.scenario import OWN, Scenario, Site
+from topologies.world.attacks import Attack, dissent
+from topologies.world.attacks import parse as parse_attack
 
 T = TypeVar("T")
 
@@ -121,6 +124,7 @@ class _Ground:
     train: Dataset
     test: Dataset
     x: datasets.Features
+    examples: datasets.Examples
 
     @property
     def sizes(self) -> NDArray[np.int64]:
@@ -168,6 +172,7 @@ class Comparison:
                 hint="take --speed protocol",
             )
         learning = scenario.learning
+        self._check_attack(speeds)
         self.reachable = scenario.reachable
         for name in scenario.topologies:
             self._check(name, open_topology(name, scenario, learning.seeds[0]))
@@ -218,7 +223,7 @@ class Comparison:
         """What is known so far."""
         scenario, learning = self.scenario, self.scenario.learning
         ground = self._grounds(learning.seeds[0])
-        labels, counts = partitions.holdings(self._examples.y, ground.shares)
+        labels, counts = partitions.holdings(ground.examples.y, ground.shares)
         named = tuple(self._examples.labels[int(label)] for label in labels)
         return Result(
             scenario=described(scenario, self.speeds),
@@ -253,6 +258,23 @@ class Comparison:
             )
         if self.scenario.learning.follows:
             check_steady(schedule, name, self.scenario.learning.codec)
+
+    def _check_attack(self, speeds: Sequence[Speed]) -> None:
+        """Refuse what cannot be played: nodes do not tell each other what they are about to offer."""
+        attack = self._attack
+        if attack is not None and attack.colludes and "protocol" in speeds:
+            raise UsageError(
+                f"couldn't play the attack {attack.name} at protocol speed: its attackers know the honest updates of"
+                " the round, or tell each neighbour something else",
+                hint="take --speed learning",
+            )
+        directed = any(not open_topology(name, self.scenario, 1).symmetric for name in self.scenario.topologies)
+        if attack is not None and attack.on_links and directed:
+            raise UsageError(
+                f"couldn't play the attack {attack.name} over links that go one way: there a site has no weight on who"
+                " it takes from that an attacker could know",
+                hint="take a topology whose links go both ways, as ring",
+            )
 
     def _check_route(self) -> None:
         """Refuse parts that could not go straight from who computes them to who needs them, or that would be empty."""
@@ -301,8 +323,17 @@ class Comparison:
 
     def _prepare(self, seed: int) -> _Ground:
         shares, x = datasets.divide(self._examples, self.scenario, seed)
-        train, test = tensors(self._examples, x)
-        return _Ground(shares=shares, train=train, test=test, x=x)
+        examples = self._examples
+        attack = self._attack
+        if attack is not None and attack.on_data:
+            examples, shares, x = datasets.spoil(examples, shares, x, attack, self.scenario.attackers)
+        train, test = tensors(examples, x)
+        return _Ground(shares=shares, train=train, test=test, x=x, examples=examples)
+
+    @property
+    def _attack(self) -> Attack | None:
+        text = self.scenario.learning.attack
+        return parse_attack(text) if text else None
 
     def _tested(self, seed: int) -> list[int]:
         """Whose own models are tested: the same at both speeds."""
@@ -320,6 +351,9 @@ class Comparison:
         if self.scenario.learning.model.startswith("task:") and "learning" in self.speeds:
             yield "At learning speed the task file gives the model alone; training is the SGD of the settings."
         learning = self.scenario.learning
+        if learning.attack:
+            names = [self.scenario.names[member] for member in self.scenario.attackers]
+            yield f"{', '.join(names)} attack by {learning.attack}; accuracies are those of the models that come of it."
         if "protocol" in self.speeds and any(site.protocol for site in self.scenario.sites):
             yield "Sites that speak an older version of the protocol are played by today's node."
         if learning.codec and learning.mixing == "exact" and "learning" in self.speeds:
@@ -346,7 +380,9 @@ class Comparison:
             links = self._granted(name, seed)
             if "protocol" in self.speeds:
                 # Drawn schedules are drawn from the ledger's id, so both speeds need to know the ledger.
-                sites = datasets.write_sites(Path(folder), self._examples, ground.shares, ground.x, self.scenario.names)
+                sites = datasets.write_sites(
+                    Path(folder), ground.examples, ground.shares, ground.x, self.scenario.names
+                )
                 learner = self._learner(sites, seed)
                 gossip = "" if self.scenario.learning.mixing == "exact" else LINKS if name == OWN else name
                 directed = bool(gossip) and not open_topology(name, self.scenario, seed).symmetric
@@ -387,6 +423,8 @@ class Comparison:
             seed=seed,
             bound=self.scenario.terms.clip_norm,
             behaviours=self.scenario.behaviours,
+            attack=self._attack,
+            attackers=self.scenario.attackers,
         )
 
     def _blank(self, name: str, schedule: Schedule, seed: int, drawn: int, speed: Speed, ground: _Ground) -> Run:
@@ -466,7 +504,14 @@ class Comparison:
         weights = np.array(integer_weights(ground.sizes.tolist(), cap_ppm=cap_ppm))
         pushes = None if exact or schedule.symmetric else _Pushes(schedule, weights)
         exchange: Gossip | Exact = (
-            Exact(cap_ppm=cap_ppm, outer=parse_outer(learning.outer))
+            Exact(
+                cap_ppm=cap_ppm,
+                outer=parse_outer(learning.outer),
+                rule=parse_rule(learning.rule) if learning.rule else None,
+                attack=self._attack,
+                attackers=self.scenario.attackers,
+                bound=self.scenario.terms.clip_norm,
+            )
             if exact
             else Gossip(
                 mixing=self._mixing(schedule, weights, learning.rounds, pushes),
@@ -516,12 +561,15 @@ class Comparison:
     ) -> Callable[[int], _Rows]:
         """Return what the members do, as a function of t: that of the node in round t + 1."""
         counts, gamma = weights.astype(np.float64), self.scenario.learning.step
+        attack, attackers = self._attack, self.scenario.attackers
 
         @lru_cache(maxsize=64)
         def turn(t: int) -> _Rows:
             rows = []
             for member, row in enumerate(schedule.mixing(t).rows):
                 taken = {j: gamma * w * min(1.0, counts[j] / counts[member]) for j, w in row if j != member and w}
+                if attack is not None and attack.on_links and member not in attackers:
+                    taken = dissent(taken, attackers, attack.strength)
                 taken[member] = 1.0 - sum(taken.values())
                 rows.append(tuple(sorted(taken.items())))
             return _Rows(tuple(rows))

@@ -12,7 +12,7 @@ import math
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TypeAlias
@@ -24,6 +24,7 @@ from node.data import SiteData
 from swarm.errors import UsageError
 from topologies import partitions
 from topologies.scenario import Scenario
+from topologies.world.attacks import Attack, spoiled
 
 HELD_OUT = 0.2
 """Share of the examples that nobody trains on, where a file has no test examples of its own."""
@@ -134,6 +135,22 @@ def column_of(partition: str) -> str:
     """Return the column that a partition divides by, or nothing."""
     kind, _, argument = partition.partition("+")[0].partition(":")
     return argument if kind == "column" else ""
+
+
+def spoil(
+    examples: Examples, shares: partitions.Partition, x: Features, attack: Attack, attackers: Sequence[int]
+) -> tuple[Examples, partitions.Partition, Features]:
+    """Give attackers spoiled copies of their examples, behind all others; nobody else's change."""
+    features, labels, divided = [x], [examples.y], list(shares)
+    end = len(examples.y)
+    for member in attackers:
+        share = divided[member]
+        worse, wrong = spoiled(attack, x[share], examples.y[share], len(examples.labels))
+        features.append(worse)
+        labels.append(wrong)
+        divided[member] = np.arange(end, end + len(share), dtype=np.int64)
+        end += len(share)
+    return replace(examples, y=np.concatenate(labels)), tuple(divided), np.concatenate(features)
 
 
 def write_sites(

@@ -24,6 +24,7 @@ from node.task import RunInfo, SiteInfo, checked_result, load_task, round_seed, 
 from swarm.errors import UsageError
 from swarm.vector import Vector, flatten
 from topologies.scenario import Learning, Site
+from topologies.world.attacks import Attack, changed
 from topologies.world.learner import SLOW_FACTOR, Behaviour, Lesson, handed_over
 
 HIDDEN_MAX, HIDDEN_MIN = 200, 32
@@ -44,6 +45,8 @@ class TaskLearner:
         seed: The charter's.
         bound: The charter's on the norm of an update.
         behaviours: Who does otherwise.
+        attack: What attackers do to what they have learnt; one on data is done already.
+        attackers: Who they are.
 
     Raises:
         UsageError: The file is no task, or its model has nothing to train.
@@ -58,7 +61,11 @@ class TaskLearner:
         seed: int,
         bound: float,
         behaviours: Mapping[int, Behaviour],
+        attack: Attack | None = None,
+        attackers: Sequence[int] = (),
     ) -> None:
+        self._attack, self._attackers = attack, frozenset(attackers)
+        self._before: dict[int, Vector] = {}
         self._path, self._task = path, load_task(path)
         if self._task.declared != Declared() or self._task.build_optimizer is not None:
             raise UsageError(
@@ -95,7 +102,7 @@ class TaskLearner:
                 result = self._task.train(self._module, self._held(member), run)
                 samples, metrics, _ = checked_result(result, "train")
             self._remember(member)
-            update = handed_over(self._update(model), behaviour, self.bound)
+            update = handed_over(self._attacked(member, number, model), behaviour, self.bound)
             error = "train() raised RuntimeError: out of memory" if behaviour is Behaviour.RAISES else ""
         except Exception as wrong:  # noqa: BLE001 - user code may raise anything; all of it becomes a sentence
             update, samples, metrics, error = np.empty(0, np.float32), 0, {}, self._sentence(wrong)
@@ -149,6 +156,16 @@ class TaskLearner:
         update = flatten(trained, self.model.layout)
         np.subtract(update, base, out=update)
         return update
+
+    def _attacked(self, member: int, number: int, base: Vector) -> Vector:
+        """Return what a member has learnt, or what it makes of that as an attacker."""
+        update = self._update(base)
+        if self._attack is None or self._attack.on_data or member not in self._attackers:
+            return update
+        before = self._before.get(member)
+        last = None if before is None else base - before
+        self._before[member] = np.array(base)
+        return changed(self._attack, update, last, np.random.default_rng((self._seed, number, member)))
 
     def _begin(self, member: int, number: int) -> RunInfo:
         seed = round_seed(self._seed, self._infos[member].name, number)

@@ -151,7 +151,7 @@ def draft(
             rounds=learning.rounds,
             mixing="gossip" if schedule else "exact",
             outer=learning.outer,
-            min_contributions=asked.fewest(scenario.n),
+            min_contributions=scenario.fewest,
             deadline_ms=round(asked.deadline_s * 1000),
             patience_ms=round(asked.patience_s * 1000),
             clip_norm_milli=round(asked.clip_norm * 1000),
@@ -171,8 +171,9 @@ def draft(
             pace="" if schedule or not asked.waited else str(asked.waited),
             relay=terms.RELAYS[0] if asked.relay else "",
             route="" if scenario.route is None else learning.route,
+            rule=learning.rule,
             schedule=schedule,
-            staleness="" if schedule or not asked.late_rounds else str(asked.late_rounds),
+            staleness="" if schedule or learning.rule or not asked.late_rounds else str(asked.late_rounds),
         ),
     )
 
@@ -268,6 +269,7 @@ class Play:
             momentum=founded.signed.charter.momentum,
             follows=founded.signed.charter.follows,
             outer=founded.signed.charter.outer,
+            rule=founded.signed.charter.rule_of(exchanging=False),
             twins=scenario.twins,
             blobs=[founded.initial],
             codec=founded.signed.charter.codec,

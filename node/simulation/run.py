@@ -22,6 +22,7 @@ from node.clock import Clock
 from node.simulation.actors import RayShards
 from node.simulation.choice import Form, choose_steps
 from node.simulation.flat import FlatModel
+from node.simulation.gathered import Gathering
 from node.simulation.learning import CROSS_ENTROPY, Dataset, LocalTraining, Objective
 from node.simulation.mixing import Rows, SparseRows
 from node.simulation.shards import COMMON, LocalShards, Shards
@@ -30,8 +31,10 @@ from swarm.errors import UsageError
 from swarm.mixing.average import PPM, integer_weights
 from swarm.mixing.compress.forms import Spec
 from swarm.mixing.outer import NONE, Outer, untrained
+from swarm.mixing.rules import Rule
 from swarm.vector import Layout
 from topologies.mixing import Mixing
+from topologies.world.attacks import Attack
 
 NEARLY_ONE = 1e-9
 """Push-sum weights this close to one are one: a doubly stochastic schedule is applied as it is."""
@@ -81,11 +84,26 @@ class Exact:
         fraction: Of the peers, above 0 up to 1.
         cap_ppm: The largest share of one peer in the mean, in millionths (`swarm.mixing.average.integer_weights`).
         outer: What is done with the mean of the updates (`swarm.mixing.outer`); where the buffers lie the model says.
+        rule: By which updates are averaged, each counting as one; None for the mean by samples.
+        attack: What attackers do to their updates; one that is on data is done already.
+        attackers: Which peers they are.
+        bound: On the norm of an update, where updates are gathered; 0 for none.
+        gather: Gather them in any case, as they are with a rule or an attack on updates.
     """
 
     fraction: float = 1.0
     cap_ppm: int = PPM
     outer: Outer = NONE
+    rule: Rule | None = None
+    attack: Attack | None = None
+    attackers: tuple[int, ...] = ()
+    bound: float = 0.0
+    gather: bool = False
+
+    @property
+    def gathers(self) -> bool:
+        """Whether all updates of a round have to be there at once."""
+        return self.gather or self.rule is not None or (self.attack is not None and not self.attack.on_data)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -158,6 +176,10 @@ class Experiment:
             wrong = f"a fraction of {self.exchange.fraction} of the peers is not between 0 and 1"
         elif isinstance(self.exchange, Exact) and self.local.keep_momentum:
             wrong = "with an exact mean every round starts afresh, so that no momentum can be kept"
+        elif isinstance(self.exchange, Exact) and self.exchange.gathers and self.exchange.fraction < 1:
+            wrong = "a rule, or an attack on updates, is for rounds in which all take part"
+        elif isinstance(self.exchange, Exact) and self.exchange.gathers and self.cluster is not None:
+            wrong = "a Ray cluster's actors keep no updates that a rule could compare, or an attacker could see"
         elif not 0 <= self.correction < 1:
             wrong = f"a correction of {self.correction} is not 0 or more and below 1"
         elif isinstance(self.exchange, Exact) and self.correction:
@@ -265,7 +287,7 @@ class Simulation:
             names=experiment.names or [f"site-{peer}" for peer in range(n)],
             seed=experiment.seed,
             test=experiment.test,
-            rows=n if isinstance(experiment.exchange, Gossip) else 0,
+            rows=n if isinstance(experiment.exchange, Gossip) or experiment.exchange.gathers else 0,
             velocities=experiment.local.keep_momentum and experiment.local.momentum > 0,
             correction=experiment.correction,
             workers=experiment.workers,
@@ -273,6 +295,7 @@ class Simulation:
         outer = experiment.exchange.outer if isinstance(experiment.exchange, Exact) else NONE
         self._outer = replace(outer, buffers=untrained(model.parameters(model.module), model.elements))
         self._remembered = tuple(np.zeros(model.elements, np.float32) for _ in range(outer.slots))
+        self._gathering = self._gather(experiment.exchange) if isinstance(experiment.exchange, Exact) else None
         self._round = self._bytes = 0
         self._seconds_testing = 0.0
         self._scalars: NDArray[np.float64] = np.ones(n)
@@ -334,7 +357,35 @@ class Simulation:
             self._shards.mix(self._carried(rows))
         return self._by_size
 
+    def _gather(self, exact: Exact) -> Gathering | None:
+        if not exact.gathers:
+            return None
+        sizes = self._sizes.tolist()
+        return Gathering(
+            integer_weights(sizes, cap_ppm=exact.cap_ppm),
+            rule=exact.rule,
+            bound=exact.bound,
+            attack=exact.attack,
+            attackers=exact.attackers,
+            seed=self._experiment.seed,
+        )
+
+    def _gathered(self, gathering: Gathering) -> NDArray[np.int64]:
+        """Let all train from the common model; what they have learnt is attacked, clipped and averaged here."""
+        assert isinstance(self._shards, LocalShards), "an experiment on a cluster gathers nothing"
+        self._shards.train(self._round, self._by_size.tolist(), restart=True)
+        rows, base = self._shards.rows(), self._shards.model(COMMON)
+        np.subtract(rows, base, out=rows)
+        updates = [rows[place] for place in self._place]
+        made = gathering.next_model(base, updates, self._round)
+        self._shards.begin_from(self._stepped(base, made) if self._remembered else made)
+        n = len(self._sizes)
+        self._bytes += n * (n - 1) * self._bytes_per_model  # by spread: every update goes to everybody
+        return self._by_size
+
     def _exact(self, exact: Exact) -> NDArray[np.int64]:
+        if self._gathering is not None:
+            return self._gathered(self._gathering)
         n, m = len(self._sizes), self._taking_part
         drawn = np.random.default_rng((self._experiment.seed, self._round)).choice(n, m, replace=False)
         trained = drawn[np.argsort(self._place[drawn])]
@@ -342,11 +393,15 @@ class Simulation:
         before = self._shards.model(COMMON) if self._remembered else None
         self._shards.average(self._round, trained.tolist(), np.array(weights, dtype=np.float64))
         if before is not None:
-            rows = (before, *self._remembered)
-            self._outer.step(rows, rows, self._shards.model(COMMON) - before)
-            self._shards.begin_from(before)
+            self._shards.begin_from(self._stepped(before, self._shards.model(COMMON)))
         self._bytes += (2 * (m - 1) + (n - m)) * self._bytes_per_model
         return trained
+
+    def _stepped(self, before: NDArray[np.float32], averaged: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return where the outer optimiser gets to from the model `before`, in whose place it is, by the averaged one."""
+        rows = (before, *self._remembered)
+        self._outer.step(rows, rows, averaged - before)
+        return before
 
     def _rows(self, exchange: Exchange) -> SparseRows:
         """Return an exchange in terms of rows of the matrix; if it is as the one before, the same object."""

@@ -205,6 +205,10 @@ class LocalShards:
             scores.append((sum(hits for hits, _ in own), sum(loss for _, loss in own)))
         return scores
 
+    def rows(self) -> NDArray[np.float32]:
+        """Return the matrix itself, shape (rows, elements), as all processes see it."""
+        return np.asarray(self._bench.models.numpy())
+
     def model(self, row: int) -> NDArray[np.float32]:
         """See `Shards.model`."""
         return np.array(self._bench.vector(row).numpy())

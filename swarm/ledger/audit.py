@@ -45,7 +45,9 @@ class RoundView:
 
     `terms` are those by which it was closed. In a round of gossip, `receipts` has by author the leaf indices of the
     contributions it said to hold, as of the close, and `models` the digest of the model that each says it ended with.
-    Where links go one way `settled` has what that did to masses, and `targets` by author to whom it gave.
+    Where links go one way `settled` has what that did to masses, and `targets` by author to whom it gave. Under a rule
+    `used` has by author what weights it tells for which model, and `mixed`, once the round is committed, the weights
+    that those tell who made it.
     """
 
     number: int
@@ -61,6 +63,8 @@ class RoundView:
     models: dict[NodeId, bytes] = field(default_factory=dict)
     targets: Mapping[NodeId, tuple[bytes, ...]] = field(default_factory=dict)
     settled: Settled | None = None
+    used: dict[NodeId, tuple[bytes, tuple[int, ...]]] = field(default_factory=dict)
+    mixed: Mapping[NodeId, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,11 +261,31 @@ def _note(result: Audit, header: Header, noted: Sequence[Noted]) -> None:
                 own = None if state.exchange is None else state.exchange.models.get(author)
                 if own == Own(body.round, body.model_digest, body.model_bytes) and body.round in result.rounds:
                     result.rounds[body.round].models[author] = body.model_digest
+                if body.used and body.round in result.rounds:
+                    _note_used(result.rounds[body.round], author, body)
             case e.RoundCommit():
                 view = _round(result, body.round)
+                view.mixed = _agreed(view, body)
                 view.commit, view.committed_ms, view.height = body, header.time_ms, header.height
             case _:
                 pass
+
+
+def _note_used(view: RoundView, author: NodeId, body: e.Attest) -> None:
+    """Note the weights of an attest that is for the close: as in the state, the first of a member counts."""
+    if view.closed is None or body.close_index != view.closed.index:
+        return
+    if [(who, update) for who, update, _ in body.used] == [(p.author, p.body.update_digest) for p in view.closed.terms]:
+        view.used.setdefault(author, (body.model_digest, tuple(weight for _, _, weight in body.used)))
+
+
+def _agreed(view: RoundView, commit: e.RoundCommit) -> Mapping[NodeId, int]:
+    """Return by author the weights on which those agree who attested the model of a commit; none without a rule."""
+    told = [weights_ for model, weights_ in view.used.values() if model == commit.model_digest]
+    if not told or view.closed is None:
+        return {}
+    agreed = max(told, key=told.count)  # A quorum told the same, so whoever differs is outnumbered.
+    return {placed.author: weight for placed, weight in zip(view.closed.terms, agreed, strict=True)}
 
 
 def _epoch(state: State, header: Header, noted: Sequence[Noted], before: Sequence[Motion]) -> EpochView:
@@ -305,9 +329,15 @@ def accounted(view: RoundView) -> frozenset[NodeId]:
 
 
 def weights(view: RoundView) -> Mapping[NodeId, float]:
-    """Return each included member's share of a round's mean, 0 to 1; where nobody waits, others have the rest."""
+    """Return each included member's share of a round's mean, 0 to 1; where nobody waits, others have the rest.
+
+    Under a rule it is by the weights that it came to, once there is a mean; of an order statistic the share of all
+    places in the middle (`swarm.mixing.robust`).
+    """
     if view.closed is None:
         return {}
+    if view.mixed and (whole := sum(view.mixed.values())):
+        return {node: weight / whole for node, weight in view.mixed.items()}
     total = sum(weight for _, weight in view.closed.body.included) + view.closed.rest
     pairs = zip(view.closed.terms, view.closed.body.included, strict=True)
     return {placed.author: weight / total for placed, (_, weight) in pairs}

@@ -161,8 +161,10 @@ class Contribution(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_
 
 
 class Attest(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """Where a peer ended. What it averaged follows from the log, so `used` is empty.
+    """Where a peer ended. What it averaged follows from the log, so `used` is empty, but under a rule.
 
+    There it names the contributions of the close, in its order, by author and digest, with the weight that each got in
+    the mean (`swarm.mixing.robust`): it takes the updates to compute it, so the log keeps it for those who have none.
     In a round of gossip `sketch` tells how far its model is from the others' (`swarm.mixing.sketch`); else it is empty.
     """
 

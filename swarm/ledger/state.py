@@ -14,6 +14,7 @@ the new members' keys; until it is final, only empty blocks of its own epoch may
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -33,7 +34,7 @@ from swarm.ledger.motions import Motion, carried, moved, open_at, open_change, v
 from swarm.ledger.partials import counts
 from swarm.ledger.pushing import Settled, settle
 from swarm.machine import NodeId
-from swarm.mixing.average import integer_weights
+from swarm.mixing.average import WEIGHT_TOTAL_MAX, integer_weights
 from swarm.mixing.sketch import SKETCH_BYTES
 from swarm.routes import SLICES_MAX, slices_digest
 from swarm.staleness import discounted
@@ -117,7 +118,8 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     `terms` are those of the epoch at hand; `coming` those of the next, once its entry is in the log; `past` the last
     few before; `root` is the block on which the epoch at hand began. `heads` keeps the feeds of former members, who may
     come back. `exchange` is there in gossip mixing only. `partials` are what members have said, part by part, to have
-    computed of the mean of the round that is closed.
+    computed of the mean of the round that is closed. `attests` are the models that members say they ended it with,
+    digest and bytes; where the charter has a rule, SHA-256 of the weights they tell stands behind the digest.
 
     `contributions` has what stands for a member in a round, by the two: its contribution to that round, or, where the
     charter lets late work count, one to an earlier round that came after its close. For that, `models` are those of the
@@ -303,8 +305,9 @@ def decode_body(entry: e.Entry) -> msgspec.Struct:
             return contribution
         case e.ATTEST:
             attest = codec.decode(entry.body, e.Attest, limit=e.ENTRY_BYTES_MAX)
-            if attest.round < 1 or len(attest.model_digest) != 32 or attest.used:
+            if attest.round < 1 or len(attest.model_digest) != 32:
                 raise Reject("couldn't accept an attest: a field is out of range")
+            _check_used(attest.used)
             if len(attest.sketch) not in (0, SKETCH_BYTES):
                 raise Reject("couldn't accept an attest: its sketch has another size than sketches have")
             return attest
@@ -365,6 +368,9 @@ def open_authored(state: State, entry: e.Entry, leaf: bytes, signatures: Signatu
     body = decode_body(entry)
     if isinstance(body, e.Score):
         _check_asked_for(state.signed.charter, body)
+    charter = state.signed.charter
+    if isinstance(body, e.Attest) and body.used and not (charter.rule or charter.clip):
+        raise Reject("couldn't accept an attest: it tells weights, and what it averaged follows from the log")
     signatures.verify(leaf, entry, state.terms.members[index].id_key, state.ledger_id)
     return Authored(entry, entry.id, leaf, leaf_hash(leaf), body)
 
@@ -427,7 +433,8 @@ def due_commit(state: State, *, measured: bool = True) -> e.RoundCommit | None:
     agreed = next((attest for attest, count in counts.items() if count >= state.terms.quorum), None)
     if agreed is None:
         return None
-    model, model_bytes = agreed
+    said, model_bytes = agreed
+    model = attested(said)
     return e.RoundCommit(
         round=state.round,
         close_index=state.close.index,
@@ -491,6 +498,8 @@ def _weights(state: State, ordered: Sequence[Placed]) -> tuple[tuple[int, ...], 
     """
     late = [state.round - placed.body.round for placed in ordered]
     cap, charter = state.terms.round.weight_cap_ppm, state.signed.charter
+    if charter.rule_of(exchanging=state.exchanging) is not None:
+        return (1,) * len(ordered), 0  # A rule believes no sample count.
     if not charter.asynchronous:
         samples = [discounted(placed.body.samples, by) for placed, by in zip(ordered, late, strict=True)]
         return integer_weights(samples, cap_ppm=cap), 0
@@ -851,7 +860,27 @@ def _note_attest(state: State, author: NodeId, body: e.Attest) -> dict[str, Any]
         if exchange is None or len(body.sketch) != SKETCH_BYTES:
             return noted
         noted["exchange"] = replace(exchange, sketches={**exchange.sketches, author: body.sketch})
-    return noted | {"attests": {**state.attests, author: (body.model_digest, body.model_bytes)}}
+    said = _said(state, body)
+    return noted if said is None else noted | {"attests": {**state.attests, author: (said, body.model_bytes)}}
+
+
+def _said(state: State, body: e.Attest) -> bytes | None:
+    """Return what an attest for the close at hand agrees with others on; None if it is none that could be right.
+
+    Under a rule that is the weights too: they are no one's word but a fact that everybody computes.
+    """
+    close = state.close
+    if close is None or state.signed.charter.rule_of(exchanging=close.exchange) is None:
+        return body.model_digest
+    named = tuple((author, digest) for author, digest, _ in body.used)
+    if named != tuple((bytes(placed.author), placed.body.update_digest) for placed in close.terms):
+        return None
+    return body.model_digest + hashlib.sha256(codec.encode(body.used)).digest()
+
+
+def attested(said: bytes) -> bytes:
+    """Return the model's digest of what a state keeps of an attest: under a rule the weights' digest stands behind."""
+    return said[:32]
 
 
 def _note_receipt(state: State, author: NodeId, body: e.Receipt | e.Push) -> dict[str, Any]:
@@ -929,6 +958,13 @@ def _check_asked_for(charter: Charter, body: e.Score) -> None:
         raise Reject("couldn't accept a score: the charter asks for none")
     if (body.method, body.metric) != (policy.code, charter.metrics.index(policy.metric)):
         raise Reject("couldn't accept a score: it is of another method or metric than the charter asks for")
+
+
+def _check_used(used: tuple[tuple[bytes, bytes, int], ...]) -> None:
+    if len(used) > MEMBERS_MAX or not all(
+        len(author) == len(digest) == 32 and 0 <= weight <= WEIGHT_TOTAL_MAX for author, digest, weight in used
+    ):
+        raise Reject("couldn't accept an attest: the weights it tells are too many or out of range")
 
 
 def _check_metrics(metrics: tuple[tuple[int, int], ...]) -> None:

@@ -26,7 +26,7 @@ from swarm.ledger import (
     views,
 )
 from swarm.ledger import entry as e
-from swarm.mixing import average
+from swarm.mixing import average, robust
 from tests.bugbank import test_claims as claims
 from tests.bugbank.seeding import Bug, Edit
 from tests.conformance import test_signing as signing
@@ -38,6 +38,7 @@ from tests.swarm import test_copies as copies
 from tests.swarm import test_identity as keys
 from tests.swarm import test_routed_round as routed
 from tests.swarm import test_routes as routes
+from tests.swarm import test_rule_terms as terms_
 from tests.swarm.ledger import test_block as blocks
 from tests.swarm.ledger import test_consensus as agreement
 from tests.swarm.ledger import test_crash_states as crashes
@@ -50,6 +51,7 @@ from tests.swarm.ledger import test_merkle as trees
 from tests.swarm.ledger import test_pushing as pushes
 from tests.swarm.ledger import test_replica as replicas
 from tests.swarm.ledger import test_state as states
+from tests.swarm.mixing import test_robust as rules
 
 _Node = consensus.Consensus
 
@@ -965,6 +967,34 @@ ASYNCHRONOUS = (
     ),
 )
 
+RULES = (
+    Bug(
+        "attests that tell other weights count together",
+        (Edit(state._said, " + hashlib.sha256(codec.encode(body.used)).digest()", ""),),
+        terms_.test_a_commit_takes_a_quorum_that_agrees_on_model_and_weights,
+    ),
+    Bug(
+        "an attest may name other updates than were averaged",
+        (Edit(state._said, "if named != ", "if False and named != "),),
+        terms_.test_an_attest_that_does_not_name_what_was_averaged_does_not_count,
+    ),
+    Bug(
+        "a rule believes sample counts",
+        (Edit(state._weights, "if charter.rule_of(exchanging=state.exchanging) is not None:", "if False:"),),
+        terms_.test_every_update_counts_as_one_whatever_samples_it_claims,
+    ),
+    Bug(
+        "a member takes the weights' digest for a part of its model's",
+        (Edit(state.attested, "said[:32]", "said"),),
+        terms_.test_after_a_crash_a_member_finds_the_model_that_it_has_attested,
+    ),
+    Bug(
+        "Krum counts an update as a neighbour of itself",
+        (Edit(robust.selected, " if j != i]", "]"),),
+        rules.test_krum_squares_distances_once,
+    ),
+)
+
 STANDSTILL = (
     Bug(
         "a site may be given up in the block that commits the round before",
@@ -984,5 +1014,17 @@ STANDSTILL = (
 )
 
 BANK = (
-    VOTING + CERTIFICATES + BYTES + LOG + EPOCHS + EVIDENCE + GOSSIP + ROUTES + LATE + ASYNCHRONOUS + STANDSTILL + DISK
+    VOTING
+    + CERTIFICATES
+    + BYTES
+    + LOG
+    + EPOCHS
+    + EVIDENCE
+    + GOSSIP
+    + ROUTES
+    + LATE
+    + ASYNCHRONOUS
+    + RULES
+    + STANDSTILL
+    + DISK
 )

@@ -48,6 +48,7 @@ def tell(
         ),
         ids=[who.node for who in swarm.identities],
         blobs=[swarm.initial],
+        rule=swarm.charter.rule_of(exchanging=False),
         checkers=[Agreement(), HonestOnTheWire(), PersistBeforeSend(), *checkers],
         ledger_id=swarm.signed.ledger_id,
     )

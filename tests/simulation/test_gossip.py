@@ -69,6 +69,7 @@ def gossiping(
         momentum=swarm.charter.momentum,
         follows=swarm.charter.follows,
         outer=swarm.charter.outer,
+        rule=swarm.charter.rule_of(exchanging=False),
         ledger_id=swarm.signed.ledger_id,
     )
     return world

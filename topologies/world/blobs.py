@@ -64,6 +64,10 @@ from swarm.mixing.compress.residual import Residual, apply, apply_cut
 from swarm.mixing.gossip import mix_into, scale_into, step_into
 from swarm.mixing.momentum import carry_into, follow_into
 from swarm.mixing.outer import NONE, Outer, rows_of
+from swarm.mixing.products import STRETCH
+from swarm.mixing.rounds import RoundMean
+from swarm.mixing.rules import Rule
+from swarm.mixing.selfcentred import clipped, distances, in_millionths
 from swarm.mixing.sketch import sketch
 from swarm.privacy.clipping import inspect
 from swarm.routes import slices_digest
@@ -119,9 +123,11 @@ class BlobStore:
         momentum: float = 0.0,
         follows: bool = False,
         outer: Outer = NONE,
+        rule: Rule | None = None,
     ) -> None:
         self.full = False
         self._outer = outer
+        self._rule = rule
         self._cuts, self._averages = cuts, averages
         self._codec, self._elements, self._bound = codec, elements, bound
         self._follows = follows
@@ -270,15 +276,34 @@ class BlobStore:
         base = None if effect.model is None else self.vector(effect.model)
         updates = [self.contribution(digest) for digest, _ in effect.terms]
 
-        def made() -> Vector | str:
+        def work() -> Sequence[Event]:
             present = [update for update in updates if update is not None]
             if (base is None and effect.model is not None) or len(present) < len(updates):
-                return "couldn't mix: a blob that it names is not in the store"
-            mean = np.zeros_like(present[0])
-            weighted_mean_into(mean, mean, present, [weight for _, weight in effect.terms], rest=effect.rest)
-            return mean if base is None else self._stepped(base, mean)
+                return (Mixed(effect.round, None, error="couldn't mix: a blob that it names is not in the store"),)
+            try:
+                mean, average = self._average(present, effect)
+                out = average if base is None else self._stepped(base, average)
+                stored = self.put(out.tobytes(), synced=True)
+            except (DiskFull, UsageError) as error:
+                return (Mixed(effect.round, None, error=error.message),)
+            likeness = mean.likeness if base is not None else ()
+            return (
+                stored,
+                Mixed(effect.round, stored.digest, stored.size, weights=mean.weights, likeness=likeness),
+            )
 
-        return self._ending(effect.round, made)
+        return work
+
+    def _average(self, updates: Sequence[Vector], effect: Mix) -> tuple[RoundMean, Vector]:
+        """Average as `node.bulk` does, in stretches of whole tiles. Return what was learnt of it, and the average."""
+        out = np.zeros_like(updates[0])
+        readers = [functools.partial(_stretch, update) for update in updates]
+        weights = [weight for _, weight in effect.terms]
+        mean = RoundMean(readers, out.size, weights, rest=effect.rest, rule=self._rule)
+        for start in range(0, out.size, STRETCH):
+            span = slice(start, min(start + STRETCH, out.size))
+            mean.into(out[span], out[span], [update[span] for update in updates])
+        return mean, out
 
     def mix_slice(self, effect: MixSlice) -> Work:
         """Average a slice."""
@@ -394,14 +419,23 @@ class BlobStore:
             present = [model for model in models if model is not None]
             if len(present) < len(models):
                 return (Mixed(effect.round, None, error="couldn't blend: a blob that it names is not in the store"),)
-            out = np.empty_like(present[0])
-            mix_into(out, present, weights)
+            out, taken = np.empty_like(present[0]), weights
+            scales: tuple[float, ...] = ()
             try:
+                if effect.clip:
+                    readers = [functools.partial(_stretch, model) for model in present[: len(effect.terms)]]
+                    apart = distances(readers, effect.own, out.size)
+                    row, scales = clipped(weights[: len(effect.terms)], effect.own, apart, effect.clip)
+                    taken = [*row, *weights[len(effect.terms) :]]
+                mix_into(out, present, taken)
                 told = sketch(out, effect.seed)
                 stored = self.put(out.tobytes(), synced=True)
             except (DiskFull, UsageError) as error:
                 return (Mixed(effect.round, None, error=error.message),)
-            return (stored, Mixed(effect.round, stored.digest, stored.size, sketch=told))
+            return (
+                stored,
+                Mixed(effect.round, stored.digest, stored.size, sketch=told, weights=in_millionths(scales)),
+            )
 
         return work
 
@@ -551,6 +585,10 @@ class BlobStore:
                 del self._partial[digest]
             elif partial:
                 self._partial[digest] = _torn(partial, rng)
+
+
+def _stretch(vector: Vector, start: int, count: int) -> Vector:
+    return vector[start : start + count]
 
 
 def _as_slices(number: int, lesson: Lesson, slices: Slices) -> Trained:

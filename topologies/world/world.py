@@ -71,6 +71,7 @@ from swarm.machine import (
 )
 from swarm.mixing.compress.forms import Spec
 from swarm.mixing.outer import NONE, Outer
+from swarm.mixing.rules import Rule
 from topologies.graph import Topology
 from topologies.world.blobs import BLOB_S, BlobStore, Work
 from topologies.world.checkers import Checker, Violation
@@ -141,6 +142,7 @@ class World:
         momentum: The quasi-global momentum of the charter; 0 for none.
         follows: Whether contributions say how public copies move (`Charter.follows`).
         outer: What a round does with the mean of its updates (`Charter.outer`).
+        rule: By which updates are averaged, as the charter has it.
         passages: Makes the links through relays of each start of a process: the very ones of the real shell. A pair of
             members that is linked through a relay is no link of the topology.
         learner: Answers Train, Evaluate and Inspect; without one training fails with a sentence.
@@ -174,6 +176,7 @@ class World:
         momentum: float = 0.0,
         follows: bool = False,
         outer: Outer = NONE,
+        rule: Rule | None = None,
         ids: Sequence[NodeId] | None = None,
         twins: Collection[int] = (),
         twin_split: bool = True,
@@ -185,7 +188,8 @@ class World:
     ) -> None:
         self.seed, self.topology, self.plan = seed, topology, plan or FaultPlan()
         self.learner, self._audit, self._codec, self._momentum = learner, audit, codec, momentum
-        self._cuts, self._averages, self._follows, self._outer = cuts, averages, follows, outer
+        self._cuts, self._averages, self._follows = cuts, averages, follows
+        self._outer, self._rule = outer, rule
         self.stats = Stats()
         self.trace = Trace(record=record_trace)
         self._make, self._sync_s, self._ledger_id = make, sync_s, ledger_id
@@ -266,6 +270,7 @@ class World:
             momentum=self._momentum,
             follows=self._follows,
             outer=self._outer,
+            rule=self._rule,
         )
 
     def _hook(self, checkers: Sequence[Checker]) -> None:

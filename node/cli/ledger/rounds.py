@@ -30,6 +30,8 @@ from swarm.ledger.audit import Audit, RoundView, weights
 from swarm.ledger.block import NO_HASH
 from swarm.ledger.participation import gaps_words, of_audit
 from swarm.machine import NodeId
+from swarm.mixing import rules
+from swarm.mixing.rules import standings
 
 
 @click.command(epilog="Example: swarm ledger rounds --format jsonl")
@@ -106,6 +108,7 @@ def show_round(files: Source, result: Audit, view: RoundView) -> tuple[dict[str,
     gone = [node for node in names if node in view.contributions and node not in sites]
     shares = weights(view)
     rejected = dict(view.closed.body.rejected) if view.closed else {}
+    rule, stands = _rule(result, view), _standings(result, view)
     rows, lines = [], []
     for node in (*sites, *gone):
         placed, scored = view.contributions.get(node), view.evaluations.get(node)
@@ -122,7 +125,7 @@ def show_round(files: Source, result: Audit, view: RoundView) -> tuple[dict[str,
         elif placed.index in rejected:
             state = f"REJECTED ({e.REASONS[rejected[placed.index]]})"
         else:
-            state = "in" if node in shares else "contributed"
+            state = (stands.get(node, "").partition(":")[0] or "in") if node in shares else "contributed"
         samples = placed.body.samples if placed else 0
         offered_ = placed.body.offered[0] if placed and met else placed.body.update_digest if placed else b""
         update = offered_.hex()[:12]
@@ -139,6 +142,7 @@ def show_round(files: Source, result: Audit, view: RoundView) -> tuple[dict[str,
                 "intervals": {name: [span.low, span.high] for name, span in spans.items() if span is not None},
                 "withheld": withheld,
                 "late": came_late.get(node),
+                "why": stands.get(node) or None,
             }
         )
         words = "  ".join(f"{name} {told_words(name, v, held_out, metrics)}" for name, v in metrics.items())
@@ -160,17 +164,35 @@ def show_round(files: Source, result: Audit, view: RoundView) -> tuple[dict[str,
         agreed = f"model {commit.model_digest.hex()}, held by {count(commit.attests, 'site')}"
         model = agreed if commit.model_digest != NO_HASH else committed_words(commit)
     offered, ended = ("offered", f"{'ended with':<12}  ") if met else ("update", "")
+    reasons = [f"{names[node]} {words}" for node, words in stands.items() if words]
+    by = [] if rule is None else [f"by the rule {rule}, every update counting as one: {rule.words}"]
     table = f"  {'peer':<16} {'samples':>8}  weight  {offered:<12}  {ended}{'state':<10} on its held-out data"
     data: dict[str, object] = {
         "round": view.number,
         "committed": commit is not None,
         "model": _model(commit),
+        "rule": None if rule is None else str(rule),
         "distance_max_ppm": commit.distance_max_ppm if commit and not _model(commit) else None,
         "distance_mean_ppm": commit.distance_mean_ppm if commit and not _model(commit) else None,
         **_exchanged(met, names),
         "peers": rows,
     }
-    return data, "\n".join((head, model, table, *lines, *_exchange_lines(met, names)))
+    return data, "\n".join((head, model, *by, table, *lines, *reasons, *_exchange_lines(met, names)))
+
+
+def _rule(result: Audit, view: RoundView) -> rules.Rule | None:
+    """Return the rule by which a round was or will be averaged, if by any."""
+    state = result.state
+    exchanging = view.closed.exchange if view.closed is not None else state.exchanging
+    return state.signed.charter.rule_of(exchanging=exchanging)
+
+
+def _standings(result: Audit, view: RoundView) -> dict[NodeId, str]:
+    """Say of each member in a round under a rule that it was left out or counted for less, and why; "" if neither."""
+    rule = _rule(result, view)
+    if rule is None or not view.mixed:
+        return {}
+    return dict(zip(view.mixed, standings(rule, [*view.mixed.values()]), strict=True))
 
 
 def _exchanged(met: Exchanges | None, names: Mapping[NodeId, str]) -> dict[str, object]:

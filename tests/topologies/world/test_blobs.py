@@ -78,7 +78,7 @@ def test_the_mean_is_added_to_the_model() -> None:
     store.forget(Forget((one, two)))
     stored, mixed = work()
     assert isinstance(stored, Stored)
-    assert mixed == Mixed(3, stored.digest, 8)
+    assert mixed == Mixed(3, stored.digest, 8, likeness=((4.0, 0.0), (8.0, 0.0)))
     assert store.read(stored.digest, 0, 8) == vector(4.0, 4.0)
     (failed,) = store.mix(Mix(4, base, ((one, 3),)))()
     assert isinstance(failed, Mixed)
