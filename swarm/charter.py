@@ -792,6 +792,12 @@ def _check_local(charter: Charter) -> None:
             " does not move by the mean of the updates",
             hint="leave one of the two out",
         )
+    if found.name == local.SCAFFOLD and RULE in dict(charter.options):
+        raise UsageError(
+            "couldn't accept the charter: local = scaffold with a rule, by which the model does not move by the mean of"
+            " the updates",
+            hint="leave one of the two out",
+        )
 
 
 def _check_clip(charter: Charter, permille: int) -> None:

@@ -398,7 +398,7 @@ class Simulation:
         return trained
 
     def _stepped(self, before: NDArray[np.float32], averaged: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return where the outer optimiser gets to from the model `before`, in whose place it is, by the averaged one."""
+        """Return where the outer optimiser gets to from the model `before`, which it replaces, by the averaged one."""
         rows = (before, *self._remembered)
         self._outer.step(rows, rows, averaged - before)
         return before

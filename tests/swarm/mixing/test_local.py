@@ -56,6 +56,10 @@ def test_drift_is_corrected_where_there_is_a_model_of_the_swarm() -> None:
     gossip = make_swarm(3, schedule="ring").charter
     with pytest.raises(UsageError, match="scaffold with gossip"):
         c.Charter.check(replaced(gossip, "scaffold"))
+    ruled = make_swarm(5, rule="trimmed:1", min_contributions=5).charter
+    with pytest.raises(UsageError, match="scaffold with a rule"):
+        replaced(ruled, "scaffold").check()
+    replaced(ruled, "fedprox:0.1").check()
     replaced(gossip, "fedprox:0.1").check()
     replaced(gossip, "ditto:0.1").check()
 
