@@ -31,7 +31,18 @@ from node.clock import Clock
 from node.core import Node
 from node.links import Links
 from node.storage import HOLD_RETRY_S, Ballast, BlobStore, SnapshotFile, store_error, sync_folder, write_file_durably
-from node.trainer import Described, EvaluateDone, Failed, LogLine, Progress, TrainDone, Trainer, TrainerEvent, Tried
+from node.trainer import (
+    Described,
+    EvaluateDone,
+    Failed,
+    LogLine,
+    Noted,
+    Progress,
+    TrainDone,
+    Trainer,
+    TrainerEvent,
+    Tried,
+)
 from swarm.errors import StoreError, SwarmError, UsageError
 from swarm.identifiers import of_event
 from swarm.identity import Identity
@@ -601,6 +612,8 @@ class Runtime:
                 self._events.append(Evaluated(event.round, asked.model, 0, {}, error=event.text))
             case LogLine():
                 self._report(Report("task_output", event.text, level="debug"), now)
+            case Noted():
+                self._report(Report("script", event.text), now)
 
     def _take_model(self, described: Described, now: float) -> None:
         """The worker has built the model: check that it is the charter's, and offer it as the one to start from."""
@@ -631,7 +644,12 @@ class Runtime:
             self._snapshot(self._with_troubles(self._node.status(now)), now)
 
     def _with_troubles(self, status: Mapping[str, object]) -> Mapping[str, object]:
-        """Return a status that also says of each member why there is no link to it: the node itself sees no sockets."""
+        """Return a status that also says of each member why there is no link to it: the node itself sees no sockets.
+
+        And what a site that is trained by a script of its people waits for.
+        """
+        if self._trainer.waiting:
+            status = {**status, "waiting": self._trainer.waiting}
         members = status.get("members")
         if not isinstance(members, list) or not self._troubles:
             return status

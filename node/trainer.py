@@ -23,6 +23,7 @@ from typing import TypeAlias
 import msgpack
 
 from node.forkserver import ForkedProcess
+from node.loop.form import is_script
 from swarm.errors import UsageError
 from swarm.mixing.momentum import Stretches
 
@@ -106,7 +107,14 @@ class LogLine:
     text: str
 
 
-TrainerEvent: TypeAlias = Progress | Described | TrainDone | Tried | EvaluateDone | Failed | LogLine
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """A fact about the user's script that trains here in place of a worker: it came, or it went."""
+
+    text: str
+
+
+TrainerEvent: TypeAlias = Progress | Described | TrainDone | Tried | EvaluateDone | Failed | LogLine | Noted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,6 +151,11 @@ class Trainer:
         self._moved_at: float | None = None
         # The node polls one descriptor for its whole life; workers come and go behind it.
         self._selector = selectors.DefaultSelector()
+
+    @property
+    def waiting(self) -> str:
+        """What this site's people have to do before it can train, in words; empty if nothing."""
+        return ""
 
     def start(self) -> None:
         """Start the worker now, so that its imports overlap with the node's own start. Again, it does nothing."""
@@ -221,7 +234,7 @@ class Trainer:
             self._selector.register(source, selectors.EVENT_READ)
 
     def _fork(self, arguments: Sequence[str], link: socket.socket) -> ForkedProcess | None:
-        if self._settings.forkserver is None:
+        if self._settings.forkserver is None or is_script(self._settings.task):
             return None
         try:
             return ForkedProcess(self._settings.forkserver, arguments, link)
@@ -230,10 +243,11 @@ class Trainer:
             return None
 
     def _run(self, arguments: Sequence[str], link: socket.socket) -> subprocess.Popen[bytes]:
+        module = "node.loop.describing" if is_script(self._settings.task) else "node.worker"
         root = str(Path(__file__).resolve().parent.parent)
         path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH", ""))))
         return subprocess.Popen(  # noqa: S603 - our own module, arguments as a list
-            [self._settings.python, "-m", "node.worker", "--fd", str(link.fileno()), *arguments],
+            [self._settings.python, "-m", module, "--fd", str(link.fileno()), *arguments],
             pass_fds=(link.fileno(),),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
