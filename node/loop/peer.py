@@ -42,7 +42,7 @@ from node.site import Site
 from node.task import Budget, checked_result, round_seed, task_digest
 from swarm import charter as terms
 from swarm.errors import SwarmError, UsageError
-from swarm.vector import Layout, Vector
+from swarm.vector import Layout, Vector, flatten
 
 START_S = 90.0
 """A node that was started listens by then, on a busy machine too."""
@@ -288,9 +288,15 @@ class Peer:
     def begin(self) -> None:
         """Find the node, or start it, and be its trainer. Raises `SwarmError`."""
         protocol.check_path(self._path)
-        if not self._connect():
-            self._start()
-            self._await_node()
+        if self._connect():
+            return
+        if self._result.is_file():
+            # A node that nobody else needs would wait for the others, who need not be there any more.
+            self._finish("DONE", "the run is complete")
+            self._say(f"the run was complete already; the model is {self._result}")
+            return
+        self._start()
+        self._await_node()
 
     def wait_for(self, node: subprocess.Popen[bytes] | None) -> None:
         """Be the trainer of a node that somebody else has started and ends. Raises `SwarmError` if that ends first."""
@@ -373,7 +379,10 @@ class Peer:
         return self._site.run / "node.log"
 
     def _await_node(self) -> None:
-        """Wait until a node takes this script: for a child as long as a start may take, else as long as it takes."""
+        """Wait until a node takes this script: for a child as long as a start may take, else as long as it takes.
+
+        Or until there is none because the run is complete.
+        """
         deadline = self._clock.now() + START_S
         told = False
         while not self._connect():
@@ -389,6 +398,9 @@ class Peer:
                     raise SwarmError(
                         f"couldn't join: the node does not listen after {START_S:g} s", hint=f"read {self._log}"
                     )
+            elif self._result.is_file():
+                self._finish("DONE", "the run is complete")
+                return
             elif not told:
                 self._say(f"no node runs for {self.name} now; waiting for `swarm start {self._site.folder}`")
                 told = True
@@ -513,9 +525,6 @@ class Peer:
             self._fail(str(status.get("reason") or "it says no reason"))
         if outcome in ("DONE", "LEFT"):
             self._drain()  # It may want the last model evaluated.
-            held = self._site.blobs / str(status.get("model"))
-            if self._link is not None and held.is_file() and held.stat().st_size == self._parameters.layout.nbytes:
-                self._load(str(held))
             self._finish(outcome, str(status.get("reason") or "the run is complete"))
             return
         state = str(
@@ -529,8 +538,19 @@ class Peer:
         raise SwarmError(f"the run FAILED: {reason}", hint="`swarm status` and the log say more")
 
     def _finish(self, outcome: str, reason: str) -> None:
+        """End the loop, with what the swarm has learned in the model."""
         self._over = f"the run is {outcome}: {reason}"
         self._request = None
+        if outcome == "DONE" and self._result.is_file():
+            from safetensors.numpy import load_file
+
+            arrays = load_file(self._result)
+            self._parameters.write(flatten(arrays, self._parameters.layout))
+
+    @property
+    def _result(self) -> Path:
+        """What the node exports at the end."""
+        return self._site.models / f"round-{self.rounds:04d}.safetensors"
 
     # --- the model ----------------------------------------------------------------------------------------------
 

@@ -67,9 +67,6 @@ class Reply(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     error: str = ""
 
 
-_REPLIES = msgspec.msgpack.Decoder(Reply)
-
-
 def socket_path(run: Path) -> Path:
     """Return where the node of a site with this `run` folder listens for its script."""
     return run / "script.sock"
@@ -87,7 +84,7 @@ def check_path(path: Path) -> None:
 def reply_of(body: bytes) -> Reply:
     """Return what a script said. Raises `UsageError` when it is nothing a script says."""
     try:
-        reply = _REPLIES.decode(body)
+        reply = msgspec.msgpack.decode(body, type=Reply)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise UsageError(f"couldn't read what the script said: {error}", hint="use join() to talk to a node") from None
     work = reply.did in ("train", "evaluate") and not reply.error and not reply.later

@@ -3,7 +3,7 @@
 To the node it is a `Trainer` like any other. But it starts nobody and ends nobody: it listens on a socket in the
 site's `run` folder, hands what is to be done to whoever is there, and waits where nobody is, saying so. A script that
 goes, for whatever reason, finds the same request when it comes back; one that makes no optimizer step for `stall_s`
-loses its link, and whatever it brings later is not taken for an answer to something else, because each request has a ticket.
+loses its link, and whatever it brings later is not taken for an answer to something else: each request has a ticket.
 """
 
 from __future__ import annotations
@@ -53,7 +53,9 @@ class ScriptTrainer(Trainer):
         self._selector.register(self._builder.fileno(), selectors.EVENT_READ)
         self._greeted = True  # Nobody is there who has not said hello.
         self._ticket = 0
-        self._owed: int | None = None  # The round whose evaluation comes with the next update.
+        self._owed: tuple[int, str] | None = None  # The round, and model, whose evaluation comes with an update.
+        self._known: tuple[str, protocol.Scores] | None = None  # A model whose evaluation came before it was asked for.
+        self._early: list[TrainerEvent] = []
         self._came = False
 
     @property
@@ -81,11 +83,13 @@ class ScriptTrainer(Trainer):
             with contextlib.suppress(OSError):
                 protocol.send(self._link, {"do": "drop", "ticket": self._ticket})
         self._requests.clear()
+        self._early.clear()
         self._current = self._owed = None
 
     @override
     def poll(self, now: float) -> list[TrainerEvent]:
-        events = [*self._built(now), *self._accept()]
+        events = [*self._built(now), *self._early, *self._accept()]
+        self._early.clear()
         if not self._ready:
             self._moved_at = now  # Only a script that is there can make no progress.
         return [*events, *super().poll(now)]
@@ -147,6 +151,11 @@ class ScriptTrainer(Trainer):
     def _send(self) -> None:
         assert self._link is not None, "a script that is ready has a link"
         assert self._current is not None, "only a request is sent"
+        if self._current["do"] == "evaluate" and self._known is not None and self._known[0] == self._current["model"]:
+            scored = self._known[1]
+            self._early.append(EvaluateDone(int(self._current["round"]), scored.samples, scored.metrics))
+            self._current = None
+            return
         self._ticket += 1
         with contextlib.suppress(OSError):  # It may just have gone; the next poll notices.
             protocol.send(self._link, {**self._current, "ticket": self._ticket})
@@ -200,16 +209,12 @@ class ScriptTrainer(Trainer):
         round_ = int(self._current["round"])
         if reply.did == "evaluate" and reply.later:
             events = self._unpaid()
-            self._current, self._owed, self._moved_at = None, round_, now
+            self._owed = round_, str(self._current["model"])
+            self._current, self._moved_at = None, now
             return events
         events = []
-        if reply.did == "train" and not reply.error and self._owed is not None:
-            scored = reply.evaluation
-            if scored is not None:
-                events.append(EvaluateDone(self._owed, scored.samples, scored.metrics))
-                self._owed = None
-            else:
-                events += self._unpaid()
+        if reply.did == "train" and not reply.error:
+            events += self._scored(str(self._current["model"]), reply.evaluation)
         message: dict[str, object] = {"did": reply.did, "round": round_, "samples": reply.samples}
         message |= {"metrics": reply.metrics, "remarks": reply.remarks}
         if reply.did == "train":
@@ -233,11 +238,21 @@ class ScriptTrainer(Trainer):
             self._send()
         return [Noted(f"the script {'is back and ' if back else ''}trains here")]
 
+    def _scored(self, model: str, scores: protocol.Scores | None) -> list[TrainerEvent]:
+        """Take in what came with an update, of the model it was trained from: it may be asked for, or will be."""
+        if scores is None:
+            return self._unpaid()
+        self._known = model, scores
+        if self._owed is None or self._owed[1] != model:
+            return self._unpaid()
+        round_, self._owed = self._owed[0], None
+        return [EvaluateDone(round_, scores.samples, scores.metrics)]
+
     def _unpaid(self) -> list[TrainerEvent]:
         """Say that what was owed did not come."""
         owed, self._owed = self._owed, None
         text = "the script sent no evaluation with its update; register a function with peer.evaluate()"
-        return [] if owed is None else [Failed("evaluate", owed, text)]
+        return [] if owed is None else [Failed("evaluate", owed[0], text)]
 
     @override
     def _stalled(self) -> Sequence[TrainerEvent]:

@@ -35,6 +35,7 @@ from node.cli.ledger.trust import SCHEMA as TRUST
 from node.cli.ledger.trust import Memory
 from node.cli.ledger.wholeness import _Proof
 from node.core import SOFTWARE
+from node.loop.protocol import Reply, Scores, reply_of
 from node.proxy import HEAD_BYTES_MAX, Door, Proxy, _Refused
 from node.runtime import question_of
 from node.simulation import datasets
@@ -101,6 +102,19 @@ SWARM = make_swarm(4, rounds=2)  # the one of `calm_run` below
 SIGNED = SWARM.signed
 OTHER = NodeId(SWARM.identities[1].node)
 NOW_S = EPOCH_S
+
+
+def _replies() -> list[bytes]:
+    """What a user's script says to its node."""
+    said = [
+        Reply("load", protocol=1, layout=H),
+        Reply("step", round=1, step=3),
+        Reply("train", ticket=1, round=1, samples=5, metrics={"loss": 0.5}, remarks=["x"], parameters=[0, 2]),
+        Reply("train", ticket=2, round=2, samples=5, evaluation=Scores(3, {"accuracy": 0.5})),
+        Reply("evaluate", ticket=3, round=2, later=True),
+        Reply("evaluate", ticket=3, round=2, error="no such column"),
+    ]
+    return [msgspec.msgpack.encode(one) for one in said]
 
 
 @functools.cache
@@ -692,6 +706,9 @@ PARSERS: Mapping[str, Parser] = MappingProxyType(
         ),
         "question": Parser(
             question_of, lambda: [b'{"question": "status"}\n'], (UsageError,), ("node.runtime:question_of",), "text"
+        ),
+        "script": Parser(
+            reply_of, _replies, (UsageError,), ("node.loop.protocol:reply_of",), "msgpack",
         ),
         "record": Parser(
             _record, _records, (Reject,), ("swarm.vector:Layout.decode", "swarm.ledger.entry:BlockCert.proof"),
