@@ -19,6 +19,7 @@ What a script may rely on: between `receive` and `send` nothing touches the mode
 from __future__ import annotations
 
 import atexit
+import json
 import os
 import select
 import signal
@@ -159,6 +160,7 @@ class Peer:
         self.scoring = 0
         self._stopping = stopping
         self._seed = signed.charter.task.seed
+        self._ledger = signed.ledger_id.hex()
         self._site, self._parameters, self._model, self._say = site, parameters, model, said
         self._budget = Budget(settings.task.round_steps, settings.task.round_seconds)
         self._evaluation: Evaluation | None = None
@@ -290,7 +292,7 @@ class Peer:
         protocol.check_path(self._path)
         if self._connect():
             return
-        if self._result.is_file():
+        if self._exported():
             # A node that nobody else needs would wait for the others, who need not be there any more.
             self._finish("DONE", "the run is complete")
             self._say(f"the run was complete already; the model is {self._result}")
@@ -398,7 +400,7 @@ class Peer:
                     raise SwarmError(
                         f"couldn't join: the node does not listen after {START_S:g} s", hint=f"read {self._log}"
                     )
-            elif self._result.is_file():
+            elif self._exported():
                 self._finish("DONE", "the run is complete")
                 return
             elif not told:
@@ -541,11 +543,23 @@ class Peer:
         """End the loop, with what the swarm has learned in the model."""
         self._over = f"the run is {outcome}: {reason}"
         self._request = None
-        if outcome == "DONE" and self._result.is_file():
-            from safetensors.numpy import load_file
-
-            arrays = load_file(self._result)
+        if outcome == "DONE" and (arrays := self._exported()):
             self._parameters.write(flatten(arrays, self._parameters.layout))
+
+    def _exported(self) -> Mapping[str, Any]:
+        """Return the tensors that the node has exported at the end of this very run; none if it has not."""
+        if not self._result.is_file():
+            return {}
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(self._result, "np") as file:
+                origin = json.loads((file.metadata() or {}).get("origin", "{}"))
+                if origin.get("ledger") != self._ledger:
+                    return {}
+                return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
+        except (SafetensorError, OSError, ValueError):
+            return {}
 
     @property
     def _result(self) -> Path:

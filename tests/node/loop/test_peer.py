@@ -208,10 +208,12 @@ def test_a_node_that_cannot_start_ends_the_script_with_its_last_words(
     task = site.folder / "task.py"
     kept = task.read_text()
     task.write_text(kept + "# changed\n")
+    site.models.rename(site.folder / "put-away")  # Or the run would be complete.
     monkeypatch.setattr(loop, "check_script", lambda *_: None)
     try:
         with pytest.raises(SwarmError, match="is not the task file the charter was made with"):
             loop.join(site.folder, {"at": np.zeros(2)})
     finally:
         task.write_text(kept)
+        (site.folder / "put-away").rename(site.models)
     assert "starting the node of site-0" in capfd.readouterr().err
