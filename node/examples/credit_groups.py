@@ -15,7 +15,8 @@ GROUPS = 5
 # Where to begin has to be no bank's customers: corners drawn by chance.
 state = kmeans.initial(np.random.default_rng(7).normal(1.0, 0.5, size=(GROUPS, 23)))
 peer = swarm.join(sys.argv[1], state)
-data = np.load(peer.data)
+with np.load(peer.data) as file:
+    data = dict(file)
 rows = np.arcsinh(data["x"]) / 5
 
 while peer.running:

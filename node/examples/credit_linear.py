@@ -14,7 +14,8 @@ from node.tables.linear import Coefficients
 
 model = Coefficients(SGDClassifier(loss="log_loss", alpha=1e-3, random_state=0), features=23, classes=[0, 1])
 peer = swarm.join(sys.argv[1], model.state)
-data = np.load(peer.data)
+with np.load(peer.data) as file:
+    data = dict(file)
 
 
 def unit(x):

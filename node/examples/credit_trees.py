@@ -16,7 +16,8 @@ PLAN = Boosting(features=23, trees=50, depth=3, bins=64, rate=0.2)
 
 trees = PLAN.initial()
 peer = swarm.join(sys.argv[1], trees)
-data = np.load(peer.data)
+with np.load(peer.data) as file:
+    data = dict(file)
 
 
 @peer.evaluate

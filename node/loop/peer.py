@@ -135,6 +135,8 @@ class Peer:
         name: The site's.
         data: Its data folder or file, as its settings have it.
         rounds: How many the charter has.
+        index: This site's place among the charter's founders, from 0; -1 if it joined later.
+        sites: How many founders there are.
         round: The one in work, from 1.
         seed: A seed for that round, other at each site, the same when it is repeated. For the script to use, or not.
         scoring: The round whose common model was given to evaluate last.
@@ -160,6 +162,8 @@ class Peer:
         self.scoring = 0
         self._stopping = stopping
         self._seed = signed.charter.task.seed
+        place = signed.charter.index(site.node())
+        self.index, self.sites = -1 if place is None else place, len(signed.charter.members)
         self._ledger = signed.ledger_id.hex()
         self._site, self._parameters, self._model, self._say = site, parameters, model, said
         self._budget = Budget(settings.task.round_steps, settings.task.round_seconds)
