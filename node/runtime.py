@@ -49,6 +49,7 @@ from node.trainer import (
     Exported,
     Failed,
     LogLine,
+    Noted,
     Progress,
     TrainDone,
     Trainer,
@@ -654,6 +655,8 @@ class Runtime:
                 self._events.append(Evaluated(event.round, asked.model, 0, {}, error=event.text))
             case LogLine():
                 self._report(Report("task_output", event.text, level="debug"), now)
+            case Noted():
+                self._report(Report("script", event.text), now)
 
     def _appraised(self, samples: int, metrics: Mapping[str, float], error: str, cell: int | None = None) -> None:
         asked, self._appraising = self._appraising, None
@@ -720,7 +723,12 @@ class Runtime:
             self._snapshot(self._with_troubles(self._node.status(now)), now)
 
     def _with_troubles(self, status: Mapping[str, object]) -> Mapping[str, object]:
-        """Return a status that also says of each member why there is no link to it: the node itself sees no sockets."""
+        """Return a status that also says of each member why there is no link to it: the node itself sees no sockets.
+
+        And what a site that is trained by a script of its people waits for.
+        """
+        if self._trainer.waiting:
+            status = {**status, "waiting": self._trainer.waiting}
         members = status.get("members")
         if not isinstance(members, list) or not self._troubles:
             return status

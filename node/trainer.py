@@ -25,6 +25,7 @@ import msgpack
 
 from node.coalitions import terms_text
 from node.forkserver import ForkedProcess
+from node.loop.form import is_script
 from swarm.errors import UsageError
 from swarm.mixing.momentum import Stretches
 
@@ -136,8 +137,15 @@ class LogLine:
     text: str
 
 
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """A fact about the user's script that trains here in place of a worker: it came, or it went."""
+
+    text: str
+
+
 TrainerEvent: TypeAlias = (
-    Progress | Described | TrainDone | Tried | EvaluateDone | AppraiseDone | Exported | Failed | LogLine
+    Progress | Described | TrainDone | Tried | EvaluateDone | AppraiseDone | Exported | Failed | LogLine | Noted
 )
 
 
@@ -188,6 +196,11 @@ class Trainer:
     def settings(self) -> TrainerSettings:
         """What its workers are told."""
         return self._settings
+
+    @property
+    def waiting(self) -> str:
+        """What this site's people have to do before it can train, in words; empty if nothing."""
+        return ""
 
     def start(self) -> None:
         """Start the worker now, so that its imports overlap with the node's own start. Again, it does nothing."""
@@ -291,7 +304,7 @@ class Trainer:
             self._selector.register(source, selectors.EVENT_READ)
 
     def _fork(self, arguments: Sequence[str], link: socket.socket) -> ForkedProcess | None:
-        if self._settings.forkserver is None:
+        if self._settings.forkserver is None or is_script(self._settings.task):
             return None
         try:
             return ForkedProcess(self._settings.forkserver, arguments, link)
@@ -300,10 +313,11 @@ class Trainer:
             return None
 
     def _run(self, arguments: Sequence[str], link: socket.socket) -> subprocess.Popen[bytes]:
+        module = "node.loop.describing" if is_script(self._settings.task) else "node.worker"
         root = str(Path(__file__).resolve().parent.parent)
         path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH", ""))))
         return subprocess.Popen(  # noqa: S603 - our own module, arguments as a list
-            [self._settings.python, "-m", "node.worker", "--fd", str(link.fileno()), *arguments],
+            [self._settings.python, "-m", module, "--fd", str(link.fileno()), *arguments],
             pass_fds=(link.fileno(),),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

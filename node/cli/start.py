@@ -43,6 +43,7 @@ from node.disclosed import Disclosed
 from node.export import export_model
 from node.links import Links
 from node.logfile import LogFile
+from node.loop.trainer import trainer_for
 from node.names import Names
 from node.proxy import dialling, read_proxy
 from node.recovery import recover
@@ -50,7 +51,7 @@ from node.runtime import Ports, Runtime, free_bytes, seeded
 from node.site import Site
 from node.storage import Ballast, BlobStore, DirectoryLock, RealDisk, SnapshotFile, store_error
 from node.task import task_digest
-from node.trainer import Trainer, TrainerSettings
+from node.trainer import TrainerSettings
 from swarm import codec
 from swarm.charter import SignedCharter
 from swarm.errors import LedgerError, UsageError
@@ -140,7 +141,7 @@ def run_site(site: Site, settings: Settings, signed: SignedCharter) -> Ending:
     beacon = Beacon(os.environ)  # Before anything is started that could speak in this process's name.
     lock = _lock(site)
     # The worker starts first: importing torch takes seconds, and the rest of the start happens meanwhile.
-    trainer = Trainer(trainer_settings(site, settings, signed))
+    trainer = trainer_for(site, trainer_settings(site, settings, signed))
     trainer.start()
     console = Console(settings.run.log, name=settings.site.name)
     clock = Clock()

@@ -17,6 +17,7 @@ from node.console import duration_words, size_words
 from node.doctor.case import Case
 from node.doctor.finding import Finding, Level, fail, warn, well
 from node.doctor.machine import update_bytes
+from node.loop.form import is_script
 from node.trainer import Described, Failed, LogLine, Trainer, Tried
 from swarm.vector import Layout
 from topologies.traffic import Network, choose_exact_route
@@ -54,6 +55,9 @@ def trial(case: Case) -> list[Finding]:
                     )
                 remedy = "get the charter's task file, and the version of PyTorch that the others have"
                 return [fail("trial", text, remedy, identifier="SWARM-TASK-MODEL")]
+            if is_script(settings.task):
+                text = f"the script {settings.task.name} builds the charter's model; it trains when its people run it"
+                return [well("trial", text)]
             trainer.try_out(model, update, TRIAL_S)
             tried = _answer(case, trainer, settings.stall_s)
         finally:

@@ -35,11 +35,13 @@ from node.cli.ledger.trust import SCHEMA as TRUST
 from node.cli.ledger.trust import Memory
 from node.cli.ledger.wholeness import _Proof
 from node.core import SOFTWARE
+from node.loop.protocol import Reply, Scores, reply_of
 from node.proxy import HEAD_BYTES_MAX, Door, Proxy, _Refused
 from node.runtime import question_of
 from node.simulation import datasets
 from node.simulation.results import Result
 from node.site import SETTINGS_TEXT
+from node.tables.forests import Forest
 from swarm import charter as c
 from swarm import codec, vector
 from swarm.errors import LedgerError, Reject, StoreError, UsageError
@@ -101,6 +103,35 @@ SWARM = make_swarm(4, rounds=2)  # the one of `calm_run` below
 SIGNED = SWARM.signed
 OTHER = NodeId(SWARM.identities[1].node)
 NOW_S = EPOCH_S
+
+
+def _forests() -> list[bytes]:
+    """Two trees of three nodes."""
+    leaf = {"left": np.array([1, -1, -1], "<i4"), "right": np.array([2, -1, -1], "<i4")}
+    leaf |= {"feature": np.array([1, -2, -2], "<i4"), "threshold": np.array([0.5, -2, -2], "<f8")}
+    leaf["value"] = np.array([[0.5, 0.5], [1, 0], [0, 1]], "<f4")
+    return [Forest(2, 2, [leaf, leaf]).encode(), Forest(2, 2, [leaf]).encode()]
+
+
+def _forest(data: bytes) -> object:
+    """A tree that is let in is walked to a leaf."""
+    forest = Forest.decode(data)
+    if forest.features < ELEMENTS:
+        forest.predict(np.zeros((2, forest.features)))
+    return forest
+
+
+def _replies() -> list[bytes]:
+    """What a user's script says to its node."""
+    said = [
+        Reply("load", protocol=1, layout=H),
+        Reply("step", round=1, step=3),
+        Reply("train", ticket=1, round=1, samples=5, metrics={"loss": 0.5}, remarks=["x"], parameters=[0, 2]),
+        Reply("train", ticket=2, round=2, samples=5, evaluation=Scores(3, {"accuracy": 0.5})),
+        Reply("evaluate", ticket=3, round=2, later=True),
+        Reply("evaluate", ticket=3, round=2, error="no such column"),
+    ]
+    return [msgspec.msgpack.encode(one) for one in said]
 
 
 @functools.cache
@@ -697,6 +728,12 @@ PARSERS: Mapping[str, Parser] = MappingProxyType(
         ),
         "question": Parser(
             question_of, lambda: [b'{"question": "status"}\n'], (UsageError,), ("node.runtime:question_of",), "text"
+        ),
+        "forest": Parser(
+            _forest, _forests, (Reject,), ("node.tables.forests:Forest.decode",), "msgpack",
+        ),
+        "script": Parser(
+            reply_of, _replies, (UsageError,), ("node.loop.protocol:reply_of",), "msgpack",
         ),
         "record": Parser(
             _record, _records, (Reject,), ("swarm.vector:Layout.decode", "swarm.ledger.entry:BlockCert.proof"),

@@ -53,6 +53,11 @@ KEPT: dict[str, str] = {
     "node.cli.control:ask": "said by the site's own node", "node.cli.members:remove": "from the command line",
     "node.data:write_mnist": "a file of the person who makes an example of it", "node.site:Site.node": OWN,
     "node.site:Site.load_invites": OWN, "node.site:Site._seed": OWN, "node.storage:BlobStore.listing": OWN,
+    "node.tables.forests:boosters": "by XGBoost's own reader, of its own format, which is no part of this",
+    "node.loop.peer:Peer._exported": OWN,
+    "node.loop.protocol:receive": "said by the node that the user's script has joined",
+    "node.loop.trainer:ScriptTrainer._next_body": "the length alone, checked there; the rest is the row script",
+    "node.loop.trainer:_process": "said by the kernel",
     "gossip.zeromq:_next_event": "said by libzmq of its own sockets",
 }  # fmt: skip
 
