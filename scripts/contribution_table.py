@@ -27,7 +27,6 @@ MEASURES = (
     "shapley:loss:lower:20",
     "loo:accuracy:higher:20",
     "loo:loss:lower:20",
-    "size",
 )
 SHARE_EQUAL = 100 / len(EIGHT)
 

@@ -136,7 +136,7 @@ def test_every_round_is_scored_by_all_and_agreed_on() -> None:
 
 
 def test_a_score_is_the_exact_value_of_the_models_that_the_updates_make() -> None:
-    """With time for all 32 coalitions a member says Shapley's values of its own loss, to the millionth."""
+    """Whoever has asked for all 32 coalitions says Shapley's values of its own loss, to the millionth."""
     swarm, learner = swarm_of(rounds=1), task()
     judged = rounds_of(ran(swarm), swarm)[1]
     updates = [learner.train(i, 1, learner.initial()).update for i in range(N)]
@@ -147,12 +147,12 @@ def test_a_score_is_the_exact_value_of_the_models_that_the_updates_make() -> Non
         model = (mean / max(1, sum(COUNTS[i] for i in chosen))).astype(np.float32)
         return -learner.evaluate(me, model)[1]["loss"]
 
-    for me, who in enumerate(swarm.identities):
-        if who.node not in judged.scores:
-            continue  # There was a quorum without it.
+    whole = [me for me, who in enumerate(swarm.identities) if judged.scores[who.node].evaluations == 32]
+    assert len(whole) >= 2, "where no coalition came so near that others were not asked for"
+    for me, who in [(me, swarm.identities[me]) for me in whole]:
         exact = play(ExactShapley(N), lambda coalition, me=me: value(me, coalition))
         score = judged.scores[who.node]
-        assert (score.evaluations, score.method, score.metric) == (32, 2, 0)
+        assert (score.method, score.metric) == (2, 0)
         assert [v for _, v, _ in score.scores] == pytest.approx([1e6 * exact[i].value for i in range(N)], abs=2)
         assert [error for _, _, error in score.scores] == [0] * N
 
