@@ -93,7 +93,7 @@ def evaluate(folder: Path, round_: int | None, metric: str | None, *, alone: boo
             finally:
                 bench.close()
     least = max(charter.min_cell, settings.task.min_cell)
-    shown = Shown(settings.site.name, number, charter, looked, own, metric, least)
+    shown = Shown(settings.site.name, number, charter, looked, own, metric, least, bench.no_personal)
     for line in said:
         if as_json or line not in shown.remarks:  # What is on the screen anyway is not said twice.
             click.echo(line, err=True)
@@ -109,6 +109,7 @@ class Bench:
     def __init__(self, trainer: Trainer, scratch: Path, said: dict[str, None]) -> None:
         """Begin with nothing; what user code prints is kept in `said`, each line once."""
         self._trainer, self._scratch, self._said = trainer, scratch, said
+        self.no_personal = ""
 
     def describe(self) -> Layout:
         """Let the task build its model. Raises `SwarmError` if it cannot."""
@@ -129,10 +130,11 @@ class Bench:
         return Looked(done, cases)
 
     def personal(self, round_: int, model: Path) -> dict[str, Looked]:
-        """Return the scores of this site's personal model, if it makes one: most sites do not."""
+        """Return the scores of this site's personal model, if it makes one: most sites do not, `no_personal` says."""
         try:
             return {PERSONAL: self.score(round_, model, PERSONAL)}
-        except SwarmError:
+        except SwarmError as error:
+            self.no_personal = error.message.rpartition(": ")[2]
             return {}
 
     def close(self) -> None:
@@ -167,16 +169,18 @@ class Shown:
     own: Kept | None
     metric: str | None
     least: int
+    no_personal: str
 
     def columns(self) -> list[Column]:
         """Return the models side by side."""
         alone = "none yet: `swarm evaluate --alone`, or task.alone = true in swarm.toml, trains it"
         if self.own is not None and ALONE in self.looked:
-            alone = f"this site alone, {count(self.own.round, 'round')}"
+            behind = "; --alone trains on" if self.own.round < self.round else ""
+            alone = f"this site alone, {count(self.own.round, 'round')}{behind}"
         notes = {
             ALONE: alone,
             SWARM: f"the swarm's model of round {self.round}",
-            PERSONAL: "what this site makes of it" if PERSONAL in self.looked else "none: this site makes none",
+            PERSONAL: "what this site makes of it" if PERSONAL in self.looked else f"none: {self.no_personal}",
         }
         columns = []
         for name, note in notes.items():

@@ -41,11 +41,6 @@ class Outcome(Enum):
     UNDECIDED = "undecided"
     NONE = "none"
 
-    @property
-    def sign(self) -> int | None:
-        """+1, -1 or 0; None where nothing could be compared."""
-        return {Outcome.BETTER: 1, Outcome.WORSE: -1, Outcome.UNDECIDED: 0, Outcome.NONE: None}[self]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:

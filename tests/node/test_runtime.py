@@ -21,10 +21,12 @@ from gossip import messages as m
 from gossip import wire
 from gossip.protocol import CAPABILITIES
 from gossip.zeromq import Incident, Item
+from node.alone import Alone, Baseline
 from node.auditor import Auditor
 from node.bulk import BulkWorker, _Made
 from node.clock import Clock
 from node.core import SOFTWARE
+from node.disclosed import Disclosed
 from node.links import Links
 from node.runtime import QUESTION_BYTES_MAX, ControlSocket, Ports, Runtime, free_bytes
 from node.storage import Ballast, BlobStore, SnapshotFile
@@ -171,6 +173,7 @@ class FakeTrainer:
         self.fails: dict[str, int] = {}
         self.life: list[str] = []
         self.asked: list[str] = []
+        self.groups: tuple[int, ...] = ()
 
     def start(self) -> None:
         self.life.append("start")
@@ -208,7 +211,7 @@ class FakeTrainer:
     def evaluate(self, round_: int, model: Path) -> None:
         if not self._refuses("evaluate", round_):
             mean = float(np.fromfile(model, "<f4").mean())
-            self.events.append(EvaluateDone(round_, 3, {"loss": mean}))
+            self.events.append(EvaluateDone(round_, sum(self.groups) or 3, {"loss": mean}, self.groups))
 
     def appraise(self, round_: int, model: Path, terms: Sequence[tuple[Path, int]]) -> None:
         if not self._refuses("appraise", round_):
@@ -218,6 +221,32 @@ class FakeTrainer:
     def poll(self, now: float) -> list[TrainerEvent]:
         events, self.events = self.events, []
         return events
+
+
+class FakeAlone:
+    """A baseline of a few polls. `life` is what was asked of it, by the turn of the loop's clock."""
+
+    def __init__(self, polls: int = 3, *, fails: bool = False) -> None:
+        self.life: list[str] = []
+        self.busy, self._polls, self._fails = False, polls, fails
+
+    def begin(self, baseline: Baseline) -> list[Report]:
+        self.life.append(f"begin {baseline.rounds}")
+        self.busy = True
+        return [Report("alone_began", "it began")]
+
+    def poll(self, now: float) -> list[Report]:
+        self._polls -= 1
+        if self._polls > 0:
+            return []
+        self.busy = False
+        self.life.append("end")
+        return [Report("alone_failed" if self._fails else "alone_done", "it ended")]
+
+    def stop(self) -> None:
+        if self.busy:
+            self.life.append("stop")
+        self.busy = False
 
 
 class Site:
@@ -247,6 +276,8 @@ class Site:
         self.exported = 0
         self.ballast = Ballast(folder, 0)
         self.paused = folder / "paused"
+        self.baseline: FakeAlone | None = None
+        self.disclosed: Disclosed | None = None
 
     def runtime(self, *, linger_s: float | None = 10.0) -> Runtime:
         ports = Ports(
@@ -259,6 +290,8 @@ class Site:
             snapshots=SnapshotFile(self.folder / "snapshot"),
             auditor=Auditor(self.folder, marker=self.folder / "unaudited", run=self.folder / "run"),
             ballast=self.ballast,
+            alone=cast("Alone | None", self.baseline),
+            disclosed=self.disclosed,
         )
         self.started = Started(ports.journal.open().records, *self.store.listing())
         return Runtime(
@@ -275,6 +308,9 @@ class Site:
             curve_key=self.identity.curve_public,
             keys=self,
             paused=self.paused,
+            baseline=lambda: Baseline(
+                owner="", rounds=self.node.replica.head.committed.round, initial=b"", blobs=self.folder
+            ),
         )
 
     def load_identity(self) -> Identity:
@@ -1092,3 +1128,57 @@ def test_final_blocks_go_out_as_the_journal_has_them(among_three: Site, damaged:
         assert "couldn't read block 2" in site.told("journal")[0]
     else:
         assert sent == [(neighbour, joined(payloads[1:4]))]
+
+
+# --- training alone -----------------------------------------------------------------------------------------------
+
+
+def test_a_site_trains_alone_when_the_run_is_done_and_ends_when_that_is_done_too(alone: Site) -> None:
+    alone.baseline = FakeAlone(polls=40)
+    finished = alone.run(linger_s=0.0)
+    assert finished is not None
+    assert finished.outcome == "DONE"
+    assert alone.baseline.life == ["begin 2", "end"]
+    names = [name for kind, name in alone.happened if kind == "said"]
+    assert names.index("done") < names.index("alone_began") < names.index("alone_done")
+
+
+def test_a_baseline_that_fails_is_not_tried_for_ever(alone: Site) -> None:
+    alone.baseline = FakeAlone(fails=True)
+    assert alone.run(linger_s=0.0) is not None
+    assert alone.baseline.life == ["begin 2", "end"]
+
+
+def test_a_site_that_rests_does_not_train_alone_either_and_goes_on_afterwards(alone: Site) -> None:
+    baseline = alone.baseline = FakeAlone(polls=1_000)
+    callers: list[socket.socket] = []
+
+    def turn() -> None:
+        if baseline.life == ["begin 2"] and not callers:
+            callers.append(call(alone.control, b'{"question": "pause"}\n'))
+        elif baseline.life == ["begin 2", "stop"] and len(callers) < 2:
+            callers.append(call(alone.control, b'{"question": "resume"}\n'))
+
+    alone.turn = turn
+    alone.run(until=lambda: baseline.life == ["begin 2", "stop", "begin 2"])
+    assert baseline.life == ["begin 2", "stop", "begin 2", "stop"], "and it ends with the loop"
+    assert [json.loads(read_all(caller))["changed"] for caller in callers] == [True, True]
+
+
+def test_scores_of_too_few_cases_stay_and_what_cannot_be_remembered_stays_too(tmp_path: Path) -> None:
+    swarm = make_swarm(1, rounds=1, min_cell=4)
+    (tmp_path / "file").touch()
+    for name, groups, memory in (
+        ("few", (3, 9), tmp_path / "few-told"),
+        ("enough", (4, 9), tmp_path / "enough-told"),
+        ("full", (4, 9), tmp_path / "file" / "told"),
+    ):
+        site = Site(tmp_path / name, swarm)
+        site.disclosed = Disclosed(memory, least=4)
+        site.trainer.groups = groups
+        site.run(linger_s=0.0)
+        blocks = [record.payload for record in site.durable() if record.kind == RECORD_BLOCK]
+        *_, found = audit(blocks, swarm.signed)
+        (scored,) = found.rounds[1].evaluations.values()
+        assert scored.samples == (13 if name == "enough" else 0), name
+        assert bool(scored.metrics) == (name == "enough")
