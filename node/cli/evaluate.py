@@ -7,6 +7,7 @@ import select
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import click
@@ -65,7 +66,11 @@ def evaluate(folder: Path, round_: int | None, metric: str | None, *, alone: boo
     task = site.folder / settings.task.file
     check_task(task)
     if task_digest(task) != charter.task.digest:
-        raise UsageError(f"couldn't evaluate: {task} is not the task file the charter was made with")
+        raise UsageError(
+            f"couldn't evaluate: {task} is not the task file the charter was made with",
+            hint=f"get the file whose SHA-256 begins {charter.task.digest.hex()[:16]}",
+            identifier="SWARM-TASK-FILE",
+        )
     _, audit = read(site.folder)
     number = audit.state.committed.round if round_ is None else round_
     if not number:
@@ -158,7 +163,7 @@ class Bench:
                         pass
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Shown:
     """What was found, for people and for programs. `least` is the smallest number of cases whose scores are told."""
 
@@ -171,6 +176,7 @@ class Shown:
     least: int
     no_personal: str
 
+    @cached_property
     def columns(self) -> list[Column]:
         """Return the models side by side."""
         alone = "none yet: `swarm evaluate --alone`, or task.alone = true in swarm.toml, trains it"
@@ -200,7 +206,7 @@ class Shown:
         there = (score(found.cases, intervals=False) for found in self.looked.values() if found.cases is not None)
         return list(dict.fromkeys(remark for scores in there for remark in scores.remarks))
 
-    @property
+    @cached_property
     def verdict(self) -> Comparison:
         """What decides: the swarm's model against this site alone."""
         ours, own = self.looked[SWARM].cases, self.looked.get(ALONE)
@@ -216,13 +222,12 @@ class Shown:
 
     def lines(self) -> list[str]:
         """Return the screen."""
-        columns = self.columns()
-        there = [column for column in columns if column.scores is not None or column.numbers is not None]
+        there = [column for column in self.columns if column.scores is not None or column.numbers is not None]
         scored = next((c.scores for c in there if c.name == SWARM), None)
         cases = count(self.looked[SWARM].done.samples, "held-out case")
         classes = "" if scored is None or not scored.supports else f": {supports_words(scored.supports)}"
         lines = [f"{self.name}, {cases}{classes}", ""]
-        lines += [f"{column.name:<9} {column.note}" for column in columns]
+        lines += [f"{column.name:<9} {column.note}" for column in self.columns]
         lines += ["", *table(there, self.charter.metrics), "", "In brackets: 95 % intervals."]
         lines += self.remarks
         if scored is not None and scored.threshold is not None:
@@ -244,7 +249,7 @@ class Shown:
     def plain(self) -> dict[str, object]:
         """Return all of it for programs."""
         models: dict[str, object] = {}
-        for column in self.columns():
+        for column in self.columns:
             metrics: dict[str, object] | None = None
             if column.scores is not None:
                 metrics = {one.name: plain(one) for one in column.scores.estimates}
