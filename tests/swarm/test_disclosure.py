@@ -13,6 +13,7 @@ from swarm.ledger import entry as e
 from swarm.machine import Digest, Evaluated, Report, Trained
 from swarm.round import Round, Say
 from tests.builders import Swarm, make_swarm
+from tests.swarm.test_round import NOW, START, all_blobs, said
 
 NAMES = ("accuracy", "auc", "balanced_accuracy", "brier", "sensitivity_0", "sensitivity_1", "support_0", "support_1")
 MODEL = Digest(bytes(32))
@@ -86,8 +87,6 @@ def test_bare_numbers_are_told_of_enough_cases() -> None:
 
 
 def test_scores_of_training_follow_the_same_rule() -> None:
-    from tests.swarm.test_round import NOW, START, all_blobs, said
-
     for samples, metrics in ((4, ()), (5, ((0, 500_000),))):
         round_ = site(5)
         round_.advance(START, [], all_blobs, NOW)
