@@ -31,6 +31,7 @@ normalisation, are measured and not learned; the charter says where in the vecto
 
 from __future__ import annotations
 
+import bisect
 import itertools
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -56,9 +57,9 @@ RATE_MAX = 100.0
 BUFFERS_MAX = 4096
 """Stretches of buffers: a batch normalisation needs one, and the deepest models have some hundreds."""
 
-_NUMBER = r"(?:0|[1-9]\d{0,2})(?:\.\d{0,5}[1-9])?"
+_NUMBER = r"(?:0|[1-9][0-9]{0,2})(?:\.[0-9]{0,5}[1-9])?"  # Not \d, which has the digits of other scripts too.
 _FORM = re.compile(rf"([a-z]+)(?::({_NUMBER}(?:,{_NUMBER})*))?")
-_BUFFERS = re.compile(r"(?:0|[1-9]\d{0,10})-[1-9]\d{0,10}(?: [1-9]\d{0,10}-[1-9]\d{0,10})*")
+_BUFFERS = re.compile(r"(?:0|[1-9][0-9]{0,10})-[1-9][0-9]{0,10}(?: [1-9][0-9]{0,10}-[1-9][0-9]{0,10})*")
 
 Rows: TypeAlias = tuple[Vector, ...]
 """The same stretch of a model and of what is remembered of it: (x,), (x, m) or (x, m, v), each of shape (elements,)."""
@@ -96,8 +97,10 @@ class Outer:
         out[0][:] = after[0]
         for row, remembered in zip(out[1:], after[1:], strict=True):
             row[:] = np.where(np.abs(remembered) < LEAST, np.float32(0.0), remembered)
-        for first, end in self.buffers:
-            span = slice(max(first - start, 0), max(min(end - start, mean.size), 0))
+        low = bisect.bisect_right(self.buffers, start, key=lambda stretch: stretch[1])
+        high = bisect.bisect_left(self.buffers, start + mean.size, key=lambda stretch: stretch[0])
+        for first, end in self.buffers[low:high]:
+            span = slice(max(first - start, 0), end - start)
             out[0][span] = averaged[span]
             for row in out[1:]:
                 row[span] = 0.0
@@ -244,13 +247,13 @@ def parse(text: str, buffers: Stretches = ()) -> Outer:
     given = [float(part) for part in found[2].split(",")] if found[2] else []
     if len(given) > len(rule.numbers):
         takes = ", ".join(name for name, _ in rule.numbers) or "no numbers"
-        raise UsageError(f"{named}: {text!r} has {len(given)} numbers", hint=f"{found[1]} takes {takes}")
+        raise UsageError(f"{named}: {text[:60]!r} has {len(given)} numbers", hint=f"{found[1]} takes {takes}")
     for (name, field), value in zip(rule.numbers, given, strict=False):
         highest = {"rate": RATE_MAX, "tau": 1.0}.get(field)
         within = 0 <= value < 1 if highest is None else 0 < value <= highest
         if not within:
             bounds = "at least 0 and below 1" if highest is None else f"above 0 and at most {highest:g}"
-            raise UsageError(f"{named}: the {name} of {text!r} is {value:g}", hint=f"it must be {bounds}")
+            raise UsageError(f"{named}: the {name} of {text[:60]!r} is {value:g}", hint=f"it must be {bounds}")
     chosen = rule.usual
     for (_, field), value in zip(rule.numbers, given, strict=False):
         chosen = replace(chosen, **{field: value})  # type: ignore[arg-type]  # the fields of `numbers` are floats

@@ -128,7 +128,8 @@ def play(stage: Stage, folder: Path, *, limit_s: float = LIMIT_S, say: Say = lam
         cluster.stop()
         audits = cluster.audits()
         model = Digest(audits[0].state.committed.model)
-        data = np.fromfile(BlobStore(cluster.peers[0].site.blobs).path(model), dtype="<f4")
+        elements = audits[0].state.signed.charter.task.parameters  # What an outer optimiser remembers comes behind.
+        data = np.fromfile(BlobStore(cluster.peers[0].site.blobs).path(model), dtype="<f4", count=elements)
         return Ended(audits=audits, accuracy=stage.accuracy(data), over=over, said=cluster.said(), starting=slow_starts)
 
 

@@ -262,6 +262,8 @@ def test_numbers_that_are_left_out_are_the_usual_ones() -> None:
         ("fedadam:0.1,0.9,0.99,0", "the tau of"),
         ("fedadam:0.1,0.9,0.99,2", "the tau of"),
         ("nesterov:" + "9" * 5000, "is not one"),
+        ("nesterov:0.\u0663", "is not one"),
+        ("nesterov:" + ",".join(["0.1"] * 5000), "has 5000 numbers"),
     ],
 )
 def test_another_text_is_refused_in_words(text: str, words: str) -> None:
