@@ -154,7 +154,7 @@ def test_status_tells_programs_the_same(site: Path) -> None:
     signed, payloads = calm()
     found = data("ledger", "status", site)
     keys = {"ledger_id", "name", "entries", "blocks", "root", "committed", "rounds", "model", "members", "torn"}
-    keys |= {"evidence", "epoch", "final", "final_ms", "trust", "node"}
+    keys |= {"evidence", "epoch", "final", "final_ms", "outer", "trust", "node"}
     assert set(found) == keys
     assert (found["torn"], found["node"], found["final"]) == (None, None, len(payloads))
     assert (found["ledger_id"], found["name"], found["members"]) == (signed.ledger_id.hex(), "test-swarm", NAMES)
