@@ -305,7 +305,8 @@ class Worker:
         self._steering.begin(
             parts.model, what=self._local_text, pull=self._named(base, parts), strength=self._local.strength
         )
-        self._call(parts, data, replace(run, phase=PERSONAL, optimizer=optimizer))
+        with parts.apart():
+            self._call(parts, data, replace(run, phase=PERSONAL, optimizer=optimizer))
         self._steering.end()
         arrays |= _under("personal", {n: numbers(t) for n, t in {**parts.shared, **parts.private}.items()})
         self._keep_optimizer(optimizer, "personal_optimizer", arrays, words)
@@ -339,11 +340,11 @@ class Worker:
             return
         optimizer = self._optimizer(parts, Own(), "optimizer")
         run = replace(self._begin(round_), phase=PERSONAL, optimizer=optimizer)
-        if self._task.personalise is not None:
-            parts.train_mode()
-            self._task.personalise(parts.model, self._get_data(), run)
-        else:
-            for _ in range(said.fine_tune):
+        with parts.apart():
+            if self._task.personalise is not None:
+                parts.train_mode()
+                self._task.personalise(parts.model, self._get_data(), run)
+            for _ in range(said.fine_tune if self._task.personalise is None else 0):
                 self._call(parts, self._get_data(), run)
         parts.check_frozen()
         tuned = {name: numbers(tensor) for name, tensor in {**parts.shared, **parts.private}.items()}
@@ -361,7 +362,7 @@ class Worker:
         self._steering.begin(parts.model, pinned=stand)
         self._steps_max = RECALIBRATE_STEPS_MAX
         try:
-            with parts.measuring(), torch.enable_grad():
+            with parts.apart(), parts.measuring(), torch.enable_grad():
                 self._call(parts, data, run)
         except _Enough:
             pass
@@ -390,6 +391,7 @@ class Worker:
         if not self._layout.tensors:
             self._layout = _layout_of(self._parts)
         self._parts.restore(self._named_arrays(vector), own.under("private"))
+        self._steering.begin(self._parts.model)  # Whatever a request before that failed has left.
         return self._parts
 
     def _named_arrays(self, vector: Vector) -> dict[str, NDArray[np.generic]]:

@@ -620,6 +620,9 @@ def test_a_charter_that_is_there_is_not_replaced_by_a_draft(home: Path) -> None:
         (["--codec", "int8", "--gamma", "0.5"], "gamma is for gossip under int8, int4, sign or topk"),
         (["--gossip", "complete", "--correction", "sgd"], "couldn't choose a correction: 'sgd' is not one"),
         (["--correction", "qg"], "a correction is for gossip"),
+        (["--local", "fedavg"], "couldn't choose a local algorithm: 'fedavg' is not one"),
+        (["--local", "fedprox:0"], "couldn't choose a local algorithm: 'fedprox:0' is not one"),
+        (["--gossip", "complete", "--local", "scaffold"], "local = scaffold with gossip"),
         (["--deadline", "inf"], "couldn't use --deadline inf: it is not a finite number"),
         (["--clip-norm", "nan"], "couldn't use --clip-norm nan: it is not a finite number"),
         (["--weight-cap", "-inf"], "couldn't use --weight-cap -inf: it is not a finite number"),
@@ -663,6 +666,9 @@ def test_a_charter_says_how_sites_mix_and_compress(home: Path, monkeypatch: pyte
     assert (made.round.mixing, made.options) == ("exact", (("staleness", "16"),))
     paced = said(*new(*cards), "--force", "--pace", "4")
     assert "a site at work is waited for 4 times as long as the median needs" in paced
+    local = said(*new(*cards), "--force", "--local", "fedprox:0.01")
+    assert "local         FedProx: mu 0.01 pulls each step towards the model of the round" in local
+    assert c.from_toml((home / "charter.toml").read_text()).charter.local == "fedprox:0.01"
     assert "late work" not in said(*new(*cards), "--force", "--staleness", "0")
     assert c.from_toml((home / "charter.toml").read_text()).charter.options == ()
     message, _ = refused(*new(*cards), "--force", "--gossip", "ring", "--staleness", "3")

@@ -146,7 +146,7 @@ def test_a_task_that_is_silent_about_its_batch_normalisation_is_warned(made: lis
     )
     silent.describe()
     assert len(silent.warnings) == 1
-    assert silent.warnings[0].startswith("the model has 1 layers of batch normalisation and the task does not say")
+    assert silent.warnings[0].startswith("the model has 1 layer of batch normalisation, and the task does not say")
     for found in decided:
         found.describe()
         assert found.warnings == []
@@ -354,7 +354,7 @@ def test_a_personal_model_is_the_swarms_trained_on_once(made: list[Bench], tmp_p
     assert found.evaluate(1, "personal") == personal
     calls = len(seen(found))
     again = bench(made, tmp_path, "private = ['head.*']\nfine_tune = 2\n")
-    assert again.evaluate(1, "personal") == personal | {"count": 0}  # Which did not travel to this process.
+    assert again.evaluate(1, "personal") == personal | {"count": 0}  # A counter that is nobody's ends with a worker.
     assert len(seen(found)) == calls
     assert found.evaluate(1) == swarm
 
