@@ -592,6 +592,6 @@ def test_what_is_private_and_what_the_task_begins_with_come_back(site: Site, tmp
     place = back.private / ours.name
     names = ["round-0000000001.safetensors", "round-0000000002.safetensors"]
     assert sorted(path.name for path in back.private.rglob("*") if path.is_file()) == names
-    modes = [stat.S_IMODE(path.stat().st_mode) for path in (back.private, place, place / names[0])]
+    modes = [stat.S_IMODE(path.stat().st_mode) for path in (back.folder, place, place / names[0])]
     assert modes == [0o700, 0o700, 0o600]
     assert PrivateFolder(place).before(9).under("private")["head"].tolist() == [2.0] * 3
