@@ -78,7 +78,7 @@ class Worker:
     """One task at one site, driven by requests.
 
     `private` is the folder for what never leaves the site, None to keep that in memory only; `local` the charter's
-    algorithm of local training, "" for none.
+    algorithm of local training, "" for none; `rounds` how many it has, 0 if that is not known.
     """
 
     def __init__(
@@ -91,6 +91,7 @@ class Worker:
         budget: Budget = NO_BUDGET,
         private: Path | None = None,
         local: str = "",
+        rounds: int = 0,
     ) -> None:
         self._link = link
         self._budget, self._began_at, self._asked = budget, 0.0, False
@@ -105,7 +106,8 @@ class Worker:
         self._data: object = None
         self._loaded = False
         self._layout = Layout(())
-        self._round = self._rounds = self._step = self._call_step = self._steps_max = 0
+        self._rounds = rounds
+        self._round = self._step = self._call_step = self._steps_max = 0
         self._told_at = 0.0
         self._first_at, self._budget_s = 0.0, math.inf  # A trial ends so long after its first step.
         self._steering = Steering()
@@ -126,7 +128,7 @@ class Worker:
                 case "describe":
                     reply = self._describe(Path(str(request["path"])))
                 case "train":
-                    self._rounds = int(request.get("rounds", 0))
+                    self._rounds = int(request.get("rounds", 0)) or self._rounds
                     reply = self._train(round_, Path(str(request["model"])), Path(str(request["update"])))
                 case "try":
                     reply = self._try(Path(str(request["model"])), Path(str(request["update"])), int(request["ms"]))
@@ -548,6 +550,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.add_argument("--round-seconds", type=float, default=0.0)
     options.add_argument("--private", type=Path)
     options.add_argument("--local", default="")
+    options.add_argument("--rounds", type=int, default=0)
     chosen = options.parse_args(arguments)
     if chosen.threads:
         torch.set_num_threads(chosen.threads)
@@ -563,6 +566,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             budget=budget,
             private=chosen.private,
             local=chosen.local,
+            rounds=chosen.rounds,
         )
     except SwarmError as error:
         send(link, {"did": "load", "error": error.message + (f" ({error.hint})" if error.hint else "")})
