@@ -81,10 +81,11 @@ class Parts:
                 private |= {one for one in inner if one.rpartition(".")[2] in STATISTICS}
         self.measured: tuple[_BatchNorm, ...] = tuple(norms[name] for name in measured)
         if measured and not said.normalisation and not {*_statistics(of_norms)} <= private:
+            layers = f"{len(measured)} layer{'s' if len(measured) > 1 else ''}"
             self.warning = (
-                f"the model has {len(measured)} layers of batch normalisation and the task does not say what becomes of"
-                " their running statistics: they are averaged, which suits sites that differ in labels and harms"
-                f" where they differ in scanners; write normalisation = ... in the task file ({GUIDE})"
+                f"the model has {layers} of batch normalisation, and the task does not say what becomes of running"
+                " statistics: they are averaged, which harms where sites' scanners or instruments differ; write"
+                f" normalisation = ... in the task file ({GUIDE})"
             )
         self._private, self._frozen = frozenset(private), frozenset(frozen)
         self._shared = frozenset(name for name, tensor in state.items() if tensor.is_floating_point())
@@ -168,6 +169,19 @@ class Parts:
         finally:
             for tensor in trained:
                 tensor.requires_grad_(True)
+
+    @contextmanager
+    def apart(self) -> Iterator[None]:
+        """Let the model be trained for this site alone meanwhile: counters of the common training do not see it."""
+        known = self._shared | self._private | self._frozen
+        counters = {name: tensor.detach().clone() for name, tensor in self.every.items() if name not in known}
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for name, tensor in self.every.items():
+                    if name in counters:
+                        tensor.copy_(counters[name])
 
     @contextmanager
     def measuring(self) -> Iterator[None]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import select
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -60,7 +60,7 @@ def run_solo(
     """
     folder.mkdir(parents=True, exist_ok=True)
     model, update = folder / "model.f32", folder / "update.f32"
-    trainer = Trainer(settings)
+    trainer = Trainer(replace(settings, rounds=rounds))
     try:
         trainer.start()
         trainer.describe(model)
@@ -70,7 +70,7 @@ def run_solo(
         samples = 0
         for number in range(1, rounds + 1):
             update.unlink(missing_ok=True)
-            trainer.train(number, model, update, rounds=rounds)
+            trainer.train(number, model, update)
             done = wait(trainer, TrainDone, tell)
             samples = done.samples
             (np.fromfile(model, "<f4") + np.fromfile(update, "<f4")).astype("<f4").tofile(model)

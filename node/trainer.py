@@ -155,7 +155,7 @@ class TrainerSettings:
 
     `coded` says that updates travel, and are kept, as messages of a codec. `private` is where the site keeps what never
     leaves it; without, that ends with the worker. `local` is the charter's algorithm of local training
-    (`swarm.mixing.local`), "" for none.
+    (`swarm.mixing.local`), "" for none; `rounds` how many it began with, 0 if not known.
     """
 
     task: Path
@@ -173,6 +173,7 @@ class TrainerSettings:
     forkserver: Path | None = None
     private: Path | None = None
     local: str = ""
+    rounds: int = 0
 
 
 class Trainer:
@@ -216,7 +217,7 @@ class Trainer:
         self._ask({"do": "describe", "path": str(path), "round": 0})
 
     def train(self, round_: int, model: Path, update: Path, *, rounds: int = 0) -> None:
-        """Train a round, of `rounds` if that is known, from the model file; the update is written to `update`."""
+        """Train a round from the model file; the update is written to `update`. `rounds` as of today, 0 as before."""
         self._ask({"do": "train", "round": round_, "model": str(model), "update": str(update), "rounds": rounds})
 
     def evaluate(self, round_: int, model: Path, *, which: str = "swarm", cases: Path | None = None) -> None:
@@ -294,6 +295,8 @@ class Trainer:
             arguments += ["--private", str(settings.private)]
         if settings.local:
             arguments += ["--local", settings.local]
+        if settings.rounds:
+            arguments += ["--rounds", str(settings.rounds)]
         with theirs:
             self._process = self._fork(arguments, theirs) or self._run(arguments, theirs)
         ours.setblocking(False)

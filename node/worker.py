@@ -80,7 +80,7 @@ class Worker:
     """One task at one site, driven by requests.
 
     `private` is the folder for what never leaves the site, None to keep that in memory only; `local` the charter's
-    algorithm of local training, "" for none.
+    algorithm of local training, "" for none; `rounds` how many it has, 0 if that is not known.
     """
 
     def __init__(
@@ -93,6 +93,7 @@ class Worker:
         budget: Budget = NO_BUDGET,
         private: Path | None = None,
         local: str = "",
+        rounds: int = 0,
     ) -> None:
         self._link = link
         self._budget, self._began_at, self._asked = budget, 0.0, False
@@ -107,7 +108,8 @@ class Worker:
         self._data: object = None
         self._loaded = False
         self._layout = Layout(())
-        self._round = self._rounds = self._step = self._call_step = self._steps_max = 0
+        self._rounds = rounds
+        self._round = self._step = self._call_step = self._steps_max = 0
         self._told_at = 0.0
         self._first_at, self._budget_s = 0.0, math.inf  # A trial ends so long after its first step.
         self._steering = Steering()
@@ -128,7 +130,7 @@ class Worker:
                 case "describe":
                     reply = self._describe(Path(str(request["path"])))
                 case "train":
-                    self._rounds = int(request.get("rounds", 0))
+                    self._rounds = int(request.get("rounds", 0)) or self._rounds
                     reply = self._train(round_, Path(str(request["model"])), Path(str(request["update"])))
                 case "try":
                     reply = self._try(Path(str(request["model"])), Path(str(request["update"])), int(request["ms"]))
@@ -322,7 +324,8 @@ class Worker:
         self._steering.begin(
             parts.model, what=self._local_text, pull=self._named(base, parts), strength=self._local.strength
         )
-        self._call(parts, data, replace(run, phase=PERSONAL, optimizer=optimizer))
+        with parts.apart():
+            self._call(parts, data, replace(run, phase=PERSONAL, optimizer=optimizer))
         self._steering.end()
         arrays |= _under("personal", {n: numbers(t) for n, t in {**parts.shared, **parts.private}.items()})
         self._keep_optimizer(optimizer, "personal_optimizer", arrays, words)
@@ -358,11 +361,11 @@ class Worker:
             return
         optimizer = self._optimizer(parts, Own(), "optimizer")
         run = replace(self._begin(round_), phase=PERSONAL, optimizer=optimizer)
-        if self._task.personalise is not None:
-            parts.train_mode()
-            self._task.personalise(parts.model, self._get_data(), run)
-        else:
-            for _ in range(said.fine_tune):
+        with parts.apart():
+            if self._task.personalise is not None:
+                parts.train_mode()
+                self._task.personalise(parts.model, self._get_data(), run)
+            for _ in range(said.fine_tune if self._task.personalise is None else 0):
                 self._call(parts, self._get_data(), run)
         parts.check_frozen()
         tuned = {name: numbers(tensor) for name, tensor in {**parts.shared, **parts.private}.items()}
@@ -380,7 +383,7 @@ class Worker:
         self._steering.begin(parts.model, pinned=stand)
         self._steps_max = RECALIBRATE_STEPS_MAX
         try:
-            with parts.measuring(), torch.enable_grad():
+            with parts.apart(), parts.measuring(), torch.enable_grad():
                 self._call(parts, data, run)
         except _Enough:
             pass
@@ -420,6 +423,7 @@ class Worker:
         """Let the model be a vector of the swarm's, and what this site has kept."""
         parts = self._built()
         parts.restore(self._named_arrays(vector), own.under("private"))
+        self._steering.begin(parts.model)  # Whatever a request before that failed has left.
         return parts
 
     def _named_arrays(self, vector: Vector) -> dict[str, NDArray[np.generic]]:
@@ -582,6 +586,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.add_argument("--round-seconds", type=float, default=0.0)
     options.add_argument("--private", type=Path)
     options.add_argument("--local", default="")
+    options.add_argument("--rounds", type=int, default=0)
     chosen = options.parse_args(arguments)
     if chosen.threads:
         torch.set_num_threads(chosen.threads)
@@ -597,6 +602,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             budget=budget,
             private=chosen.private,
             local=chosen.local,
+            rounds=chosen.rounds,
         )
     except SwarmError as error:
         send(link, {"did": "load", "error": error.message + (f" ({error.hint})" if error.hint else "")})

@@ -324,6 +324,7 @@ def trainer_settings(site: Site, settings: Settings, signed: SignedCharter) -> T
         forkserver=Path(task.forkserver) if task.forkserver else None,
         private=site.private / signed.ledger_id.hex()[:16],
         local=signed.charter.local,
+        rounds=signed.charter.round.rounds,
     )
 
 

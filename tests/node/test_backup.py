@@ -8,11 +8,13 @@ import json
 import os
 import shutil
 import socket
+import stat
 import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
@@ -22,6 +24,7 @@ from node.cli.main import cli
 from node.cli.output import Failure
 from node.clock import Clock
 from node.core import Node
+from node.private import Own, PrivateFolder
 from node.runtime import seeded
 from node.site import SETTINGS_TEXT, Site
 from node.storage import BlobStore, DirectoryLock, RealDisk, SnapshotFile
@@ -565,3 +568,30 @@ def test_keys_that_are_replaced_meanwhile_are_copied_again(site: Site, monkeypat
     monkeypatch.setattr(b, "_read_keys", lambda one: {**real(one), "node": str(len(looks)) + str(looks.append(1))})
     with pytest.raises(UsageError, match="being replaced"):
         b._copy_ledger(site, site.folder.parent, LEFT.swarm.signed.ledger_id)
+
+
+# --- what never leaves the site -----------------------------------------------------------------------------------
+
+
+def test_what_is_private_and_what_the_task_begins_with_come_back(site: Site, tmp_path: Path) -> None:
+    ours = site.private / LEFT.swarm.signed.ledger_id.hex()[:16]
+    folder = PrivateFolder(ours)
+    for number in (1, 2):
+        folder.keep(Own(number, {"private/head": np.full(3, number, np.float32)}, {"steps/head": number}))
+    (ours / ".round-0000000003.safetensors.77").write_bytes(b"half of one")
+    PrivateFolder(site.private / "another-swarm").keep(Own(1, {}, {"of": "another"}))
+    digest = "0" * 64
+    (site.folder / "task.py").write_text(f'initial = "start.safetensors"\ninitial_sha256 = "{digest}"\n')
+    (site.folder / "start.safetensors").write_bytes(b"values to begin with")
+    target = made(site, None)
+    assert "start.safetensors: it is not there" not in swarm("verify", target)
+    site.folder.rename(tmp_path / "gone")
+    swarm("restore", target, tmp_path / "back")
+    back = Site(tmp_path / "back")
+    assert (back.folder / "start.safetensors").read_bytes() == b"values to begin with"
+    place = back.private / ours.name
+    names = ["round-0000000001.safetensors", "round-0000000002.safetensors"]
+    assert sorted(path.name for path in back.private.rglob("*") if path.is_file()) == names
+    modes = [stat.S_IMODE(path.stat().st_mode) for path in (back.folder, place, place / names[0])]
+    assert modes == [0o700, 0o700, 0o600]
+    assert PrivateFolder(place).before(9).under("private")["head"].tolist() == [2.0] * 3

@@ -624,6 +624,9 @@ def test_a_charter_that_is_there_is_not_replaced_by_a_draft(home: Path) -> None:
         (["--outer", "adam"], "couldn't choose an outer optimiser: 'adam' is not one, known are none, fedavgm"),
         (["--outer", "nesterov:1"], "the beta of 'nesterov:1' is 1"),
         (["--gossip", "complete", "--outer", "fedadam"], "gossip has no common step that outer = 'fedadam' could take"),
+        (["--local", "fedavg"], "couldn't choose a local algorithm: 'fedavg' is not one"),
+        (["--local", "fedprox:0"], "couldn't choose a local algorithm: 'fedprox:0' is not one"),
+        (["--gossip", "complete", "--local", "scaffold"], "local = scaffold with gossip"),
         (["--deadline", "inf"], "couldn't use --deadline inf: it is not a finite number"),
         (["--clip-norm", "nan"], "couldn't use --clip-norm nan: it is not a finite number"),
         (["--weight-cap", "-inf"], "couldn't use --weight-cap -inf: it is not a finite number"),
@@ -673,6 +676,9 @@ def test_a_charter_says_how_sites_mix_and_compress(home: Path, monkeypatch: pyte
     text = said(*new(*cards), "--force", "--staleness", "0", "--min-cell", "0")
     assert "late work" not in text
     assert "of each class on" not in text
+    local = said(*new(*cards), "--force", "--local", "fedprox:0.01")
+    assert "local         FedProx: mu 0.01 pulls each step towards the model of the round" in local
+    assert c.from_toml((home / "charter.toml").read_text()).charter.local == "fedprox:0.01"
     assert c.from_toml((home / "charter.toml").read_text()).charter.options == ()
     message, _ = refused(*new(*cards), "--force", "--gossip", "ring", "--staleness", "3")
     assert "late work counts in exact mixing" in message

@@ -12,7 +12,9 @@ import torch
 from safetensors.numpy import load_file
 from safetensors.torch import save_file
 
+from node.solo import wait
 from node.task import Budget
+from node.trainer import Described, EvaluateDone, Trainer, TrainerSettings, Tried
 from tests.node.workers import Bench, benches
 
 TASK = """\
@@ -146,7 +148,7 @@ def test_a_task_that_is_silent_about_its_batch_normalisation_is_warned(made: lis
     )
     silent.describe()
     assert len(silent.warnings) == 1
-    assert silent.warnings[0].startswith("the model has 1 layers of batch normalisation and the task does not say")
+    assert silent.warnings[0].startswith("the model has 1 layer of batch normalisation, and the task does not say")
     for found in decided:
         found.describe()
         assert found.warnings == []
@@ -354,7 +356,7 @@ def test_a_personal_model_is_the_swarms_trained_on_once(made: list[Bench], tmp_p
     assert found.evaluate(1, "personal") == personal
     calls = len(seen(found))
     again = bench(made, tmp_path, "private = ['head.*']\nfine_tune = 2\n")
-    assert again.evaluate(1, "personal") == personal | {"count": 0}  # Which did not travel to this process.
+    assert again.evaluate(1, "personal") == personal | {"count": 0}  # A counter that is nobody's ends with a worker.
     assert len(seen(found)) == calls
     assert found.evaluate(1) == swarm
 
@@ -488,3 +490,23 @@ def test_what_is_no_optimizer_is_refused(made: list[Bench], tmp_path: Path) -> N
     found = bench(made, tmp_path, "\ndef build_optimizer(model):\n    return 3\n")
     found.describe()
     assert "build_optimizer() returned int, not a torch.optim.Optimizer" in found.refused(**found.training(1))
+
+
+def test_how_many_rounds_there_are_is_known_whatever_is_asked_first(tmp_path: Path, forkserver: Path) -> None:
+    """A rate that follows the rounds must not divide by zero in a trial, or in a personal model's training."""
+    (tmp_path / "task.py").write_text(
+        TASK.replace("    SEEN.append", "    1 / run.rounds\n    SEEN.append") + "fine_tune = 1\n"
+    )
+    settings = TrainerSettings(
+        task=tmp_path / "task.py", data=tmp_path, site="rural", seed=5, threads=1, forkserver=forkserver, rounds=7
+    )
+    trainer = Trainer(settings)
+    try:
+        trainer.describe(tmp_path / "model")
+        wait(trainer, Described, str)
+        trainer.try_out(tmp_path / "model", tmp_path / "update", 5.0)
+        assert wait(trainer, Tried, str).finished
+        trainer.evaluate(7, tmp_path / "model", which="personal")
+        assert wait(trainer, EvaluateDone, str).samples == 24
+    finally:
+        trainer.close()

@@ -88,3 +88,25 @@ def test_describing_builds_the_model_once_and_writes_where_it_starts(tmp_path: P
     layout, _ = solo.describe(settings(tmp_path, forkserver), tmp_path / "initial.f32")
     assert layout.elements == 2
     np.testing.assert_array_equal(np.fromfile(tmp_path / "initial.f32", "<f4"), [3.0, 3.0])
+
+
+def test_what_a_site_alone_exports_is_whole(tmp_path: Path, forkserver: Path) -> None:
+    from safetensors.numpy import load_file
+
+    (tmp_path / "value.txt").write_text("11")
+    text = TASK.replace("self.at =", "self.own = self.also = nn.Parameter(torch.ones(1))\n        self.at =")
+    (tmp_path / "task.py").write_text("private = ['own']\n" + text)
+    told = TrainerSettings(
+        task=tmp_path / "task.py",
+        data=tmp_path,
+        site="rural",
+        seed=1,
+        threads=1,
+        forkserver=forkserver,
+        local="fedprox:0.5",
+    )
+    out = tmp_path / "model.safetensors"
+    result = solo.run_solo(told, rounds=2, folder=tmp_path / "out", tell=lambda _: None, output=out)
+    assert [tensor.name for tensor in result.layout.tensors] == ["at"]
+    assert {*load_file(out)} == {"own", "at"}
+    np.testing.assert_allclose(load_file(out)["at"], [9.0, 9.0])

@@ -145,3 +145,13 @@ def test_a_model_that_is_none_is_refused_with_what_there_is(name: str) -> None:
     with pytest.raises(UsageError) as refused:
         task_source(Learning(model=name), datasets.load("digits"))
     assert "mlp" in refused.value.hint
+
+
+@pytest.mark.parametrize(
+    "text", ["private = ['w']\n", "normalisation = 'local'\n", "def build_optimizer(model): pass\n"]
+)
+def test_a_task_that_keeps_something_is_refused_rather_than_played_without(tmp_path: Path, text: str) -> None:
+    task = tmp_path / "keeping.py"
+    task.write_text(COUNTING + text)
+    with pytest.raises(UsageError, match="what it keeps private, frozen or from round to round is not simulated"):
+        made(task, tmp_path)
