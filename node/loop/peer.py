@@ -332,7 +332,10 @@ class Peer:
         """Be the trainer of a node that somebody else has started and ends. Raises `SwarmError` if that ends first."""
         while not self._connect() and not self._stopping():
             if node is not None and node.poll() is not None:
-                raise SwarmError(f"the node of {self.name} ended with code {node.returncode} before it listened")
+                raise SwarmError(
+                    f"the node of {self.name} ended with code {node.returncode} before it listened",
+                    hint=f"read {self._site.folder / 'log.txt'}",
+                )
             sleep(LINKED_AGAIN_S)
 
     def close(self) -> None:
