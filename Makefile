@@ -43,7 +43,7 @@ test-ray: $(STAMP) ## Run the tests that need Ray and Parquet (installs both, 41
 	@$(BIN)/python -m pytest -q tests/node/simulation/test_actors.py tests/node/simulation/test_parquet.py
 
 .PHONY: test-integrations
-test-integrations: $(STAMP) ## Run the tests that need Lightning, Transformers and XGBoost (installs them, about 300 MB)
+test-integrations: $(STAMP) ## Run the tests that need Lightning, Transformers and XGBoost (installs them, 400 MB and what XGBoost brings)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[integrations]'
 	@$(BIN)/python -m pytest -q tests/node/integrations tests/node/tables
 

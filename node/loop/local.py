@@ -9,6 +9,7 @@ machine anyway, and so each may be seeded, and a run repeats.
 from __future__ import annotations
 
 import copy
+import os
 import queue
 import tempfile
 import threading
@@ -177,6 +178,9 @@ class Swarm:
         metrics = charter.get("metrics", ("accuracy", "auc", "loss"))
         terms = {"patience_s": PATIENCE_S, **charter, "metrics": metrics}
         self.peers = found(self.folder, parts, script, rounds=rounds, seed=seed, **terms)
+        root = str(Path(__file__).resolve().parents[2])
+        for peer in self.peers:
+            peer.environment = {"PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH", ""))))}
 
     def _loop(self, run: _Run[Model, Data], local: LocalPeer, model: Model, data: Data) -> None:
         """One site's script, as a thread. What it has to say goes through the queue; what fails, too."""

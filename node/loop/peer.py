@@ -19,6 +19,7 @@ What a script may rely on: between `receive` and `send` nothing touches the mode
 from __future__ import annotations
 
 import atexit
+import functools
 import json
 import os
 import select
@@ -30,7 +31,7 @@ import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, ParamSpec, Self, TypeVar
 
 import numpy as np
 
@@ -61,7 +62,27 @@ LINKED_AGAIN_S = 0.2
 
 Evaluation = Callable[[Any], Mapping[str, Any]]
 
+P = ParamSpec("P")
+T = TypeVar("T")
 
+
+def _with_hints(function: Callable[P, T]) -> Callable[P, T]:
+    """Let an error that ends a script say what to do about it, too: a traceback shows notes."""
+
+    @functools.wraps(function)
+    def told(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return function(*args, **kwargs)
+        except SwarmError as error:
+            note = f"hint: {error.hint}"
+            if error.hint and note not in getattr(error, "__notes__", ()):
+                error.add_note(note)
+            raise
+
+    return told
+
+
+@_with_hints
 def join(folder: str | Path, model: object, *, evaluate: Evaluation | None = None) -> Peer:
     """Return the peer of the site in `folder`, with `model` as what the swarm learns; start its node if none runs.
 
@@ -185,6 +206,7 @@ class Peer:
     # --- the loop -----------------------------------------------------------------------------------------------
 
     @property
+    @_with_hints
     def running(self) -> bool:
         """Whether there is another round to train. Waits until that is known, evaluating meanwhile what is asked.
 
@@ -195,6 +217,7 @@ class Peer:
             self._listen()
         return self._request is not None
 
+    @_with_hints
     def receive(self) -> Any:
         """Write the parameters of the next round into the model and return it. Waits until there is a round.
 
@@ -212,6 +235,7 @@ class Peer:
         self._tell_step()
         return self._model
 
+    @_with_hints
     def send(
         self,
         model: object = None,
@@ -308,7 +332,10 @@ class Peer:
         """Be the trainer of a node that somebody else has started and ends. Raises `SwarmError` if that ends first."""
         while not self._connect() and not self._stopping():
             if node is not None and node.poll() is not None:
-                raise SwarmError(f"the node of {self.name} ended with code {node.returncode} before it listened")
+                raise SwarmError(
+                    f"the node of {self.name} ended with code {node.returncode} before it listened",
+                    hint=f"read {self._site.folder / 'log.txt'}",
+                )
             sleep(LINKED_AGAIN_S)
 
     def close(self) -> None:

@@ -61,8 +61,8 @@ class ScriptTrainer(Trainer):
     @property
     @override
     def waiting(self) -> str:
-        if self._ready:
-            return ""
+        if self._ready or (self._came and self._current is None and not self._requests):
+            return ""  # It is there, or nothing is left to do.
         name = self._settings.task.name
         return f"waits for its script to come {'back' if self._came else 'and train'}: run `python {name}`"
 
@@ -144,7 +144,7 @@ class ScriptTrainer(Trainer):
             return []
         was = self._ready
         self._reap(kill=False)
-        return [Noted(f"the script has gone; this site {self.waiting}")] if was else []
+        return [Noted(f"the script has gone{'; this site ' if self.waiting else ''}{self.waiting}")] if was else []
 
     @override
     def _spawn(self) -> None:

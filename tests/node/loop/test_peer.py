@@ -177,8 +177,9 @@ def test_the_run_ends_right_though_a_script_and_a_node_are_killed(
 def test_join_says_what_is_wrong_before_it_starts_anything(peers: list[LocalPeer], tmp_path: Path) -> None:
     site = peers[0].site
     signed = site.load_charter()
-    with pytest.raises(UsageError, match=r"couldn't find .*swarm\.toml"):
+    with pytest.raises(UsageError, match=r"couldn't find .*swarm\.toml") as caught:
         loop.join(tmp_path, {"at": np.zeros(2)})
+    assert caught.value.__notes__ == ["hint: make a site with `swarm init`"]  # A traceback shows it.
     with pytest.raises(UsageError, match="is not the script that the charter was made with"):
         loop.check_script(signed, site.folder / "task.py")  # Here pytest is what runs.
     with pytest.raises(UsageError, match="it has 3 parameters and the charter's 2|tensor 'at' has shape"):

@@ -86,7 +86,8 @@ def test_a_script_that_dies_is_asked_again_when_it_is_back(trainer: ScriptTraine
     events(trainer)
     first = script.hear()
     script.link.close()
-    assert [type(event) for event in events(trainer)] == [Noted]
+    (gone,) = events(trainer)
+    assert gone == Noted("the script has gone; this site waits for its script to come back: run `python script.py`")
     assert trainer.waiting == "waits for its script to come back: run `python script.py`"
     again = Script(trainer)
     assert events(trainer) == [Noted("the script is back and trains here")]
@@ -95,6 +96,14 @@ def test_a_script_that_dies_is_asked_again_when_it_is_back(trainer: ScriptTraine
     assert second["update"] == "/u"
     again.say(did="train", ticket=second["ticket"], round=1, **TRAINED)
     assert [type(event) for event in events(trainer)] == [TrainDone]
+
+
+def test_a_script_that_goes_when_nothing_is_left_to_do_is_not_waited_for(trainer: ScriptTrainer) -> None:
+    script = Script(trainer)
+    events(trainer)
+    script.link.close()
+    assert events(trainer) == [Noted("the script has gone")]
+    assert trainer.waiting == ""
 
 
 def test_one_script_at_a_time_and_the_other_is_told_which_process_it_is(trainer: ScriptTrainer) -> None:
