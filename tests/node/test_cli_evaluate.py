@@ -15,7 +15,7 @@ from node.alone import owner_of
 from node.cli.evaluate import evaluate
 from node.cli.ledger.reading import verify_quietly
 from node.cli.main import cli
-from node.cli.output import INCOMPLETE, NOT_FOUND, USAGE, WORSE, code_of
+from node.cli.output import INCOMPLETE, NOT_FOUND, WORSE, code_of
 from node.clock import Clock, sleep
 from node.data import SiteData, write_heart_disease
 from node.local import LocalPeer, found, stop_all
@@ -179,7 +179,7 @@ def test_a_task_that_is_not_the_charters_is_refused(rural: LocalPeer, tmp_path: 
     for name in ("swarm.toml", "charter.toml"):
         (tmp_path / name).write_bytes((rural.site.folder / name).read_bytes())
     code, message = refused("evaluate", tmp_path)
-    assert (code, "is not the task file the charter was made with" in message) == (USAGE, True)
+    assert (code, "is not the task file the charter was made with" in message) == (INCOMPLETE, True)
 
 
 def test_bare_numbers_are_shown_and_not_compared(tmp_path: Path, forkserver: Path) -> None:
