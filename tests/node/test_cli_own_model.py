@@ -23,7 +23,7 @@ def test_without_a_ledger_there_is_no_model(site: Site) -> None:
 
 def test_another_task_file_is_refused_before_it_is_run(site: Site) -> None:
     (site.folder / "task.py").write_text("raise SystemExit(3)\n")
-    message, hint = refused("export", site.folder)
+    message, hint = refused("export", site.folder, code=6)
     assert "is not the task file the charter was made with" in message
     assert "SHA-256" in hint
 
