@@ -512,8 +512,13 @@ class Peer:
                 raise SwarmError(
                     f"couldn't join: {message.get('why')}", hint="`swarm status` shows how the site stands"
                 )
+            case str(kind) if "ticket" in message:
+                # A newer node may ask for more. Without an answer it would wait, and take this script for stuck.
+                error = f"a script does not {kind}"
+                ticket, round_ = int(message["ticket"]), int(message.get("round", 0))
+                self._answer(protocol.Reply(kind, ticket=ticket, round=round_, error=error))
             case _:
-                pass  # A newer node may say more.
+                pass
 
     def _drain(self) -> None:
         """Take in what the node has said meanwhile, without waiting."""

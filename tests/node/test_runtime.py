@@ -166,6 +166,8 @@ class FakeTransport:
 class FakeTrainer:
     """Answers every request at once. An update moves each parameter by the number of the round."""
 
+    waiting = ""
+
     def __init__(self) -> None:
         self.layout = MODEL
         self.initial = np.zeros(32, "<f4")
@@ -844,9 +846,11 @@ def test_a_running_node_answers_status_over_its_socket(among_three: Site) -> Non
             callers.append(call(among_three.control, b'{"question": "status"}\n'))
 
     among_three.turn = turn
+    among_three.trainer.waiting = "waits for its script"
     among_three.run(until=lambda: among_three.transport.turns > 10)
     status = json.loads(read_all(callers[0]))
     assert status["swarm"] == "test-swarm"
+    assert status["waiting"] == "waits for its script"
     assert [member["name"] for member in status["members"]] == ["site-0", "site-1", "site-2"]
 
 
