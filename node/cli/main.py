@@ -36,7 +36,7 @@ COMMANDS = {
     "support-bundle": ("node.cli.support:support_bundle", "Gather what others need to help, and no secret."),
     "track": ("node.cli.track:track", "Show a run in TensorBoard or MLflow."),
     "ledger": ("node.cli.ledger:ledger", "Inspect and verify the ledger."),
-    "evaluate": ("node.cli.evaluate:evaluate", "Score the swarm's model here, and compare it with this site alone."),
+    "evaluate": ("node.cli.evaluate:evaluate", "Compare the swarm's model with this site alone."),
     "solo": ("node.cli.solo:solo", "Train a task alone, with no swarm."),
     "simulate": ("node.cli.simulate:simulate", "Try topologies before you deploy one."),
     "demo": ("node.cli.demo:demo", "Five hospitals learn together on this machine."),
