@@ -676,10 +676,10 @@ def test_a_charter_says_how_sites_mix_and_compress(home: Path, monkeypatch: pyte
     text = said(*new(*cards), "--force", "--staleness", "0", "--min-cell", "0")
     assert "late work" not in text
     assert "of each class on" not in text
+    assert c.from_toml((home / "charter.toml").read_text()).charter.options == ()
     local = said(*new(*cards), "--force", "--local", "fedprox:0.01")
     assert "local         FedProx: mu 0.01 pulls each step towards the model of the round" in local
     assert c.from_toml((home / "charter.toml").read_text()).charter.local == "fedprox:0.01"
-    assert c.from_toml((home / "charter.toml").read_text()).charter.options == ()
     message, _ = refused(*new(*cards), "--force", "--gossip", "ring", "--staleness", "3")
     assert "late work counts in exact mixing" in message
     message, _ = refused(*new(*cards), "--force", "--pace", "1")
@@ -689,7 +689,9 @@ def test_a_charter_says_how_sites_mix_and_compress(home: Path, monkeypatch: pyte
 
 
 def test_a_charter_says_how_contributions_are_told(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("node.cli.charter.describe_task", lambda *_: c.Task("t", CODE, LAYOUT, 1234, digest("m"), 7))
+    monkeypatch.setattr(
+        "node.cli.charter.described_task", lambda *_: (c.Task("t", CODE, LAYOUT, 1234, digest("m"), 7), "")
+    )
     sites(home, 4)
     (home / "task.py").write_text(TASK)
     cards = [f"{name}/card.toml" for name in "abcd"]

@@ -17,7 +17,9 @@ from tests.simulation.test_rules import ledger_of
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr("node.cli.charter.describe_task", lambda *_: c.Task("t", CODE, LAYOUT, 1234, digest("m"), 7))
+    monkeypatch.setattr(
+        "node.cli.charter.described_task", lambda *_: (c.Task("t", CODE, LAYOUT, 1234, digest("m"), 7), "")
+    )
     monkeypatch.chdir(tmp_path)
     (tmp_path / "task.py").write_text(TASK)
     sites(tmp_path, 4)
