@@ -252,7 +252,8 @@ def test_round_shows_who_took_part_with_what_weight_and_result(site: Path) -> No
 def test_round_tells_programs_the_same(site: Path) -> None:
     found = data("ledger", "round", "2", site)
     exchanged = {"distance_max_ppm", "distance_mean_ppm", "pairs", "skipped", "whole"}
-    assert set(found) == {"round", "committed", "model", "peers"} | exchanged
+    assert set(found) == {"round", "committed", "model", "peers", "rule"} | exchanged
+    assert found["rule"] is None
     assert [found[key] for key in sorted(exchanged)] == [None] * 5, "all hold one model"
     assert (found["round"], found["committed"]) == (2, True)
     assert found["model"] == data("ledger", "status", site)["model"]

@@ -234,7 +234,7 @@ def test_ledgers_of_different_swarms_are_unrelated_and_end_with_3(site: Path, tm
 def test_entries_of_every_kind_have_fields_to_show() -> None:
     from node.cli.ledger.reading import BODIES
 
-    never_written = {e.SNAPSHOT, e.ANNOTATION, e.ANCHOR}
+    never_written = {e.SNAPSHOT, e.ANCHOR}
     assert set(BODIES) == set(e.KIND_NAMES) - never_written - {e.CHARTER}
 
 

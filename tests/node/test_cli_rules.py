@@ -37,7 +37,7 @@ def test_a_charter_with_a_rule_says_what_it_costs_and_how_many_it_bears(home: Pa
     assert "made for at most 1 of 4, 1 of 3 where no more are in" in text
     assert "late work" not in text.partition("swarm  ")[2]
     made = c.from_toml((home / "charter.toml").read_text()).charter
-    assert made.options == (("rule", "trimmed:1"),)
+    assert made.options == (("min_cell", "5"), ("rule", "trimmed:1"))
     assert made.round.min_contributions == 3
 
 
