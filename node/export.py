@@ -25,10 +25,12 @@ def export_model(vector: Path, layout: Layout, target: Path, origin: Mapping[str
         StoreError: the disk refused, in reading or in writing.
     """
     try:
-        tensors = unflatten(np.fromfile(vector, "<f4", count=layout.elements), layout)
+        found = np.fromfile(vector, "<f4")
     except OSError as error:
         raise store_error(f"read the model in {vector}", error) from error
-    export_tensors(tensors, target, origin)
+    # What an outer optimiser remembers follows the model, each part as long as that is.
+    model = found if found.size % layout.elements else found[: layout.elements]
+    export_tensors(unflatten(model, layout), target, origin)
 
 
 def export_tensors(

@@ -262,8 +262,8 @@ def test_round_tells_programs_the_same(site: Path) -> None:
     assert [peer["peer"] for peer in peers] == NAMES
     for peer in peers:
         told = {"peer", "state", "samples", "weight", "update", "ended_with", "held_out", "metrics", "late"}
-        assert set(peer) == told | {"intervals", "withheld"}
-        assert (peer["intervals"], peer["withheld"]) == ({}, False)
+        assert set(peer) == told | {"intervals", "withheld", "why"}
+        assert (peer["intervals"], peer["withheld"], peer["why"]) == ({}, False, None)
         assert (peer["state"], peer["samples"], peer["weight"], peer["held_out"]) == ("in", 100, 0.333333, 10)
         assert set(peer["metrics"]) == {"loss"}
         assert peer["late"] is None

@@ -242,7 +242,8 @@ def test_an_exported_graph_of_ones_own_drafts_what_the_graph_itself_drafts(
     assert "links = [[0, 1], [0, 2], [1, 2], [2, 3]]" in Path("out/topology.toml").read_text()
 
 
-EXACT = (("codec", "bf16"), ("route", "sharded"), ("staleness", "16"))
+EXACT = (("codec", "bf16"), ("min_cell", "5"), ("route", "sharded"), ("staleness", "16"))
+OWN = (("links", "0>1 1>2 2>0 2>3 3>0"), ("min_cell", "5"), ("schedule", "links"))
 
 
 @pytest.mark.real
@@ -250,7 +251,7 @@ EXACT = (("codec", "bf16"), ("route", "sharded"), ("staleness", "16"))
     ("asked", "options"),
     [
         (["--mixing", "exact", "--route", "sharded", "--codec", "bf16"], EXACT),
-        (["--arcs", "arcs.txt", "--topology", "own"], (("links", "0>1 1>2 2>0 2>3 3>0"), ("schedule", "links"))),
+        (["--arcs", "arcs.txt", "--topology", "own"], OWN),
     ],
 )
 def test_an_exported_command_says_how_models_travel(
