@@ -8,12 +8,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import torch
 import torch.optim.optimizer as hooks
 from numpy.typing import NDArray
 
 from node.task import Budget, SiteInfo
 from node.worker import Worker
 from swarm.vector import Layout, unflatten
+
+torch.set_num_threads(1)  # Tests run side by side: threads that wait for one another would wait for all of them.
 
 
 class Bench:
