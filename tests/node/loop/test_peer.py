@@ -174,14 +174,21 @@ def test_the_run_ends_right_though_a_script_and_a_node_are_killed(
     assert late.printed().count("round 3") == 1
 
 
-def test_join_says_what_is_wrong_before_it_starts_anything(peers: list[LocalPeer], tmp_path: Path) -> None:
+def test_join_says_what_is_wrong_before_it_starts_anything(
+    peers: list[LocalPeer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     site = peers[0].site
     signed = site.load_charter()
     with pytest.raises(UsageError, match=r"couldn't find .*swarm\.toml") as caught:
         loop.join(tmp_path, {"at": np.zeros(2)})
     assert caught.value.__notes__ == ["hint: make a site with `swarm init`"]  # A traceback shows it.
+    main = sys.modules["__main__"]  # Whatever runs these tests.
+    monkeypatch.setattr(main, "__file__", str(Path(__file__)), raising=False)
     with pytest.raises(UsageError, match="is not the script that the charter was made with"):
-        loop.check_script(signed, site.folder / "task.py")  # Here pytest is what runs.
+        loop.check_script(signed, site.folder / "task.py")
+    monkeypatch.delattr(main, "__file__")
+    with pytest.raises(UsageError, match="couldn't join from an interactive session"):
+        loop.check_script(signed, site.folder / "task.py")
     with pytest.raises(UsageError, match="it has 3 parameters and the charter's 2|tensor 'at' has shape"):
         loop.check_layout(signed, parameters_of({"at": np.zeros(3)}).layout, peers[1].site)
     with pytest.raises(UsageError, match="as many parameters, under other names|tensor 'to'|tensor 'at'"):
