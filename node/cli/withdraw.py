@@ -9,11 +9,12 @@ import click
 from node.cli.control import ask
 from node.cli.init import FOLDER, JSON
 from node.cli.ledger.lineage import held_words
-from node.cli.ledger.reading import names_of, read, rounds_words
+from node.cli.ledger.reading import names_of, read
 from node.cli.output import emit
 from node.lineage import holding, works_of
 from node.site import Site
 from swarm.errors import UsageError
+from swarm.ledger.participation import rounds_words
 
 
 class Rounds(click.ParamType[tuple[int, int]]):

@@ -15,7 +15,7 @@ from swarm.ledger import entry as e
 from swarm.ledger.block import Header
 from swarm.ledger.evidence import describe
 from swarm.ledger.exchange import partners
-from swarm.ledger.participation import Participation
+from swarm.ledger.participation import Participation, rounds_words
 from swarm.ledger.replica import Replica
 from swarm.ledger.state import settled
 from swarm.machine import Digest, Effect, Mixed, NodeId, Report
@@ -88,7 +88,7 @@ class Telling:
                 effects.append(Report("evidence", text, {"culprit": evidence.culprit.hex()}, level="error"))
             elif entry.kind == e.ANNOTATION:
                 note = codec.decode(entry.body, e.Annotation, limit=e.ENTRY_BYTES_MAX)
-                rounds = f"round {note.first}" if note.first == note.last else f"rounds {note.first} to {note.last}"
+                rounds = rounds_words(note.first, note.last)
                 text = f"{self.name(NodeId(entry.author))} {e.ANNOTATIONS[note.code]} of {rounds}"
                 text += ": `swarm ledger lineage` shows which models hold it"
                 effects.append(Report("withdrawn", text, {"first": note.first, "last": note.last}, level="warning"))

@@ -123,6 +123,11 @@ def ranges(numbers: Sequence[int]) -> str:
     return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]} to {run[-1]}" for run in runs)
 
 
+def rounds_words(first: int, last: int) -> str:
+    """Return a range of rounds in words: "round 3", "rounds 3 to 5"."""
+    return f"round {first}" if first == last else f"rounds {first} to {last}"
+
+
 def gaps_words(gaps: Mapping[NodeId, Sequence[int]], names: Mapping[NodeId, str]) -> str:
     """Say whose work is missing for which rounds: "fra in rounds 3 to 5, 9; rome in round 2"; empty without gaps."""
     return "; ".join(

@@ -9,12 +9,12 @@ import click
 
 from node.cli.forms import shown
 from node.cli.ledger.naming import ROUND
-from node.cli.ledger.reading import WHERE, Source, date, member_named, names_of, read, round_view, rounds_words
+from node.cli.ledger.reading import WHERE, Source, date, member_named, names_of, read, round_view
 from node.cli.output import emit
 from node.lineage import Holding, Step, holding, steps, withdrawals, withdrawn, works_of
 from swarm.errors import UsageError
 from swarm.ledger.audit import Audit
-from swarm.ledger.participation import ranges
+from swarm.ledger.participation import ranges, rounds_words
 
 
 @click.command(epilog="Example: swarm ledger lineage --of site-2")

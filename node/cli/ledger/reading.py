@@ -28,6 +28,7 @@ from swarm.ledger.audit import Failure as AuditFailure
 from swarm.ledger.block import BLOCK_BYTES_MAX, NO_HASH, FinalBlock, Header
 from swarm.ledger.evidence import describe as describe_evidence
 from swarm.ledger.motions import open_change
+from swarm.ledger.participation import rounds_words
 from swarm.ledger.state import Signatures, State, genesis, open_authored
 from swarm.machine import NodeId
 from swarm.terms import ADD, POLICY, REMOVE, Change, Seat, Terms, founding
@@ -428,11 +429,6 @@ def describe(entry: e.Entry, known: Words) -> tuple[int | None, str]:
             return None, f"epoch {epoch.epoch} follows: {what}; yes: {known.named(epoch.yes)}{no}"
         case _:
             return None, ""
-
-
-def rounds_words(first: int, last: int) -> str:
-    """Return a range of rounds: "round 3", "rounds 3 to 5"."""
-    return f"round {first}" if first == last else f"rounds {first} to {last}"
 
 
 def committed_words(commit: e.RoundCommit) -> str:
