@@ -8,15 +8,15 @@ the ledger alone: every site that holds the same entries writes the same bytes.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
+from typing import TypeAlias
 
-from node.lineage import holding, steps, withdrawals, withdrawn
+from node.lineage import holding, withdrawals, withdrawn
 from node.svg import date
 from swarm.charter import Charter, SignedCharter
 from swarm.ledger import entry as e
-from swarm.ledger.audit import Audit, RoundView, member_names, weights
-from swarm.ledger.participation import gaps_words, of_audit, ranges
+from swarm.ledger.audit import Audit, RoundView, mean_scores, member_names, weights
+from swarm.ledger.participation import gaps_words, of_audit, ranges, rounds_words
 from swarm.machine import NodeId
 
 QUESTIONS = (
@@ -27,6 +27,9 @@ QUESTIONS = (
     ("Contact", "Who answers for this model?"),
 )
 
+Gaps: TypeAlias = Mapping[NodeId, Sequence[int]]
+"""The rounds that no work of a site covers."""
+
 UNSAID = "*To be answered by the members: the ledger does not say.*"
 
 
@@ -36,14 +39,15 @@ def card(signed: SignedCharter, result: Audit) -> str:
     names = member_names(result.epochs)
     done = state.committed
     view = result.rounds.get(done.round)
+    gaps = of_audit(result).gaps()
     parts = [
         _metadata(charter, view),
         f"# {charter.name}, round {done.round}\n",
-        _summary(charter, result),
+        _summary(charter, result, gaps),
         "## How it was made\n",
         _terms(charter, result),
         "## Who made it\n",
-        _members(result, names),
+        _members(result, names, gaps),
         "## How it scores\n",
         _scores(charter, view, names),
         "## Privacy\n",
@@ -66,7 +70,7 @@ def card(signed: SignedCharter, result: Audit) -> str:
 def _metadata(charter: Charter, view: RoundView | None) -> str:
     """What model hubs read. Names are letters, digits, - and _ alone, so that nothing needs quoting."""
     lines = ["---", "library_name: pytorch", "tags:", "- swarm-learning", "- federated-learning"]
-    means = {} if view is None else _means(charter, view)
+    means = {} if view is None else mean_scores(view, charter.metrics)
     if means:
         lines += [
             "model-index:",
@@ -76,16 +80,15 @@ def _metadata(charter: Charter, view: RoundView | None) -> str:
             f"      name: {charter.task.name}",
         ]
         lines += ["    dataset:", "      name: held-out data of the sites", "      type: private", "    metrics:"]
-        for name, (value, _) in means.items():
+        for name, value in means.items():
             lines += [f"    - type: {name}", f"      value: {value:.6g}"]
     return "\n".join([*lines, "---", ""])
 
 
-def _summary(charter: Charter, result: Audit) -> str:
+def _summary(charter: Charter, result: Audit, gaps: Gaps) -> str:
     state = result.state
     done = state.committed
     what = f"A model of {charter.task.parameters:,} parameters, trained by {len(state.terms.members)} sites"
-    gaps = of_audit(result).gaps()
     rounds = f"round {done.round} of {state.terms.round.rounds}"
     ended = "every round that was agreed on is committed" if state.complete else "the run is not over"
     whose = "Every site's work is in it" if not gaps else "Some site's work is missing for some rounds (below)"
@@ -117,9 +120,7 @@ def _terms(charter: Charter, result: Audit) -> str:
     return _table(("", ""), rows)
 
 
-def _members(result: Audit, names: Mapping[NodeId, str]) -> str:
-    participation = of_audit(result)
-    gaps = participation.gaps()
+def _members(result: Audit, names: Mapping[NodeId, str], gaps: Gaps) -> str:
     rounds: dict[NodeId, list[int]] = {}
     shares: dict[NodeId, float] = {}
     samples: dict[NodeId, int] = {}
@@ -158,25 +159,12 @@ def _scores(charter: Charter, view: RoundView | None, names: Mapping[NodeId, str
         values = dict(body.metrics)
         cells = (f"{values[i] / e.METRIC_SCALE:.4g}" if i in values else "-" for i in range(len(charter.metrics)))
         rows.append((name, f"{body.samples:,}", *cells))
-    means = _means(charter, view)
-    mean = (f"{means[name][0]:.4g}" if name in means else "-" for name in charter.metrics)
+    means = mean_scores(view, charter.metrics)
+    mean = (f"{means[name]:.4g}" if name in means else "-" for name in charter.metrics)
     total = sum(body.samples for body in view.evaluations.values())
     rows.append(("mean, by held-out samples", f"{total:,}", *mean))
     text = "Each site on its own held-out data, which nobody else has seen.\n\n"
     return text + _table(("Site", "Held-out samples", *charter.metrics), rows)
-
-
-def _means(charter: Charter, view: RoundView) -> dict[str, tuple[float, int]]:
-    """Return, by metric, the mean over the sites that have it, weighted by held-out samples, and those samples."""
-    found: dict[str, tuple[float, int]] = {}
-    for index, name in enumerate(charter.metrics):
-        bodies = [(dict(body.metrics), body.samples) for body in view.evaluations.values()]
-        told = [(values[index], count) for values, count in bodies if index in values]
-        samples = sum(count for _, count in told)
-        if samples:
-            total = math.fsum(value * count for value, count in told)
-            found[name] = total / samples / e.METRIC_SCALE, samples
-    return found
 
 
 def _privacy(result: Audit) -> str:
@@ -198,8 +186,8 @@ def _withdrawn(signed: SignedCharter, result: Audit, names: Mapping[NodeId, str]
         return "None.\n"
     found = holding(signed, result, withdrawn(result))
     lines = [
-        f"- {names[one.author]} took back its work of rounds {one.body.first} to {one.body.last} on {date(one.time_ms)}"
-        f" (entry {one.index})"
+        f"- {names[one.author]} took back its work of {rounds_words(one.body.first, one.body.last)}"
+        f" on {date(one.time_ms)} (entry {one.index})"
         for one in notes
     ]
     holds = result.state.committed.round in found.rounds
@@ -213,12 +201,11 @@ def _withdrawn(signed: SignedCharter, result: Audit, names: Mapping[NodeId, str]
 
 def _checking(signed: SignedCharter, result: Audit) -> str:
     state = result.state
-    made = steps(result)
     rows = [
         ("Ledger", f"`{signed.ledger_id.hex()}`"),
         ("Entries", str(state.size)),
         ("Root of the tree", f"`{state.frontier.root().hex()}`"),
-        ("Rounds committed", str(len(made))),
+        ("Rounds committed", str(state.committed.round)),
         ("Contradictions on record", str(len(state.accused))),
     ]
     text = (

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from swarm.errors import UsageError
 from swarm.ledger import entry as e
-from swarm.ledger.audit import Audit, RoundView, member_names, weights
+from swarm.ledger.audit import Audit, RoundView, mean_scores, member_names, weights
 from swarm.machine import NodeId
 
 BATCH = 500
@@ -75,19 +75,14 @@ def _numbers(view: RoundView, labels: Mapping[NodeId, str], metrics: tuple[str, 
         if node in shares:
             yield f"weight/{label}", shares[node]
     for index, metric in enumerate(metrics):
-        told: list[tuple[float, int]] = []
         for node, label in labels.items():
             placed, scored = view.contributions.get(node), view.evaluations.get(node)
-            trained = {} if placed is None else dict(placed.body.metrics)
-            if index in trained:
-                yield f"training/{metric}/{label}", trained[index] / e.METRIC_SCALE
-            found = {} if scored is None else dict(scored.metrics)
-            if scored is not None and index in found:
-                told.append((found[index] / e.METRIC_SCALE, scored.samples))
-                yield f"scores/{metric}/{label}", told[-1][0]
-        samples = sum(count for _, count in told)
-        if samples:
-            yield f"mean/{metric}", sum(value * count for value, count in told) / samples
+            for kind, body in (("training", None if placed is None else placed.body), ("scores", scored)):
+                told = {} if body is None else dict(body.metrics)
+                if index in told:
+                    yield f"{kind}/{metric}/{label}", told[index] / e.METRIC_SCALE
+    for metric, mean in mean_scores(view, metrics).items():
+        yield f"mean/{metric}", mean
 
 
 class Tracker(Protocol):

@@ -328,6 +328,17 @@ def accounted(view: RoundView) -> frozenset[NodeId]:
     return frozenset({placed.author for placed in view.closed.terms} | rejected | {NodeId(n) for n in close.missing})
 
 
+def mean_scores(view: RoundView, metrics: Sequence[str]) -> dict[str, float]:
+    """Return each of the charter's `metrics` averaged over the sites that told it, by their held-out samples."""
+    told = [(dict(body.metrics), body.samples) for body in view.evaluations.values()]
+    found: dict[str, float] = {}
+    for index, name in enumerate(metrics):
+        pairs = [(values[index], samples) for values, samples in told if index in values]
+        if total := sum(samples for _, samples in pairs):
+            found[name] = sum(value * samples for value, samples in pairs) / total / e.METRIC_SCALE
+    return found
+
+
 def weights(view: RoundView) -> Mapping[NodeId, float]:
     """Return each included member's share of a round's mean, 0 to 1; where nobody waits, others have the rest.
 
