@@ -68,7 +68,7 @@ def test_real_peers_score_each_other_and_end_with_shares(tmp_path: Path, forkser
     audits = [verify_quietly(peer.site.folder) for peer in peers]
     rounds = max((audit.scores.rounds for audit in audits), key=len)
     assert [*rounds] == [1, 2, 3], told
-    assert len(rounds[1].scores) == 4, told
+    assert len(rounds[1].scores) >= 3, f"whoever starts again may come too late, nobody else: {told}"
     assert sum(len(judged.scores) for judged in rounds.values()) >= 9, told
     assert "judging the contributions" not in told
     assert all(1 <= score.evaluations <= 16 for judged in rounds.values() for score in judged.scores.values())
