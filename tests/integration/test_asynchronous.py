@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from node.cli.ledger.reading import verify_quietly
-from node.clock import Clock, sleep
-from node.local import LocalPeer, found, stop_all
-from node.simulation import datasets
-from node.simulation.learner import task_source
+from node.local import found, stop_all
+from tests.integration.peers import lay_out, wait
 from topologies.scenario import Learning, plain
 
-ROUNDS, SLOW, ENOUGH_S = 24, "site-3", 240.0
+ROUNDS, SLOW = 24, "site-3"
 
 SLOWNESS = f"""
 
@@ -36,12 +33,8 @@ def train(model, data, run):
 def test_rounds_go_on_without_a_slow_site_and_its_work_is_in_a_later_one(tmp_path: Path, forkserver: Path) -> None:
     learning = Learning(model="mlp:16", partition="iid", rounds=ROUNDS, local_epochs=1, mixing="exact")
     scenario = replace(plain(4), learning=learning)
-    examples = datasets.load(learning.data)
-    shares, x = datasets.divide(examples, scenario, 1)
-    sites = datasets.write_sites(tmp_path / "data", examples, shares, x, scenario.names)
+    sites, task = lay_out(tmp_path, scenario, more=SLOWNESS)
     assert sites[-1].name == SLOW
-    task = tmp_path / "task.py"
-    task.write_text(task_source(learning, examples) + SLOWNESS)
     peers = found(
         tmp_path,
         sites,
@@ -75,13 +68,3 @@ def test_rounds_go_on_without_a_slow_site_and_its_work_is_in_a_later_one(tmp_pat
     assert {author for author, _, _ in works} == {0, 1, 2, 3}, "work of all four is in the model"
     assert max(late for author, _, late in works if author == 3) > 1, "the slow site's was begun some models before"
     assert len({(author, begun) for author, begun, _ in works}) == len(works), "and nobody's counts twice"
-
-
-def wait(peers: list[LocalPeer], reached: Callable[[], bool]) -> None:
-    clock = Clock()
-    begun = clock.now()
-    while not reached():
-        assert clock.now() - begun < ENOUGH_S, [(peer.name, peer.up, peer.log_tail()) for peer in peers]
-        sleep(0.1)
-        for peer in peers:
-            peer.poll()

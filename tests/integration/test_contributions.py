@@ -10,9 +10,7 @@ import pytest
 from node.cli.ledger.reading import verify_quietly
 from node.contributions import accounts
 from node.local import found, stop_all
-from node.simulation import datasets
-from node.simulation.learner import task_source
-from tests.integration.test_asynchronous import wait
+from tests.integration.peers import lay_out, wait
 from topologies.scenario import Learning, plain
 
 ROUNDS = 3
@@ -35,12 +33,7 @@ def train(model, data, run):
 @pytest.mark.timeout(300)
 def test_real_peers_score_each_other_and_end_with_shares(tmp_path: Path, forkserver: Path) -> None:
     learning = Learning(model="mlp:16", partition="iid", rounds=ROUNDS, local_epochs=1, mixing="exact")
-    examples = datasets.load(learning.data)
-    scenario = replace(plain(4), learning=learning)
-    shares, x = datasets.divide(examples, scenario, 1)
-    sites = datasets.write_sites(tmp_path / "data", examples, shares, x, scenario.names)
-    task = tmp_path / "task.py"
-    task.write_text(task_source(learning, examples) + SLOWNESS)
+    sites, task = lay_out(tmp_path, replace(plain(4), learning=learning), more=SLOWNESS)
     peers = found(
         tmp_path,
         sites,

@@ -10,9 +10,10 @@ import pytest
 from node.clock import Clock, sleep
 from node.data import SiteData
 from node.local import LocalPeer, found, stop_all
-from node.simulation import datasets, protocol
-from node.simulation.learner import TaskLearner, task_source
+from node.simulation import protocol
+from node.simulation.learner import TaskLearner
 from swarm.vector import blob_digest, leaf_hashes
+from tests.integration.peers import lay_out
 from topologies.scenario import Learning, Scenario, Terms, plain
 
 SEED, PATIENCE_S, ENOUGH_S, KILLS = 7, 120.0, 240.0, 3
@@ -190,11 +191,7 @@ def test_the_simulated_swarm_ends_with_the_very_bytes_of_the_networked_one(
     )
     terms = Terms(patience_s=PATIENCE_S, deadline_s=2 * PATIENCE_S, min_contributions=4)
     scenario = replace(plain(4), learning=learning, terms=terms)
-    examples = datasets.load(learning.data)
-    shares, x = datasets.divide(examples, scenario, SEED)
-    sites = datasets.write_sites(tmp_path / "data", examples, shares, x, scenario.names)
-    task = tmp_path / "task.py"
-    task.write_text(task_source(learning, examples))
+    sites, task = lay_out(tmp_path, scenario, seed=SEED)
     assert networked(tmp_path, sites, task, scenario, gossip, forkserver) == {simulated(sites, task, scenario, gossip)}
 
 
@@ -212,11 +209,7 @@ def test_killed_peers_end_with_the_bytes_of_a_swarm_that_nothing_befell(
     gossip = "" if how.get("mixing") else "ring"
     terms = Terms(patience_s=PATIENCE_S, deadline_s=2 * PATIENCE_S, min_contributions=4)
     scenario = replace(plain(4), learning=learning, terms=terms)
-    examples = datasets.load(learning.data)
-    shares, x = datasets.divide(examples, scenario, SEED)
-    sites = datasets.write_sites(tmp_path / "data", examples, shares, x, scenario.names)
-    task = tmp_path / "task.py"
     holds = tmp_path / "holds"
-    task.write_text(task_source(learning, examples) + HOLDS.format(folder=str(holds)))
+    sites, task = lay_out(tmp_path, scenario, seed=SEED, more=HOLDS.format(folder=str(holds)))
     killed = networked(tmp_path, sites, task, scenario, gossip, forkserver, holds)
     assert killed == {simulated(sites, task, scenario, gossip)}
