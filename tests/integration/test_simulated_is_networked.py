@@ -13,10 +13,10 @@ from node.local import LocalPeer, found, stop_all
 from node.simulation import protocol
 from node.simulation.learner import TaskLearner
 from swarm.vector import blob_digest, leaf_hashes
-from tests.integration.peers import lay_out
+from tests.integration.peers import ENOUGH_S, lay_out, wait
 from topologies.scenario import Learning, Scenario, Terms, plain
 
-SEED, PATIENCE_S, ENOUGH_S, KILLS = 7, 120.0, 240.0, 3
+SEED, PATIENCE_S, KILLS = 7, 120.0, 3
 
 
 def networked(
@@ -56,7 +56,7 @@ def networked(
             peer.start()
         if holds is not None:
             kill(peers, holds)
-        wait_for(peers)
+        wait(peers, lambda: all(peer.done for peer in peers))
     finally:
         stop_all(peers)
     return {str(peer.status["model"]) for peer in peers}
@@ -97,16 +97,6 @@ def kill(peers: list[LocalPeer], holds: Path) -> None:
         victim.kill()
         hold.unlink()
         victim.start()
-
-
-def wait_for(peers: list[LocalPeer]) -> None:
-    clock = Clock()
-    begun = clock.now()
-    while not all(peer.done for peer in peers):
-        assert clock.now() - begun < ENOUGH_S, [(peer.name, peer.up, peer.log_tail()) for peer in peers]
-        sleep(0.1)
-        for peer in peers:
-            peer.poll()
 
 
 def simulated(sites: list[SiteData], task: Path, scenario: Scenario, gossip: str) -> str:
