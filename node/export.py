@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 from node.storage import store_error
 from swarm.vector import Layout, unflatten
 
+SAFETENSORS, ONNX = FORMATS = ("safetensors", "onnx")
+"""What a model may be written as: its tensors by name, or its graph with them."""
+
 
 def export_model(vector: Path, layout: Layout, target: Path, origin: Mapping[str, str]) -> None:
     """Write the model that a flat float32 file begins with as named tensors. `origin` goes into the file's metadata.

@@ -25,6 +25,7 @@ from typing import TypeAlias
 import msgpack
 
 from node.coalitions import terms_text
+from node.export import SAFETENSORS
 from node.forkserver import ForkedProcess
 from node.loop.form import is_script
 from node.processgroup import ProcessGroup, processors
@@ -238,7 +239,16 @@ class Trainer:
         request: dict[str, str | int] = {"do": "appraise", "round": round_, "model": str(model)}
         self._ask(request | {"terms": terms_text(terms), "coded": int(self._settings.coded)})
 
-    def export(self, round_: int, model: Path, target: Path, origin: Mapping[str, str], *, which: str) -> None:
+    def export(
+        self,
+        round_: int,
+        model: Path,
+        target: Path,
+        origin: Mapping[str, str],
+        *,
+        which: str,
+        form: str = SAFETENSORS,
+    ) -> None:
         """Write the whole model that a round ended with, as for `evaluate`, to `target`; answered by `Exported`."""
         told = json.dumps(dict(origin), sort_keys=True)
         asked: dict[str, str | int] = {
@@ -248,7 +258,7 @@ class Trainer:
             "target": str(target),
             "origin": told,
         }
-        self._ask({**asked, "which": which})
+        self._ask({**asked, "which": which, "form": form})
 
     def try_out(self, model: Path, update: Path, seconds: float) -> None:
         """Train as in a round, but no longer than `seconds` after the first step; answered by `Tried`."""

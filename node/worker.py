@@ -35,7 +35,8 @@ from torch.optim.optimizer import register_optimizer_step_post_hook, register_op
 from node.coalitions import coalition_from
 from node.doctor.shapes import describe_data
 from node.evaluation import Evaluation, read_result, save_cases
-from node.export import export_tensors
+from node.export import ONNX, SAFETENSORS, export_tensors
+from node.onnx import export_onnx
 from node.optimizers import keep_optimizer_state, optimizer_state
 from node.parts import Parts, numbers
 from node.private import Own, PrivateFolder, check_folder
@@ -142,8 +143,8 @@ class Worker:
                     reply = self._appraise(round_, Path(str(request["model"])), request)
                 case "export":
                     target, origin = Path(str(request["target"])), json.loads(str(request["origin"]))
-                    which = str(request["which"])
-                    reply = self._export(round_, Path(str(request["model"])), target, origin, which)
+                    which, form = str(request["which"]), str(request.get("form", SAFETENSORS))
+                    reply = self._export(round_, Path(str(request["model"])), target, origin, which, form)
                 case _:
                     which, cases = str(request.get("which", SWARM)), str(request.get("cases", ""))
                     reply = self._evaluate(round_, Path(str(request["model"])), which, cases)
@@ -257,10 +258,21 @@ class Worker:
         return {}
 
     def _export(
-        self, round_: int, model_path: Path, target: Path, origin: Mapping[str, str], which: str
+        self, round_: int, model_path: Path, target: Path, origin: Mapping[str, str], which: str, form: str
     ) -> dict[str, object]:
-        """Write all tensors of a model, private and frozen ones too, for this site alone to read."""
+        """Write all tensors of a model, private and frozen ones too, for this site alone to read; or its graph."""
         parts = self._ready(round_, self._opened(model_path), which)
+        if form == ONNX:
+            run, mode = self._begin(round_), 0o600 if which == PERSONAL else 0o666
+            with torch.no_grad():
+                written = export_onnx(
+                    parts.model,
+                    lambda: self._task.evaluate(parts.model, self._get_data(), run),
+                    target,
+                    origin,
+                    mode=mode,
+                )
+            return {"samples": 0, "metrics": {}, "remarks": [written.sentence]}
         export_tensors({name: numbers(tensor) for name, tensor in parts.every.items()}, target, origin, mode=0o600)
         return {"samples": 0, "metrics": {}, "remarks": []}
 
