@@ -39,12 +39,12 @@ def main() -> int:
         return fail("couldn't install: this Python has no venv support", f"apt install python{version}-venv")
     folder = pathlib.Path(chosen.venv)
     python = folder / "bin" / "python"
-    if not python.exists():
-        print(f"Making an environment in {folder} (about 1 GB, two to four minutes) ...", flush=True)
-        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
     pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     if chosen.extras:
         return add_extras(python, pip, chosen.extras.split(","), chosen.torch)
+    if not python.exists():
+        print(f"Making an environment in {folder} (about 1 GB, two to four minutes) ...", flush=True)
+        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
     has_torch = subprocess.run([str(python), "-c", "import torch"], capture_output=True, check=False).returncode == 0
     if not has_torch:
         print("Installing PyTorch ...", flush=True)
@@ -58,6 +58,10 @@ def main() -> int:
 
 def add_extras(python: pathlib.Path, pip: Sequence[str], names: Sequence[str], build: str) -> int:
     """Install what extras of pyproject.toml name; return the exit code."""
+    if not python.exists():
+        return fail(f"couldn't install {', '.join(names)}: there is no {python}", "run make install first")
+    if odd := [name for name in names if name not in declared_extras()]:
+        return fail(f"couldn't install {odd[0]!r}: there is no such extra", f"choose of {', '.join(declared_extras())}")
     before = torch_version(python)
     print(f"Installing {', '.join(names)} ...", flush=True)
     if subprocess.run([*pip, *extras_arguments(names, build)], check=False).returncode:
@@ -73,15 +77,22 @@ def add_extras(python: pathlib.Path, pip: Sequence[str], names: Sequence[str], b
 
 def extras_arguments(names: Sequence[str], build: str) -> list[str]:
     """Return what pip is told to install for these extras, torch being held at the pinned version."""
-    import tomllib
-
-    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    extras = declared_extras()
     wanted = ["-c", str(ROOT / "requirements" / f"{build}.txt")]
     for requirement in sorted({requirement for name in names for requirement in extras[name]}):
         package = re.split(r"[^\w.-]", requirement)[0]
         lean = WITHOUT_CUDA.get(package, package) if build == "cpu" else package
         wanted.append(lean + requirement.removeprefix(package))
     return wanted
+
+
+def declared_extras() -> dict[str, list[str]]:
+    """Return what each extra of pyproject.toml asks for."""
+    import tomllib
+
+    found = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    extras: dict[str, list[str]] = found["project"]["optional-dependencies"]
+    return extras
 
 
 def torch_version(python: pathlib.Path) -> str:

@@ -10,13 +10,16 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeGuard
 
 import numpy as np
 
 from node.storage import mapped_anew
 from swarm.errors import UsageError
 from swarm.vector import Layout, TensorSpec, Vector, flatten, unflatten
+
+if TYPE_CHECKING:
+    import torch
 
 DTYPES = ("float16", "float32", "float64")
 """What arrays may hold. Whatever it is, float32 travels."""
@@ -64,10 +67,10 @@ def parameters_of(model: object) -> Parameters:
     return found
 
 
-def is_module(model: object) -> bool:
+def is_module(model: object) -> TypeGuard[torch.nn.Module]:
     """Whether a model is a `torch.nn.Module`; PyTorch is not imported to find out."""
-    torch = sys.modules.get("torch")
-    return torch is not None and isinstance(model, torch.nn.Module)
+    loaded = sys.modules.get("torch")
+    return loaded is not None and isinstance(model, loaded.nn.Module)
 
 
 def difference(layout: Layout, expected: Layout) -> str:

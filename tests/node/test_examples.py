@@ -53,7 +53,7 @@ def test_two_processes_learn_real_digits_together(digits: Path) -> None:
     arguments = ["solo", str(EXAMPLES / "digits_together.py"), "--data", str(digits), "--rounds", "4"]
     answer = CliRunner().invoke(cli, [*arguments, "--processes", "2", "--json"])
     assert answer.exit_code == 0, answer.output
-    told = json.loads(answer.stdout)
+    told = json.loads(answer.stdout)["data"]
     assert (told["samples"], told["held_out"]) == (600, 200)
     assert told["metrics"]["accuracy"] > 0.7
 
