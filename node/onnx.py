@@ -11,7 +11,6 @@ what PyTorch says; how far apart they are is told.
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import logging
 import warnings
@@ -22,10 +21,9 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+from node.export import check_available
 from node.storage import write_file_durably
 from swarm.errors import UsageError
-
-NEEDS = ("onnxscript", "onnx")
 
 ROWS = 2
 """Of the batch that the model is traced and tried on; of one, a tracer would take its size for a constant."""
@@ -53,15 +51,6 @@ class Written:
 
 class _Called(BaseException):
     """Ends evaluate() at its first call of the model. Not an `Exception`: nothing is to go on after it."""
-
-
-def check_available() -> None:
-    """Raise `UsageError` unless what it takes is installed."""
-    if lacking := [name for name in NEEDS if importlib.util.find_spec(name) is None]:
-        raise UsageError(
-            f"couldn't export as ONNX: {' and '.join(lacking)} {'is' if len(lacking) == 1 else 'are'} not installed",
-            hint="pip install 'swarm-node[onnx]'",
-        )
 
 
 def export_onnx(

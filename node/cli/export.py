@@ -15,9 +15,8 @@ from node.cli.ledger.reading import read
 from node.cli.output import NOT_FOUND, USAGE, Failure, check_target, emit
 from node.cli.start import check_own_task, origin_of, trainer_settings
 from node.declared import declared
-from node.export import FORMATS, ONNX, SAFETENSORS, export_model
+from node.export import FORMATS, ONNX, SAFETENSORS, check_available, export_model
 from node.loop.form import is_script
-from node.onnx import check_available
 from node.site import Site
 from node.solo import wait
 from node.storage import store_error

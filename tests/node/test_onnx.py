@@ -12,7 +12,8 @@ import pytest
 import torch
 from torch import nn
 
-from node.onnx import NEEDS, check_available, export_onnx
+from node.export import NEEDS, check_available
+from node.onnx import export_onnx
 from swarm.errors import UsageError
 from tests.node.workers import Bench, benches
 
