@@ -34,18 +34,23 @@ fast: $(STAMP) ## Run the tests that start no process and open no socket
 
 .PHONY: test-trackers
 test-trackers: $(STAMP) ## Run the tests that need TensorBoard and MLflow (installs both)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[trackers]'
+	@$(PYTHON) scripts/bootstrap.py --venv $(VENV) --extras trackers
 	@$(BIN)/python -m pytest -q tests/node/test_tracking.py
 
 .PHONY: test-ray
 test-ray: $(STAMP) ## Run the tests that need Ray and Parquet (installs both, 410 MB)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[ray,parquet]'
+	@$(PYTHON) scripts/bootstrap.py --venv $(VENV) --extras ray,parquet
 	@$(BIN)/python -m pytest -q tests/node/simulation/test_actors.py tests/node/simulation/test_parquet.py
 
 .PHONY: test-integrations
-test-integrations: $(STAMP) ## Run the tests that need Lightning, Transformers and XGBoost (installs them, 400 MB and what XGBoost brings)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[integrations]'
+test-integrations: $(STAMP) ## Run the tests that need Lightning, Transformers and XGBoost (installs them)
+	@$(PYTHON) scripts/bootstrap.py --venv $(VENV) --extras integrations
 	@$(BIN)/python -m pytest -q tests/node/integrations tests/node/tables
+
+.PHONY: test-onnx
+test-onnx: $(STAMP) ## Run the tests that need ONNX (installs it)
+	@$(PYTHON) scripts/bootstrap.py --venv $(VENV) --extras onnx
+	@$(BIN)/python -m pytest -q tests/node/test_onnx.py
 
 check: format-check lint types architecture test ## Everything CI runs
 

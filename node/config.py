@@ -27,6 +27,9 @@ LOGS = ("auto", "plain", "json")
 LEVELS = ("debug", "info", "warning", "error")
 APPROVALS = ("ask", "invited", "all")
 
+PROCESSES_MAX = 64
+"""Of one trainer: more GPUs than one machine has."""
+
 _ADDRESS = re.compile(r"tcp://(\[[0-9A-Fa-f:.%\w]+\]|[^\s:/\[\]]+):(\d{1,5})", re.ASCII)
 _PORT_MAX = 65_535
 
@@ -54,7 +57,9 @@ class TaskSettings:
     """A Python file whose `load_data` replaces the task's: how a site reads its data is its own business."""
     device: str = "cpu"
     threads: int = 0
-    """CPU threads of the trainer; 0 lets PyTorch choose."""
+    """CPU threads of the trainer; 0 lets PyTorch choose. Several processes divide them."""
+    processes: int = 1
+    """In how many processes train() runs at once, under torch.distributed: one for each GPU. The task must know how."""
     stall_s: float = 600.0
     """A trainer that makes no optimizer step for this long is stopped and said to hang."""
     round_steps: int = 0
@@ -150,6 +155,7 @@ SECTIONS: dict[str, type[_Section]] = {
 
 _RANGES = {
     "task.min_cell": (0, MIN_CELL_MAX),
+    "task.processes": (1, PROCESSES_MAX),
     "storage.ballast_mb": (24, 1 << 20),  # at least a segment of each of the journal's logs
     "storage.keep_models": (0, 1 << 20),
     "storage.keep_every": (0, 1 << 20),

@@ -11,6 +11,7 @@ read without running anything::
     optimizer_state = "keep"              # or fresh; keep needs a function build_optimizer(model)
     fedrep = 1                            # passes over the private parts before the shared ones are trained
     fine_tune = 2                         # further calls of train() that make a personal model of the last one
+    evaluate_ranks = "all"                # evaluate() is called in every process of a site, not in the first alone
 
 This module reads text; it neither imports the file nor knows what a tensor is. `node.worker` compares what it finds
 when it has imported the file, so that nothing that is meant to stay private is sent because it was declared in a way
@@ -31,6 +32,7 @@ from swarm.errors import UsageError
 
 NORMALISATIONS = ("average", "local", "recalibrate", "local_all")
 OPTIMIZER_STATES = ("fresh", "keep")
+EVALUATE_RANKS = ("first", "all")
 
 PASSES_MAX = 100
 """Most passes of FedRep or of fine-tuning: more than that is a mistake."""
@@ -60,6 +62,7 @@ class Declared:
     optimizer_state: str = "fresh"
     fedrep: int = 0
     fine_tune: int = 0
+    evaluate_ranks: str = "first"
 
 
 NAMES = tuple(one.name for one in fields(Declared))
@@ -84,6 +87,7 @@ def declared(path: Path) -> Declared:
         optimizer_state=_choice(path, "optimizer_state", found, OPTIMIZER_STATES, "fresh"),
         fedrep=_passes(path, "fedrep", found),
         fine_tune=_passes(path, "fine_tune", found),
+        evaluate_ranks=_choice(path, "evaluate_ranks", found, EVALUATE_RANKS, "first"),
     )
     _check(path, made)
     return made
@@ -147,6 +151,7 @@ _EXAMPLES = {
     "optimizer_state": '"keep"',
     "fedrep": "1",
     "fine_tune": "1",
+    "evaluate_ranks": '"all"',
 }
 
 

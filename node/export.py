@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +13,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from node.storage import store_error
+from swarm.errors import UsageError
 from swarm.vector import Layout, unflatten
+
+SAFETENSORS, ONNX = FORMATS = ("safetensors", "onnx")
+"""What a model may be written as: its tensors by name, or its graph with them (`node.onnx`)."""
+
+NEEDS = ("onnxscript", "onnx")
+"""Packages that the latter takes: the extra `onnx`."""
+
+
+def check_available() -> None:
+    """Raise `UsageError` unless what ONNX takes is installed."""
+    if lacking := [name for name in NEEDS if importlib.util.find_spec(name) is None]:
+        raise UsageError(
+            f"couldn't export as ONNX: {' and '.join(lacking)} {'is' if len(lacking) == 1 else 'are'} not installed",
+            hint="pip install 'swarm-node[onnx]'",
+        )
 
 
 def export_model(vector: Path, layout: Layout, target: Path, origin: Mapping[str, str]) -> None:

@@ -1,4 +1,6 @@
-"""SHELL. The parts of a user's model: what travels, what stays, what stands still.
+"""SHELL. The parts of a user's module: what travels, what stays, what stands still; and what travels as one vector.
+
+This is what a module is to a task's worker and to a script in the loop form (`node.loop.parameters`) alike.
 
 A `state_dict` has floating-point tensors, parameters and buffers, and counters. Of the first those travel that a task
 does not keep: *shared*. *Private* ones, of any type, are the site's own and are put back before each round; *frozen*
@@ -31,6 +33,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from node.declared import Declared, matching
 from swarm.errors import UsageError
+from swarm.vector import Layout, TensorSpec, Vector, flatten, unflatten
 
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
@@ -42,15 +45,18 @@ class Parts:
 
     Args:
         model: as the task builds it under the charter's seed.
-        said: what the task declares.
+        said: what the task declares; by default nothing.
         folder: where the task file lies, and what it begins with.
 
+    Attributes:
+        layout: What travels, sorted by name.
+
     Raises:
-        UsageError: what is declared does not fit the model.
+        UsageError: what is declared does not fit the model, or it has no parameters.
     """
 
-    def __init__(self, model: torch.nn.Module, said: Declared, folder: Path) -> None:
-        self.model = model
+    def __init__(self, model: torch.nn.Module, said: Declared | None = None, folder: Path = Path()) -> None:
+        self.model, said = model, said or Declared()
         state, aliases = _unique(model)
         if said.initial:
             _begin_with(state, aliases, folder / said.initial, said)
@@ -89,6 +95,8 @@ class Parts:
             )
         self._private, self._frozen = frozenset(private), frozenset(frozen)
         self._shared = frozenset(name for name, tensor in state.items() if tensor.is_floating_point())
+        if not any(state[name].numel() for name in self._shared):
+            raise UsageError("couldn't use the model: it has no parameters", hint="build its layers first")
         self._shared -= self._private | self._frozen
         if not self._shared:
             raise UsageError(
@@ -101,6 +109,12 @@ class Parts:
             if isinstance(tensor, torch.nn.Parameter):
                 tensor.requires_grad_(False)
         self._first = {name: state[name].detach().clone() for name in sorted(self._private | self._frozen)}
+        specs = (
+            TensorSpec(name, tuple(state[name].shape), str(state[name].dtype).removeprefix("torch."))
+            for name in sorted(self._shared)
+        )
+        self.layout = Layout(tuple(specs))
+        self.layout.check()
 
     @property
     def every(self) -> dict[str, torch.Tensor]:
@@ -121,6 +135,20 @@ class Parts:
     def frozen(self) -> dict[str, torch.Tensor]:
         """What is the same everywhere, for good."""
         return {name: tensor for name, tensor in self.every.items() if name in self._frozen}
+
+    def read(self) -> Vector:
+        """Return a copy of what travels, float32, shape (layout.elements,)."""
+        return flatten(
+            {name: tensor.detach().float().cpu().numpy() for name, tensor in self.shared.items()}, self.layout
+        )
+
+    def write(self, vector: Vector) -> None:
+        """Overwrite what travels with a vector of that shape, and clear gradients; the rest is as it was at first."""
+        self.restore(unflatten(vector, self.layout), {})
+
+    def trained(self) -> tuple[tuple[int, int], ...]:
+        """Return the stretches [start, end) of the vector that are trained: no running statistics, nothing frozen."""
+        return self.layout.stretches([name for name, tensor in self.shared.items() if tensor.requires_grad])
 
     def restore(self, shared: Mapping[str, NDArray[np.generic]], private: Mapping[str, NDArray[np.generic]]) -> None:
         """Overwrite the model: shared tensors from the swarm's, private ones from the site's, or from the first model.

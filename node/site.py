@@ -55,6 +55,7 @@ data = "{data}"
 # loader = "my_loader.py"   # a file with load_data(site), if this site reads its data its own way
 # device = "cpu"
 # threads = 0               # CPU threads for training; 0 lets PyTorch choose
+# processes = 1             # in so many train() runs at once, one for each GPU, if the task is made for it
 # stall_s = 600             # a trainer that makes no step for this long is stopped
 # round_steps = 0           # most optimizer steps of a round at this site, if its task asks run.enough(); 0: all
 # round_seconds = 0         # the same in seconds

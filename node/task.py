@@ -71,8 +71,9 @@ class RunInfo:
     asks it before each batch, and stops, lets a slow site give less and be in time. Without a budget it is never so.
 
     `rounds` is how many the swarm means to learn, by its policy of today, 0 if that is not known; a learning rate may
-    follow a schedule by it. `phase` is what the call is for, `optimizer` what the task's build_optimizer() made, None
-    where it has none.
+    follow a schedule by it. `processes` is how many this site trains in, together, and `rank` which of them this one
+    is, from 0: where there are several, `torch.distributed` is ready to be used. `phase` is what the call is for,
+    `optimizer` what the task's build_optimizer() made, None where it has none.
     """
 
     round: int
@@ -83,6 +84,8 @@ class RunInfo:
     rounds: int = 0
     phase: str = ALL
     optimizer: object = None
+    rank: int = 0
+    processes: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ import socket
 import struct
 import subprocess
 import sys
+import tempfile
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,8 +25,10 @@ from typing import TypeAlias
 import msgpack
 
 from node.coalitions import terms_text
+from node.export import SAFETENSORS
 from node.forkserver import ForkedProcess
 from node.loop.form import is_script
+from node.processgroup import ProcessGroup, processors
 from swarm.errors import UsageError
 from swarm.mixing.momentum import Stretches
 
@@ -153,9 +156,10 @@ TrainerEvent: TypeAlias = (
 class TrainerSettings:
     """What a worker needs to know. Paths are absolute. A budget of 0 steps or seconds a round is none.
 
-    `coded` says that updates travel, and are kept, as messages of a codec. `private` is where the site keeps what never
-    leaves it; without, that ends with the worker. `local` is the charter's algorithm of local training
-    (`swarm.mixing.local`), "" for none; `rounds` how many it began with, 0 if not known.
+    `processes` is how many train together; they share the `threads`. `coded` says that updates travel, and are kept, as
+    messages of a codec. `private` is where the site keeps what never leaves it; without, that ends with the worker.
+    `local` is the charter's algorithm of local training (`swarm.mixing.local`), "" for none; `rounds` how many it began
+    with, 0 if not known.
     """
 
     task: Path
@@ -165,6 +169,7 @@ class TrainerSettings:
     loader: Path | None = None
     device: str = "cpu"
     threads: int = 0
+    processes: int = 1
     stall_s: float = 600.0
     round_steps: int = 0
     round_seconds: float = 0.0
@@ -181,14 +186,15 @@ class Trainer:
 
     def __init__(self, settings: TrainerSettings) -> None:
         self._settings = settings
-        self._process: subprocess.Popen[bytes] | ForkedProcess | None = None
+        self._process: subprocess.Popen[bytes] | ForkedProcess | ProcessGroup | None = None
+        self._memory: tempfile.TemporaryDirectory[str] | None = None  # What a group keeps that is to be kept nowhere.
         self._link: socket.socket | None = None
         self._received = b""
         self._printed = b""
         self._requests: deque[dict[str, str | int]] = deque()
         self._current: dict[str, str | int] | None = None
         self._ready = False
-        self._remarks: list[LogLine] = []
+        self._remarks: list[TrainerEvent] = []
         self._moved_at: float | None = None
         # The node polls one descriptor for its whole life; workers come and go behind it.
         self._selector = selectors.DefaultSelector()
@@ -233,7 +239,16 @@ class Trainer:
         request: dict[str, str | int] = {"do": "appraise", "round": round_, "model": str(model)}
         self._ask(request | {"terms": terms_text(terms), "coded": int(self._settings.coded)})
 
-    def export(self, round_: int, model: Path, target: Path, origin: Mapping[str, str], *, which: str) -> None:
+    def export(
+        self,
+        round_: int,
+        model: Path,
+        target: Path,
+        origin: Mapping[str, str],
+        *,
+        which: str,
+        form: str = SAFETENSORS,
+    ) -> None:
         """Write the whole model that a round ended with, as for `evaluate`, to `target`; answered by `Exported`."""
         told = json.dumps(dict(origin), sort_keys=True)
         asked: dict[str, str | int] = {
@@ -243,7 +258,7 @@ class Trainer:
             "target": str(target),
             "origin": told,
         }
-        self._ask({**asked, "which": which})
+        self._ask({**asked, "which": which, "form": form})
 
     def try_out(self, model: Path, update: Path, seconds: float) -> None:
         """Train as in a round, but no longer than `seconds` after the first step; answered by `Tried`."""
@@ -280,25 +295,37 @@ class Trainer:
         """End the worker."""
         self._reap(kill=True)
         self._selector.close()
+        if self._memory is not None:
+            self._memory.cleanup()
 
     # --- parts --------------------------------------------------------------------------------------------------
 
     def _spawn(self) -> None:
         settings = self._settings
+        together = settings.processes > 1 and not is_script(settings.task)
+        threads, private = settings.threads, settings.private
+        if together:
+            threads = max(1, (threads or processors()) // settings.processes)
+            if private is None:  # Each would keep it in a memory of its own.
+                self._memory = self._memory or tempfile.TemporaryDirectory(prefix="swarm-private-")
+                private = Path(self._memory.name) / "own" / "kept"
         ours, theirs = socket.socketpair()
         arguments = ["--task", str(settings.task), "--data", str(settings.data), "--site", settings.site]
-        arguments += ["--seed", str(settings.seed), "--device", settings.device, "--threads", str(settings.threads)]
+        arguments += ["--seed", str(settings.seed), "--device", settings.device, "--threads", str(threads)]
         arguments += ["--round-steps", str(settings.round_steps), "--round-seconds", str(settings.round_seconds)]
         if settings.loader is not None:
             arguments += ["--loader", str(settings.loader)]
-        if settings.private is not None:
-            arguments += ["--private", str(settings.private)]
+        if private is not None:
+            arguments += ["--private", str(private)]
         if settings.local:
             arguments += ["--local", settings.local]
         if settings.rounds:
             arguments += ["--rounds", str(settings.rounds)]
         with theirs:
-            self._process = self._fork(arguments, theirs) or self._run(arguments, theirs)
+            if together:
+                self._process = self._run_together(arguments, theirs)
+            else:
+                self._process = self._fork(arguments, theirs) or self._run(arguments, theirs)
         ours.setblocking(False)
         assert self._process.stdout is not None, "stdout is a pipe"
         os.set_blocking(self._process.stdout.fileno(), False)
@@ -317,17 +344,20 @@ class Trainer:
 
     def _run(self, arguments: Sequence[str], link: socket.socket) -> subprocess.Popen[bytes]:
         module = "node.loop.describing" if is_script(self._settings.task) else "node.worker"
-        root = str(Path(__file__).resolve().parent.parent)
-        path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH", ""))))
         return subprocess.Popen(  # noqa: S603 - our own module, arguments as a list
             [self._settings.python, "-m", module, "--fd", str(link.fileno()), *arguments],
             pass_fds=(link.fileno(),),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            env={**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"},
+            env=_environment(),
             start_new_session=True,
         )
+
+    def _run_together(self, arguments: Sequence[str], link: socket.socket) -> ProcessGroup:
+        command = [self._settings.python, "-m", "node.worker", *arguments]
+        shared = self._settings.threads or processors()
+        return ProcessGroup(command, self._settings.processes, link, _environment(), processors=shared)
 
     def _ask(self, request: dict[str, str | int]) -> None:
         self._requests.append(request)
@@ -387,6 +417,9 @@ class Trainer:
             return []
         if did == "step":
             return [Progress(int(str(message["round"])), int(str(message["step"])), int(str(message.get("steps", 0))))]
+        if "ends" in message:  # Of several processes some cannot go on; the next request is for new ones.
+            self._remarks += self._read_output()
+            self._reap(kill=True)
         if error is not None:
             return self._fail(str(error))
         self._current = None
@@ -420,17 +453,20 @@ class Trainer:
     def _died(self) -> Sequence[TrainerEvent]:
         assert self._process is not None, "only a process dies"
         code = self._process.wait()
+        who = self._process.who if isinstance(self._process, ProcessGroup) else "the training process"
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
         self._reap(kill=False)
         if self._current is None:
             return []
-        return self._fail(f"the training process {how}; it will be started again (its last output is in the log)")
+        return self._fail(f"{who} {how}; it will be started again (its last output is in the log)")
 
     def _stalled(self) -> Sequence[TrainerEvent]:
         self._reap(kill=True)
-        wait = f"{self._settings.stall_s:g} s"
+        wait, count = f"{self._settings.stall_s:g} s", self._settings.processes
+        waiting = f" (or one of its {count} processes waits for another)" if count > 1 else ""
         return self._fail(
-            f"the task made no optimizer step for {wait} and was stopped; raise task.stall_s if it only needs longer"
+            f"the task made no optimizer step for {wait}{waiting} and was stopped; raise task.stall_s if it only needs"
+            " longer"
         )
 
     def _reap(self, *, kill: bool) -> None:
@@ -460,6 +496,12 @@ class Trainer:
         *lines, self._printed = self._printed.split(b"\n")
         self._printed = self._printed[-LINE_CHARACTERS_MAX:]
         return [LogLine(line[:LINE_CHARACTERS_MAX].decode(errors="replace")) for line in lines if line.strip()]
+
+
+def _environment() -> dict[str, str]:
+    root = str(Path(__file__).resolve().parent.parent)
+    path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH", ""))))
+    return {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
 
 
 def _stretches(message: Mapping[str, object]) -> Stretches:

@@ -7,17 +7,18 @@ it kills or hangs the process, the supervisor starts another (`node.trainer`). W
 and the worker ends by itself.
 
 What of a model travels and what stays is for `node.parts`, what is added to steps for `node.steering`, what is kept
-from round to round for `node.private`. Here they meet: a round's training, and models that are looked at.
+from round to round for `node.private`, what several processes of one site say to each other for `node.ranks`. Here they
+meet: a round's training, and models that are looked at.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import hashlib
 import json
 import math
 import socket
-import struct
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -25,19 +26,21 @@ from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
-import msgpack
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import distributed
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from node.coalitions import coalition_from
 from node.doctor.shapes import describe_data
 from node.evaluation import Evaluation, read_result, save_cases
-from node.export import export_tensors
+from node.export import ONNX, SAFETENSORS, export_tensors
+from node.onnx import export_onnx
 from node.optimizers import keep_optimizer_state, optimizer_state
 from node.parts import Parts, numbers
 from node.private import Own, PrivateFolder, check_folder
+from node.ranks import Ranks, device_of, digest, send
 from node.steering import Steering
 from node.storage import mapped_anew
 from node.task import (
@@ -56,7 +59,7 @@ from node.task import (
 )
 from swarm.errors import StoreError, SwarmError, UsageError
 from swarm.mixing.local import DITTO, FEDPROX, ROUNDS_MAX, SCAFFOLD, parse
-from swarm.vector import Layout, TensorSpec, Vector, flatten, unflatten
+from swarm.vector import Vector, unflatten
 
 PROGRESS_S = 0.2
 """Between progress messages: steps of small models come by the thousand."""
@@ -69,8 +72,6 @@ SWARM = "swarm"
 RECALIBRATE_STEPS_MAX = 100
 """Most batches that statistics of batch normalisation are measured on: their mean over so many is steady."""
 
-_LENGTH = struct.Struct(">I")
-
 
 class _Enough(BaseException):
     """Ends a trial of user code. Not an `Exception`: a loop that survives one bad batch is not to survive this."""
@@ -80,7 +81,9 @@ class Worker:
     """One task at one site, driven by requests.
 
     `private` is the folder for what never leaves the site, None to keep that in memory only; `local` the charter's
-    algorithm of local training, "" for none; `rounds` how many it has, 0 if that is not known.
+    algorithm of local training, "" for none; `rounds` how many it has, 0 if that is not known. `ranks` is this
+    process's place among those that train together, None where it is alone: all do the same, and the first writes and
+    evaluates.
     """
 
     def __init__(
@@ -94,8 +97,9 @@ class Worker:
         private: Path | None = None,
         local: str = "",
         rounds: int = 0,
+        ranks: Ranks | None = None,
     ) -> None:
-        self._link = link
+        self._link, self._ranks = link, ranks or Ranks(link)
         self._budget, self._began_at, self._asked = budget, 0.0, False
         self._path, self._loader, self._site = task, loader, site
         self._local = parse(local) if local else None
@@ -107,7 +111,6 @@ class Worker:
         self._parts: Parts | None = None
         self._data: object = None
         self._loaded = False
-        self._layout = Layout(())
         self._rounds = rounds
         self._round = self._step = self._call_step = self._steps_max = 0
         self._told_at = 0.0
@@ -119,8 +122,8 @@ class Worker:
 
     def serve(self) -> None:
         """Answer requests until the node hangs up."""
-        while (request := receive(self._link)) is not None:
-            send(self._link, self.answer(request))
+        while (request := self._ranks.receive()) is not None:
+            self._ranks.answer(self.answer(request))
 
     def answer(self, request: Mapping[str, str | int]) -> dict[str, object]:
         """Do what a request asks for and return the answer; whatever user code does becomes a sentence."""
@@ -129,6 +132,8 @@ class Worker:
             match kind:
                 case "describe":
                     reply = self._describe(Path(str(request["path"])))
+                case "evaluate" | "appraise" | "export" if not self._ranks.first:
+                    reply = self._assist(round_, Path(str(request["model"])), request)
                 case "train":
                     self._rounds = int(request.get("rounds", 0)) or self._rounds
                     reply = self._train(round_, Path(str(request["model"])), Path(str(request["update"])))
@@ -138,8 +143,8 @@ class Worker:
                     reply = self._appraise(round_, Path(str(request["model"])), request)
                 case "export":
                     target, origin = Path(str(request["target"])), json.loads(str(request["origin"]))
-                    which = str(request["which"])
-                    reply = self._export(round_, Path(str(request["model"])), target, origin, which)
+                    which, form = str(request["which"]), str(request.get("form", SAFETENSORS))
+                    reply = self._export(round_, Path(str(request["model"])), target, origin, which, form)
                 case _:
                     which, cases = str(request.get("which", SWARM)), str(request.get("cases", ""))
                     reply = self._evaluate(round_, Path(str(request["model"])), which, cases)
@@ -155,12 +160,9 @@ class Worker:
     def _describe(self, path: Path) -> dict[str, object]:
         """Build the model under the charter's seed; write its parameters to `path`; return their layout."""
         parts = self._build()
-        self._layout = _layout_of(parts)
-        self._layout.check()
-        arrays = {name: tensor.detach().float().cpu().numpy() for name, tensor in parts.shared.items()}
-        flatten(arrays, self._layout).tofile(path)
+        parts.read().tofile(path)
         warnings = [parts.warning] if parts.warning else []
-        return {"layout": self._layout.encode(), "parameters": self._parameters(parts), "warnings": warnings}
+        return {"layout": parts.layout.encode(), "parameters": _bounds(parts), "warnings": warnings}
 
     def _train(self, round_: int, model_path: Path, update_path: Path) -> dict[str, object]:
         base = self._opened(model_path)
@@ -172,17 +174,21 @@ class Worker:
         optimizer = self._optimizer(parts, before, "optimizer")
         samples, metrics, remarks = self._learn(parts, data, run, optimizer, base, drift)
         self._tell_step()
-        reply = {"samples": samples, "metrics": metrics, "remarks": remarks, "parameters": self._parameters(parts)}
-        self._write_update(parts, base, update_path, drift)
+        reply = {"samples": samples, "metrics": metrics, "remarks": remarks, "parameters": _bounds(parts)}
+        reply |= self._trained(parts)
+        if self._ranks.first:
+            self._write_update(parts, base, update_path, drift)
         arrays = _under("private", {name: numbers(tensor) for name, tensor in parts.private.items()})
         words: dict[str, str | int | float | bool | None] = {}
         self._keep_optimizer(optimizer, "optimizer", arrays, words)
-        if self._local is not None and self._local.name == SCAFFOLD:
+        if self._local is not None and self._local.name == SCAFFOLD and self._ranks.first:
             arrays |= {"drift/base": np.array(base), "drift/moved": np.fromfile(update_path, "<f4")}
             words |= {f"steps/{name}": count for name, count in self._steering.steps.items()}
         if self._local is not None and self._local.name == DITTO:
             self._train_personal(before, base, data, run, arrays, words)
-        if arrays or words:  # Before the update is: no other site may hold of a round what lacks its part here.
+        if self._ranks.first and (
+            arrays or words
+        ):  # Before the update is: no other site may hold of a round what lacks its part here.
             self._own.keep(Own(round_, arrays, words))
         return reply
 
@@ -194,15 +200,16 @@ class Worker:
         data = self._get_data()
         loaded = time.monotonic()
         run = self._begin(0)
-        self._budget_s = ms / 1000
+        self._budget_s = ms / 1000 if self._ranks.first else math.inf
         result: dict[str, object] = {"samples": 0, "metrics": {}, "remarks": []}
         optimizer = self._optimizer(parts, Own(), "optimizer")
         try:
             samples, metrics, remarks = self._learn(parts, data, run, optimizer, base, {})
-            result = {"samples": samples, "metrics": metrics, "remarks": remarks}
-            self._write_update(parts, base, update_path, {})
+            result = {"samples": samples, "metrics": metrics, "remarks": remarks, **self._trained(parts)}
+            if self._ranks.first:
+                self._write_update(parts, base, update_path, {})
         except _Enough:
-            pass
+            self._ranks.ends = self._ranks.size > 1  # The others are in the middle of a step, and wait for this one.
         finally:
             self._budget_s = math.inf
         self._keep_optimizer(optimizer, "optimizer", {}, {})  # Says what could not be kept.
@@ -234,11 +241,38 @@ class Worker:
         with torch.no_grad():
             return read_result(self._task.evaluate(parts.model, self._get_data(), run))
 
+    def _assist(self, round_: int, model_path: Path, request: Mapping[str, str | int]) -> dict[str, object]:
+        """Do what the first process does to a model before it is looked at, which may train it, and no more.
+
+        With `evaluate_ranks = "all"` that includes evaluate(), of which the first process's result counts.
+        """
+        vector = self._opened(model_path)
+        if request["do"] == "appraise":
+            terms, coded = str(request["terms"]), bool(request["coded"])
+            vector = coalition_from(model_path, terms, elements=vector.size, coded=coded)
+        parts = self._ready(round_, vector, str(request.get("which", SWARM)))
+        if request["do"] != "export" and self._task.declared.evaluate_ranks == "all":
+            run = self._begin(round_)
+            with torch.no_grad():
+                self._task.evaluate(parts.model, self._get_data(), run)
+        return {}
+
     def _export(
-        self, round_: int, model_path: Path, target: Path, origin: Mapping[str, str], which: str
+        self, round_: int, model_path: Path, target: Path, origin: Mapping[str, str], which: str, form: str
     ) -> dict[str, object]:
-        """Write all tensors of a model, private and frozen ones too, for this site alone to read."""
+        """Write all tensors of a model, private and frozen ones too, for this site alone to read; or its graph."""
         parts = self._ready(round_, self._opened(model_path), which)
+        if form == ONNX:
+            run, mode = self._begin(round_), 0o600 if which == PERSONAL else 0o666
+            with torch.no_grad():
+                written = export_onnx(
+                    parts.model,
+                    lambda: self._task.evaluate(parts.model, self._get_data(), run),
+                    target,
+                    origin,
+                    mode=mode,
+                )
+            return {"samples": 0, "metrics": {}, "remarks": [written.sentence]}
         export_tensors({name: numbers(tensor) for name, tensor in parts.every.items()}, target, origin, mode=0o600)
         return {"samples": 0, "metrics": {}, "remarks": []}
 
@@ -277,7 +311,12 @@ class Worker:
         """Call the user's train() once, within this site's budget."""
         parts.train_mode()
         self._began_at, self._asked, self._call_step = time.monotonic(), False, self._step
-        samples, metrics, remarks = checked_result(self._task.train(parts.model, data, run), "train")
+        found = self._task.train(parts.model, data, run)
+        if self._ranks.size > 1:
+            gc.collect()  # A wrapper of this round that is still about would take part in the next one's steps.
+        if found is None and not self._ranks.first:
+            return 0, {}, []
+        samples, metrics, remarks = checked_result(found, "train")
         steps = self._step - self._call_step
         if not self._asked and self._budget.spent(steps, time.monotonic() - self._began_at):
             remarks.append(self._budget.ignored(steps))
@@ -298,7 +337,7 @@ class Worker:
         assert self._parts is not None, "it was restored"
         before_base, before_moved = (kept[name].astype(np.float32) for name in ("base", "moved"))
         shared, pushed = self._parts.shared, {}
-        for name, (start, end) in self._layout.offsets().items():
+        for name, (start, end) in self._parts.layout.offsets().items():
             steps = before.words.get(f"steps/{name}")
             if isinstance(steps, int) and steps > 0:
                 moved = (base[start:end] - before_base[start:end]) / np.float32(passed)
@@ -369,7 +408,8 @@ class Worker:
                 self._call(parts, self._get_data(), run)
         parts.check_frozen()
         tuned = {name: numbers(tensor) for name, tensor in {**parts.shared, **parts.private}.items()}
-        self._own.keep_personal(Own(round_, _under("personal", tuned), {"of": of}))
+        if self._ranks.first:
+            self._own.keep_personal(Own(round_, _under("personal", tuned), {"of": of}))
 
     def _recalibrate(self, parts: Parts, round_: int) -> None:
         """Measure the statistics of batch normalisation on this site's data, with the weights standing still.
@@ -406,18 +446,15 @@ class Worker:
         return Parts(model.to(self._site.device), self._task.declared, self._path.parent)
 
     def _built(self) -> Parts:
-        """Return the model, built when it is first needed, with the layout of what travels of it known."""
+        """Return the model, built when it is first needed."""
         if self._parts is None:
             self._parts = self._build()
-        if not self._layout.tensors:
-            self._layout = _layout_of(self._parts)
         return self._parts
 
     def _opened(self, path: Path) -> Vector:
         """Map the model that a round's outcome begins with: what an outer optimiser remembers follows it there."""
-        self._built()
         whole: Vector = np.memmap(path, dtype="<f4", mode="r")
-        return whole[: self._layout.elements]
+        return whole[: self._built().layout.elements]
 
     def _restore(self, vector: Vector, own: Own) -> Parts:
         """Let the model be a vector of the swarm's, and what this site has kept."""
@@ -427,12 +464,12 @@ class Worker:
         return parts
 
     def _named_arrays(self, vector: Vector) -> dict[str, NDArray[np.generic]]:
-        return {**unflatten(vector, self._layout)}
+        return {**unflatten(vector, self._built().layout)}
 
     def _named(self, vector: Vector, parts: Parts) -> dict[str, torch.Tensor]:
         """Return the tensors of a vector as those of the model are, by name."""
         shared = parts.shared
-        arrays = unflatten(vector, self._layout)
+        arrays = unflatten(vector, parts.layout)
         return {name: torch.from_numpy(np.array(array)).to(shared[name]) for name, array in arrays.items()}
 
     def _optimizer(self, parts: Parts, own: Own, part: str) -> torch.optim.Optimizer | None:
@@ -463,19 +500,20 @@ class Worker:
 
     def _write_update(self, parts: Parts, base: Vector, path: Path, drift: Mapping[str, torch.Tensor]) -> None:
         """Write trained minus base, less what was added to steps, tensor by tensor, into the file the node takes in."""
-        update = mapped_anew(path, self._layout.elements, what="make room for the update")
+        update = mapped_anew(path, parts.layout.elements, what="make room for the update")
         tensors = parts.shared
-        for name, (start, end) in self._layout.offsets().items():
+        for name, (start, end) in parts.layout.offsets().items():
             trained = tensors[name].detach().float().cpu().numpy().reshape(-1)
             np.subtract(trained, base[start:end], out=update[start:end])
             if name in drift:
                 added = drift[name].float().cpu().numpy().reshape(-1) * np.float32(self._steering.steps.get(name, 0))
                 np.subtract(update[start:end], added, out=update[start:end])
 
-    def _parameters(self, parts: Parts) -> list[int]:
-        """Return the bounds of the vector's stretches that are trained: start, end, start, end, ..."""
-        trained = [name for name, tensor in parts.shared.items() if tensor.requires_grad]
-        return [bound for stretch in self._layout.stretches(trained) for bound in stretch]
+    def _trained(self, parts: Parts) -> dict[str, object]:
+        """Return by what the processes that train together know that they have trained one model; alone, nothing."""
+        if self._ranks.size == 1:
+            return {}
+        return {"trained": digest(tensor for tensor in parts.every.values() if tensor.requires_grad)}
 
     def _get_data(self) -> object:
         if not self._loaded:
@@ -487,16 +525,18 @@ class Worker:
         """Seed user code so that a repeated round repeats, and start counting its steps."""
         self._round, self._step, self._call_step = round_, 0, 0
         seed = round_seed(self._site.seed, self._site.name, round_)
-        torch.manual_seed(seed)
-        np.random.seed(seed)  # noqa: NPY002 - user code may draw from the global generator
+        rank, size = self._ranks.rank, self._ranks.size
+        torch.manual_seed(seed + rank)  # Draws of their own: masks of dropout, for one.
+        np.random.seed(seed + rank)  # noqa: NPY002 - user code may draw from the global generator
         self._tell_step()
-        return RunInfo(round_, seed, self._site.device, self._site, enough, self._rounds)
+        return RunInfo(round_, seed, self._site.device, self._site, enough, self._rounds, rank=rank, processes=size)
 
     def _enough(self) -> bool:
         """Whether this site's budget is spent. One step is always made: an update of nothing helps nobody."""
         self._asked = True
         steps = self._step - self._call_step
-        return steps > 0 and self._budget.spent(steps, time.monotonic() - self._began_at)
+        spent = steps > 0 and self._budget.spent(steps, time.monotonic() - self._began_at)
+        return spent if self._budget == NO_BUDGET else self._ranks.agreed(spent=spent)
 
     def _on_step(self, optimizer: torch.optim.Optimizer, *_: object) -> None:
         """Every optimizer step of user code is progress; the node tells a slow site from a stuck one by it."""
@@ -525,12 +565,9 @@ class Worker:
         return f"{type(error).__name__}: {error}"
 
 
-def _layout_of(parts: Parts) -> Layout:
-    specs = [
-        TensorSpec(name, tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))
-        for name, tensor in parts.shared.items()
-    ]
-    return Layout(tuple(sorted(specs, key=lambda spec: spec.name)))
+def _bounds(parts: Parts) -> list[int]:
+    """Return the bounds of the vector's stretches that are trained: start, end, start, end, ..."""
+    return [bound for stretch in parts.trained() for bound in stretch]
 
 
 def _told(read: Evaluation) -> dict[str, object]:
@@ -546,29 +583,6 @@ def _under(part: str, arrays: Mapping[str, NDArray[np.generic]]) -> dict[str, ND
 def warm_up() -> None:
     """Import what PyTorch puts off until a first optimizer is made."""
     torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
-
-
-def send(link: socket.socket, message: Mapping[str, object]) -> None:
-    """Write one length-prefixed message."""
-    data: bytes = msgpack.packb(dict(message), use_bin_type=True)
-    link.sendall(_LENGTH.pack(len(data)) + data)
-
-
-def receive(link: socket.socket) -> dict[str, str | int] | None:
-    """Read one length-prefixed message; None when the other end is gone."""
-    head = _read(link, _LENGTH.size)
-    body = None if head is None else _read(link, _LENGTH.unpack(head)[0])
-    return None if body is None else msgpack.unpackb(body, raw=False)
-
-
-def _read(link: socket.socket, length: int) -> bytes | None:
-    data = b""
-    while len(data) < length:
-        part = link.recv(length - len(data))
-        if not part:
-            return None
-        data += part
-    return data
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -587,12 +601,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.add_argument("--private", type=Path)
     options.add_argument("--local", default="")
     options.add_argument("--rounds", type=int, default=0)
+    options.add_argument("--rank", type=int, default=0)
+    options.add_argument("--processes", type=int, default=1)
+    options.add_argument("--others", default="", help="the first process's links to the others: descriptors")
     chosen = options.parse_args(arguments)
     if chosen.threads:
         torch.set_num_threads(chosen.threads)
     link = socket.socket(fileno=chosen.fd)
-    site = SiteInfo(chosen.site, chosen.data, chosen.seed, chosen.device)
+    others = [socket.socket(fileno=int(number)) for number in chosen.others.split(",") if number]
+    ranks = Ranks(link, chosen.rank, chosen.processes, others)
     try:
+        device = device_of(chosen.device, chosen.rank, chosen.processes)
+        site = SiteInfo(chosen.site, chosen.data, chosen.seed, device)
         budget = Budget(chosen.round_steps, chosen.round_seconds)
         worker = Worker(
             link,
@@ -603,11 +623,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             private=chosen.private,
             local=chosen.local,
             rounds=chosen.rounds,
+            ranks=ranks,
         )
-    except SwarmError as error:
-        send(link, {"did": "load", "error": error.message + (f" ({error.hint})" if error.hint else "")})
+        ranks.meet(device)
+    except (SwarmError, distributed.DistError) as error:
+        said = str(error) if not isinstance(error, SwarmError) else error.message
+        hint = getattr(error, "hint", "")
+        send(link, {"did": "load", "error": said + (f" ({hint})" if hint else "")})
         return 1
-    send(link, {"did": "load"})
+    if ranks.first:
+        send(link, {"did": "load"})
     try:
         worker.serve()
     except (BrokenPipeError, ConnectionResetError):

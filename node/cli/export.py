@@ -12,9 +12,11 @@ import click
 
 from node.cli.init import FOLDER, JSON
 from node.cli.ledger.reading import read
-from node.cli.output import NOT_FOUND, Failure, check_target, emit
+from node.cli.output import NOT_FOUND, USAGE, Failure, check_target, emit
 from node.cli.start import check_own_task, origin_of, trainer_settings
-from node.export import export_model
+from node.declared import declared
+from node.export import FORMATS, ONNX, SAFETENSORS, check_available, export_model
+from node.loop.form import is_script
 from node.site import Site
 from node.solo import wait
 from node.storage import store_error
@@ -31,21 +33,33 @@ from swarm.vector import Layout
     is_flag=True,
     help="This site's own model: with its private parts, trained on as the task says, or Ditto's. For this site alone.",
 )
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(FORMATS),
+    default=SAFETENSORS,
+    show_default=True,
+    help="onnx: the model with its graph, for use without PyTorch. Needs the extra onnx.",
+)
 @click.option("--evaluate", is_flag=True, help="Say how good it is on this site's held-out data.")
 @click.option(
     "-o",
     "--output",
     type=click.Path(path_type=Path),
-    help="Write there (safetensors).  [default: in the site's folder models]",
+    help="Write there.  [default: in the site's folder models]",
 )
 @JSON
-def export(folder: Path, output: Path | None, *, personal: bool, evaluate: bool, as_json: bool) -> None:
+def export(folder: Path, output: Path | None, *, personal: bool, form: str, evaluate: bool, as_json: bool) -> None:
     """Write the model of the last committed round that the site in FOLDER knows of. Its node may be running."""
     site = Site(folder.resolve())
     settings, signed = site.load_settings(), site.load_charter()
     check_own_task(site, settings, signed)
+    if form == ONNX:
+        check_available()
+        if not personal:
+            _check_common(site.folder / settings.task.file)
     round_, model = _model(read(site.folder)[1].state, site.node())
-    target = output or site.models / f"{'personal' if personal else 'round'}-{round_:04d}.safetensors"
+    target = output or site.models / f"{'personal' if personal else 'round'}-{round_:04d}.{form}"
     check_target(target)
     origin = {**origin_of(signed, round_, model), **({"site": settings.site.name} if personal else {})}
     which = "personal" if personal else "swarm"
@@ -56,7 +70,10 @@ def export(folder: Path, output: Path | None, *, personal: bool, evaluate: bool,
         trainer = Trainer(dataclasses.replace(trainer_settings(site, settings, signed), round_steps=0, round_seconds=0))
         try:
             trainer.start()
-            if not personal:
+            if form == ONNX:
+                trainer.export(round_, copied, target.resolve(), origin, which=which, form=form)
+                wait(trainer, Exported, _tell)
+            elif not personal:
                 trainer.describe(Path(place) / "initial")
                 layout = Layout.decode(wait(trainer, Described, _tell).layout)
                 export_model(copied, layout, target, origin)
@@ -76,6 +93,23 @@ def export(folder: Path, output: Path | None, *, personal: bool, evaluate: bool,
     told = {one: dict(metrics) for one, metrics in scores.items()}
     data = {"path": str(target), "round": round_, "model": model.hex(), "personal": personal, "metrics": told}
     emit(data, as_json=as_json, text="\n".join(lines))
+
+
+def _check_common(task: Path) -> None:
+    """Refuse to write as everybody's what has parts of this site's own: a graph is whole or it is none."""
+    if is_script(task):
+        raise Failure(
+            "couldn't export as ONNX: the task is a script, and only that can call its model",
+            code=USAGE,
+            hint="call torch.onnx.export in the script, or export it as safetensors",
+        )
+    said = declared(task)
+    if said.private or said.normalisation not in ("", "average"):
+        raise Failure(
+            "couldn't export everybody's model as ONNX: parts of it are this site's own, and a graph needs all of them",
+            code=USAGE,
+            hint="add --personal, for this site alone; or leave --format out",
+        )
 
 
 def _model(state: State, me: NodeId) -> tuple[int, Digest]:

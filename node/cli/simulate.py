@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
@@ -44,6 +46,8 @@ PLAIN_S = 2.0
 
 MARKER = ".swarm-simulate"
 """In a folder that a simulation made, so that the next may replace what is in it."""
+
+RESULT = "result.json"
 
 TABLES: dict[str, tuple[Tables, ...]] = {"csv": ("csv",), "parquet": ("parquet",), "both": ("csv", "parquet")}
 
@@ -248,9 +252,9 @@ def simulate(
     given = {name: value for name, value in asked.items() if value is not None}
     chosen = replace(chosen, learning=replace(chosen.learning, **given))  # type: ignore[arg-type]  # as the options say
     _check_extras(tables, cluster, speed)
-    folder = _fresh(output)
     how = How(tables=TABLES[tables], workers=workers, cluster=cluster, export=export == "charter", as_json=as_json)
-    _play(chosen, SPEEDS[speed], folder, how)
+    with _fresh(output) as folder:
+        _play(chosen, SPEEDS[speed], folder, how)
 
 
 def presets() -> dict[str, str]:
@@ -332,15 +336,28 @@ def _check_extras(tables: str, cluster: str | None, speed: str) -> None:
         )
 
 
-def _fresh(folder: Path) -> Path:
-    """Return a folder to write to: a new one, or one that an earlier simulation made."""
+@contextmanager
+def _fresh(folder: Path) -> Iterator[Path]:
+    """Yield a folder to write to: a new one, or one that an earlier simulation made.
+
+    What cannot be simulated leaves no trace: until there is a result, what was made is removed again.
+    """
     if folder.exists() and not (folder / MARKER).exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(
             f"couldn't write to {folder}: it exists and no simulation made it", hint="choose another --output"
         )
+    there = {*folder.iterdir()} if folder.exists() else None
     folder.mkdir(parents=True, exist_ok=True)
     (folder / MARKER).touch()
-    return folder
+    try:
+        yield folder
+    except BaseException:
+        if not (folder / RESULT).exists():
+            for made in {*folder.iterdir()} - (there or set()):
+                shutil.rmtree(made) if made.is_dir() else made.unlink()
+            if there is None:
+                folder.rmdir()
+        raise
 
 
 # --- playing ----------------------------------------------------------------------------------------------------------

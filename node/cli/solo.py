@@ -9,6 +9,7 @@ import click
 
 from node.cli.init import JSON
 from node.cli.output import check_target, check_task, count, emit
+from node.config import PROCESSES_MAX
 from node.solo import run_solo
 from node.trainer import TrainerSettings
 from swarm.mixing.local import parse
@@ -22,16 +23,35 @@ from swarm.mixing.local import parse
 @click.option(
     "--local", default="", help="Train as a charter with this --local would have it, to see whether TASK can."
 )
+@click.option(
+    "--processes",
+    type=click.IntRange(1, PROCESSES_MAX),
+    default=1,
+    show_default=True,
+    help="Train in so many at once, as a site with task.processes does.",
+)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the model there (safetensors).")
 @JSON
-def solo(task: Path, data: Path, rounds: int, seed: int, local: str, output: Path | None, *, as_json: bool) -> None:
+def solo(
+    task: Path,
+    data: Path,
+    rounds: int,
+    seed: int,
+    local: str,
+    processes: int,
+    output: Path | None,
+    *,
+    as_json: bool,
+) -> None:
     """Train TASK alone: what this site reaches without the others."""
     check_task(task)
     if output is not None:
         check_target(output)
     if local:
         parse(local)
-    settings = TrainerSettings(task=task.resolve(), data=data.resolve(), site="solo", seed=seed, local=local)
+    settings = TrainerSettings(
+        task=task.resolve(), data=data.resolve(), site="solo", seed=seed, local=local, processes=processes
+    )
     with tempfile.TemporaryDirectory() as folder:
         result = run_solo(
             settings,

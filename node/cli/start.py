@@ -317,6 +317,7 @@ def trainer_settings(site: Site, settings: Settings, signed: SignedCharter) -> T
         loader=site.folder / task.loader if task.loader else None,
         device=task.device,
         threads=task.threads,
+        processes=task.processes,
         stall_s=task.stall_s,
         round_steps=task.round_steps,
         round_seconds=task.round_seconds,

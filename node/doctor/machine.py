@@ -15,6 +15,7 @@ from node.clock import Clock
 from node.console import size_words
 from node.doctor.case import Case
 from node.doctor.finding import Finding, fail, warn, well
+from node.processgroup import processors
 from swarm.errors import UsageError
 from swarm.identity import transport_keys
 from swarm.machine import LinkChanged, NodeId, Received
@@ -73,7 +74,7 @@ def disk(case: Case) -> list[Finding]:
 
 def memory(case: Case) -> list[Finding]:
     """There is memory for training and averaging a model of this size."""
-    need = TRAINING_COPIES * case.signed.charter.model_bytes + PYTHON_BYTES
+    need = (TRAINING_COPIES * case.signed.charter.model_bytes + PYTHON_BYTES) * case.settings.task.processes
     total, available = _memory()
     if total is None or available is None:
         return []
@@ -142,16 +143,11 @@ def gpu(case: Case) -> list[Finding]:
 
 def threads(case: Case) -> list[Finding]:
     """Training is not to have more threads than there are processors."""
-    asked, there = case.settings.task.threads, _processors()
+    asked, there = case.settings.task.threads, processors()
     if asked > there:
         text = f"task.threads is {asked}, and this process may use {there} processors"
         return [warn("processors", text, "write threads = 0 below [task], and PyTorch chooses")]
     return [well("processors", f"{there} for this process", processors=there)]
-
-
-def _processors() -> int:
-    """Return how many processors this process may use, where the system tells; else how many there are."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def cipher(case: Case) -> list[Finding]:

@@ -22,7 +22,7 @@ import numpy as np
 
 from node.data import SiteData
 from node.local import LocalPeer, found, stop_all
-from node.loop.parameters import ModuleParameters, parameters_of
+from node.loop.parameters import is_module, parameters_of
 from node.loop.peer import Peer
 from swarm.errors import SwarmError, UsageError
 from swarm.vector import unflatten
@@ -249,7 +249,7 @@ def _seeder(model: object) -> Callable[[int], None]:
 
     def seed(number: int) -> None:
         np.random.seed(number)  # noqa: NPY002, TID251 - the user's functions may draw from the global generators
-        if isinstance(parameters_of(model), ModuleParameters):
+        if is_module(model):
             import torch
 
             torch.manual_seed(number)

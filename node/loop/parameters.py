@@ -1,21 +1,25 @@
 """SHELL. A user's model as one flat vector, and back: a torch module, or plain arrays by name.
 
-A module's floating-point parameters and buffers travel, tied ones once; counters stay at the site, as in `node.worker`.
-Arrays are for what is no neural network: the coefficients of a linear model, centroids, histograms. They are written in
-place, so that whoever holds them sees the model of the round. PyTorch is imported only if the model needs it.
+A module is in a script what it is in a task that declares nothing: `node.parts`. Arrays are for what is no neural
+network: the coefficients of a linear model, centroids, histograms. They are written in place, so that whoever holds
+them sees the model of the round. PyTorch is imported only if the model needs it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeGuard
 
 import numpy as np
 
 from node.storage import mapped_anew
 from swarm.errors import UsageError
 from swarm.vector import Layout, TensorSpec, Vector, flatten, unflatten
+
+if TYPE_CHECKING:
+    import torch
 
 DTYPES = ("float16", "float32", "float64")
 """What arrays may hold. Whatever it is, float32 travels."""
@@ -51,16 +55,22 @@ def parameters_of(model: object) -> Parameters:
     found: Parameters
     if isinstance(model, Mapping):
         found = ArrayParameters(model)
-    elif callable(getattr(model, "state_dict", None)) and callable(getattr(model, "named_parameters", None)):
-        found = ModuleParameters(model)
+    elif is_module(model):
+        from node.parts import Parts
+
+        found = Parts(model)
     else:
         raise UsageError(
             f"couldn't read the parameters of a {type(model).__name__}",
             hint="pass a torch.nn.Module, or a dict of names and NumPy arrays of floating-point numbers",
         )
-    if not found.layout.elements:
-        raise UsageError("couldn't join: the model has no parameters", hint="build its layers before join()")
     return found
+
+
+def is_module(model: object) -> TypeGuard[torch.nn.Module]:
+    """Whether a model is a `torch.nn.Module`; PyTorch is not imported to find out."""
+    loaded = sys.modules.get("torch")
+    return loaded is not None and isinstance(model, loaded.nn.Module)
 
 
 def difference(layout: Layout, expected: Layout) -> str:
@@ -77,46 +87,6 @@ def difference(layout: Layout, expected: Layout) -> str:
     return f"tensor {name!r} is {mine.dtype}, not {other.dtype}"
 
 
-class ModuleParameters:
-    """The state of a torch module."""
-
-    def __init__(self, module: Any) -> None:
-        self._module = module
-        specs = [
-            TensorSpec(name, tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))
-            for name, tensor in self._tensors()
-        ]
-        self.layout = Layout(tuple(sorted(specs, key=lambda spec: spec.name)))
-        self.layout.check()
-
-    def read(self) -> Vector:
-        """Return a copy of the state."""
-        arrays = {name: tensor.detach().float().cpu().numpy() for name, tensor in self._tensors()}
-        return flatten(arrays, self.layout)
-
-    def write(self, vector: Vector) -> None:
-        """Overwrite the state, and clear gradients: a loop that steps first must not step along those of before."""
-        import torch
-
-        self._module.zero_grad(set_to_none=True)
-        tensors = dict(self._tensors())
-        with torch.no_grad():
-            for name, values in unflatten(vector, self.layout).items():
-                tensors[name].copy_(torch.from_numpy(np.array(values)))
-
-    def trained(self) -> tuple[tuple[int, int], ...]:
-        """Return the stretches that carry gradients."""
-        return self.layout.stretches([name for name, tensor in self._tensors() if tensor.requires_grad])
-
-    def _tensors(self) -> Iterator[tuple[str, Any]]:
-        seen: set[int] = set()
-        for name, tensor in self._module.state_dict(keep_vars=True).items():
-            if callable(getattr(tensor, "is_floating_point", None)) and tensor.is_floating_point():
-                if id(tensor) not in seen:
-                    yield name, tensor
-                seen.add(id(tensor))
-
-
 class ArrayParameters:
     """Arrays by name, in place."""
 
@@ -128,6 +98,8 @@ class ArrayParameters:
                     f"couldn't use {name!r} as parameters: it is {what}, not an array of {', '.join(DTYPES)}",
                     hint="convert it, as with np.asarray(x, np.float32)",
                 )
+        if not any(array.size for array in arrays.values()):
+            raise UsageError("couldn't use the model: it has no parameters", hint="make its arrays first")
         self._arrays = arrays
         specs = [TensorSpec(name, array.shape, array.dtype.name) for name, array in arrays.items()]
         self.layout = Layout(tuple(sorted(specs, key=lambda spec: spec.name)))

@@ -22,6 +22,7 @@ import atexit
 import functools
 import json
 import os
+import re
 import select
 import signal
 import socket
@@ -31,7 +32,7 @@ import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 
 import numpy as np
 
@@ -46,6 +47,9 @@ from swarm import charter as terms
 from swarm.errors import SwarmError, UsageError
 from swarm.vector import Layout, Vector, flatten
 
+if TYPE_CHECKING:
+    from node.loop.together import SharedPeer
+
 START_S = 90.0
 """A node that was started listens by then, on a busy machine too."""
 
@@ -59,6 +63,9 @@ PROGRESS_S = 0.2
 """Between messages of progress: steps of small models come by the thousand."""
 
 LINKED_AGAIN_S = 0.2
+
+_TORCHRUN = re.compile(r"(LOCAL_|GROUP_|ROLE_)?(RANK|WORLD_SIZE)$|ROLE_NAME$|MASTER_(ADDR|PORT)$|TORCHELASTIC_")
+"""Variables that `torchrun` sets."""
 
 Evaluation = Callable[[Any], Mapping[str, Any]]
 
@@ -83,12 +90,12 @@ def _with_hints(function: Callable[P, T]) -> Callable[P, T]:
 
 
 @_with_hints
-def join(folder: str | Path, model: object, *, evaluate: Evaluation | None = None) -> Peer:
+def join(folder: str | Path, model: object, *, evaluate: Evaluation | None = None) -> Peer | SharedPeer:
     """Return the peer of the site in `folder`, with `model` as what the swarm learns; start its node if none runs.
 
     `model` is a `torch.nn.Module`, or a dict of NumPy arrays that are trained in place. `evaluate` is as in
     `Peer.evaluate`. Where a charter is being drafted (`swarm charter new`), this takes note of the model and ends the
-    script.
+    script. Of several processes that `torchrun` has started, each has to call this; they hold the peer together.
 
     Raises:
         UsageError: there is no site or no charter; this is not the charter's script; the model has another layout.
@@ -102,10 +109,24 @@ def join(folder: str | Path, model: object, *, evaluate: Evaluation | None = Non
     check_script(signed, site.folder / settings.task.file)
     check_layout(signed, parameters.layout, site)
     peer = Peer(site, signed, parameters, model, said=say)
-    peer.begin()
+    shared = _held_by_all(peer, parameters, model) if _several() else None
+    if shared is None or shared.rank == 0:
+        peer.begin()
+    joined = shared or peer
     if evaluate is not None:
-        peer.evaluate(evaluate)
-    return peer
+        joined.evaluate(evaluate)
+    return joined
+
+
+def _several() -> bool:
+    """Whether this process is one of several that `torchrun` has started."""
+    return os.environ.get("WORLD_SIZE", "1") != "1" and "RANK" in os.environ
+
+
+def _held_by_all(peer: Peer, parameters: Parameters, model: object) -> SharedPeer:
+    from node.loop.together import SharedPeer
+
+    return SharedPeer(peer, parameters, model, budgeted=peer.budgeted)
 
 
 def say(line: str) -> None:
@@ -158,6 +179,8 @@ class Peer:
         rounds: How many the charter has.
         index: This site's place among the charter's founders, from 0; -1 if it joined later.
         sites: How many founders there are.
+        rank: Which of the processes that hold this peer together this one is; here 0, as it is alone.
+        processes: How many there are (`node.loop.together`); here 1.
         round: The one in work, from 1.
         seed: A seed for that round, other at each site, the same when it is repeated. For the script to use, or not.
         scoring: The round whose common model was given to evaluate last.
@@ -178,6 +201,7 @@ class Peer:
         self.name = settings.site.name
         self.data = site.folder / settings.task.data
         self.rounds = signed.charter.round.rounds
+        self.rank, self.processes = 0, 1
         self.round = 0
         self.seed = 0
         self.scoring = 0
@@ -305,6 +329,11 @@ class Peer:
         self._evaluation = function
         return function
 
+    @property
+    def budgeted(self) -> bool:
+        """Whether this site limits what a round takes."""
+        return self._budget != Budget()
+
     def enough(self) -> bool:
         """Whether this site's budget for a round is spent (`task.round_steps`, `task.round_seconds`). Not at first."""
         return self._steps > 0 and self._budget.spent(self._steps, self._clock.now() - self._began_at)
@@ -397,13 +426,15 @@ class Peer:
         search = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH", ""))))
         self._log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         command = [sys.executable, "-m", "node.cli.main", "start", str(self._site.folder), "--exit-when-done"]
+        # To whatever the node starts, this script must not look like one of several processes that wait for it.
+        kept = {name: value for name, value in os.environ.items() if not _TORCHRUN.match(name)}
         with self._log.open("ab") as log:
             self._child = subprocess.Popen(  # noqa: S603 - our own module, arguments as a list
                 [*command, "--set", "run.log=plain"],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env={**os.environ, "PYTHONPATH": search},
+                env={**kept, "PYTHONPATH": search},
                 start_new_session=True,
             )
 

@@ -32,3 +32,10 @@ def test_a_folder_that_is_no_site_is_said(tmp_path: Path) -> None:
     message, _ = refused("export", tmp_path / "nowhere")
     assert "swarm.toml" in message
     assert "export" in COMMANDS
+
+
+def test_onnx_without_its_extra_is_refused_before_the_task_is_run(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("node.export.NEEDS", ("no_such_package",))
+    message, hint = refused("export", site.folder, "--format", "onnx")
+    assert message == "couldn't export as ONNX: no_such_package is not installed"
+    assert hint == "pip install 'swarm-node[onnx]'"

@@ -121,6 +121,7 @@ def test_what_cannot_be_is_said_in_a_sentence_before_anything_runs(
     answer = run(tmp_path / "out", "--rounds", "1", *arguments)
     assert isinstance(answer.exception, UsageError), answer.output
     assert says in answer.exception.message
+    assert not (tmp_path / "out").exists(), "what cannot be simulated leaves no folder behind"
 
 
 def test_a_cluster_without_ray_is_refused_in_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,7 +130,14 @@ def test_a_cluster_without_ray_is_refused_in_a_sentence(tmp_path: Path, monkeypa
     assert isinstance(answer.exception, UsageError)
     assert answer.exception.message == "couldn't simulate on a Ray cluster: Ray is not installed"
     assert answer.exception.hint == "pip install 'swarm-node[ray]'"
-    assert {path.name for path in tmp_path.iterdir()} == {command.MARKER}
+    assert [*tmp_path.iterdir()] == [], "a folder that was there stays, as empty as it was"
+
+
+def test_a_failure_leaves_an_earlier_result_as_it_was(tmp_path: Path) -> None:
+    assert run(tmp_path, *QUICK).exit_code == 0
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    assert isinstance(run(tmp_path, *QUICK, "--data", "cifar").exception, UsageError)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
 
 
 def test_the_number_of_processes_leaves_no_trace(tmp_path: Path) -> None:

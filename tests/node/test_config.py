@@ -19,8 +19,8 @@ def test_nothing_said_means_the_defaults() -> None:
     assert settings.ledger.catch_up == "full"
     assert (settings.storage.ballast_mb, settings.storage.keep_models, settings.storage.keep_every) == (64, 0, 0)
     assert (settings.run.log_file, settings.run.log_level) == ("run/log.jsonl", "info")
-    assert (settings.task.min_cell, settings.task.alone) == (0, False)
-    assert len(settings.origin) == 30
+    assert (settings.task.min_cell, settings.task.alone, settings.task.processes) == (0, False, 1)
+    assert len(settings.origin) == 31
 
 
 def test_later_layers_win_and_say_so() -> None:
@@ -106,6 +106,7 @@ def test_a_key_like_no_other_is_told_all_there_are() -> None:
         ("[site.name]\nx = 1\n", "site.name = {'x': 1} must be of type str"),
         ("[nothing]\nx = 1\n", "unknown key 'nothing.x'"),
         ("[task]\nmin_cell = -1\n", "couldn't use task.min_cell = -1, from"),
+        ("[task]\nprocesses = 0\n", "couldn't use task.processes = 0, from"),
         ("[task]\nround_steps = -1\n", "couldn't use task.round_steps = -1, from"),
         ("[task]\nround_seconds = inf\n", "couldn't use task.round_seconds = inf, from"),
         ("[task]\nround_seconds = nan\n", "couldn't use task.round_seconds = nan, from"),

@@ -138,6 +138,8 @@ class Bench:
         round_seconds: float = 0.0,
         loader: str = "",
         forkserver: Path | None = None,
+        threads: int = 1,
+        processes: int = 1,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
@@ -152,7 +154,8 @@ class Bench:
                 site="rural",
                 seed=5,
                 loader=folder / "my_loader.py" if loader else None,
-                threads=1,
+                threads=threads,
+                processes=processes,
                 stall_s=stall_s,
                 round_steps=round_steps,
                 round_seconds=round_seconds,
@@ -186,6 +189,10 @@ class Bench:
     def start(self) -> None:
         self.trainer.start()
         self.until(lambda: self.trainer._ready)
+
+    def describe(self) -> Layout:
+        self.trainer.describe(self.model)
+        return Layout.decode(self.next(Described).layout)
 
     def train(self, round_: int) -> TrainDone:
         self.update.unlink(missing_ok=True)
