@@ -12,7 +12,9 @@ source before there are results, compared without rounding, and a miss is printe
 
 from __future__ import annotations
 
+import itertools
 import statistics
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -20,9 +22,11 @@ CLIENT_MEAN = "client mean"
 ALL_CASES = "all cases"
 
 WIDTH_MAX = 120
-"""Characters of a line. Columns that do not fit stand in a second block, below the same sites."""
+"""Characters of a line. Columns that do not fit stand in another block, beside the same sites."""
 
 GAP = "  "
+
+VERDICTS = ("met     ", "MISSED  ", "OPEN    ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,26 +149,28 @@ class Table:
 
     def text(self) -> str:
         """Return the table in lines of at most `WIDTH_MAX` characters where its words allow it."""
-        lines = [f"{self.title}: {self._seeds_words()}", ""]
-        lines += _blocks(self._labels(), [*self._ours(), *self._theirs()])
-        lines += [""] + [f"[{number}] {source}" for number, source in enumerate(self._sources(), 1)]
         left_out = [row.name for row in self._sites if row not in self.compared]
-        if left_out and self.compared:
-            lines.append(f"Not in the {CLIENT_MEAN}, for lack of a score in some column: {', '.join(left_out)}.")
-        lines += [*self.notes, *(self.verdict(bar) for bar in self.bars)]
-        return "\n".join(lines).replace("\n\n\n", "\n\n").rstrip() + "\n"
+        lacking = f"Not in the {CLIENT_MEAN}, for lack of a score in some column: {', '.join(left_out)}."
+        parts = [
+            [f"{self.title}: {self._seeds_words()}"],
+            *_blocks(self._labels(), list(self._ours()), list(self._theirs())),
+            [f"[{number}] {source}" for number, source in enumerate(self._sources(), 1)],
+            [*([lacking] if left_out and self.compared else []), *self.notes],
+            [self.verdict(bar) for bar in self.bars],
+        ]
+        return "\n".join(itertools.chain.from_iterable([*map(_wrapped, part), ""] for part in parts if part))
 
     def verdict(self, bar: Bar) -> str:
         """Return whether a bar is met, in a line."""
-        by_seed = self._by_seed(bar.column, bar.row)
+        by_seed, (met, missed, open_) = self._by_seed(bar.column, bar.row), VERDICTS
         asked = f"{bar.column}, {bar.row} at least {bar.at_least:g} ({bar.source})"
         if not by_seed:
-            return f"OPEN    {asked}: there is no score"
+            return f"{open_}{asked}: there is no score"
         reached = statistics.fmean(by_seed.values())
         each = "" if len(by_seed) == 1 else f", by seed {' '.join(f'{by_seed[seed]:.3f}' for seed in sorted(by_seed))}"
         if reached >= bar.at_least:
-            return f"met     {asked}: {reached:.3f}{each}"
-        return f"MISSED  {asked}: {reached:.3f}, short by {bar.at_least - reached:.3f}{each}"
+            return f"{met}{asked}: {reached:.3f}{each}"
+        return f"{missed}{asked}: {reached:.3f}, short by {bar.at_least - reached:.3f}{each}"
 
     # --- parts --------------------------------------------------------------------------------------------------
 
@@ -229,22 +235,34 @@ def _summary(values: Sequence[float]) -> Cell:
     return Cell(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None)
 
 
-def _blocks(labels: Sequence[tuple[str, str]], columns: Sequence[Sequence[str]]) -> list[str]:
-    """Return lines of names, counts and as many columns as fit beside them; the rest follows below."""
-    names = [label[0] for label in labels]
-    counts = [label[1] for label in labels]
-    wide = max(map(len, names))
-    first = [f"{name:<{wide}}{GAP}{count:>{max(map(len, counts))}}" for name, count in zip(names, counts, strict=True)]
-    lines, left = [], list(columns)
-    while left:
-        block, used = first, 0
-        while used < len(left):
-            cells = left[used]
-            width = max(map(len, cells))
-            wider = [f"{line}{GAP}{cell:>{width}}" for line, cell in zip(block, cells, strict=True)]
-            if used and len(wider[0]) > WIDTH_MAX:
-                break
-            block, used = wider, used + 1
-        lines += [*(line.rstrip() for line in block), ""]
-        left = left[used:]
-    return lines
+def _wrapped(line: str) -> str:
+    """Return a line of words in as many as it takes; a table's line is never that long, where there is a choice."""
+    return line if len(line) <= WIDTH_MAX else textwrap.fill(line, WIDTH_MAX, subsequent_indent=" " * len(VERDICTS[0]))
+
+
+def _blocks(
+    labels: Sequence[tuple[str, str]], ours: Sequence[Sequence[str]], theirs: Sequence[Sequence[str]]
+) -> list[list[str]]:
+    """Return blocks of lines: names, counts and columns. Others' stand beside ours where all of them have room."""
+    names, counts = [label[0] for label in labels], [label[1] for label in labels]
+    wide, counted = max(map(len, names)), max(map(len, counts))
+    first = [f"{name:<{wide}}{GAP}{count:>{counted}}" for name, count in zip(names, counts, strict=True)]
+
+    def fitting(columns: Sequence[Sequence[str]]) -> list[list[str]]:
+        blocks, block = [], first
+        for cells in columns:
+            wider = _beside(block, cells)
+            if len(wider[0]) > WIDTH_MAX and block is not first:
+                blocks.append(block)
+                wider = _beside(first, cells)
+            block = wider
+        return [*blocks, block]
+
+    together = fitting([*ours, *theirs])
+    blocks = together if len(together) == 1 or not theirs else fitting(ours) + fitting(theirs)
+    return [[line.rstrip() for line in block] for block in blocks]
+
+
+def _beside(lines: Sequence[str], cells: Sequence[str]) -> list[str]:
+    width = max(map(len, cells))
+    return [f"{line}{GAP}{cell:>{width}}" for line, cell in zip(lines, cells, strict=True)]

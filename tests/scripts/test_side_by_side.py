@@ -102,7 +102,13 @@ def test_lines_are_no_longer_than_a_screen_and_what_does_not_fit_stands_below_th
     theirs = [Published(f"method {number}", "A", {"north": Cell(0.5, 0.1)}) for number in range(9)]
     text = table(published=theirs).text()
     assert max(map(len, text.splitlines())) <= WIDTH_MAX
-    assert sum(one.startswith("north") for one in text.splitlines()) == 2
+    assert [line(block, "north").count("0.500 ± 0.100") for block in text.split("\n\n")[1:4]] == [0, 6, 3]
+
+
+def test_long_words_are_broken_and_a_verdict_stays_recognisable() -> None:
+    text = table(notes=["word " * 60], bars=[Bar("swarm", 0.7, "somebody's best of all their methods " * 3)]).text()
+    assert max(map(len, text.splitlines())) <= WIDTH_MAX
+    assert line(text, "met     swarm, client mean at least 0.7")
 
 
 def test_the_held_out_column_says_how_many_of_them_count() -> None:
