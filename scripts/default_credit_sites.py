@@ -135,4 +135,4 @@ def table(model: str, scores: list[Score], sizes: list[tuple[str, int]], rounds:
 
 
 if __name__ == "__main__":
-    main()
+    real_peers.in_words(main)

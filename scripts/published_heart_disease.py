@@ -93,9 +93,10 @@ def table(sites: list[SiteData], scores: list[Score], rounds: int) -> Table:
         bars=BARS,
         notes=[
             "Switzerland's 30 training patients are all ill, and of its 16 held-out ones all but one: one is .063.",
+            "The split is the same with every seed: deviations are of training, not of which patients are held out.",
         ],
     )
 
 
 if __name__ == "__main__":
-    main()
+    real_peers.in_words(main)

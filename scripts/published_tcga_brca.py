@@ -15,7 +15,6 @@ three times, models averaged as peers average them, and in how many of all pairs
 
 import argparse
 import csv
-import importlib.util
 import pathlib
 import statistics
 import sys
@@ -51,6 +50,7 @@ NOTES = (
     "A c-index of few deaths is next to noise: Canada's is of 1 death, Europe's of 2, the Midwest's of 3.",
     "Each is a sixth of the client mean all the same. `swarm evaluate` gives none for fewer than 5 deaths.",
 )
+GIVEN_NOTE = "The split is the same with every seed: deviations are of training, not of which patients are held out."
 BARS = (Bar(real_peers.SWARM, 0.815, "FLamby's best federated, FedAdam and FedYogi"),)
 
 GIVEN, DRAWN = "given", "drawn"
@@ -125,7 +125,7 @@ def table(regions: list[Patients], scores: list[Score], rounds: int, split: str)
             for method, cells in theirs
         ],
         bars=BARS if given else (),
-        notes=NOTES if whole else (),
+        notes=[*(NOTES if whole else ()), *([GIVEN_NOTE] if split == GIVEN else ())],
     )
 
 
@@ -178,7 +178,7 @@ def write(folder: pathlib.Path, header: str, patients: Patients) -> SiteData:
 
 def choose(regions: list[np.ndarray]) -> None:
     """Print the c-index of every ridge and number of rounds, on folds of the training patients."""
-    task = loaded(TASK)
+    task = real_peers.loaded(TASK)
     print("ridge    rounds   c-index of left-out folds, mean and range over divisions")
     for ridge in RIDGES:
         task.RIDGE = ridge  # type: ignore[attr-defined]
@@ -252,15 +252,5 @@ def pairs(model: Any, part: Any) -> np.ndarray:
     return np.array([won.sum(), compared.sum()])
 
 
-def loaded(path: pathlib.Path) -> ModuleType:
-    """Return a task file as a module."""
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None, "it is beside this file"
-    assert spec.loader is not None, "it is a Python file"
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 if __name__ == "__main__":
-    main()
+    real_peers.in_words(main)

@@ -17,6 +17,7 @@ The last is what a swarm is there to do without. It goes through the same traine
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import io
 import json
 import os
@@ -26,6 +27,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import TypeAlias
 
 from node.alone import result_of
@@ -36,6 +38,7 @@ from node.local import LocalPeer, fork_server, found, stop_all
 from node.solo import run_solo
 from node.trainer import Trainer, TrainerSettings
 from scripts.side_by_side import Score
+from swarm.errors import SwarmError
 
 ALONE, SWARM, PERSONALISED, POOLED = "alone", "swarm", "personalised", "pooled"
 COLUMNS = (ALONE, SWARM, PERSONALISED, POOLED)
@@ -45,7 +48,10 @@ _AS_EVALUATE_SAYS = {"alone": ALONE, "swarm": SWARM, "personal": PERSONALISED}
 PATIENCE_S = 60.0
 """The most a charter allows: what keeps a peer waiting here is the others' processes on the same cores."""
 
-POLL_S = 0.3
+POLL_S = 0.5
+
+STALLED_S = 900.0
+"""Without a round anywhere, in the swarm or alone, after which a run has failed. Rounds here are of seconds."""
 
 FORKSERVER = "SWARM_TASK__FORKSERVER"
 """The setting task.forkserver, as the environment has it (`node.config`)."""
@@ -96,11 +102,19 @@ def run(trial: Trial, *, seed: int, folder: Path) -> Found:
 
 def over_seeds(seeds: Sequence[int], prepare: Callable[[int, Path], Trial]) -> Iterator[tuple[int, Found]]:
     """Learn once with each seed what `prepare` writes into an empty folder; what it leaves goes with the next."""
-    for seed in seeds:
+    for seed in dict.fromkeys(seeds):
         with tempfile.TemporaryDirectory(prefix="swarm-peers-") as name:
             trial = prepare(seed, Path(name) / "data")
             yield seed, run(trial, seed=seed, folder=Path(name) / "run")
         print(f"seed {seed} is done", file=sys.stderr, flush=True)
+
+
+def in_words(main: Callable[[], None]) -> None:
+    """Run a script; what it cannot do is a sentence and a hint."""
+    try:
+        main()
+    except SwarmError as error:
+        sys.exit(f"error: {error.message}\nhint: {error.hint}")
 
 
 def site_scores(found_: Found, *, seed: int, metric: str) -> list[Score]:
@@ -119,6 +133,16 @@ def common_scores(found_: Found, *, seed: int, metric: str, row: str) -> list[Sc
         if metric in metrics and (value := metrics[metric].value) is not None:
             by_column.setdefault(column, []).append(value)
     return [Score(seed, column, row, sum(values) / len(values)) for column, values in by_column.items()]
+
+
+def loaded(path: Path) -> ModuleType:
+    """Return a task file as a module."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None, "it is beside this file"
+    assert spec.loader is not None, "it is a Python file"
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 # --- parts ----------------------------------------------------------------------------------------------------------
@@ -157,14 +181,29 @@ def _learned(trial: Trial, seed: int, folder: Path, server: Path) -> list[LocalP
     try:
         for peer in peers:
             peer.start("task.alone=true")
+        reached, since = _reached(peers), time.monotonic()
         while not all(result_of(peer.site.alone) for peer in peers):
             time.sleep(POLL_S)
             for peer in peers:
                 if not peer.up:
-                    raise SystemExit(f"error: {peer.name} has ended:\n{peer.log_tail(20)}")
+                    sys.exit(f"error: {peer.name} has ended:\n{peer.log_tail(20)}")
+            if (now := _reached(peers)) != reached:
+                reached, since = now, time.monotonic()
+            elif time.monotonic() - since > STALLED_S:
+                tails = "\n".join(f"{peer.name}: {peer.log_tail(3)}" for peer in peers)
+                sys.exit(f"error: nothing has moved for {STALLED_S:.0f} s:\n{tails}")
     finally:
         stop_all(peers)
     return peers
+
+
+def _reached(peers: Sequence[LocalPeer]) -> list[tuple[int, str]]:
+    """Return how far every site is, in the swarm and alone: what does not change has got stuck."""
+    for peer in peers:
+        peer.poll()
+    states = [peer.site.alone / "state.json" for peer in peers]
+    alone = [state.read_text(encoding="utf-8") if state.is_file() else "" for state in states]
+    return list(zip((peer.committed for peer in peers), alone, strict=True))
 
 
 def _evaluated(folder: Path) -> dict[str, Mapping[str, Measured]]:

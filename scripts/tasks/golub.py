@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 GENES = 7129
-RATE, RIDGE, STEPS = 0.05, 0.01, 5
+RATE, RIDGE, STEPS = 0.05, 0.01, 50
 
 fine_tune = 2
 

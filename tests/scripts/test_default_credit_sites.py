@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from scripts.default_credit_sites import BANKS, OTHERS, ROUNDS, TASKS, TREES, Customers, deal, main
-from scripts.published_tcga_brca import loaded
+from scripts.real_peers import loaded
 from tests.scripts.quick import DATA, needs, quick_rows
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from scripts.published_tcga_brca import FLAMBY_C_INDEX, REGIONS, TASK, Patients, divided, drawn, loaded, main, read
+from scripts.published_tcga_brca import FLAMBY_C_INDEX, REGIONS, TASK, Patients, divided, drawn, main, read
+from scripts.real_peers import loaded
 from tests.scripts.quick import DATA, needs, quick_rows
 
 FOLDER = "flamby_tcga_brca"
