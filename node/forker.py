@@ -52,8 +52,13 @@ class Forker:
             self._reap()
 
     def _accept(self) -> None:
+        """Fork for who asks. Whoever asks may be killed in between: its trainer is then ended as it hangs up."""
         connection, _ = self._listener.accept()
-        data, descriptors, _, _ = socket.recv_fds(connection, REQUEST_BYTES_MAX, 2)
+        try:
+            data, descriptors, _, _ = socket.recv_fds(connection, REQUEST_BYTES_MAX, 2)
+        except OSError:
+            connection.close()
+            return
         if len(descriptors) == 2:
             arguments = [str(argument) for argument in json.loads(data)]
             pid = os.fork()
@@ -62,7 +67,8 @@ class Forker:
                 self._become_trainer(arguments, *descriptors)
             self._trainers[pid] = connection
             self._selector.register(connection, selectors.EVENT_READ)
-            connection.sendall(ANSWER.pack(pid))
+            with contextlib.suppress(OSError):
+                connection.sendall(ANSWER.pack(pid))
         else:
             connection.close()
         for descriptor in descriptors:

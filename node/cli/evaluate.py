@@ -197,7 +197,9 @@ class Shown:
                 numbers, samples = found.done.metrics, found.done.samples
                 columns.append(Column(name=name, note=note, numbers=numbers, samples=samples))
             else:
-                columns.append(Column(name=name, note=note, scores=score(found.cases), samples=found.cases.n))
+                scores = score(found.cases)
+                own = {one: value for one, value in found.done.metrics.items() if scores.find(one) is None}
+                columns.append(Column(name=name, note=note, scores=scores, numbers=own, samples=found.cases.n))
         return columns
 
     @property
@@ -251,10 +253,11 @@ class Shown:
         models: dict[str, object] = {}
         for column in self.columns:
             metrics: dict[str, object] | None = None
-            if column.scores is not None:
-                metrics = {one.name: plain(one) for one in column.scores.estimates}
-            elif column.numbers is not None:
-                metrics = {name: {"value": value, "support": column.samples} for name, value in column.numbers.items()}
+            if column.scores is not None or column.numbers is not None:
+                scored = () if column.scores is None else column.scores.estimates
+                bare = (column.numbers or {}).items()
+                metrics = {one.name: plain(one) for one in scored}
+                metrics |= {name: {"value": value, "support": column.samples} for name, value in bare}
             models[column.name] = {"note": column.note, "cases": column.samples, "metrics": metrics}
         found = self.verdict
         span = found.interval

@@ -15,7 +15,7 @@ NO_INTERVAL = "no interval"
 class Column:
     """One model in the table. `scores` is None where a task gives bare `numbers` on `samples`, or there is no model.
 
-    `note` says what it is, or why there is none.
+    Beside scores there may be numbers, too: those of the task's own. `note` says what it is, or why there is none.
     """
 
     name: str
@@ -26,17 +26,15 @@ class Column:
 
     def cell(self, metric: str) -> str:
         """Return a metric in a few words."""
-        if self.scores is not None:
-            found = self.scores.find(metric)
-            return "-" if found is None else estimate_words(found)
+        if self.scores is not None and (found := self.scores.find(metric)) is not None:
+            return estimate_words(found)
         value = (self.numbers or {}).get(metric)
         return "-" if value is None else f"{value:.3f} ({NO_INTERVAL})"
 
     def names(self) -> list[str]:
         """Return the metrics it has, values or reasons."""
-        if self.scores is not None:
-            return [one.name for one in self.scores.estimates if not self._said_elsewhere(one.name)]
-        return [*(self.numbers or {})]
+        scored = () if self.scores is None else self.scores.estimates
+        return [*(one.name for one in scored if not self._said_elsewhere(one.name)), *(self.numbers or {})]
 
     def _said_elsewhere(self, name: str) -> bool:
         """Counts stand above the table; of two classes what is said of the one holds for the other, turned round."""

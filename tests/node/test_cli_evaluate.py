@@ -134,6 +134,15 @@ def test_the_ledger_and_the_table_say_the_same(rural: LocalPeer) -> None:
     assert rural.site.disclosed_path.read_text() == "[40, 20]\n"
 
 
+def test_a_number_of_the_tasks_own_stands_beside_what_follows_from_its_cases(rural: LocalPeer) -> None:
+    """The charter names the loss, so the ledger has it; the site itself should see it, too."""
+    lines = swarm("evaluate", rural.site.folder).stdout.splitlines()
+    assert [line.split()[0] for line in lines[7:10]] == ["auc", "accuracy", "loss"]
+    assert lines[9].split(maxsplit=1)[1].strip() == "0.500 (no interval)"
+    metrics = json.loads(swarm("evaluate", rural.site.folder, "--json").stdout)["data"]["models"]["swarm"]["metrics"]
+    assert metrics["loss"] == {"value": 0.5, "support": 60}
+
+
 def test_a_site_that_is_its_whole_swarm_is_as_good_alone_and_a_better_one_of_its_own_shows(rural: LocalPeer) -> None:
     result = swarm("evaluate", rural.site.folder, "--alone", "--json")
     assert result.exit_code == 0

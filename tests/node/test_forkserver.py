@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import select
 import signal
+import socket
 import time
 from pathlib import Path
 
 import pytest
 
-from node.forkserver import ForkServer
+from node.forkserver import ANSWER, ForkServer
 from node.trainer import Described, EvaluateDone, Failed, LogLine, TrainDone, Trainer, TrainerEvent, TrainerSettings
 from swarm.errors import UsageError
 
@@ -117,6 +118,20 @@ def test_a_server_that_dies_costs_a_sentence_and_no_round(tmp_path: Path) -> Non
     made.train(3, tmp_path / "model", tmp_path / "update")
     wait(made, TrainDone)
     made.close()
+    server.close()
+
+
+def test_one_that_is_killed_while_it_asks_costs_the_others_nothing(tmp_path: Path) -> None:
+    """The server imports PyTorch first, so whoever asks at once and goes has gone when it answers."""
+    server = ForkServer(tmp_path / "s")
+    answers = []
+    for stays in (False, True):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking, (tmp_path / "link").open("wb") as link:
+            asking.connect(str(server.path))
+            socket.send_fds(asking, [b"[]"], [link.fileno(), link.fileno()])
+            answers += [asking.recv(ANSWER.size)] if stays else []
+    assert len(answers[0]) == ANSWER.size, "the second has the number of its trainer's process"
+    assert server._process.poll() is None
     server.close()
 
 
