@@ -96,7 +96,7 @@ class Parts:
         self._private, self._frozen = frozenset(private), frozenset(frozen)
         self._shared = frozenset(name for name, tensor in state.items() if tensor.is_floating_point())
         if not any(state[name].numel() for name in self._shared):
-            raise UsageError("couldn't use the model: it has no parameters", hint="build its layers first")
+            raise UsageError("couldn't begin: the model has no parameters", hint="build its layers first")
         self._shared -= self._private | self._frozen
         if not self._shared:
             raise UsageError(

@@ -99,7 +99,7 @@ class ArrayParameters:
                     hint="convert it, as with np.asarray(x, np.float32)",
                 )
         if not any(array.size for array in arrays.values()):
-            raise UsageError("couldn't use the model: it has no parameters", hint="make its arrays first")
+            raise UsageError("couldn't begin: the model has no parameters", hint="make its arrays first")
         self._arrays = arrays
         specs = [TensorSpec(name, array.shape, array.dtype.name) for name, array in arrays.items()]
         self.layout = Layout(tuple(sorted(specs, key=lambda spec: spec.name)))

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import nn
 
+import node.ranks
 import node.simulation.loop
 import node.worker
 from node.simulation.choice import choose_steps, why_not_stackable
@@ -304,8 +305,8 @@ def test_a_simulated_peer_trains_as_the_nodes_own_trainer_does(tmp_path: Path, m
         worker = node.worker.Worker(
             far, task=tmp_path / "task.py", loader=None, site=SiteInfo("site-0", tmp_path, seed, "cpu")
         )
-        node.worker.send(near, {"do": "describe", "path": str(tmp_path / "model")})
-        node.worker.send(
+        node.ranks.send(near, {"do": "describe", "path": str(tmp_path / "model")})
+        node.ranks.send(
             near, {"do": "train", "round": 3, "model": str(tmp_path / "model"), "update": str(tmp_path / "u")}
         )
         near.shutdown(socket.SHUT_WR)
