@@ -9,8 +9,10 @@ is convex, so seeds end near one another: how far they lie apart says little abo
 `--split drawn` therefore draws held-out patients anew with each seed, as many of each region and as many events.
 
 Six real peers as processes (`scripts/real_peers.py`), the task `scripts/tasks/tcga_brca.py`. Its ridge and its rounds
-were chosen by `--choose` before the test split was looked at: five folds of every region's training patients, divided
-three times, models averaged as peers average them, and in how many of all pairs within a region the order is right.
+were chosen before the test split was looked at, on folds of every region's training patients, divided three times: in
+how many of all pairs within a region the order is right. Beginning at zero 0.01 and 40 rounds came first, with 0.732
+of 0.725 to 0.732. `--choose` does the same with models that begin as the peers' do and are averaged like theirs: 0.723
+to 0.728, no more than divisions differ. So the choice hardly matters.
 """
 
 import argparse

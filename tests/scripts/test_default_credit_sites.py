@@ -22,9 +22,10 @@ def test_banks_grow_the_trees_of_the_pooled_rows_and_their_own_on_top(
     sites = [*(name for name, _ in BANKS), "client mean", OTHERS]
     rows = quick_rows(main, [file, "--models", TREES], sites, forkserver, monkeypatch, capsys)
     for name in sites:
-        _, swarm, personalised, pooled = rows[name]
+        _, swarm, _, pooled = rows[name]
         assert swarm == pytest.approx(pooled, abs=2e-3), "sums over sites are sums over all rows"
-        assert personalised != swarm, "ten trees more"
+    _, swarm, personalised, _ = rows[OTHERS]  # Of forty customers the same number may well be right.
+    assert personalised != swarm, "ten trees more"
 
 
 def test_every_customer_is_at_one_bank_and_a_fifth_of_each_is_held_out() -> None:
