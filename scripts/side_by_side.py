@@ -9,8 +9,8 @@ Three rules keep it honest. A cell without a score in any of its seeds has none,
 in one column counts in nobody's client mean, so that columns are compared over the same sites. A bar is stated with its
 source before there are results, compared without rounding, and a miss is printed as plainly as a hit.
 
-Of many sites a table is `folded`: in place of a line each, the mean over them, the worst and the tenth percentile, which
-nine sites of ten are not below. Which site is the worst may change from seed to seed and from column to column.
+Of many sites a table is `folded`: in place of a line each, the mean over them, the worst, and the tenth percentile,
+which nine sites of ten are not below. Which site is the worst may change from seed to seed and column to column.
 """
 
 from __future__ import annotations
