@@ -18,7 +18,6 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 
 CLIENT_MEAN = "client mean"
 ALL_CASES = "all cases"
@@ -199,9 +198,8 @@ class Table:
         cells = [self._by_seed(column, one.name) for one in rows]
         if not rows or not all(cells):
             return {}
-        weights = [one.cases for one in rows] if row == ALL_CASES else None
-        of = {WORST: min, TENTH: _tenth}.get(row, partial(statistics.fmean, weights=weights))
-        return {seed: of([cell[seed] for cell in cells]) for seed in self.seeds}
+        weights = [one.cases if row == ALL_CASES else 1 for one in rows]
+        return {seed: _over_sites(row, [cell[seed] for cell in cells], weights) for seed in self.seeds}
 
     def _labels(self) -> list[tuple[str, str]]:
         """Return each line's name and how many cases are held out for it."""
@@ -244,9 +242,13 @@ class Table:
 _OVER_SITES = (CLIENT_MEAN, ALL_CASES, TENTH, WORST)
 
 
-def _tenth(values: Sequence[float]) -> float:
-    """Return the tenth percentile, between two values linearly; of one value that."""
-    return statistics.quantiles(values, n=10, method="inclusive")[0] if len(values) > 1 else values[0]
+def _over_sites(row: str, values: Sequence[float], weights: Sequence[int]) -> float:
+    """Return what sites come to together; a percentile lies between two of them linearly."""
+    if row == WORST:
+        return min(values)
+    if row == TENTH and len(values) > 1:
+        return statistics.quantiles(values, n=10, method="inclusive")[0]
+    return statistics.fmean(values, weights)
 
 
 def _summary(values: Sequence[float]) -> Cell:

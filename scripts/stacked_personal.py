@@ -112,15 +112,16 @@ class Swarm:
         """Go once through the examples of the sites `at`, and step these tensors of their models, in place."""
         shares = self.shares[at]
         orders = torch.stack([torch.randperm(shares.shape[1], generator=one) for one in shuffles])
-        for which in shares.gather(1, orders).split(self.batch, dim=1):
+        for which in torch.split(shares.gather(1, orders), self.batch, dim=1):
             stepped = [layers[place].requires_grad_() for place in steps]
             outputs = outputs_of(layers, self.x[which])
             loss = functional.cross_entropy(outputs.flatten(0, 1), self.y[which].flatten(), reduction="sum")
             gradients = torch.autograd.grad(loss / which.shape[1], stepped)
             for place, one, gradient in zip(steps, stepped, gradients, strict=True):
-                one.requires_grad_(requires_grad=False)
-                away = 0 if pull is None else self.strength * (one - pull[place])
-                one.sub_(gradient + away, alpha=self.rate)
+                one.requires_grad_(False)
+                if pull is not None:
+                    gradient.add_(one, alpha=self.strength).sub_(pull[place], alpha=self.strength)
+                one.sub_(gradient, alpha=self.rate)
 
 
 def outputs_of(layers: Layers, x: Tensor) -> Tensor:
