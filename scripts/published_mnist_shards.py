@@ -34,14 +34,15 @@ from functools import partial
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from node.simulation.datasets import load
 from node.simulation.learning import Dataset, LocalTraining
 from node.simulation.run import Exact, Gossip
 from scripts import stacked_personal as stacked
 from scripts.many_sites import Sites
 from scripts.side_by_side import Cell, Published, Row, Score, Table
+from swarm.errors import UsageError
 from swarm.mixing.momentum import parse as parse_correction
 from swarm.vector import Vector
 from topologies import partitions, schedules
@@ -83,12 +84,13 @@ def main() -> None:
     chosen = options.parse_args()
     if chosen.quick:
         vars(chosen).update(QUICK)
-    if not chosen.mnist.is_file():
-        sys.exit(f"error: couldn't read {chosen.mnist}: there is no such file\nhint: give mnist.npz as Keras has it")
     torch.set_num_threads(1)
-    with np.load(chosen.mnist, allow_pickle=False) as file:
-        train = dataset(file["x_train"][: chosen.examples], file["y_train"][: chosen.examples])
-        test = dataset(file["x_test"][: chosen.tests], file["y_test"][: chosen.tests])
+    try:
+        digits = load(f"mnist:{chosen.mnist}")  # as numbers from 0 to 1
+    except UsageError as wrong:
+        sys.exit(f"error: {wrong.message}\nhint: {wrong.hint}")
+    train = Dataset(torch.from_numpy(digits.x[: chosen.examples]), torch.from_numpy(digits.y[: chosen.examples]))
+    test = Dataset(torch.from_numpy(digits.x_test[: chosen.tests]), torch.from_numpy(digits.y_test[: chosen.tests]))
     scores: list[Score] = []
     rows: list[Row] = []
     for seed in chosen.seeds:
@@ -204,11 +206,6 @@ def perceptron(hidden: Sequence[int]) -> nn.Module:
     for inputs, outputs in itertools.pairwise(widths):
         layers += [nn.Linear(inputs, outputs), nn.ReLU()]
     return nn.Sequential(*layers[:-1])
-
-
-def dataset(x: NDArray[np.uint8], y: NDArray[np.uint8]) -> Dataset:
-    """Return digits as numbers from 0 to 1."""
-    return Dataset(torch.from_numpy(x.reshape(len(x), -1)).float().div_(255), torch.from_numpy(y.astype(np.int64)))
 
 
 def report(rows: Sequence[Row], scores: Sequence[Score], chosen: argparse.Namespace) -> str:

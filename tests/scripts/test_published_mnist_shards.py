@@ -55,7 +55,10 @@ def test_who_is_drawn_to_train_is_drawn_as_the_simulator_draws() -> None:
         assert torch.allclose(theirs[name], one, atol=1e-5)
 
 
-def test_a_file_that_is_not_there_is_refused_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "argv", ["published_mnist_shards.py", "nowhere.npz"])
-    with pytest.raises(SystemExit, match="error: couldn't read nowhere.npz"):
-        script.main()
+def test_what_is_no_file_of_digits_is_refused_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "text").write_text("3141592653")
+    np.savez(tmp_path / "other.npz", x=np.zeros(3))
+    for name in ("nothing.npz", "text", "other.npz"):
+        monkeypatch.setattr(sys, "argv", ["published_mnist_shards.py", str(tmp_path / name)])
+        with pytest.raises(SystemExit, match="error: couldn't read .*\nhint: "):
+            script.main()
