@@ -8,6 +8,9 @@ there only where a score is a share of cases, as an accuracy is and an area unde
 Three rules keep it honest. A cell without a score in any of its seeds has none, and says why. A site that lacks a score
 in one column counts in nobody's client mean, so that columns are compared over the same sites. A bar is stated with its
 source before there are results, compared without rounding, and a miss is printed as plainly as a hit.
+
+Of many sites a table is `folded`: in place of a line each, the mean over them, the worst, and the tenth percentile,
+which nine sites of ten are not below. Which site is the worst may change from seed to seed and column to column.
 """
 
 from __future__ import annotations
@@ -20,6 +23,8 @@ from dataclasses import dataclass, field
 
 CLIENT_MEAN = "client mean"
 ALL_CASES = "all cases"
+TENTH = "tenth percentile"
+WORST = "worst site"
 
 WIDTH_MAX = 120
 """Characters of a line. Columns that do not fit stand in another block, beside the same sites."""
@@ -104,6 +109,7 @@ class Table:
         columns: Ours, in order. One that has no score at all stays, and says "-".
         scores: In any order; one for each row, column and seed.
         is_share: Whether a score is a share of cases, so that it has a mean over all cases.
+        folded: Whether sites are shown by their spread only, being too many for a line each.
         notes: What a reader must know, a sentence each.
     """
 
@@ -112,10 +118,12 @@ class Table:
     columns: Sequence[str]
     scores: Sequence[Score]
     is_share: bool = False
+    folded: bool = False
     published: Sequence[Published] = ()
     bars: Sequence[Bar] = ()
     notes: Sequence[str] = ()
     _values: dict[tuple[str, str], dict[int, Score]] = field(init=False, repr=False, default_factory=dict)
+    _seeds: set[int] = field(init=False, repr=False, default_factory=set)
 
     def __post_init__(self) -> None:
         """Sort scores into cells. Raises `ValueError` for one that has no place in the table, or stands there twice."""
@@ -127,11 +135,12 @@ class Table:
             if score.seed in cell:
                 raise ValueError(f"scored twice with seed {score.seed}: {score.column} at {score.row}")
             cell[score.seed] = score
+            self._seeds.add(score.seed)
 
     @property
     def seeds(self) -> list[int]:
         """Return every seed that there is, in order."""
-        return sorted({score.seed for score in self.scores})
+        return sorted(self._seeds)
 
     @property
     def compared(self) -> list[Row]:
@@ -140,7 +149,7 @@ class Table:
         return [row for row in self._sites if there and all(self._by_seed(column, row.name) for column in there)]
 
     def cell(self, column: str, row: str) -> Cell:
-        """Return one of our cells; `row` may be `CLIENT_MEAN` or `ALL_CASES`."""
+        """Return one of our cells; `row` may be `CLIENT_MEAN`, `ALL_CASES`, `TENTH` or `WORST`."""
         by_seed = self._by_seed(column, row)
         if by_seed:
             return _summary(list(by_seed.values()))
@@ -178,11 +187,15 @@ class Table:
     def _sites(self) -> list[Row]:
         return [row for row in self.rows if row.counted]
 
+    @property
+    def _shown(self) -> list[Row]:
+        return [] if self.folded else self._sites
+
     def _by_seed(self, column: str, row: str) -> dict[int, float]:
         """Return a cell's value with each seed; none at all if one of them has none."""
-        if row not in (CLIENT_MEAN, ALL_CASES):
+        if row not in _OVER_SITES:
             found = self._values.get((column, row), {})
-            whole = set(found) == set(self.seeds)
+            whole = set(found) == self._seeds
             values = {seed: score.value for seed, score in found.items() if score.value is not None}
             return values if whole and len(values) == len(found) else {}
         if row == ALL_CASES and not self.is_share:
@@ -191,22 +204,23 @@ class Table:
         cells = [self._by_seed(column, one.name) for one in rows]
         if not rows or not all(cells):
             return {}
-        weights = [1 if row == CLIENT_MEAN else one.cases for one in rows]
-        return {seed: statistics.fmean([cell[seed] for cell in cells], weights) for seed in self.seeds}
+        weights = [one.cases if row == ALL_CASES else 1 for one in rows]
+        return {seed: _over_sites(row, [cell[seed] for cell in cells], weights) for seed in self.seeds}
 
     def _labels(self) -> list[tuple[str, str]]:
         """Return each line's name and how many cases are held out for it."""
         compared = self.compared
         few = "" if len(compared) in (0, len(self._sites)) else f" of {len(compared)}"
-        lines = [("", "held out"), *((row.name, row.held_out) for row in self._sites)]
-        lines.append((f"{CLIENT_MEAN}{few}", ""))
+        lines = [("", "held out"), *((row.name, row.held_out) for row in self._shown)]
+        lines.append((f"{CLIENT_MEAN}{few}", f"{len(compared)} sites" if self.folded else ""))
+        lines += [(TENTH, ""), (WORST, "")] if self.folded else []
         if self.is_share:
             lines.append((f"{ALL_CASES}{few}", str(sum(row.cases for row in compared))))
         return [*lines, *((row.name, row.held_out) for row in self.rows if not row.counted)]
 
     def _keys(self) -> list[str]:
-        means = [CLIENT_MEAN, ALL_CASES] if self.is_share else [CLIENT_MEAN]
-        return [*(r.name for r in self._sites), *means, *(r.name for r in self.rows if not r.counted)]
+        means = [CLIENT_MEAN, *((TENTH, WORST) if self.folded else ()), *((ALL_CASES,) if self.is_share else ())]
+        return [*(r.name for r in self._shown), *means, *(r.name for r in self.rows if not r.counted)]
 
     def _ours(self) -> Iterable[list[str]]:
         for column in self.columns:
@@ -229,6 +243,18 @@ class Table:
     def _seeds_words(self) -> str:
         seeds = ", ".join(map(str, self.seeds)) or "none yet"
         return f"seed {seeds}" if len(self.seeds) == 1 else f"mean ± standard deviation over seeds {seeds}"
+
+
+_OVER_SITES = (CLIENT_MEAN, ALL_CASES, TENTH, WORST)
+
+
+def _over_sites(row: str, values: Sequence[float], weights: Sequence[int]) -> float:
+    """Return what sites come to together; a percentile lies between two of them linearly."""
+    if row == WORST:
+        return min(values)
+    if row == TENTH and len(values) > 1:
+        return statistics.quantiles(values, n=10, method="inclusive")[0]
+    return statistics.fmean(values, weights)
 
 
 def _summary(values: Sequence[float]) -> Cell:

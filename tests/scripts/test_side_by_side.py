@@ -4,7 +4,19 @@ from __future__ import annotations
 
 import pytest
 
-from scripts.side_by_side import ALL_CASES, CLIENT_MEAN, WIDTH_MAX, Bar, Cell, Published, Row, Score, Table
+from scripts.side_by_side import (
+    ALL_CASES,
+    CLIENT_MEAN,
+    TENTH,
+    WIDTH_MAX,
+    WORST,
+    Bar,
+    Cell,
+    Published,
+    Row,
+    Score,
+    Table,
+)
 
 ROWS = (Row("north", 30), Row("south", 10))
 BY_SEED = {"alone": {"north": (0.6, 0.8), "south": (0.5, 0.5)}, "swarm": {"north": (0.8, 0.9), "south": (0.6, 0.5)}}
@@ -131,3 +143,27 @@ def test_a_table_without_scores_is_printed_and_claims_nothing() -> None:
     text = table(scores=[], bars=[Bar("swarm", 0.5, "B")]).text()
     assert "OPEN" in text
     assert "met" not in text
+
+
+def test_many_sites_are_shown_by_their_spread() -> None:
+    """Eleven sites at 0.0, 0.1, ..., 1.0: one of them, the worst, is below the tenth percentile, which is 0.1."""
+    many = [f"site-{number}" for number in range(11)]
+    given = [Score(seed, "swarm", name, place / 10) for seed in (1, 2) for place, name in enumerate(many)]
+    folded = Table(
+        title="accuracy",
+        rows=[*(Row(name, 10) for name in many), Row("everybody's", 500, counted=False)],
+        columns=["swarm"],
+        scores=[*given, Score(1, "swarm", "everybody's", 0.7), Score(2, "swarm", "everybody's", 0.9)],
+        is_share=True,
+        folded=True,
+    )
+    assert [str(folded.cell("swarm", row)) for row in (CLIENT_MEAN, TENTH, WORST, ALL_CASES)] == [
+        "0.500 ± 0.000",
+        "0.100 ± 0.000",
+        "0.000 ± 0.000",
+        "0.500 ± 0.000",
+    ]
+    text = folded.text()
+    assert "site-3" not in text
+    assert line(text, CLIENT_MEAN).split()[2:4] == ["11", "sites"]
+    assert line(text, "everybody's").split()[1:] == ["500", "0.800", "±", "0.141"]
