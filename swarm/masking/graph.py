@@ -1,0 +1,142 @@
+"""Who masks with whom: everybody with everybody up to 30, beyond that with as many as it takes.
+
+In a complete graph a member makes a mask and a share for each of the others, which grows with the square of the swarm.
+Bell et al. ("Secure single-server aggregation with (poly)logarithmic overhead", 2020, section 3) show that neighbours in
+a sparse random graph do, if three things hold for all members but with a negligible probability:
+
+1. *One answer*: with `threshold` shares of either kind, two sets would take more answers than a member's neighbours and
+   itself have, though all that collude among them answer for both. So those also have fewer shares than it takes.
+2. *Recovery*: at least `threshold` of the neighbours of one that dropped out are still there.
+3. *One sum*: the honest members that did not drop out are connected by masks among themselves. (Else those who collude
+   learn the sum of each component, not only that of all.)
+
+The graph is theirs (Harary's on a random order, section 3.3): members stand in a circle and each is joined with the
+degree / 2 next ones on either side. For a random order, colluders or the dropped among a member's neighbours are
+hypergeometric, and the circle falls apart only where degree / 2 in a row are gone. `shape` takes the least degree for
+which union bounds over all members keep each of these below 2**-40, 2**-30 and 2**-40, in whole numbers, so that all
+members get the same. How many may collude is what the ledger bears anyway, (n-1)//3; how many drop out, a tenth.
+
+The order is by SHA-256 of each member's id and a beacon, which is what the round before ended with: nobody could choose
+its place, or who is next to it, by joining a roster or staying away (that only takes it out of the circle).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+from swarm.errors import UsageError
+from swarm.ledger.block import MEMBERS_MAX, faults, quorum
+
+COMPLETE_MAX = 30
+"""Members up to which all mask with all: in the time of two sums of their updates."""
+
+SECRECY_BITS = 40
+RECOVERY_BITS = 30
+
+DROPPING_PERMILLE = 100
+"""The share of a roster that may drop out of a sparse graph. A complete one bears n - threshold, whatever that is."""
+
+FEWEST = 3
+"""Members that a sum is of at least: of two, each would know the other's update."""
+
+_ORDER_DOMAIN = b"swarm-masking/order/v1\0"
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """How many neighbours each of `members` has, and how many shares of theirs and its own give a secret back."""
+
+    members: int
+    degree: int
+    threshold: int
+
+    @property
+    def complete(self) -> bool:
+        """Whether all mask with all."""
+        return self.degree == self.members - 1
+
+    @property
+    def included_min(self) -> int:
+        """The fewest of the roster that a sum may be of."""
+        return max(FEWEST, quorum(self.members))
+
+
+@cache
+def shape(members: int, colluding: int | None = None, dropping: int | None = None) -> Shape:
+    """Return the shape for a roster, of which so many collude and so many drop out at most.
+
+    Without these, as many collude as the ledger bears and a tenth drops out. In a complete graph the threshold is the
+    ledger's quorum of the roster, which is the same thought for the same reason; so many may drop out as are left.
+
+    Raises:
+        UsageError: a roster is too small or too large to mask.
+    """
+    if not FEWEST <= members <= MEMBERS_MAX:
+        raise UsageError(
+            f"couldn't mask a round of {members}: a sum says something of each when it is of fewer than {FEWEST},"
+            f" and there are at most {MEMBERS_MAX} members"
+        )
+    if members > COMPLETE_MAX:
+        bad = faults(members) if colluding is None else colluding
+        gone = members * DROPPING_PERMILLE // 1000 if dropping is None else dropping
+        for degree in range(_degree_floor(members, bad + gone), members - 1, 2):
+            threshold = (degree + 1 + _colluding_neighbours(members, degree, bad)) // 2 + 1
+            if threshold <= degree and _recovers(members, degree, threshold, gone):
+                return Shape(members, degree, threshold)
+    return Shape(members, members - 1, quorum(members))
+
+
+def _degree_floor(members: int, removed: int) -> int:
+    """Return the least even degree with which the rest stays connected: condition 3.
+
+    Of `removed` places at random, degree / 2 given ones in a row are among them with a probability of
+    C(n - d/2, r - d/2) / C(n, r); there are n rows.
+    """
+    half = 1
+    while half <= removed and members * math.comb(members - half, removed - half) << SECRECY_BITS > math.comb(
+        members, removed
+    ):
+        half += 1
+    return 2 * half
+
+
+def _colluding_neighbours(members: int, degree: int, colluding: int) -> int:
+    """Return how many of a member's neighbours collude at most, for any honest member: condition 1."""
+    ways = math.comb(members - 1, degree)
+    tail = 0
+    for count in range(min(degree, colluding), 0, -1):
+        tail += math.comb(colluding, count) * math.comb(members - 1 - colluding, degree - count)
+        if members * tail << SECRECY_BITS > ways:
+            return count
+    return 0
+
+
+def _recovers(members: int, degree: int, threshold: int, dropping: int) -> bool:
+    """Whether `threshold` of the neighbours of one that dropped out are there, for any of them: condition 2."""
+    ways = math.comb(members - 1, degree)
+    others = max(0, dropping - 1)
+    tail = sum(
+        math.comb(others, gone) * math.comb(members - 1 - others, degree - gone)
+        for gone in range(degree - threshold + 1, min(degree, others) + 1)
+    )
+    return members * tail << RECOVERY_BITS <= ways
+
+
+def order(beacon: bytes, nodes: Sequence[bytes]) -> tuple[int, ...]:
+    """Return the indices of members as they stand in the circle."""
+    rank = [hashlib.sha256(_ORDER_DOMAIN + beacon + node).digest() for node in nodes]
+    return tuple(sorted(range(len(nodes)), key=rank.__getitem__))
+
+
+def neighbours(found: Shape, circle: Sequence[int], index: int) -> tuple[int, ...]:
+    """Return the members, ascending, that the one at `index` of the roster masks with; `circle` is their `order`."""
+    n = found.members
+    if found.complete:
+        return tuple(other for other in range(n) if other != index)
+    place, half = circle.index(index), found.degree // 2
+    steps = (*range(-half, 0), *range(1, half + 1))
+    return tuple(sorted(circle[(place + step) % n] for step in steps))
