@@ -100,11 +100,10 @@ def test_as_many_dropouts_as_the_threshold_allows_leave_the_plain_mean(count: in
     shape = members.roster.shape
     members.deal()
     rng = random.Random(count)
-    for ring in (EXACT, NARROW):
-        inside = sorted(rng.sample(range(count), shape.included_min))
-        # Where masks go to all, any threshold of members will do; else a tenth may be gone for good.
-        left = shape.threshold if shape.complete else count - count // 10
-        told(members.again(), ring, inside, sorted(rng.sample(range(count), left)))
+    inside = sorted(rng.sample(range(count), shape.included_min))
+    # Where masks go to all, any threshold of members will do; else a tenth may be gone for good.
+    left = shape.threshold if shape.complete else count - count // 10
+    told(members, (EXACT, NARROW)[count % 2], inside, sorted(rng.sample(range(count), left)))
 
 
 @settings(max_examples=15, deadline=None)
@@ -267,20 +266,6 @@ def test_no_word_of_a_member_holds_both_kinds_of_share_of_anybody() -> None:
                 for dealer, share in reveal.shares if reveal else ():
                     said[dealer].add({both[dealer][number][0]: SELF, both[dealer][number][1]: MASK}[share])
             assert all(len(kinds) == 1 for kinds in said.values())
-
-
-def test_two_closes_shown_to_different_members_do_not_get_both_secrets_of_anybody() -> None:
-    """Even where the ledger forked: whoever colludes tells both shares, all others one, and that is not enough."""
-    for count in (4, 7, 10, 16, 31, 50, 100, 300):
-        roster_shape = Members.__new__(Members)  # no keys are needed for counting
-        del roster_shape
-        from swarm.ledger.block import faults
-        from swarm.masking.graph import _colluding_neighbours, shape
-
-        found = shape(count)
-        holders = found.degree + 1
-        bad = faults(count) if found.complete else _colluding_neighbours(count, found.degree, faults(count))
-        assert 2 * found.threshold > holders + bad
 
 
 def test_a_close_that_names_what_was_never_offered_is_refused() -> None:
