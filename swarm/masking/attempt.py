@@ -25,7 +25,7 @@ from swarm import codec
 from swarm.errors import LedgerError, Reject, UsageError
 from swarm.machine import Digest, NodeId
 from swarm.masking.masks import Mask
-from swarm.masking.secrets import ROOT_BYTES, Occasion, Secrets, self_seed
+from swarm.masking.keys import ROOT_BYTES, Occasion, Secrets, self_seed
 from swarm.masking.shamir import SHARE_BYTES
 from swarm.masking.statements import (
     HASH_BYTES,
@@ -76,7 +76,9 @@ class Attempt:
     """
 
     def __init__(self, occasion: Occasion, me: NodeId, root: bytes) -> None:
-        self._record = Record(RECORD_VERSION, occasion.ledger_id, occasion.round, occasion.attempt, me, root, b"", b"", b"")
+        self._record = Record(
+            RECORD_VERSION, occasion.ledger_id, occasion.round, occasion.attempt, me, root, b"", b"", b""
+        )
         self._me = me
         self._secrets = Secrets(occasion, me, root)
         self._roster: Roster | None = None
@@ -103,7 +105,7 @@ class Attempt:
         later = (record.roster, record.offered, record.close)
         if record.version != RECORD_VERSION or any(len(one) != HASH_BYTES for one in hashes):
             raise Reject("couldn't read the record of a masked round: its version or a hash in it is wrong")
-        if any(len(one) not in (0, HASH_BYTES) for one in later) or not 0 < record.round or not 0 < record.attempt:
+        if any(len(one) not in (0, HASH_BYTES) for one in later) or not record.round > 0 or not record.attempt > 0:
             raise Reject("couldn't read the record of a masked round: a field is out of range")
         if (record.offered or record.close) and not record.roster:
             raise Reject("couldn't read the record of a masked round: it tells of a masked update and of no roster")
@@ -137,9 +139,7 @@ class Attempt:
         assert roster.occasion == self._secrets_occasion, "of this attempt"
         if self._record.roster and self._record.roster != roster.digest:
             self._silent = True
-            raise LedgerError(
-                f"couldn't mask round {roster.round}: the ledger has two rosters for it", hint=_FORKED
-            )
+            raise LedgerError(f"couldn't mask round {roster.round}: the ledger has two rosters for it", hint=_FORKED)
         place = roster.index(self._me)
         if place is None:
             return None
@@ -174,7 +174,9 @@ class Attempt:
         self._deals[place] = found
         if me not in roster.holders(place):
             return
-        text = self._secrets.open(dealer, roster.seats[place].seal_key, box_for(roster, found, place, me), roster.digest)
+        text = self._secrets.open(
+            dealer, roster.seats[place].seal_key, box_for(roster, found, place, me), roster.digest
+        )
         shares = text[:SHARE_BYTES], text[SHARE_BYTES:]
         for kind, share in zip((SELF, MASK), shares, strict=True):
             if not committed(roster, found, kind, place, me, share):
@@ -194,7 +196,8 @@ class Attempt:
         Everybody's deal must be in, and the round not closed.
         """
         roster, me = self._enrolled
-        assert not self.missing() and not self._record.close, "after the deals and before the close"
+        assert not self.missing(), "after the deals"
+        assert not self._record.close, "before the close"
         found = [Mask(self_seed(roster.occasion, self._me, self._secrets.self_residue), added=True)]
         for place in roster.neighbours(me):
             seat = roster.seats[place]
@@ -208,7 +211,7 @@ class Attempt:
         return roster.seats[me].weight
 
     def offer(self, digest: Digest) -> bool:
-        """Whether a masked update of this digest may be named, or given to anybody: the first one, and no other ever."""
+        """Whether a masked update of this digest may be named, or given to anybody: the first one, and no other."""
         roster, _ = self._enrolled
         assert len(digest) == HASH_BYTES, "a digest"
         if self._silent or self._record.close or self.missing() or self._record.roster != roster.digest:

@@ -1,8 +1,8 @@
 """Who masks with whom: everybody with everybody up to 30, beyond that with as many as it takes.
 
 In a complete graph a member makes a mask and a share for each of the others, which grows with the square of the swarm.
-Bell et al. ("Secure single-server aggregation with (poly)logarithmic overhead", 2020, section 3) show that neighbours in
-a sparse random graph do, if three things hold for all members but with a negligible probability:
+Bell et al. ("Secure single-server aggregation with (poly)logarithmic overhead", 2020, section 3) show that neighbours
+in a sparse random graph do, if three things hold for all members but with a negligible probability:
 
 1. *One answer*: with `threshold` shares of either kind, two sets would take more answers than a member's neighbours and
    itself have, though all that collude among them answer for both. So those also have fewer shares than it takes.

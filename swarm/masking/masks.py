@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
@@ -61,7 +62,7 @@ class Stream:
         """Return the next words, at most `BLOCK_ELEMENTS`, in `scratch`: valid until that is used again."""
         size = elements * self._dtype.itemsize
         self._cipher.update_into(memoryview(_ZEROS)[:size], scratch)
-        return np.frombuffer(scratch, self._dtype, elements)
+        return cast("Words", np.frombuffer(scratch, self._dtype, elements))
 
 
 def scratch_for(ring: Ring) -> bytearray:

@@ -4,9 +4,9 @@ A weighted update becomes one word for each element: w * rint(u * 2**fraction), 
 are in a round and reading the result as a signed number gives sum_i w_i rint(u_i 2**fraction), and that, in steps of
 2**-32, is the very sum that `swarm.mixing.average` divides: the mean of masked updates has the bytes of the plain one.
 
-Three widths. In 64 bits a step is 2**-32 as in the plain mean, so nothing at all is lost, and a word is twice a float32.
-In 36 and 32 bits (1.125 and 1 times a float32) the step is coarser: as fine as the charter's norm bound and its weights
-leave room for. Then an update is put on that grid first (`on_grid`), like by any codec that rounds, with what is left
+Three widths. In 64 bits a step is 2**-32 as in the plain mean, so nothing at all is lost, and a word is twice a
+float32. In 36 and 32 bits (1.125 and 1 times a float32) the step is coarser: as fine as the charter's norm bound and its
+weights leave room for. Then an update is put on that grid first (`on_grid`), like by any codec that rounds, with what is left
 out kept for the next round; the mean of masked updates has the bytes of the plain mean of those.
 
 *Headroom.* With W the most that all weights of a roster sum to, an element takes at most `steps_max` =
@@ -21,7 +21,7 @@ Words wrap by design; only integer and correctly rounded element-wise operations
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,9 +72,7 @@ class Ring:
             UsageError: there is no such width.
         """
         if bits not in WIDTHS:
-            raise UsageError(
-                f"couldn't make a ring of {bits} bits", hint=f"take one of {', '.join(map(str, WIDTHS))}"
-            )
+            raise UsageError(f"couldn't make a ring of {bits} bits", hint=f"take one of {', '.join(map(str, WIDTHS))}")
         largest_milli = min(-(-clip_norm_milli * (1_000_000 + _SLACK_PPM) // 1_000_000), int(VALUE_LIMIT) * 1_000)
         steps_max = ((1 << (bits - 1)) - 1) // weight_total
         # There always is one: 2**20 of weight leave 2,047 steps in 32 bits, and values are 1,024 at most.
@@ -153,15 +151,19 @@ class Ring:
         Raises:
             Reject: an element is larger than anything that updates of this weight can sum to: somebody lied.
         """
-        signed = total.view("<i4").astype(np.int64) if self.bits == 32 else total.astype(np.int64)
-        if self.bits == 36:
-            spare = 64 - self.bits
+        sums, bound = np.empty(total.size, np.int64), weight * self.steps_max
+        spare, coarser = 64 - self.bits, FRACTION_BITS - self.fraction
+        for start in range(0, total.size, BLOCK_ELEMENTS):
+            signed = sums[start : start + BLOCK_ELEMENTS]
+            np.copyto(signed, total[start : start + signed.size], casting="unsafe")
             np.left_shift(signed, spare, out=signed)
             np.right_shift(signed, spare, out=signed)  # arithmetic, so that the sign is carried down
-        bound = weight * self.steps_max
-        if signed.size and not (-bound <= int(signed.min()) and int(signed.max()) <= bound):
-            raise Reject(f"couldn't take a sum of masked updates: a value in it is too large for a weight of {weight}")
-        return np.left_shift(signed, FRACTION_BITS - self.fraction, out=signed)
+            if not (-bound <= int(signed.min()) and int(signed.max()) <= bound):
+                raise Reject(
+                    f"couldn't take a sum of masked updates: a value in it is too large for a weight of {weight}"
+                )
+            np.left_shift(signed, coarser, out=signed)
+        return sums
 
     # --- on the wire --------------------------------------------------------------------------------------------
 
@@ -172,10 +174,16 @@ class Ring:
         """
         if self.bits != 36:
             return words.tobytes()
-        low = words.astype("<u4").tobytes()
-        high = np.zeros(-(-words.size // 2) * 2, np.uint8)
-        high[: words.size] = (words >> np.uint64(32)) & np.uint64(15)
-        return low + (high[0::2] | high[1::2] << 4).tobytes()
+        packed = np.empty(self.size(words.size), np.uint8)
+        low, high = packed[: 4 * words.size].view("<u4"), packed[4 * words.size :]
+        for start in range(0, words.size, BLOCK_ELEMENTS):
+            halves = words[start : start + BLOCK_ELEMENTS].view("<u4").reshape(-1, 2)
+            low[start : start + len(halves)] = halves[:, 0]
+            upper = halves[:, 1].astype(np.uint8) & 15
+            pairs = high[start // 2 : (start + len(halves) + 1) // 2]
+            pairs[:] = upper[0::2]
+            pairs[: upper.size // 2] |= upper[1::2] << 4
+        return packed.tobytes()
 
     def unpack(self, data: Buffer, elements: int) -> Words:
         """Return the words that were packed, of which there are `elements`. Any residues are words: they look random.
@@ -187,11 +195,13 @@ class Ring:
         if not 0 <= elements <= ELEMENTS_MAX or size != self.size(elements):
             raise Reject(f"couldn't read a masked update of {elements} elements: it has {size} bytes")
         if self.bits != 36:
-            return np.frombuffer(data, self.dtype, elements)
-        words = np.frombuffer(data, "<u4", elements).astype("<u8")
+            return cast("Words", np.frombuffer(data, self.dtype, elements))
         pairs = np.frombuffer(data, np.uint8, offset=4 * elements)
         if elements % 2 and pairs[-1] >> 4:
             raise Reject("couldn't read a masked update: there are bits beyond its last element")
-        words[0::2] |= (pairs & 15).astype("<u8") << np.uint64(32)
-        words[1::2] |= (pairs >> 4).astype("<u8")[: elements // 2] << np.uint64(32)
+        words = np.empty(elements, self.dtype)
+        halves = words.view("<u4").reshape(-1, 2)
+        halves[:, 0] = np.frombuffer(data, "<u4", elements)
+        halves[0::2, 1] = pairs & 15
+        halves[1::2, 1] = (pairs >> 4)[: elements // 2]
         return words

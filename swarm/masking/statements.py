@@ -26,7 +26,7 @@ from swarm.errors import Reject
 from swarm.ledger.block import MEMBERS_MAX
 from swarm.machine import NodeId
 from swarm.masking import graph, shamir
-from swarm.masking.secrets import KEY_BYTES, TAG_BYTES, Occasion, Secrets, admissible, self_commitment
+from swarm.masking.keys import TAG_BYTES, Occasion, Secrets, admissible, self_commitment
 from swarm.mixing.average import WEIGHT_TOTAL_MAX
 
 DEAL_BYTES_MAX = 1 << 18

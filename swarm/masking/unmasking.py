@@ -17,7 +17,7 @@ from swarm.errors import Reject
 from swarm.machine import NodeId
 from swarm.masking import shamir
 from swarm.masking.masks import Mask
-from swarm.masking.secrets import mask_pair, pair_seed, self_commitment, self_seed
+from swarm.masking.keys import mask_pair, pair_seed, self_commitment, self_seed
 from swarm.masking.statements import MASK, SELF, Close, Deal, Reveal, Roster, committed
 
 

@@ -13,7 +13,7 @@ from swarm.machine import Digest, NodeId
 from swarm.masking import masks
 from swarm.masking.attempt import Attempt
 from swarm.masking.ring import Ring, Words
-from swarm.masking.secrets import Occasion
+from swarm.masking.keys import Occasion
 from swarm.masking.statements import Close, Reveal, Roster, Seat, beacon
 from swarm.masking.unmasking import Unmasking
 from swarm.mixing.average import mean_of_sums_into, weighted_mean_into
@@ -64,6 +64,8 @@ class Members:
         """The same members before anybody has masked anything, so that another story can be told of them."""
         found = copy.copy(self)
         found.attempts = [copy.copy(one) for one in self.attempts]
+        for one in found.attempts:
+            one._deals, one._held = {**one._deals}, {**one._held}
         return found
 
     def words(self, ring: Ring, updates: Sequence[Vector], who: Sequence[int]) -> dict[int, Words]:

@@ -20,7 +20,7 @@ from swarm.masking import masks, shamir
 from swarm.masking.attempt import Attempt
 from swarm.masking.masks import Mask
 from swarm.masking.ring import Ring
-from swarm.masking.secrets import Occasion
+from swarm.masking.keys import Occasion
 from swarm.masking.statements import (
     MASK,
     SELF,
@@ -28,7 +28,6 @@ from swarm.masking.statements import (
     Deal,
     Keys,
     Reveal,
-    Roster,
     Seat,
     commitment,
     own_shares,
@@ -40,7 +39,6 @@ from tests.swarm.masking.members import (
     EXACT,
     LEDGER,
     Members,
-    digest,
     mean,
     node,
     plain_mean,
@@ -383,7 +381,11 @@ def test_shares_told_twice_count_once_and_of_nobody_not_at_all() -> None:
         unmasking.take(members.nodes[0], reveal)
     assert "1 shares, it takes 4" in unmasking.lacking()
     assert unmasking.take(members.nodes[0], Reveal(3, 1, CLOSE, ((400, bytes(32)),))) == (members.nodes[0],)
-    for who, said in ((node(9), reveal), (members.nodes[0], Reveal(3, 2, CLOSE, ())), (members.nodes[0], Reveal(3, 1, 41, ()))):
+    for who, said in (
+        (node(9), reveal),
+        (members.nodes[0], Reveal(3, 2, CLOSE, ())),
+        (members.nodes[0], Reveal(3, 1, 41, ())),
+    ):
         with pytest.raises(Reject, match="another close"):
             unmasking.take(who, said)
     # Said in another's name they are false: a share is bound to its holder.
@@ -406,9 +408,7 @@ def test_a_dealer_that_deals_shares_of_something_else_is_named() -> None:
         if holder != 1:
             seat = roster.seats[holder]
             boxes.append(liar._secrets.seal(seat.node, seat.seal_key, share + honest[holder][1], roster.digest))
-    members.deals[1] = codec.encode(
-        msgspec.structs.replace(told, commitments=tuple(commitments), boxes=tuple(boxes))
-    )
+    members.deals[1] = codec.encode(msgspec.structs.replace(told, commitments=tuple(commitments), boxes=tuple(boxes)))
     members.deal()
     members.words(EXACT, [update(number) for number in range(4)], [0, 1, 2, 3])
     close = members.close([0, 1, 2, 3])
@@ -547,7 +547,11 @@ def test_no_two_uses_have_a_seed_in_common() -> None:
     for ledger, round_, attempt in ((LEDGER, 1, 1), (LEDGER, 2, 1), (LEDGER, 1, 2), (bytes(32), 1, 1)):
         parts = [Attempt(Occasion(ledger, round_, attempt), node(i), root(i)) for i in range(3)]
         for i, part in enumerate(parts):
-            seen += [*part.keys, shamir.to_bytes(part._secrets.self_residue), shamir.to_bytes(part._secrets.mask_residue)]
+            seen += [
+                *part.keys,
+                shamir.to_bytes(part._secrets.self_residue),
+                shamir.to_bytes(part._secrets.mask_residue),
+            ]
             seen += [part._secrets.pair_seed(node(j), parts[j].keys[0]) for j in range(i + 1, 3)]
             seen += [shamir.to_bytes(one) for kind in (SELF, MASK) for one in part._secrets.coefficients(kind, 2)]
     assert len({*seen}) == len(seen)

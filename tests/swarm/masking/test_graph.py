@@ -130,7 +130,9 @@ def test_honest_members_stay_connected_when_the_others_are_taken_away(seed: int)
 
 
 def test_the_table_in_the_decision_is_what_the_code_computes() -> None:
-    rows = re.findall(r"^\| (\d+) \| (\d+) / (\d+) \| (\d+) / (\d+) \| (\d+) / (\d+) \|", DECISION.read_text(), re.M)
+    rows = re.findall(
+        r"^\| (\d+) \| (\d+) / (\d+) \| (\d+) / (\d+) \| (\d+) / (\d+) \|", DECISION.read_text(), re.MULTILINE
+    )
     assert len(rows) >= 6
     for row in rows:
         count, *told = map(int, row)

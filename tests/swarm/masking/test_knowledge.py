@@ -23,9 +23,7 @@ from tests.swarm.masking.members import CLOSE, Members
 PRIME = 2**31 - 1
 
 
-def known_secrets(
-    members: Members, colluding: Sequence[int], shown: dict[int, Close]
-) -> set[tuple[int, str]]:
+def known_secrets(members: Members, colluding: Sequence[int], shown: dict[int, Close]) -> set[tuple[int, str]]:
     """Whose secrets, of which kind, colluders can put together, when each of the others is shown this close."""
     roster = members.roster
     dealt = [own_shares(one._secrets, roster, place) for place, one in enumerate(members.attempts)]
@@ -44,7 +42,9 @@ def known_secrets(
     return own | {secret for secret, count in counted.items() if count >= roster.shape.threshold}
 
 
-def what_follows(members: Members, offered: Sequence[int], colluding: Sequence[int], known: set[tuple[int, str]]) -> np.ndarray:
+def what_follows(
+    members: Members, offered: Sequence[int], colluding: Sequence[int], known: set[tuple[int, str]]
+) -> np.ndarray:
     """The sums of updates that follow, as rows of coefficients, one column a member, in echelon form."""
     roster = members.roster
     count = len(roster.seats)
@@ -59,15 +59,12 @@ def what_follows(members: Members, offered: Sequence[int], colluding: Sequence[i
         for j in roster.neighbours(i):
             row[pairs[min(i, j), max(i, j)]] = 1 if i < j else -1
         rows.append(row)
-    for i in colluding:
-        rows.append(np.eye(1, width, i, dtype=np.int64)[0])
+    rows += [np.eye(1, width, i, dtype=np.int64)[0] for i in colluding]
     for i, kind in sorted(known):
         if kind == SELF:
             rows.append(np.eye(1, width, count + i, dtype=np.int64)[0])
         else:
-            rows += [
-                np.eye(1, width, pairs[min(i, j), max(i, j)], dtype=np.int64)[0] for j in roster.neighbours(i)
-            ]
+            rows += [np.eye(1, width, pairs[min(i, j), max(i, j)], dtype=np.int64)[0] for j in roster.neighbours(i)]
     matrix = echelon(np.array(rows)[:, masks_first])
     masks = width - count
     return np.array([row[masks:] for row in matrix if row.any() and not row[:masks].any()]).reshape(-1, count)

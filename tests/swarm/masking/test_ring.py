@@ -37,9 +37,7 @@ def test_words_of_small_numbers_are_those_of_a_calculator() -> None:
 
 @settings(max_examples=20)
 @given(vectors(4, 9, VALUE_LIMIT), st.lists(st.integers(1, 2**18), min_size=4, max_size=4))
-def test_in_64_bits_any_updates_have_the_bytes_of_the_plain_mean(
-    updates: list[np.ndarray], weights: list[int]
-) -> None:
+def test_in_64_bits_any_updates_have_the_bytes_of_the_plain_mean(updates: list[np.ndarray], weights: list[int]) -> None:
     base = updates[0] / np.float32(7)
     total = total_of(EXACT, [words_of(EXACT, one, weight) for one, weight in zip(updates, weights, strict=True)])
     assert mean(EXACT, total, base, sum(weights)) == plain_mean(updates, base, weights)
@@ -74,7 +72,9 @@ def test_the_largest_that_a_ring_takes_from_everybody_still_fits(bits: int) -> N
         for sign in (1, -1):
             update = np.array([sign * largest], np.float32)
             words = total_of(ring, [words_of(ring, update, weight) for weight in weights])
-            assert ring.sums(words, total)[0] == sign * int(float(largest) * 2.0**ring.fraction) * total << (32 - ring.fraction)
+            assert ring.sums(words, total)[0] == sign * int(float(largest) * 2.0**ring.fraction) * total << (
+                32 - ring.fraction
+            )
 
 
 def test_steps_are_as_fine_as_norm_and_weights_leave_room_for() -> None:

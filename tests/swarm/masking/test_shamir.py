@@ -1,6 +1,7 @@
 """Any threshold of shares give the secret back, fewer say nothing, and one too many gives a liar away."""
 
 import itertools
+import random
 
 import pytest
 from hypothesis import given, settings
@@ -40,7 +41,9 @@ def test_the_modulus_is_the_prime_it_should_be() -> None:
 
 @settings(max_examples=40)
 @given(residues, st.lists(residues, min_size=1, max_size=7), st.integers(0, 4), st.randoms(use_true_random=False))
-def test_any_threshold_of_shares_give_the_secret_back(secret: int, others: list[int], spare: int, rng) -> None:
+def test_any_threshold_of_shares_give_the_secret_back(
+    secret: int, others: list[int], spare: int, rng: random.Random
+) -> None:
     threshold = len(others) + 1
     shares = deal(secret, rng.sample(range(1, 1001), threshold + spare), others)
     chosen = dict(rng.sample(sorted(shares.items()), threshold))

@@ -93,7 +93,7 @@ class Secrets:
         return pair_seed(self._occasion, self._me, self._mask_key, other, mask_key)
 
     def seal(self, holder: NodeId, seal_key: bytes, text: bytes, label: bytes) -> bytes:
-        """Return `text` so that only the holder can read it, and know from whom. Raises `Reject` for a key that is none."""
+        """Return `text` so that only the holder can read it, and knows from whom. Raises `Reject` for no key."""
         return ChaCha20Poly1305(self._box(self._me, holder, seal_key)).encrypt(_NONCE, text, label)
 
     def open(self, dealer: NodeId, seal_key: bytes, sealed: bytes, label: bytes) -> bytes:
