@@ -33,9 +33,9 @@ from swarm import codec
 from swarm.machine import Digest, NodeId
 from swarm.masking import masks
 from swarm.masking.attempt import Attempt
-from swarm.masking.masks import Mask
-from swarm.masking.ring import WIDTHS, Ring
 from swarm.masking.keys import Occasion
+from swarm.masking.masks import Mask
+from swarm.masking.ring import WIDTHS, Ring, weight_total
 from swarm.masking.statements import Close, Keys, Reveal, Roster, Seat, beacon, read_deal
 from swarm.masking.unmasking import Unmasking
 from swarm.mixing.average import BLOCK_ELEMENTS
@@ -111,7 +111,7 @@ def measure(bits: int, elements: int, members: int, repeats: int) -> dict[str, f
     """Return the ratios of one width."""
     swarm = Swarm(members)
     shape = swarm.roster.shape
-    ring = Ring.fitting(bits, weight_total=SAMPLES * members, clip_norm_milli=CLIP_NORM_MILLI)
+    ring = Ring.fitting(bits, weight_total=weight_total(bits, members), clip_norm_milli=CLIP_NORM_MILLI)
     update = (np.random.default_rng(1).standard_normal(elements) * 1e-3).astype(np.float32)
 
     def mask() -> bytes:

@@ -24,8 +24,8 @@ import msgspec
 from swarm import codec
 from swarm.errors import LedgerError, Reject, UsageError
 from swarm.machine import Digest, NodeId
-from swarm.masking.masks import Mask
 from swarm.masking.keys import ROOT_BYTES, Occasion, Secrets, self_seed
+from swarm.masking.masks import Mask
 from swarm.masking.shamir import SHARE_BYTES
 from swarm.masking.statements import (
     HASH_BYTES,

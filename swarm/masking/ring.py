@@ -5,9 +5,9 @@ are in a round and reading the result as a signed number gives sum_i w_i rint(u_
 2**-32, is the very sum that `swarm.mixing.average` divides: the mean of masked updates has the bytes of the plain one.
 
 Three widths. In 64 bits a step is 2**-32 as in the plain mean, so nothing at all is lost, and a word is twice a
-float32. In 36 and 32 bits (1.125 and 1 times a float32) the step is coarser: as fine as the charter's norm bound and its
-weights leave room for. Then an update is put on that grid first (`on_grid`), like by any codec that rounds, with what is left
-out kept for the next round; the mean of masked updates has the bytes of the plain mean of those.
+float32. In 36 and 32 bits (1.125 and 1 times a float32) the step is coarser: as fine as the charter's norm bound and
+its weights leave room for. Then an update is put on that grid first (`on_grid`), like by any codec that rounds, with
+what is left out kept for the next round; the mean of masked updates has the bytes of the plain mean of those.
 
 *Headroom.* With W the most that all weights of a roster sum to, an element takes at most `steps_max` =
 floor((2**(bits-1) - 1) / W) steps either way, or is refused before it is masked. So for any members of any number,
@@ -38,7 +38,19 @@ Words: TypeAlias = NDArray[np.uint32] | NDArray[np.uint64]
 WIDTHS = (32, 36, 64)
 """In bits. 36 is what stays below 1.2 times a float32 and is made of whole half-bytes."""
 
+NARROW_WEIGHT = 64
+"""What weights sum to, for each member, in a ring with no room to spare: shares are right to a percent or so."""
+
 _SLACK_PPM = round(NORM_SLACK * 1_000_000)
+
+
+def weight_total(bits: int, members: int) -> int:
+    """Return the most that the weights of so many members should sum to: `integer_weights` has a limit for it.
+
+    In 64 bits sample counts stay what they are. In fewer each bit of weight is a bit of the update's precision, so
+    weights are rounded: 64 a member, as if there were 64 members at least.
+    """
+    return WEIGHT_TOTAL_MAX if bits == 64 else min(WEIGHT_TOTAL_MAX, NARROW_WEIGHT * max(NARROW_WEIGHT, members))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,8 +16,8 @@ from collections.abc import Mapping
 from swarm.errors import Reject
 from swarm.machine import NodeId
 from swarm.masking import shamir
-from swarm.masking.masks import Mask
 from swarm.masking.keys import mask_pair, pair_seed, self_commitment, self_seed
+from swarm.masking.masks import Mask
 from swarm.masking.statements import MASK, SELF, Close, Deal, Reveal, Roster, committed
 
 
@@ -27,7 +27,8 @@ class Unmasking:
     Args:
         roster: Of the attempt.
         close: The final one. It has been checked.
-        deals: Of everybody on the roster, by place; where one is missing, its dealer's secrets are not to be had.
+        deals: Of everybody on the roster, by place. Shares of a dealer whose deal is missing cannot be held against
+            anything, and are passed over; what is revealed can be taken again when it has come.
     """
 
     def __init__(self, roster: Roster, close: Close, deals: Mapping[int, Deal]) -> None:
@@ -67,6 +68,8 @@ class Unmasking:
             raise Reject("couldn't take revealed shares: they are of another close, or by nobody on its roster")
         false = []
         for dealer, share in reveal.shares:
+            if dealer < len(roster.nodes) and dealer not in self._deals:
+                continue
             if self._holds(place, dealer, share):
                 self._shares[dealer][place + 1] = shamir.from_bytes(share)
             else:

@@ -12,8 +12,8 @@ from swarm import codec
 from swarm.machine import Digest, NodeId
 from swarm.masking import masks
 from swarm.masking.attempt import Attempt
-from swarm.masking.ring import Ring, Words
 from swarm.masking.keys import Occasion
+from swarm.masking.ring import Ring, Words
 from swarm.masking.statements import Close, Reveal, Roster, Seat, beacon
 from swarm.masking.unmasking import Unmasking
 from swarm.mixing.average import mean_of_sums_into, weighted_mean_into

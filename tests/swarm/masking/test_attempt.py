@@ -18,9 +18,9 @@ from swarm.errors import LedgerError, Reject, UsageError
 from swarm.machine import Digest, NodeId
 from swarm.masking import masks, shamir
 from swarm.masking.attempt import Attempt
+from swarm.masking.keys import Occasion
 from swarm.masking.masks import Mask
 from swarm.masking.ring import Ring
-from swarm.masking.keys import Occasion
 from swarm.masking.statements import (
     MASK,
     SELF,
@@ -34,6 +34,7 @@ from swarm.masking.statements import (
     read_deal,
     read_reveal,
 )
+from swarm.masking.unmasking import Unmasking
 from tests.swarm.masking.members import (
     CLOSE,
     EXACT,
@@ -325,6 +326,38 @@ def test_however_often_it_restarts_a_member_never_contradicts_itself(story: list
     assert len({dealer for dealer, _ in shares}) == len(shares)
 
 
+@pytest.mark.parametrize("count", [3, 5])
+def test_a_round_in_which_everybody_is_killed_after_every_step_ends_as_if_nobody_were(count: int) -> None:
+    members = Members(count)
+
+    def kill() -> None:
+        """Everybody starts again from the disk and is told again what is on the ledger and in the store."""
+        members.attempts = [Attempt.from_bytes(one.to_bytes()) for one in members.attempts]
+        again = [codec.encode(one.enrol(members.roster)) for one in members.attempts]
+        assert again == members.deals, "a member deals what it has dealt"
+        members.deal()
+
+    kill()
+    updates = [update(number) for number in range(count)]
+    inside = [*range(members.roster.shape.included_min)]
+    words = members.words(EXACT, updates, inside)
+    kill()
+    assert all(np.array_equal(one, words[number]) for number, one in members.words(EXACT, updates, inside).items())
+    close = members.close(inside)
+    first = members.reveals(close, range(count))
+    kill()
+    reveals = members.reveals(close, range(count))
+    assert reveals == first
+    unmasking = members.unmasking(close)
+    for number in range(count):
+        assert unmasking.take(members.nodes[number], reveals[number]) == ()
+    total, found = total_of(EXACT, [*words.values()]), unmasking.masks()
+    assert found is not None
+    masks.apply(total, EXACT, found)
+    weights = [members.roster.seats[number].weight for number in inside]
+    assert mean(EXACT, total, updates[0], sum(weights)) == plain_mean(updates[: len(inside)], updates[0], weights)
+
+
 def test_a_record_that_is_none_is_refused() -> None:
     good = FIVE.attempts[0].to_bytes()
     fields = list(msgspec.msgpack.decode(good))
@@ -390,6 +423,24 @@ def test_shares_told_twice_count_once_and_of_nobody_not_at_all() -> None:
             unmasking.take(who, said)
     # Said in another's name they are false: a share is bound to its holder.
     assert unmasking.take(members.nodes[1], reveal) == tuple(members.nodes)
+
+
+def test_nobody_is_blamed_for_shares_of_a_deal_that_is_not_here_yet() -> None:
+    members = FIVE.again()
+    members.words(EXACT, [update(number) for number in range(5)], [0, 1, 2, 3])
+    close = members.close([0, 1, 2, 3])
+    deals = {place: read_deal(data, members.roster, place) for place, data in enumerate(members.deals)}
+    late = deals.pop(2)
+    unmasking = Unmasking(members.roster, close, deals)
+    reveals = members.reveals(close, range(5))
+    for number, reveal in reveals.items():
+        assert unmasking.take(members.nodes[number], reveal) == ()
+    assert unmasking.masks() is None
+    assert "1 of 5 secrets are missing" in unmasking.lacking()
+    deals[2] = late
+    for number, reveal in reveals.items():
+        assert unmasking.take(members.nodes[number], reveal) == ()
+    assert unmasking.masks() is not None
 
 
 def test_a_dealer_that_deals_shares_of_something_else_is_named() -> None:

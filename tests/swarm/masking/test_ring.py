@@ -8,8 +8,8 @@ from hypothesis.extra import numpy as hnp
 
 from swarm.errors import Reject, UsageError
 from swarm.masking.masks import add
-from swarm.masking.ring import WIDTHS, Ring
-from swarm.mixing.average import VALUE_LIMIT
+from swarm.masking.ring import WIDTHS, Ring, weight_total
+from swarm.mixing.average import VALUE_LIMIT, integer_weights
 from tests.swarm.masking.members import EXACT, mean, plain_mean, total_of
 
 TINY = Ring(bits=32, fraction=4, weight_total=16)
@@ -87,6 +87,21 @@ def test_steps_are_as_fine_as_norm_and_weights_leave_room_for() -> None:
     assert [fraction(bits, 2**20, 1_024_000) for bits in (36, 32)] == [4, 0], "and never none at all"
     with pytest.raises(UsageError, match="40 bits"):
         Ring.fitting(40, weight_total=1, clip_norm_milli=1)
+
+
+def test_where_bits_are_few_weights_are_rounded_and_shares_stay_what_they_are() -> None:
+    assert [weight_total(64, 3), weight_total(36, 3), weight_total(32, 64)] == [2**20, 2**12, 2**12]
+    assert weight_total(36, 1000) == 64_000
+    samples = [104, 89, 16, 45, 94 * 16]
+    assert integer_weights(samples, total_max=weight_total(36, 5)) == tuple(samples), "they have room as they are"
+    for factor, cap in ((1_000, 1_000_000), (1_000, 400_000), (10**9, 1_000_000)):
+        large = [factor * count for count in samples]
+        few = integer_weights(large, cap_ppm=cap, total_max=2**12)
+        many = integer_weights(large, cap_ppm=cap)
+        assert sum(few) <= 2**12
+        for one, other in zip(few, many, strict=True):
+            assert abs(one / sum(few) - other / sum(many)) < 1 / 2**11
+    assert sum(integer_weights([1] * 999 + [10**12], total_max=weight_total(36, 1000))) <= 64_000
 
 
 def test_what_has_no_room_or_is_no_number_is_refused_before_it_is_masked() -> None:
