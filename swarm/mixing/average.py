@@ -44,7 +44,8 @@ def integer_weights(
     """Return integer weights proportional to sample counts, no site's share above `cap_ppm` millionths.
 
     The excess of capped sites is spread over the others in proportion (water-filling). Weights sum to at most
-    `total_max`, above the number of sites; a site with samples keeps at least 1. A cap too low to share everything means equal weights.
+    `total_max`, above the number of sites; a site with samples keeps at least 1. A cap too low to share everything
+    means equal weights.
 
     Raises:
         UsageError: a negative count, or no samples at all.
