@@ -5,9 +5,9 @@
 Masks need updates in whole steps (`swarm.masking.ring`). In 64 bits that changes nothing; in 36 and 32 it rounds. Every
 site trains from the same model on a part of the data that has mostly two digits, its update is clipped to a norm of 10,
 put on the ring's grid and averaged by the product's own mean, with weights rounded as the ring wants them. Nothing that
-rounding leaves out is kept for later, which is the worst that could be done; masks themselves change no bit and are left
-out. Printed are accuracies on the test set beside those of the same run with float32 updates, and how far apart the two
-models end.
+rounding leaves out is kept for later, which is the worst that could be done; masks themselves change no bit and are
+left out. Printed are accuracies on the test set beside those of the same run with float32 updates, and how far apart
+the two models end.
 """
 
 from __future__ import annotations

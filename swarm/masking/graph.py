@@ -7,14 +7,16 @@ in a sparse random graph do, if three things hold for all members but with a neg
 1. *One answer*: with `threshold` shares of either kind, two sets would take more answers than a member's neighbours and
    itself have, though all that collude among them answer for both. So those also have fewer shares than it takes.
 2. *Recovery*: at least `threshold` of the neighbours of one that dropped out are still there.
-3. *One sum*: the honest members that did not drop out are connected by masks among themselves. (Else those who collude
-   learn the sum of each component, not only that of all.)
+3. *One sum*: the honest members that did not drop out are connected by masks among themselves, whoever it is that
+   dropped out. (Else those who collude learn the sum of each component, not only that of all.)
 
 The graph is theirs (Harary's on a random order, section 3.3): members stand in a circle and each is joined with the
 degree / 2 next ones on either side. For a random order, colluders or the dropped among a member's neighbours are
-hypergeometric, and the circle falls apart only where degree / 2 in a row are gone. `shape` takes the least degree for
+hypergeometric. The circle falls apart only where degree / 2 in a row are gone in two places; as everybody knows the
+order once there is a roster, whoever cuts members off is taken to choose them well. `shape` takes the least degree for
 which union bounds over all members keep each of these below 2**-40, 2**-30 and 2**-40, in whole numbers, so that all
-members get the same. How many may collude is what the ledger bears anyway, (n-1)//3; how many drop out, a tenth.
+members get the same. How many may collude is what the ledger bears anyway, (n-1)//3; how many drop out, a tenth, and a
+close of fewer is none.
 
 The order is by SHA-256 of each member's id and a beacon, which is what the round before ended with: nobody could choose
 its place, or who is next to it, by joining a roster or staying away (that only takes it out of the circle).
@@ -48,11 +50,15 @@ _ORDER_DOMAIN = b"swarm-masking/order/v1\0"
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """How many neighbours each of `members` has, and how many shares of theirs and its own give a secret back."""
+    """How many neighbours each of `members` has, and how many shares of theirs and its own give a secret back.
+
+    A sum may be without `dropping` of them.
+    """
 
     members: int
     degree: int
     threshold: int
+    dropping: int
 
     @property
     def complete(self) -> bool:
@@ -62,7 +68,7 @@ class Shape:
     @property
     def included_min(self) -> int:
         """The fewest of the roster that a sum may be of."""
-        return max(FEWEST, quorum(self.members))
+        return self.members - self.dropping
 
 
 @cache
@@ -83,23 +89,28 @@ def shape(members: int, colluding: int | None = None, dropping: int | None = Non
     if members > COMPLETE_MAX:
         bad = faults(members) if colluding is None else colluding
         gone = members * DROPPING_PERMILLE // 1000 if dropping is None else dropping
-        for degree in range(_degree_floor(members, bad + gone), members - 1, 2):
+        for degree in range(_degree_floor(members, bad, gone), members - 1, 2):
             threshold = (degree + 1 + _colluding_neighbours(members, degree, bad)) // 2 + 1
             if threshold <= degree and _recovers(members, degree, threshold, gone):
-                return Shape(members, degree, threshold)
-    return Shape(members, members - 1, quorum(members))
+                return Shape(members, degree, threshold, gone)
+    return Shape(members, members - 1, quorum(members), members - max(FEWEST, quorum(members)))
 
 
-def _degree_floor(members: int, removed: int) -> int:
-    """Return the least even degree with which the rest stays connected: condition 3.
+def _degree_floor(members: int, colluding: int, dropping: int) -> int:
+    """Return the least even degree with which the honest rest stays connected: condition 3.
 
-    Of `removed` places at random, degree / 2 given ones in a row are among them with a probability of
-    C(n - d/2, r - d/2) / C(n, r); there are n rows.
+    Two stretches of degree / 2 places must be gone. What of them does not collude has to drop out, so colluders stand
+    in all but `dropping` of these places, of which there are less than n * n / 2 pairs.
     """
     half = 1
-    while half <= removed and members * math.comb(members - half, removed - half) << SECRECY_BITS > math.comb(
-        members, removed
-    ):
+    while 2 * half < members:
+        places = 2 * half
+        tail = sum(
+            math.comb(colluding, count) * math.comb(members - colluding, places - count)
+            for count in range(max(0, places - dropping), min(colluding, places) + 1)
+        )
+        if members * members * tail << SECRECY_BITS <= 2 * math.comb(members, places):
+            break
         half += 1
     return 2 * half
 
