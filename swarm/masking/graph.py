@@ -15,8 +15,8 @@ degree / 2 next ones on either side. For a random order, colluders or the droppe
 hypergeometric. The circle falls apart only where degree / 2 in a row are gone in two places; as everybody knows the
 order once there is a roster, whoever cuts members off is taken to choose them well. `shape` takes the least degree for
 which union bounds over all members keep each of these below 2**-40, 2**-30 and 2**-40, in whole numbers, so that all
-members get the same. How many may collude is what the ledger bears anyway, (n-1)//3; how many drop out, a tenth, and a
-close of fewer is none.
+members get the same. How many may collude is what the ledger bears anyway, (n-1)//3 of the *swarm*, be the roster as
+small as it may; how many drop out, a tenth, and a close of fewer is none.
 
 The order is by SHA-256 of each member's id and a beacon, which is what the round before ended with: nobody could choose
 its place, or who is next to it, by joining a roster or staying away (that only takes it out of the circle).
@@ -31,7 +31,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from swarm.errors import UsageError
-from swarm.ledger.block import MEMBERS_MAX, faults, quorum
+from swarm.ledger.block import MEMBERS_MAX, faults
 
 COMPLETE_MAX = 30
 """Members up to which all mask with all: in the time of two sums of their updates."""
@@ -75,25 +75,28 @@ class Shape:
 def shape(members: int, colluding: int | None = None, dropping: int | None = None) -> Shape:
     """Return the shape for a roster, of which so many collude and so many drop out at most.
 
-    Without these, as many collude as the ledger bears and a tenth drops out. In a complete graph the threshold is the
-    ledger's quorum of the roster, which is the same thought for the same reason; so many may drop out as are left.
+    Without these, as many collude as a ledger of just the roster bears, and a tenth drops out. In a complete graph the
+    threshold is then the ledger's quorum, which is the same thought for the same reason; so many may drop out as are
+    left.
 
     Raises:
         UsageError: a roster is too small or too large to mask.
     """
-    if not FEWEST <= members <= MEMBERS_MAX:
+    bad = faults(members) if colluding is None else colluding
+    if not max(FEWEST, bad + 2) <= members <= MEMBERS_MAX:
         raise UsageError(
-            f"couldn't mask a round of {members}: a sum says something of each when it is of fewer than {FEWEST},"
-            f" and there are at most {MEMBERS_MAX} members"
+            f"couldn't mask a round of {members}: where {bad} may collude a sum says something of each when it is of"
+            f" fewer than {max(FEWEST, bad + 2)}, and there are at most {MEMBERS_MAX} members",
+            hint="let rounds wait for more sites",
         )
     if members > COMPLETE_MAX:
-        bad = faults(members) if colluding is None else colluding
         gone = members * DROPPING_PERMILLE // 1000 if dropping is None else dropping
         for degree in range(_degree_floor(members, bad, gone), members - 1, 2):
             threshold = (degree + 1 + _colluding_neighbours(members, degree, bad)) // 2 + 1
             if threshold <= degree and _recovers(members, degree, threshold, gone):
                 return Shape(members, degree, threshold, gone)
-    return Shape(members, members - 1, quorum(members), members - max(FEWEST, quorum(members)))
+    threshold = (members + bad) // 2 + 1
+    return Shape(members, members - 1, threshold, members - max(FEWEST, threshold))
 
 
 def _degree_floor(members: int, colluding: int, dropping: int) -> int:

@@ -23,7 +23,7 @@ import msgspec
 
 from swarm import codec
 from swarm.errors import Reject
-from swarm.ledger.block import MEMBERS_MAX
+from swarm.ledger.block import MEMBERS_MAX, faults
 from swarm.machine import NodeId
 from swarm.masking import graph, shamir
 from swarm.masking.keys import TAG_BYTES, Occasion, Secrets, admissible, self_commitment
@@ -78,12 +78,17 @@ class Seat(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=T
 
 
 class Roster(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, dict=True):
-    """Who masks in an attempt at a round, in member order, as the log has it. `beacon` decides who is next to whom."""
+    """Who masks in an attempt at a round, in member order, as the log has it.
+
+    `beacon` decides who is next to whom. `colluding` is how many liars the ledger bears, of all its members: all of
+    them may be on this roster.
+    """
 
     ledger_id: bytes
     round: int
     attempt: int
     beacon: bytes
+    colluding: int
     seats: tuple[Seat, ...]
 
     def check(self) -> None:
@@ -91,8 +96,11 @@ class Roster(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
         named = f"couldn't mask round {self.round}"
         if self.round < 1 or self.attempt < 1 or not len(self.ledger_id) == len(self.beacon) == HASH_BYTES:
             raise Reject(f"{named}: a field of its roster is out of range")
-        if not graph.FEWEST <= len(self.seats) <= MEMBERS_MAX:
-            raise Reject(f"{named}: {len(self.seats)} have posted keys, it takes {graph.FEWEST}")
+        if not 0 <= self.colluding <= faults(MEMBERS_MAX):
+            raise Reject(f"{named}: more would collude than any ledger bears")
+        fewest = max(graph.FEWEST, self.colluding + 2)
+        if not fewest <= len(self.seats) <= MEMBERS_MAX:
+            raise Reject(f"{named}: {len(self.seats)} have posted keys, it takes {fewest}")
         if not all(seat.weight > 0 for seat in self.seats) or self.weight > WEIGHT_TOTAL_MAX:
             raise Reject(f"{named}: a weight is out of range")
         keys = [key for seat in self.seats for key in (seat.mask_key, seat.seal_key)]
@@ -120,7 +128,7 @@ class Roster(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
     @cached_property
     def shape(self) -> graph.Shape:
         """How many neighbours and shares there are."""
-        return graph.shape(len(self.seats))
+        return graph.shape(len(self.seats), self.colluding)
 
     @cached_property
     def nodes(self) -> tuple[NodeId, ...]:

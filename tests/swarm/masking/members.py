@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from swarm import codec
+from swarm.ledger.block import faults
 from swarm.machine import Digest, NodeId
 from swarm.masking import masks
 from swarm.masking.attempt import Attempt
@@ -40,7 +41,15 @@ def update(number: int, elements: int = 37, scale: float = 1.0) -> Vector:
 class Members:
     """A roster of `count`, up to the deals; nobody has offered."""
 
-    def __init__(self, count: int, *, weights: Sequence[int] = (), round_: int = 3, attempt: int = 1) -> None:
+    def __init__(
+        self,
+        count: int,
+        *,
+        weights: Sequence[int] = (),
+        round_: int = 3,
+        attempt: int = 1,
+        colluding: int | None = None,
+    ) -> None:
         self.occasion = Occasion(LEDGER, round_, attempt)
         self.nodes = [node(number) for number in range(count)]
         self.attempts = [Attempt(self.occasion, one, root(number, attempt)) for number, one in enumerate(self.nodes)]
@@ -50,7 +59,8 @@ class Members:
                 self.nodes, weights or [3 + 5 * i % 11 for i in range(count)], self.attempts, strict=True
             )
         ]
-        self.roster = Roster(LEDGER, round_, attempt, beacon(self.occasion, bytes(32)), tuple(seats))
+        bad = faults(count) if colluding is None else colluding
+        self.roster = Roster(LEDGER, round_, attempt, beacon(self.occasion, bytes(32)), bad, tuple(seats))
         self.deals = [codec.encode(attempt.enrol(self.roster)) for attempt in self.attempts]
 
     def deal(self) -> Members:

@@ -173,6 +173,17 @@ def test_a_close_of_too_few_reveals_nothing() -> None:
     assert three.roster.shape.threshold == 2, "one may go once the round is closed"
 
 
+def test_on_a_roster_that_is_a_part_of_the_swarm_all_liars_of_the_swarm_may_stand() -> None:
+    """Ten members of whom three may lie, seven of them on the roster: three are never enough, nor with any two sets."""
+    members = Members(7, colluding=3).deal()
+    assert (members.roster.shape.threshold, members.roster.shape.included_min) == (6, 6)
+    told(members.again(), EXACT, [0, 1, 2, 4, 5, 6], [1, 2, 3, 4, 5, 6])
+    with pytest.raises(Reject, match="a sum must be of 6"):
+        members.attempts[0].close(members.close([0, 1, 2, 3, 4]))
+    with pytest.raises(Reject, match="4 have posted keys, it takes 5"):
+        msgspec.structs.replace(members.roster, seats=members.roster.seats[:4]).check()
+
+
 def test_a_wrong_masked_update_is_a_wrong_sum_that_its_bound_gives_away() -> None:
     members = FIVE.again()
     updates = [update(number) for number in range(5)]
@@ -575,6 +586,9 @@ def test_rosters_that_nobody_should_mask_on_are_refused() -> None:
         ("seats", (*seats[:4], Seat(NodeId(b"x"), 1, seats[4].mask_key, seats[4].seal_key)), "twice"),
         ("round", 0, "range"),
         ("beacon", b"", "range"),
+        ("colluding", -1, "collude"),
+        ("colluding", 334, "collude"),
+        ("colluding", 4, "it takes 6"),
     ):
         with pytest.raises(Reject, match=why):
             msgspec.structs.replace(good, **{field: value}).check()
@@ -618,4 +632,4 @@ def test_what_follows_from_a_root_never_changes() -> None:
     assert text.hexdigest() == FROZEN
 
 
-FROZEN = "169c77e45beb8aec8bf8b7aee8493eb8fb56658797e9a4c6289d1ac8c5dbe9e8"
+FROZEN = "8fccb189842e7c9c345c0f8ff9a28e6fc641165f62d2bb898fa0c39bd6d06b02"

@@ -41,6 +41,17 @@ def test_rosters_too_small_or_large_to_mask_are_refused() -> None:
             shape(count)
 
 
+def test_liars_are_counted_in_the_swarm_and_not_on_the_roster() -> None:
+    assert [shape(count, 3).threshold for count in (5, 6, 7, 8, 9, 10)] == [5, 5, 6, 6, 7, 7]
+    with pytest.raises(UsageError, match="fewer than 5"):
+        shape(4, 3)
+    for bad in range(40):
+        for count in range(max(3, bad + 2), 60):
+            found = shape(count, bad)
+            assert bad < found.threshold <= found.degree + 1
+            assert found.included_min >= bad + 2, "so that a sum is of two honest members at least"
+
+
 @pytest.mark.parametrize("count", [*range(3, 31), *SPARSE])
 def test_even_on_a_forked_ledger_no_two_sets_get_enough_answers(count: int) -> None:
     """Honest holders answer once, those who collude for both: 2t > holders + colluders, but for once in 2**40."""
