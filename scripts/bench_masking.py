@@ -30,7 +30,6 @@ import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from swarm import codec
-from swarm.ledger.block import faults
 from swarm.machine import Digest, NodeId
 from swarm.masking import masks
 from swarm.masking.attempt import Attempt
@@ -74,7 +73,7 @@ class Swarm:
         attempts = [Attempt(self.occasion, node, root) for node, root in zip(self.nodes, self.roots, strict=True)]
         seats = [Seat(node, SAMPLES, *one.keys) for node, one in zip(self.nodes, attempts, strict=True)]
         model = beacon(self.occasion, bytes(32))
-        self.roster = Roster(self.occasion.ledger_id, 1, 1, model, faults(count), tuple(seats))
+        self.roster = Roster(self.occasion.ledger_id, 1, 1, model, count, tuple(seats))
         self.deals = [codec.encode(one.enrol(self.roster)) for one in attempts]
 
     def member(self, number: int) -> Attempt:

@@ -18,8 +18,10 @@ which union bounds over all members keep each of these below 2**-40, 2**-30 and 
 members get the same. How many may collude is what the ledger bears anyway, (n-1)//3 of the *swarm*, be the roster as
 small as it may; how many drop out, a tenth, and a close of fewer is none.
 
-The order is by SHA-256 of each member's id and a beacon, which is what the round before ended with: nobody could choose
-its place, or who is next to it, by joining a roster or staying away (that only takes it out of the circle).
+The order is by SHA-256 of each member's id and a beacon, which is what the round before ended with: nobody could aim at
+a place in it (but founders before the first round, when that is the model that all begin with). It is known from then
+on, so honest members that are not on the roster are taken to have been kept from it by choice, too: those who collude
+are counted in stretches of the whole swarm's circle that are longer by as many as are absent.
 """
 
 from __future__ import annotations
@@ -72,17 +74,20 @@ class Shape:
 
 
 @cache
-def shape(members: int, colluding: int | None = None, dropping: int | None = None) -> Shape:
-    """Return the shape for a roster, of which so many collude and so many drop out at most.
+def shape(
+    members: int, swarm: int | None = None, *, colluding: int | None = None, dropping: int | None = None
+) -> Shape:
+    """Return the shape for a roster of so many members of a swarm, of which so many collude and drop out at most.
 
-    Without these, as many collude as a ledger of just the roster bears, and a tenth drops out. In a complete graph the
-    threshold is then the ledger's quorum, which is the same thought for the same reason; so many may drop out as are
-    left.
+    Without these, all are on the roster, as many collude as the ledger bears and a tenth drops out. In a complete graph
+    of all the threshold is the ledger's quorum, which is the same thought for the same reason; so many may drop out as
+    are left.
 
     Raises:
         UsageError: a roster is too small or too large to mask.
     """
-    bad = faults(members) if colluding is None else colluding
+    everybody = members if swarm is None else swarm
+    bad = faults(everybody) if colluding is None else colluding
     if not max(FEWEST, bad + 2) <= members <= MEMBERS_MAX:
         raise UsageError(
             f"couldn't mask a round of {members}: where {bad} may collude a sum says something of each when it is of"
@@ -91,41 +96,47 @@ def shape(members: int, colluding: int | None = None, dropping: int | None = Non
         )
     if members > COMPLETE_MAX:
         gone = members * DROPPING_PERMILLE // 1000 if dropping is None else dropping
-        for degree in range(_degree_floor(members, bad, gone), members - 1, 2):
-            threshold = (degree + 1 + _colluding_neighbours(members, degree, bad)) // 2 + 1
+        absent = everybody - members
+        for degree in range(_degree_floor(everybody, bad, gone, absent), members - 1, 2):
+            threshold = (degree + 1 + _colluding_neighbours(everybody, degree, bad, absent)) // 2 + 1
             if threshold <= degree and _recovers(members, degree, threshold, gone):
                 return Shape(members, degree, threshold, gone)
     threshold = (members + bad) // 2 + 1
     return Shape(members, members - 1, threshold, members - max(FEWEST, threshold))
 
 
-def _degree_floor(members: int, colluding: int, dropping: int) -> int:
+def _degree_floor(swarm: int, colluding: int, dropping: int, absent: int) -> int:
     """Return the least even degree with which the honest rest stays connected: condition 3.
 
-    Two stretches of degree / 2 places must be gone. What of them does not collude has to drop out, so colluders stand
-    in all but `dropping` of these places, of which there are less than n * n / 2 pairs.
+    Two stretches of degree / 2 places on the roster must be gone. What of them does not collude has to drop out, so
+    colluders stand in all but `dropping` of these places. On the circle of the whole swarm `absent` more may lie
+    between them, in either stretch; there are less than n * n / 2 pairs of stretches.
     """
     half = 1
-    while 2 * half < members:
-        places = 2 * half
+    while 2 * half + absent < swarm:
+        places = 2 * half + absent
         tail = sum(
-            math.comb(colluding, count) * math.comb(members - colluding, places - count)
-            for count in range(max(0, places - dropping), min(colluding, places) + 1)
+            math.comb(colluding, count) * math.comb(swarm - colluding, places - count)
+            for count in range(max(0, 2 * half - dropping), min(colluding, places) + 1)
         )
-        if members * members * tail << SECRECY_BITS <= 2 * math.comb(members, places):
+        if swarm * swarm * (absent + 1) * tail << SECRECY_BITS <= 2 * math.comb(swarm, places):
             break
         half += 1
     return 2 * half
 
 
-def _colluding_neighbours(members: int, degree: int, colluding: int) -> int:
-    """Return how many of a member's neighbours collude at most, for any honest member: condition 1."""
-    ways = math.comb(members - 1, degree)
+def _colluding_neighbours(swarm: int, degree: int, colluding: int, absent: int) -> int:
+    """Return how many of a member's neighbours collude at most, for any honest member: condition 1.
+
+    They lie within degree + absent places around it, of which more or fewer may be on either side.
+    """
+    places = min(degree + absent, swarm - 1)
+    ways = math.comb(swarm - 1, places)
     tail = 0
-    for count in range(min(degree, colluding), 0, -1):
-        tail += math.comb(colluding, count) * math.comb(members - 1 - colluding, degree - count)
-        if members * tail << SECRECY_BITS > ways:
-            return count
+    for count in range(min(places, colluding), 0, -1):
+        tail += math.comb(colluding, count) * math.comb(swarm - 1 - colluding, places - count)
+        if swarm * (absent + 1) * tail << SECRECY_BITS > ways:
+            return min(count, degree)
     return 0
 
 

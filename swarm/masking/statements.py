@@ -80,15 +80,15 @@ class Seat(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=T
 class Roster(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, dict=True):
     """Who masks in an attempt at a round, in member order, as the log has it.
 
-    `beacon` decides who is next to whom. `colluding` is how many liars the ledger bears, of all its members: all of
-    them may be on this roster.
+    `beacon` decides who is next to whom. `swarm` is how many members the ledger has: all liars that it bears may be on
+    this roster.
     """
 
     ledger_id: bytes
     round: int
     attempt: int
     beacon: bytes
-    colluding: int
+    swarm: int
     seats: tuple[Seat, ...]
 
     def check(self) -> None:
@@ -96,10 +96,10 @@ class Roster(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
         named = f"couldn't mask round {self.round}"
         if self.round < 1 or self.attempt < 1 or not len(self.ledger_id) == len(self.beacon) == HASH_BYTES:
             raise Reject(f"{named}: a field of its roster is out of range")
-        if not 0 <= self.colluding <= faults(MEMBERS_MAX):
-            raise Reject(f"{named}: more would collude than any ledger bears")
-        fewest = max(graph.FEWEST, self.colluding + 2)
-        if not fewest <= len(self.seats) <= MEMBERS_MAX:
+        if not len(self.seats) <= self.swarm <= MEMBERS_MAX:
+            raise Reject(f"{named}: {len(self.seats)} are on its roster, of {self.swarm} members")
+        fewest = max(graph.FEWEST, faults(self.swarm) + 2)
+        if len(self.seats) < fewest:
             raise Reject(f"{named}: {len(self.seats)} have posted keys, it takes {fewest}")
         if not all(seat.weight > 0 for seat in self.seats) or self.weight > WEIGHT_TOTAL_MAX:
             raise Reject(f"{named}: a weight is out of range")
@@ -128,7 +128,7 @@ class Roster(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
     @cached_property
     def shape(self) -> graph.Shape:
         """How many neighbours and shares there are."""
-        return graph.shape(len(self.seats), self.colluding)
+        return graph.shape(len(self.seats), self.swarm)
 
     @cached_property
     def nodes(self) -> tuple[NodeId, ...]:

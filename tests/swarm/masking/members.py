@@ -9,7 +9,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from swarm import codec
-from swarm.ledger.block import faults
 from swarm.machine import Digest, NodeId
 from swarm.masking import masks
 from swarm.masking.attempt import Attempt
@@ -48,7 +47,7 @@ class Members:
         weights: Sequence[int] = (),
         round_: int = 3,
         attempt: int = 1,
-        colluding: int | None = None,
+        swarm: int | None = None,
     ) -> None:
         self.occasion = Occasion(LEDGER, round_, attempt)
         self.nodes = [node(number) for number in range(count)]
@@ -59,8 +58,7 @@ class Members:
                 self.nodes, weights or [3 + 5 * i % 11 for i in range(count)], self.attempts, strict=True
             )
         ]
-        bad = faults(count) if colluding is None else colluding
-        self.roster = Roster(LEDGER, round_, attempt, beacon(self.occasion, bytes(32)), bad, tuple(seats))
+        self.roster = Roster(LEDGER, round_, attempt, beacon(self.occasion, bytes(32)), swarm or count, tuple(seats))
         self.deals = [codec.encode(attempt.enrol(self.roster)) for attempt in self.attempts]
 
     def deal(self) -> Members:

@@ -93,7 +93,7 @@ def test_every_dropout_that_the_threshold_allows_leaves_the_plain_mean(count: in
     assert stories == {3: 3, 4: 20, 5: 30}[count], "every set in, times every set that reveals"
 
 
-@pytest.mark.parametrize("count", [6, 7, 10, 16, 30, 31, 50])
+@pytest.mark.parametrize("count", [6, 7, 10, 16, 31, 50])
 def test_as_many_dropouts_as_the_threshold_allows_leave_the_plain_mean(count: int) -> None:
     members = Members(count)
     shape = members.roster.shape
@@ -105,7 +105,7 @@ def test_as_many_dropouts_as_the_threshold_allows_leave_the_plain_mean(count: in
     told(members, (EXACT, NARROW)[count % 2], inside, sorted(rng.sample(range(count), left)))
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(st.integers(3, 9), st.randoms(use_true_random=False), st.sampled_from([EXACT, NARROW]))
 def test_any_round_of_any_members_has_the_bytes_of_the_plain_one(count: int, rng: random.Random, ring: Ring) -> None:
     members = Members(count, weights=[rng.randint(1, 1_000 // count) for _ in range(count)]).deal()
@@ -175,7 +175,7 @@ def test_a_close_of_too_few_reveals_nothing() -> None:
 
 def test_on_a_roster_that_is_a_part_of_the_swarm_all_liars_of_the_swarm_may_stand() -> None:
     """Ten members of whom three may lie, seven of them on the roster: three are never enough, nor with any two sets."""
-    members = Members(7, colluding=3).deal()
+    members = Members(7, swarm=10).deal()
     assert (members.roster.shape.threshold, members.roster.shape.included_min) == (6, 6)
     told(members.again(), EXACT, [0, 1, 2, 4, 5, 6], [1, 2, 3, 4, 5, 6])
     with pytest.raises(Reject, match="a sum must be of 6"):
@@ -304,7 +304,7 @@ def test_who_is_not_on_the_roster_says_nothing_and_who_finds_foreign_keys_there_
     assert twin.enrol(members.roster) is None
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(["restart", "offer", "close"]), st.integers(0, 3)), max_size=12))
 def test_however_often_it_restarts_a_member_never_contradicts_itself(story: list[tuple[str, int]]) -> None:
     members = FIVE
@@ -579,16 +579,16 @@ def test_rosters_that_nobody_should_mask_on_are_refused() -> None:
     seats = good.seats
     for field, value, why in (
         ("seats", seats[:2], "it takes 3"),
-        ("seats", (*seats, seats[0]), "twice"),
+        ("seats", (*seats[:4], seats[0]), "twice"),
         ("seats", (*seats[:4], Seat(seats[4].node, 1, seats[0].mask_key, seats[4].seal_key)), "twice"),
         ("seats", (*seats[:4], Seat(seats[4].node, 0, seats[4].mask_key, seats[4].seal_key)), "weight"),
         ("seats", (*seats[:4], Seat(seats[4].node, 2**20, seats[4].mask_key, seats[4].seal_key)), "weight"),
         ("seats", (*seats[:4], Seat(NodeId(b"x"), 1, seats[4].mask_key, seats[4].seal_key)), "twice"),
         ("round", 0, "range"),
         ("beacon", b"", "range"),
-        ("colluding", -1, "collude"),
-        ("colluding", 334, "collude"),
-        ("colluding", 4, "it takes 6"),
+        ("swarm", 4, "of 4 members"),
+        ("swarm", 1001, "of 1001 members"),
+        ("swarm", 13, "it takes 6"),
     ):
         with pytest.raises(Reject, match=why):
             msgspec.structs.replace(good, **{field: value}).check()
@@ -632,4 +632,4 @@ def test_what_follows_from_a_root_never_changes() -> None:
     assert text.hexdigest() == FROZEN
 
 
-FROZEN = "8fccb189842e7c9c345c0f8ff9a28e6fc641165f62d2bb898fa0c39bd6d06b02"
+FROZEN = "627ae5355bba89d4b92d195d8432053134d57e3ac9a757682b3c991bc9e660b7"

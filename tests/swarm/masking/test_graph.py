@@ -42,12 +42,12 @@ def test_rosters_too_small_or_large_to_mask_are_refused() -> None:
 
 
 def test_liars_are_counted_in_the_swarm_and_not_on_the_roster() -> None:
-    assert [shape(count, 3).threshold for count in (5, 6, 7, 8, 9, 10)] == [5, 5, 6, 6, 7, 7]
+    assert [shape(count, 10).threshold for count in (5, 6, 7, 8, 9, 10)] == [5, 5, 6, 6, 7, 7]
     with pytest.raises(UsageError, match="fewer than 5"):
-        shape(4, 3)
+        shape(4, 10)
     for bad in range(40):
         for count in range(max(3, bad + 2), 60):
-            found = shape(count, bad)
+            found = shape(count, colluding=bad)
             assert bad < found.threshold <= found.degree + 1
             assert found.included_min >= bad + 2, "so that a sum is of two honest members at least"
 
@@ -89,9 +89,40 @@ def test_a_degree_less_would_break_a_bound(count: int) -> None:
 
     found, bad, gone = shape(count), faults(count), count // 10
     less = found.degree - 2
-    threshold = (less + 1 + _colluding_neighbours(count, less, bad)) // 2 + 1
-    fits = less >= _degree_floor(count, bad, gone) and threshold <= less and _recovers(count, less, threshold, gone)
+    threshold = (less + 1 + _colluding_neighbours(count, less, bad, 0)) // 2 + 1
+    fits = less >= _degree_floor(count, bad, gone, 0) and threshold <= less and _recovers(count, less, threshold, gone)
     assert not fits
+
+
+def test_who_is_absent_is_taken_to_have_been_kept_away_by_choice() -> None:
+    """With few of a large swarm there, a sparse graph would be what somebody made of it: it grows dense."""
+    shares = [shape(there, 300).degree / (there - 1) for there in (300, 280, 250, 200, 150)]
+    assert shares == sorted(shares)
+    assert shares[0] < 0.46
+    assert shares[-1] > 0.85
+    assert shape(30, 31) == Shape(30, 29, 21, 9), "ten liars of thirty-one, all on the roster"
+
+
+def test_the_circle_of_those_there_bears_whoever_was_kept_from_it() -> None:
+    """Somebody who knows the order keeps away the honest members nearest to one: it is still not among liars."""
+    count, away, rng = 150, 15, random.Random(1)
+    found, liars = shape(count - away, count), faults(count)
+    for _ in range(20):
+        everybody, beacon = nodes(count), rng.randbytes(32)
+        circle = order(beacon, everybody)
+        lying = {*rng.sample(range(count), liars)}
+        places = [place for place, index in enumerate(circle) if index not in lying]
+        victim = rng.choice(places)
+        near = sorted(
+            (place for place in places if place != victim),
+            key=lambda one: min(abs(one - victim), count - abs(one - victim)),
+        )
+        gone = {circle[place] for place in near[:away]}
+        there = [index for index in range(count) if index not in gone]
+        of_those = order(beacon, [everybody[index] for index in there])
+        around = neighbours(found, of_those, there.index(circle[victim]))
+        colluding = sum(there[index] in lying for index in around)
+        assert 2 * found.threshold > found.degree + 1 + colluding
 
 
 @pytest.mark.parametrize("count", [3, 10, 31, 150])
@@ -162,5 +193,5 @@ def test_the_table_in_the_decision_is_what_the_code_computes() -> None:
     assert len(rows) >= 6
     for row in rows:
         count, *told = map(int, row)
-        found = [shape(count), shape(count, count // 5), shape(count, count // 10)]
+        found = [shape(count), shape(count, colluding=count // 5), shape(count, colluding=count // 10)]
         assert [number for one in found for number in (one.degree, one.threshold)] == told
