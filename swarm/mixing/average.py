@@ -38,11 +38,14 @@ Sums: TypeAlias = NDArray[np.int64]
 """Sums of weighted updates in fixed point, shape (elements,)."""
 
 
-def integer_weights(samples: Sequence[int], *, cap_ppm: int = PPM) -> tuple[int, ...]:
+def integer_weights(
+    samples: Sequence[int], *, cap_ppm: int = PPM, total_max: int = WEIGHT_TOTAL_MAX
+) -> tuple[int, ...]:
     """Return integer weights proportional to sample counts, no site's share above `cap_ppm` millionths.
 
     The excess of capped sites is spread over the others in proportion (water-filling). Weights sum to at most
-    `WEIGHT_TOTAL_MAX`; a site with samples keeps at least 1. A cap too low to share everything means equal weights.
+    `total_max`, above the number of sites; a site with samples keeps at least 1. A cap too low to share everything
+    means equal weights.
 
     Raises:
         UsageError: a negative count, or no samples at all.
@@ -54,9 +57,9 @@ def integer_weights(samples: Sequence[int], *, cap_ppm: int = PPM) -> tuple[int,
     if cap_ppm * len(present) <= PPM:
         return tuple(1 if count > 0 else 0 for count in samples)
     capped = _capped(samples, present, cap_ppm)
-    if not capped and total <= WEIGHT_TOTAL_MAX:
+    if not capped and total <= total_max:
         return tuple(samples)
-    scale = WEIGHT_TOTAL_MAX - len(samples)  # leaves room for the sites that are rounded up to 1
+    scale = total_max - len(samples)  # leaves room for the sites that are rounded up to 1
     cap = scale * cap_ppm // PPM
     rest = sum(samples[i] for i in present if i not in capped)
     room = scale - cap * len(capped)

@@ -53,7 +53,9 @@ from swarm.ledger.audit import audit
 from swarm.ledger.block import FINALIZE, NOTARIZE, Block, Certificate, FinalBlock, Header, Vote
 from swarm.ledger.consensus import Status
 from swarm.ledger.cosign import Cosignature
-from swarm.machine import Contact, LinkChanged, NodeId, Received, Record, Started, Stored
+from swarm.machine import Contact, Digest, LinkChanged, NodeId, Received, Record, Started, Stored
+from swarm.masking import ring, statements
+from swarm.masking.attempt import Attempt
 from swarm.mixing import sketch
 from swarm.mixing.compress import forms, noise
 from swarm.terms import Change, add, founding, remove
@@ -61,6 +63,7 @@ from swarm.vector import blob_digest, leaf_hashes
 from tests.builders import CODE, LAYOUT, Feeds, contribution, make_swarm
 from tests.builders import identity as member
 from tests.sites import calm_run
+from tests.swarm.masking.members import Members
 from topologies import own, scenario
 from topologies.world.clock import EPOCH_S
 from topologies.world.disk import SimulatedDisk
@@ -648,6 +651,41 @@ def _compressions() -> list[bytes]:
     return [b"\5" + forms.encode(values, forms.parse(name), key=bytes(noise.KEY_BYTES)) for name in names]
 
 
+@functools.cache
+def _masking() -> Members:
+    return Members(4)
+
+
+def _deal(data: bytes) -> None:
+    """What the second member deals, to a fresh member each time."""
+    _masking().again().attempts[0].take_deal(_masking().nodes[1], data)
+
+
+@functools.cache
+def _revealing() -> tuple[statements.Close, list[bytes]]:
+    members = _masking().again().deal()
+    close = members.close([1, 2, 3])
+    assert all(one.offer(Digest(H)) for one in members.attempts)
+    return close, [codec.encode(one) for one in members.reveals(close, range(4)).values()]
+
+
+def _reveal(data: bytes) -> None:
+    found = _masking().unmasking(_revealing()[0])
+    found.take(_masking().nodes[0], statements.read_reveal(data))
+    found.masks()
+
+
+def _keys_for_masks(data: bytes) -> None:
+    codec.decode(data, statements.Keys, limit=e.ENTRY_BYTES_MAX).check()
+
+
+def _masked(data: bytes) -> None:
+    """The first byte says in how many bits, and how many elements there are."""
+    bits, elements = (ring.WIDTHS[data[0] % 3], (1, 2, 127, ELEMENTS)[data[0] // 64]) if data else (32, 1)
+    found = ring.Ring.fitting(bits, weight_total=1_000, clip_norm_milli=10_000)
+    found.sums(found.unpack(data[1:], elements), 1_000)
+
+
 def _npz(*arrays: str) -> bytes:
     out = io.BytesIO()
     rows = {"x": np.ones((12, 2)), "y": np.arange(12) % 2}
@@ -823,6 +861,17 @@ PARSERS: Mapping[str, Parser] = MappingProxyType(
             ("node.backup:_read_manifest",), "text", memory=8 << 20,
         ),
         "compressed": Parser(_compressed, _compressions, (Reject,), ("swarm.mixing.compress.forms:form_of",)),
+        "deal": Parser(_deal, lambda: _masking().deals[1:3], (Reject,), ("swarm.masking.statements:read_deal",), "msgpack"),
+        "reveal": Parser(_reveal, lambda: _revealing()[1], (Reject,), ("swarm.masking.statements:read_reveal",), "msgpack"),
+        "mask keys": Parser(
+            _keys_for_masks, lambda: [codec.encode(statements.Keys(1, 1, 0, H, 5, *_masking().attempts[0].keys))], (Reject,),
+            shape="msgpack",
+        ),
+        "mask record": Parser(
+            Attempt.from_bytes, lambda: [_masking().attempts[0].to_bytes()], (Reject,),
+            ("swarm.masking.attempt:Attempt.from_bytes",), "msgpack",
+        ),
+        "masked": Parser(_masked, lambda: [bytes((first,)) + bytes(size) for first, size in ((0, 4), (1, 5), (67, 9), (130, 8 * 127))], (Reject,)),
         "sketch": Parser(sketch.unpack, lambda: [bytes(sketch.SKETCH_BYTES)], (Reject,), ("swarm.mixing.sketch:unpack",)),
         "layout": Parser(vector.Layout.decode, lambda: [vector.Layout((vector.TensorSpec("a", (2, 3)),
                          vector.TensorSpec("b", ()))).encode()], (Reject,), ("swarm.vector:Layout.decode",), "msgpack"),
