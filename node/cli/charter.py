@@ -193,6 +193,14 @@ def charter() -> None:
     " the training time. What is left out follows from --metrics.",
 )
 @click.option(
+    "--stop",
+    metavar="RULE",
+    default="",
+    help="End the run before its last round, once a metric has not become better for so many rounds:"
+    " accuracy:higher:5, or loss:lower:10:0.001 for a least difference. Judged by the median site; not with"
+    " --asynchronous.",
+)
+@click.option(
     "--relay",
     is_flag=True,
     help="Link sites that both only dial out, through members that listen. What they say is sealed: a relay sees who"
@@ -245,6 +253,7 @@ def new(
     asynchronous: bool,
     pace: int,
     contribution: str,
+    stop: str,
     relay: bool,
     seed: int,
     after: Path | None,
@@ -319,6 +328,7 @@ def new(
             rule=rule,
             schedule=gossip,
             staleness=str(late) if late else "",
+            stop=stop,
         ),
     )
     # First with a model of one parameter: building the real one takes seconds.
@@ -675,6 +685,7 @@ def _summary(signed: terms.SignedCharter) -> str:
         *([f"buffers       {_buffers(c)}"] if c.outer.buffers else []),
         *([f"local         {parse_local(c.local).words()}"] if c.local else []),
         f"rounds        {_rounds(c)}",
+        *([f"stops         {c.stop.words}"] if c.stop else []),
         *([f"rule          {_rule(c, c.rule)}"] if c.rule else []),
         *([f"clipping      {_clip(c)}"] if c.clip else []),
         *([f"late work     counts for {count(c.staleness, 'round')}, less each round"] if c.staleness else []),
