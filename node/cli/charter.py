@@ -377,8 +377,9 @@ def new(
     text += f"Drafted in {output}. Each founder now runs `swarm charter sign {output}`."
     if begun is not None:
         text += f"\nThe model to start from is {begun}: copy it to the folder blobs of at least one new site."
-    at = at_round if at_round is not None or before is None else before.committed.round
-    told = {"path": str(output), "members": [card.name for card in members], "at_round": at}
+    told: dict[str, object] = {"path": str(output), "members": [card.name for card in members]}
+    if before is not None:
+        told["at_round"] = before.committed.round if at_round is None else at_round
     emit(told, as_json=as_json, text=text)
 
 

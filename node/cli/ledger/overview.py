@@ -51,7 +51,7 @@ def status(folder: Path, trust_path: Path | None, *, node: bool, as_json: bool) 
     terms, best = state.terms, best_of(state)
     names = [seat.name for seat in terms.members]
     last = result.rounds.get(state.committed.round)
-    final = f"round {state.committed.round} of {state.last}"
+    final = f"round {state.committed.round} of {terms.round.rounds}"
     when = f", {date(last.committed_ms)}" if last is not None else ""
     text = "\n".join(
         (
@@ -78,7 +78,7 @@ def status(folder: Path, trust_path: Path | None, *, node: bool, as_json: bool) 
         "blocks": result.blocks,
         "root": state.frontier.root().hex(),
         "committed": state.committed.round,
-        "rounds": state.last,
+        "rounds": terms.round.rounds,
         "stopping": stop_words(state) or None,
         "best": None if best is None else best.round,
         "model": state.committed.model.hex() if state.committed.model_bytes else None,
