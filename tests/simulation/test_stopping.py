@@ -143,11 +143,11 @@ def test_it_is_the_round_that_the_rule_says_when_done_by_hand() -> None:
 
 
 def test_without_the_option_all_rounds_are_learned() -> None:
-    state = head(ran(a_swarm(stop="", rounds=12)), 0).replica.head
-    assert (state.committed.round, state.stopping, best_of(state)) == (12, None, None)
+    state = head(ran(a_swarm(stop="", rounds=6)), 0).replica.head
+    assert (state.committed.round, state.stopping, best_of(state)) == (6, None, None)
 
 
-@pytest.mark.parametrize("lie", [1e5, -1e5, 0.0], ids=["it falls", "it rises", "it stands still"])
+@pytest.mark.parametrize("lie", [1e5, -1e5], ids=["it falls", "it rises"])
 def test_one_liar_neither_stops_the_others_nor_keeps_them_going(lie: float) -> None:
     honest, world = usual(), ran(a_swarm(), learner=task(tells={2: lie}))
     found, lied = (best_of(head(one, 0).replica.head) for one in (honest, world))
@@ -156,12 +156,12 @@ def test_one_liar_neither_stops_the_others_nor_keeps_them_going(lie: float) -> N
     assert abs(found.round - lied.round) <= 1
     ends = [head(one, 0).replica.head.committed.round for one in (honest, world)]
     assert abs(ends[0] - ends[1]) <= 1
-    assert any(abs(one) > 2**40 or one == 0 for one in losses(world)[2].values()), "or it was no lie"
+    assert any(abs(one) > 2**40 for one in losses(world)[2].values()), "or it was no lie"
 
 
 def test_where_too_few_tell_their_scores_all_rounds_are_learned() -> None:
-    world = ran(a_swarm(rounds=12), learner=task(tells={1: None, 2: None}))
-    assert ended(world).reason == "all 12 rounds are committed"
+    world = ran(a_swarm(rounds=6), learner=task(tells={1: None, 2: None}))
+    assert ended(world).reason == "all 6 rounds are committed"
     assert best_of(head(world, 0).replica.head) is None, "two of four tell: one of them may lie"
 
 
@@ -185,7 +185,7 @@ def test_who_was_away_learns_that_it_is_over_and_has_both_models() -> None:
         assert world.place(3).blobs.read(Digest(model), 0, 4) is not None
 
 
-@pytest.mark.parametrize(("schedule", "seed"), [("", 1), ("", 2), ("ring", 3)])
+@pytest.mark.parametrize(("schedule", "seed"), [("", 1), ("ring", 3)])
 def test_crashes_partitions_and_loss(schedule: str, seed: int) -> None:
     faults = generate(seed, members=N, options=FaultOptions(heal_s=20.0)).faults
     world = ran(a_swarm(schedule=schedule), seed=seed, faults=faults, network=HARSH)
