@@ -6,7 +6,7 @@
     manifest.sig      the site's signature over those bytes
     swarm.toml, charter.toml, card.toml, sponsors.toml, paused, disclosed, invites/*.invite, the task file, the loader
     ledger/           the journal's segments, the newest checkpoint, the newest snapshot, proofs of forks
-    blobs/            the committed model, and in gossip this site's own
+    blobs/            the committed model, the best round's where a run may end early, and in gossip this site's own
     private/          what of the model never leaves the site
     keys.sealed       the site's keys, encrypted with a passphrase, if they are in it at all
 
@@ -53,7 +53,7 @@ from swarm.errors import LedgerError, StoreError, UsageError
 from swarm.identity import Identity, transport_keys
 from swarm.ledger import snapshot
 from swarm.ledger.journal import BLOCKS, FEED, WAL, Finding, Journal, cut, scan
-from swarm.ledger.state import State, genesis
+from swarm.ledger.state import State, best_of, genesis
 from swarm.machine import Digest, NodeId
 from swarm.terms import Terms
 
@@ -342,6 +342,9 @@ def _copy_models(site: Site, staging: Path, state: State) -> list[str]:
     me, wanted = site.node(), {}
     if state.committed.model_bytes:
         wanted[Digest(state.committed.model)] = f"the model of round {state.committed.round}"
+    best = best_of(state)
+    if best is not None and best.model_bytes:
+        wanted.setdefault(Digest(best.model), f"the model of the best round, {best.round}")
     own = None if state.exchange is None else state.exchange.models.get(me)
     if own is not None:
         wanted[Digest(own.model)] = "this site's own model"

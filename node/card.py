@@ -17,6 +17,7 @@ from swarm.charter import Charter, SignedCharter
 from swarm.ledger import entry as e
 from swarm.ledger.audit import Audit, RoundView, mean_scores, member_names, weights
 from swarm.ledger.participation import gaps_words, of_audit, ranges, rounds_words
+from swarm.ledger.state import best_of, outcome
 from swarm.machine import NodeId
 
 QUESTIONS = (
@@ -91,6 +92,7 @@ def _summary(charter: Charter, result: Audit, gaps: Gaps) -> str:
     what = f"A model of {charter.task.parameters:,} parameters, trained by {len(state.terms.members)} sites"
     rounds = f"round {done.round} of {state.terms.round.rounds}"
     ended = "every round that was agreed on is committed" if state.complete else "the run is not over"
+    ended = f"the run was {outcome(state)}" if state.stopped else ended
     whose = "Every site's work is in it" if not gaps else "Some site's work is missing for some rounds (below)"
     return f"{what} that share no data, with nobody in the middle: {rounds}; {ended}. {whose}.\n"
 
@@ -114,6 +116,10 @@ def _terms(charter: Charter, result: Audit) -> str:
     view = result.rounds.get(done.round)
     if view is not None:
         rows.append(("Committed", date(view.committed_ms)))
+    best = best_of(result.state)
+    if best is not None and charter.stop is not None:
+        which = f", model `{best.model.hex()}`" if best.model_bytes else ", when each site had a model of its own"
+        rows.append((f"Best round by {charter.stop.metric}", f"{best.round}{which}"))
     if charter.predecessor:
         ledger, size, _ = charter.predecessor[0]
         rows.append(("Continues", f"ledger `{ledger.hex()}` of {size} entries"))

@@ -105,7 +105,7 @@ def withdraw(state: State, first: int, last: int) -> Say:
     Raises:
         Reject: there are no such rounds yet.
     """
-    last = last or min(state.round, state.terms.round.rounds)
+    last = last or min(state.round, state.last)
     if not 1 <= first <= last <= state.round:
         raise Reject(f"couldn't withdraw work of rounds {first} to {last}: there are rounds 1 to {state.round} so far")
     return Say(e.ANNOTATION, e.Annotation(e.WITHDRAWAL, first, last))

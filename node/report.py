@@ -32,6 +32,7 @@ from swarm.charter import Charter, SignedCharter
 from swarm.ledger import evidence
 from swarm.ledger.audit import Audit
 from swarm.ledger.block import faults
+from swarm.ledger.state import best_of, outcome
 from swarm.machine import NodeId
 
 
@@ -190,7 +191,7 @@ def _glance(told: Told) -> Html:
     taken = sum(1 for number in told.numbers for node in told.nodes if told.part(number, node) is Part.IN)
     asked = sum(len(told.sites(number)) for number, view in told.views.items() if view.closed is not None)
     facts = (
-        (f"{told.finished} of {told.terms.round.rounds}", "rounds finished"),
+        (f"{told.finished} of {told.audit.state.last}", "rounds finished"),
         (str(len(told.terms.members)), "sites"),
         (percent_of(taken, asked), "of the updates asked for are in"),
         (str(len(_accused(told))), "broken rules on record"),
@@ -319,6 +320,7 @@ def _terms(told: Told) -> list[tuple[str, str]]:
         ("Agreed on", date(charter.created_ms)),
         ("Task", f"{task.name}, a model of {task.parameters:,} numbers (parameters)"),
         ("Rounds", f"{policy.rounds:,}. In each, every site trains {trains}"),
+        *([("Ends early", f"{charter.stop.words}; {_ended(told)}")] if charter.stop is not None else []),
         ("How they are combined" if charter.schedule else "How updates are combined", combined),
         ("Largest share of one site", _largest_share(charter, cap)),
         ("Sites a round needs", f"at least {policy.min_contributions} of {len(told.terms.members)}"),
@@ -339,6 +341,14 @@ def _terms(told: Told) -> list[tuple[str, str]]:
     for ledger_id, size, _ in charter.predecessor:
         terms.append(("Continues the ledger", f"{grouped(ledger_id.hex())}, after {counted(size, 'entry')}"))
     return terms
+
+
+def _ended(told: Told) -> str:
+    """Say whether a run that may end early has, and which round was the best."""
+    state = told.audit.state
+    best = best_of(state)
+    found = "no round has counted yet" if best is None else f"best round so far {best.round}"
+    return outcome(state) if state.stopped else found
 
 
 # --- evidence, models, identifiers ------------------------------------------------------------------------------

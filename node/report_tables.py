@@ -95,7 +95,7 @@ class Told:
         closed = [n for n, view in audit.rounds.items() if view.closed is not None and n >= 1]
         # The state may already know a block that failed at its certificate, so it is not asked which round is open.
         finished = max((n for n in closed if audit.rounds[n].commit is not None), default=0)
-        opened = [finished + 1] if finished + 1 in audit.rounds and finished < self.terms.round.rounds else []
+        opened = [finished + 1] if finished + 1 in audit.rounds and finished < audit.state.last else []
         self.numbers = sorted({*closed, *opened})
         self.finished = finished
         self.views = {number: audit.rounds[number] for number in self.numbers}

@@ -396,15 +396,19 @@ class Runtime:
         """Let the node know what it rests for, if anything, and stop what must not go on."""
         why = " and ".join([PAUSED_BY_PEOPLE] * self._paused + [NO_ROOM] * self._short)
         if why:
-            self._trainer.abandon()
-            for path, _ in self._updates.values():
-                path.unlink(missing_ok=True)
-            self._updates.clear()
-            self._models.clear()
-            self._appraising = None
+            self._give_up_training()
         self._store.spare = self._ballast.size if self._short else 0
         # Before anything that is waiting: it was said of a site that trains.
         self._events.appendleft(Resting(why, frugal=self._short))
+
+    def _give_up_training(self) -> None:
+        """End what the trainer is at, and what it was asked for besides; nobody waits for any of it."""
+        self._trainer.abandon()
+        for path, _ in self._updates.values():
+            path.unlink(missing_ok=True)
+        self._updates.clear()
+        self._models.clear()
+        self._appraising = None
 
     def _look_for_room(self, now: float) -> None:
         """Stop training before the disk is full, and begin again, with new ballast, once there is room for both."""
@@ -458,7 +462,7 @@ class Runtime:
         """Return in one line what this site is at, for the service manager."""
         head = self._node.replica.head
         resting = " and ".join(["paused"] * self._paused + ["disk full"] * (self._short or bool(self._held)))
-        done = f"{head.committed.round} of {head.terms.round.rounds} rounds committed"
+        done = f"{head.committed.round} of {head.last} rounds committed"
         return f"{done}, block {head.height}{f'; {resting}' if resting else ''}"
 
     # --- effects ------------------------------------------------------------------------------------------------
@@ -522,6 +526,8 @@ class Runtime:
             case Evaluate():
                 if self._checkpoints is not None:
                     self._checkpoints.committed(effect.round, effect.model)
+                if self._node.replica.head.stopped and self._updates:
+                    self._give_up_training()
                 self._models[effect.round] = effect
                 self._trainer.evaluate(effect.round, self._store.path(effect.model))
             case Appraise():

@@ -16,7 +16,7 @@ from typing import TypeVar
 
 import msgspec
 
-from swarm import codec, disclosure, identity, pace, staleness, toml
+from swarm import codec, disclosure, identity, pace, staleness, stopping, toml
 from swarm.contribution import policy as contribution
 from swarm.errors import LedgerError, Reject, UsageError
 from swarm.ledger.block import MEMBERS_MAX, NO_HASH, faults, quorum
@@ -122,13 +122,17 @@ CONTRIBUTION = "contribution"
 "shapley" with a metric, the sense of it and a share of the training time: "shapley:accuracy:higher:20". Without, nobody
 judges anything."""
 
+STOP = "stop"
+"""The option that says when the run is over before its last round (`swarm.stopping.parse`): "auc:higher:5:0.001" where
+the metric has not become better by that for so many rounds. Without, after all rounds."""
+
 BUFFERS = "buffers"
 """The option that says which stretches of a model an outer optimiser leaves to averaging, because they are measured and
 not learned (`swarm.mixing.outer.parse_buffers`): "120-160 400-408". Without, all of it is learned."""
 
 OPTIONS = (
     *(ASYNCHRONOUS, BUFFERS, CLIP, CODEC, CONTRIBUTION, CORRECTION, GAMMA, LINKS, LOCAL, MIN_CELL, PACE),
-    *(RELAY, ROUTE, RULE, SCHEDULE, STALENESS),
+    *(RELAY, ROUTE, RULE, SCHEDULE, STALENESS, STOP),
 )
 """All there are; a charter with another was made by a newer version."""
 
@@ -387,6 +391,12 @@ class Charter(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
         """How many times the median site's time a round waits for one that moves; 0 if until the deadline."""
         text = dict(self.options).get(PACE, "")
         return pace.parse(text) if text else 0
+
+    @cached_property
+    def stop(self) -> stopping.Policy | None:
+        """When the run is over before its last round; None if it never is."""
+        text = dict(self.options).get(STOP, "")
+        return stopping.parse(text, self.metrics) if text else None
 
     @cached_property
     def min_cell(self) -> int:
@@ -755,6 +765,8 @@ def _check_options(charter: Charter) -> None:
         _check_codec(charter, dict(charter.options)[CODEC])
     if CONTRIBUTION in names:
         _check_contribution(charter)
+    if STOP in names:
+        _check_stop(charter, stopping.parse(dict(charter.options)[STOP], charter.metrics))
     if GAMMA in names:
         _check_gamma(charter, dict(charter.options)[GAMMA])
     if MIN_CELL in names:
@@ -875,6 +887,16 @@ def _check_asynchronous(charter: Charter, text: str) -> None:
         raise UsageError(
             "couldn't accept the charter: asynchronous with a pace, and nobody is waited for",
             hint="leave one of the two out",
+        )
+
+
+def _check_stop(charter: Charter, policy: stopping.Policy) -> None:
+    """Refuse to compare rounds that most members do not evaluate: without waiting they are over before."""
+    if charter.asynchronous:
+        raise UsageError(
+            f"couldn't accept the charter: stop by {policy.metric} and asynchronous, where a round is over before most"
+            " members have evaluated the one before it",
+            hint="wait for everybody, or let all rounds be learned",
         )
 
 

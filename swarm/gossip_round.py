@@ -110,7 +110,7 @@ class GossipRound(Round):
 
     @override
     def pieces(self, author: NodeId, body: e.Contribution, state: State) -> tuple[tuple[Digest, int], ...]:
-        gossips = body.round < state.terms.round.rounds
+        gossips = body.round < state.last
         if gossips and author not in self._plan.partners(state.terms, body.round, self._me):
             return ()
         needed = super().pieces(author, body, state)
@@ -370,7 +370,7 @@ class GossipRound(Round):
                 yield action
                 continue
             copy = self._own_copy(action.round, state, holds)
-            if copy is None and self._charter.follows and action.round < state.terms.round.rounds:
+            if copy is None and self._charter.follows and action.round < state.last:
                 text = (
                     f"this site has no public copy that its model could move on from: round {action.round} goes whole"
                 )
@@ -379,7 +379,7 @@ class GossipRound(Round):
 
     def _own_copy(self, round_: int, state: State, holds: Callable[[Digest], bool]) -> Digest | None:
         """Return the public copy that a message to this round starts from; None if the model goes whole."""
-        if state.exchange is None or round_ >= state.terms.round.rounds:
+        if state.exchange is None or round_ >= state.last:
             return None
         copy = state.exchange.copies.get(self._me)
         return Digest(copy) if copy is not None and holds(Digest(copy)) else None
@@ -389,7 +389,7 @@ class GossipRound(Round):
         if not (self._charter.follows and offered.slices):
             return super()._stands(offered, state, holds)
         message, _, after = (digest for digest, _ in offered.blobs)
-        return offered.round < state.terms.round.rounds and holds(message) and holds(after)
+        return offered.round < state.last and holds(message) and holds(after)
 
 
 def _in_order(row: Mapping[NodeId, float], close: Closed) -> tuple[tuple[NodeId, float], ...]:

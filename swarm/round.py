@@ -21,7 +21,7 @@ import msgspec
 from swarm import disclosure
 from swarm.charter import Charter
 from swarm.ledger import entry as e
-from swarm.ledger.state import Closed, State, attested
+from swarm.ledger.state import Closed, State, attested, best_of, outcome
 from swarm.machine import (
     Digest,
     Effect,
@@ -156,6 +156,10 @@ class Round:
         kept = {model.digest for model in self._mixed.values()}
         kept.add(Digest(state.committed.model))
         kept.update(self._evaluating.values())
+        if state.stopping is not None:
+            # The best round's model is asked for when the run is over, and any that is not settled may be that.
+            watched = (state.stopping.best, *state.stopping.heard)
+            kept.update(Digest(one.model) for one in watched if one is not None and one.model_bytes)
         if self._training is not None:
             kept.add(self._training[1].digest)
         # What a close names is needed until the commit, although its author may have left in between.
@@ -207,6 +211,8 @@ class Round:
         if training is None or training[0] != event.round:
             return []  # Answers a request from before a restart: its base is not known for sure.
         self._training = None
+        if event.round > state.last:
+            return []  # The run has been stopped meanwhile.
         if event.update is None:
             tries = self._failures[event.round] = self._failures.get(event.round, 0) + 1
             self._retry_at = now + RETRY_S
@@ -325,7 +331,7 @@ class Round:
         closed = {(placed.body.round, placed.author): placed for placed in (state.close.terms if state.close else ())}
         for (round_, author), placed in sorted({**state.contributions, **closed}.items()):
             for digest, size in self.pieces(author, placed.body, state):
-                if round_ <= state.terms.round.rounds and not holds(digest):
+                if round_ <= state.last and not holds(digest):
                     yield Fetch(digest, size, (author,))
 
     def _mix(self, state: State, mine: Sequence[msgspec.Struct], holds: Callable[[Digest], bool]) -> Iterator[Action]:
@@ -369,12 +375,14 @@ class Round:
     ) -> Iterator[Action]:
         """Train for the open round; for the next as soon as the mean of a closed one is known (finality may trail)."""
         target = state.round + (1 if state.close is not None else 0)
-        self.round = min(target, state.terms.round.rounds)
+        self.round = min(target, state.last)
+        if self._training is not None and self._training[0] > state.last:
+            self._training = None  # The run has been stopped: nobody waits for this any more.
         if self._training is not None:
             # It may be an earlier round's, whose work will be late, while later ones are closed and averaged.
             self.round, self.phase = self._training[0], Phase.TRAINING
             return
-        if target > state.terms.round.rounds:
+        if target > state.last:
             if state.round in self._mixed and not state.complete:
                 self.phase = Phase.ATTESTED
             return
@@ -454,13 +462,21 @@ class Round:
         done = state.committed
         if not state.complete or self._finished or done.round > self._evaluated or mine or self.judging:
             return
-        if not holds(Digest(done.model)):
-            yield Fetch(Digest(done.model), done.model_bytes, ())
+        best = best_of(state)
+        wanted = [(Digest(one.model), one.model_bytes) for one in (done, best) if one is not None and one.model_bytes]
+        lacking = [(digest, size) for digest, size in wanted if not holds(digest)]
+        for digest, size in lacking:
+            yield Fetch(digest, size, ())
+        if lacking:
             return
         self._finished = True
         self.phase = Phase.DONE
-        yield Report("done", f"all {done.round} rounds are committed", {"model": done.model.hex(), "round": done.round})
-        yield Finished("DONE", f"all {done.round} rounds are committed")
+        why = outcome(state)
+        told: dict[str, str | int | float | bool] = {"model": done.model.hex(), "round": done.round}
+        if best is not None:
+            told["best"] = best.round
+        yield Report("done", why, told)
+        yield Finished("DONE", why)
 
     def _offered(self, round_: int, state: State, mine: Sequence[msgspec.Struct]) -> e.Contribution | None:
         """Return what stands for me in a round, or will: my newest contribution to it, final or not, or late work."""

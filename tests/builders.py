@@ -112,12 +112,14 @@ def make_swarm(
     hidden: tuple[int, ...] = (),
     outer: str = "none",
     buffers: str = "",
+    stop: str = "",
 ) -> Swarm:
     """Return a swarm of `n` members whose model starts at zero. `first` picks other identities.
 
     With a `schedule` they mix by gossip, with a `codec` they compress what they contribute; a `route` leads to the mean.
     Late work counts for `staleness` rounds; slow sites are waited for `pace` times as long as the median needs. Those in
-    `hidden` only dial out; with `relay` others link them. `outer` is the step that a round takes, but at `buffers`.
+    `hidden` only dial out; with `relay` others link them. `outer` is the step that a round takes, but at `buffers`;
+    `stop` is when it is over before its last round.
     """
     identities = tuple(identity(first + i) for i in range(n))
     cards = tuple(
@@ -161,6 +163,7 @@ def make_swarm(
             rule=rule,
             schedule=schedule,
             staleness=str(staleness) if staleness else "",
+            stop=stop,
         ),
     )
     signed = c.SignedCharter(charter, {})

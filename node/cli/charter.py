@@ -17,15 +17,18 @@ from node.cli.init import JSON, fingerprint
 from node.cli.ledger.reading import verify_quietly
 from node.cli.output import INCOMPLETE, INVALID, Failure, Form, check_target, check_task, count, emit, emit_bytes
 from node.clock import Clock
+from node.lineage import holding, withdrawn
 from node.site import Site
 from node.solo import describe
 from node.storage import BlobStore, lengthen, write_file_durably
+from node.succession import model_at, outcome_file
 from node.task import task_digest
 from node.trainer import TrainerSettings
 from swarm import charter as terms
 from swarm.contribution.policy import Policy, complete
 from swarm.disclosure import MIN_CELL_DEFAULT
 from swarm.errors import UsageError
+from swarm.ledger.audit import Audit
 from swarm.ledger.state import State
 from swarm.mixing import rules
 from swarm.mixing.compress.choco import gamma_words
@@ -193,6 +196,14 @@ def charter() -> None:
     " the training time. What is left out follows from --metrics.",
 )
 @click.option(
+    "--stop",
+    metavar="RULE",
+    default="",
+    help="End the run before its last round, once a metric has not become better for so many rounds:"
+    " accuracy:higher:5, or loss:lower:10:0.001 for a least difference. Judged by the median site; not with"
+    " --asynchronous.",
+)
+@click.option(
     "--relay",
     is_flag=True,
     help="Link sites that both only dial out, through members that listen. What they say is sealed: a relay sees who"
@@ -201,6 +212,12 @@ def charter() -> None:
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the initial model.")
 @click.option(
     "--after", type=click.Path(path_type=Path, exists=True), help="A site of a swarm that cannot go on, to continue it."
+)
+@click.option(
+    "--at-round",
+    type=click.IntRange(min=0),
+    metavar="ROUND",
+    help="With --after: go on from the model of this round, 0 being the first of all.  [default: the last]",
 )
 @click.option("--require-byzantine", is_flag=True, help="Refuse to found a swarm that cannot outvote a liar.")
 @click.option(
@@ -245,9 +262,11 @@ def new(
     asynchronous: bool,
     pace: int,
     contribution: str,
+    stop: str,
     relay: bool,
     seed: int,
     after: Path | None,
+    at_round: int | None,
     require_byzantine: bool,
     output: Path,
     force: bool,
@@ -256,8 +275,13 @@ def new(
     """Draft a charter from the members' cards and the task file. Nobody has signed it yet.
 
     With --after the new ledger names the one it continues, and rounds go on from the last model committed there; from
-    that site's own where the swarm was in the middle of gossip.
+    that site's own where the swarm was in the middle of gossip. With --at-round it is the model of an earlier round.
     """
+    if at_round is not None and after is None:
+        raise UsageError(
+            f"couldn't draft a successor at round {at_round}: of which swarm was not said",
+            hint="name a site of it with --after",
+        )
     if output.exists() and not force:
         hint = "move it away or choose another -o; --force replaces it, with every signature in it"
         raise UsageError(f"couldn't draft {output}: it exists already", hint=hint)
@@ -283,7 +307,8 @@ def new(
     waits = not gossip and (chosen is None or asynchronous or bool(pace))
     late = staleness if staleness is not None else usual if waits else 0
     shared = tuple(part for part in metrics.split(",") if part)
-    before = None if after is None else verify_quietly(after).state
+    result = None if after is None else verify_quietly(after)
+    before = None if result is None else result.state
     draft = terms.Charter(
         version=terms.CHARTER_VERSION,
         name=name,
@@ -319,6 +344,7 @@ def new(
             rule=rule,
             schedule=gossip,
             staleness=str(late) if late else "",
+            stop=stop,
         ),
     )
     # First with a model of one parameter: building the real one takes seconds.
@@ -326,23 +352,55 @@ def new(
     check_codec(draft)
     check_clip(draft)
     _check_exchange(draft)
-    last = None if before is None or after is None else _last_model(before, after)
+    last, found = None, ""
+    if result is not None and after is not None:
+        last = _last_model(result.state, after) if at_round is None else model_at(result, at_round, Site(after))
+        found = _begins_with(result, at_round)
     learned, buffers = described_task(task, seed, None, draft.outer.slots, _warn)
     options = tuple(sorted([*draft.options, *terms.options_of(**{terms.BUFFERS: buffers})]))
+    if at_round == 0 and before is not None and _drawn_alike(learned, before):
+        last = None  # Every site draws it from the seed.
     draft = msgspec.structs.replace(draft, task=_continued(learned, before, last), options=options)
     begun: Path | None = None
-    if before is not None and after is not None and draft.task.initial_model == last:
-        draft, begun = _taken_over(draft, before, after, output.parent)
+    if result is not None and after is not None and draft.task.initial_model == last:
+        held = None
+        if at_round is not None:
+            held = outcome_file(result, at_round, last, Site(after), output.parent)
+        draft, begun = _taken_over(draft, result.state, after, output.parent, held)
     draft, costs = _routed(draft, route, uplink, latency)
     draft.check()
     signed = terms.SignedCharter(draft, {})
     write_file_durably(output, terms.to_toml(signed).encode(), mode=0o644)
     text = "".join(f"{line}\n" for line in costs)
     text += f"{_price(signed.charter)}{_summary(signed)}\n"
+    text += f"{found}\n" if found else ""
     text += f"Drafted in {output}. Each founder now runs `swarm charter sign {output}`."
     if begun is not None:
         text += f"\nThe model to start from is {begun}: copy it to the folder blobs of at least one new site."
-    emit({"path": str(output), "members": [card.name for card in members]}, as_json=as_json, text=text)
+    told: dict[str, object] = {"path": str(output), "members": [card.name for card in members]}
+    if before is not None:
+        told["at_round"] = before.committed.round if at_round is None else at_round
+    emit(told, as_json=as_json, text=text)
+
+
+def _begins_with(result: Audit, at_round: int | None) -> str:
+    """Say with the model of which round a successor begins; warn if that holds work that was taken back."""
+    state = result.state
+    number = state.committed.round if at_round is None else at_round
+    taken = holding(state.signed, result, withdrawn(result))
+    if number in taken.rounds:
+        _warn(
+            f"the model of round {number} holds work that was taken back; the last without is that of round"
+            f" {taken.clean}: --at-round {taken.clean}"
+        )
+    which = f"the model of round {number}" if number else "the model that the other began with"
+    return f"It continues {state.signed.charter.name}, {state.ledger_id.hex()[:16]}, from {which}."
+
+
+def _drawn_alike(task: terms.Task, before: State) -> bool:
+    """Whether a task's model is drawn as that which another swarm began with, and no third one had learned it."""
+    other = before.signed.charter
+    return not other.predecessor and (task.digest, task.seed) == (other.task.digest, other.task.seed)
 
 
 def _routed(draft: terms.Charter, route: str, uplink: float, latency: float) -> tuple[terms.Charter, tuple[str, ...]]:
@@ -404,13 +462,15 @@ def _continued(task: terms.Task, before: State | None, last: bytes | None) -> te
     return msgspec.structs.replace(task, initial_model=last)
 
 
-def _taken_over(draft: terms.Charter, before: State, after: Path, folder: Path) -> tuple[terms.Charter, Path]:
-    """Return the draft, and the file of the outcome that it starts from, which is the other swarm's last.
+def _taken_over(
+    draft: terms.Charter, before: State, after: Path, folder: Path, held: Path | None = None
+) -> tuple[terms.Charter, Path]:
+    """Return the draft, and the file of the outcome that it starts from: `held`, or else the other swarm's last.
 
     Behind the model lies what that swarm's outer optimiser remembers. The same optimiser goes on with it; for another
     one a new file is written into `folder`, with nothing remembered.
     """
-    last = Site(after).blobs / draft.task.initial_model.hex()
+    last = Site(after).blobs / draft.task.initial_model.hex() if held is None else held
     was = NONE if before.exchange is not None else before.signed.charter.outer
     if (was.name, was.buffers) == (draft.outer.name, draft.outer.buffers):
         return draft, last
@@ -675,6 +735,7 @@ def _summary(signed: terms.SignedCharter) -> str:
         *([f"buffers       {_buffers(c)}"] if c.outer.buffers else []),
         *([f"local         {parse_local(c.local).words()}"] if c.local else []),
         f"rounds        {_rounds(c)}",
+        *([f"stops         {c.stop.words}"] if c.stop else []),
         *([f"rule          {_rule(c, c.rule)}"] if c.rule else []),
         *([f"clipping      {_clip(c)}"] if c.clip else []),
         *([f"late work     counts for {count(c.staleness, 'round')}, less each round"] if c.staleness else []),

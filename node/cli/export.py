@@ -21,7 +21,8 @@ from node.site import Site
 from node.solo import wait
 from node.storage import store_error
 from node.trainer import Described, EvaluateDone, Exported, Trainer
-from swarm.ledger.state import State
+from swarm.errors import UsageError
+from swarm.ledger.state import State, best_of
 from swarm.machine import Digest, NodeId
 from swarm.vector import Layout
 
@@ -41,6 +42,11 @@ from swarm.vector import Layout
     show_default=True,
     help="onnx: the model with its graph, for use without PyTorch. Needs the extra onnx.",
 )
+@click.option(
+    "--best",
+    is_flag=True,
+    help="The model of the best round so far, where the charter has --stop, instead of the last one's.",
+)
 @click.option("--evaluate", is_flag=True, help="Say how good it is on this site's held-out data.")
 @click.option(
     "-o",
@@ -49,8 +55,15 @@ from swarm.vector import Layout
     help="Write there.  [default: in the site's folder models]",
 )
 @JSON
-def export(folder: Path, output: Path | None, *, personal: bool, form: str, evaluate: bool, as_json: bool) -> None:
+def export(
+    folder: Path, output: Path | None, *, personal: bool, best: bool, form: str, evaluate: bool, as_json: bool
+) -> None:
     """Write the model of the last committed round that the site in FOLDER knows of. Its node may be running."""
+    if personal and best:
+        raise UsageError(
+            "couldn't export with --personal and --best: a site keeps its own model of the last round alone",
+            hint="give one of them",
+        )
     site = Site(folder.resolve())
     settings, signed = site.load_settings(), site.load_charter()
     check_own_task(site, settings, signed)
@@ -58,8 +71,10 @@ def export(folder: Path, output: Path | None, *, personal: bool, form: str, eval
         check_available()
         if not personal:
             _check_common(site.folder / settings.task.file)
-    round_, model = _model(read(site.folder)[1].state, site.node())
-    target = output or site.models / f"{'personal' if personal else 'round'}-{round_:04d}.{form}"
+    state = read(site.folder)[1].state
+    round_, model = _best(state) if best else _model(state, site.node())
+    kind = "personal" if personal else "best" if best else "round"
+    target = output or site.models / f"{kind}-{round_:04d}.{form}"
     check_target(target)
     origin = {**origin_of(signed, round_, model), **({"site": settings.site.name} if personal else {})}
     which = "personal" if personal else "swarm"
@@ -85,13 +100,14 @@ def export(folder: Path, output: Path | None, *, personal: bool, form: str, eval
                 scores[one] = wait(trainer, EvaluateDone, _tell).metrics
         finally:
             trainer.close()
-    whose = "this site's own model" if personal else "the model"
+    whose = "this site's own model" if personal else "the best model, that" if best else "the model"
     lines = [f"{whose} of round {round_} is in {target}"]
     lines += [f"  {one:<9} {_words(metrics)}" for one, metrics in scores.items()]
     if personal:
         lines.append("It holds what never left this site: whom you give it to may learn from it about its data.")
     told = {one: dict(metrics) for one, metrics in scores.items()}
-    data = {"path": str(target), "round": round_, "model": model.hex(), "personal": personal, "metrics": told}
+    data = {"path": str(target), "round": round_, "model": model.hex()}
+    data |= {"personal": personal, "best": best, "metrics": told}
     emit(data, as_json=as_json, text="\n".join(lines))
 
 
@@ -121,6 +137,27 @@ def _model(state: State, me: NodeId) -> tuple[int, Digest]:
     if not round_ or own is None:
         raise Failure("couldn't export a model: no round is committed yet", code=NOT_FOUND, hint="see `swarm status`")
     return own.round, Digest(own.model)
+
+
+def _best(state: State) -> tuple[int, Digest]:
+    """Return the best round by the metric that may end the run, and its model. Raises `Failure` if there is none."""
+    found, policy = best_of(state), state.signed.charter.stop
+    if policy is None:
+        raise Failure(
+            "couldn't export the best model: nothing is agreed on by which one round is better than another",
+            code=NOT_FOUND,
+            hint="that is for the charter to say, with --stop; leave --best out for the last model",
+        )
+    if found is None or not found.model_bytes:
+        why = (
+            "no round has counted yet" if found is None else f"of round {found.round} each site had a model of its own"
+        )
+        raise Failure(
+            f"couldn't export the best model by {policy.metric}: {why}",
+            code=NOT_FOUND,
+            hint="leave --best out for the last model; `swarm ledger status` says how the run does",
+        )
+    return found.round, Digest(found.model)
 
 
 def _copied(blob: Path, target: Path, round_: int) -> Path:

@@ -59,7 +59,7 @@ from swarm.ledger import snapshot
 from swarm.ledger.block import BLOCK_BYTES_MAX, FinalBlock
 from swarm.ledger.journal import BLOCKS, Journal, Opened, foreign
 from swarm.ledger.participation import Participation, gaps_words
-from swarm.ledger.state import State, genesis
+from swarm.ledger.state import State, best_of, genesis
 from swarm.machine import Digest, Finished, Report, Started
 from swarm.terms import founding
 from swarm.vector import Layout
@@ -363,6 +363,12 @@ def _export(
         raise store_error(f"read {layout_path}", error) from error
     export_model(store.path(Digest(head.committed.model)), layout, target, origin)
     report(Report("exported", f"the model is in {target}", {"path": str(target)}), now)
+    best = best_of(head)
+    if best is not None and best.model_bytes and best.round != head.committed.round:
+        beside = site.models / f"best-{best.round:04d}.safetensors"
+        export_model(store.path(Digest(best.model)), layout, beside, origin_of(signed, best.round, Digest(best.model)))
+        text = f"the model of the best round, {best.round}, is in {beside}"
+        report(Report("exported_best", text, {"path": str(beside), "round": best.round}), now)
     text = (
         f"this is a run of a subset of its sites: no work of {words}" if gaps else "every site's work is in the model"
     )

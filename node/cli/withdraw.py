@@ -41,7 +41,7 @@ def withdraw(folder: Path, rounds: tuple[int, int] | None, *, sure: bool, as_jso
     """Say on record that the work of the site in FOLDER is taken back, and show which models hold it.
 
     Nothing on record is changed, and a model cannot be made to forget: what follows is for the members to decide. A
-    swarm can begin again from the last model without that work: `swarm charter new --after`.
+    swarm can begin again from the last model without that work: `swarm charter new --after FOLDER --at-round N`.
     """
     site = Site(folder)
     me = site.node()
@@ -58,6 +58,6 @@ def withdraw(folder: Path, rounds: tuple[int, int] | None, *, sure: bool, as_jso
     if sure:
         ask(site.control, f"withdraw {first} {last}")
     said = "Said on record" if sure else "Nothing was said yet: add --yes to say it"
-    text = f"{held_words(found, result)}\n{said}: this site takes back its work of {rounds_words(first, last)}."
+    text = f"{held_words(found, result, folder)}\n{said}: this site takes back its work of {rounds_words(first, last)}."
     plain = {"first": first, "last": last, "said": sure, "models": list(found.rounds), "clean": found.clean}
     emit(plain, as_json=as_json, text=text)

@@ -46,7 +46,7 @@ from swarm.ledger.block import BLOCK_BYTES_MAX, Block, FinalBlock, Header
 from swarm.ledger.consensus import Consensus, Timing
 from swarm.ledger.cosign import Cosigners
 from swarm.ledger.replica import Replica
-from swarm.ledger.state import State, decode_body
+from swarm.ledger.state import State, best_of, decode_body, outcome
 from swarm.ledger.tlog import origin
 from swarm.machine import (
     RECORD_BLOCK,
@@ -328,6 +328,7 @@ class Node:
         """Return what people ask: where the ledger, the round and each member stand."""
         head = self.replica.head
         own = None if head.exchange is None else head.exchange.models.get(self._who.node)
+        best = best_of(head)
         return {
             "swarm": self._charter.name,
             "me": self._telling.name(self._who.node),
@@ -337,10 +338,11 @@ class Node:
             "root": head.frontier.root().hex(),
             "epoch": head.terms.epoch,
             "member": self._who.index is not None,
-            "rounds": head.terms.round.rounds,
+            "rounds": head.last,
             "round": head.round,
             "committed": head.committed.round,
             "model": head.committed.model.hex() if head.committed.model_bytes else None,
+            "best": None if best is None else best.round,
             "own_model": None if own is None else own.model.hex(),
             "eta_s": self._telling.eta_s(),
             "motions": governance.motions(head),
@@ -430,9 +432,8 @@ class Node:
         ]
         effects += self._agreement.obey(self.consensus.restore(live))
         head = self.replica.head
-        rounds = head.terms.round.rounds
-        where = f"all {rounds} rounds committed" if head.complete else f"round {head.round} of {rounds}"
-        text = f"ledger at block {head.height}, {where}"
+        where = f"all {head.last} rounds committed" if head.complete else f"round {head.round} of {head.last}"
+        text = f"ledger at block {head.height}, {outcome(head) if head.stopped else where}"
         effects.append(Report("started", text, {"height": head.height, "round": head.round}))
         return effects
 

@@ -195,7 +195,7 @@ class Telling:
         if len(self._committed_at) < 2 or head.complete:
             return None
         pace = (self._committed_at[-1] - self._committed_at[0]) / (len(self._committed_at) - 1)
-        return round(pace * (head.terms.round.rounds - head.committed.round), 1)
+        return round(pace * (head.last - head.committed.round), 1)
 
     def member(self, node: NodeId, now: float) -> dict[str, object]:
         """Return where one member, or sponsor, stands."""

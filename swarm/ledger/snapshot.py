@@ -6,8 +6,10 @@ header's state hash is the hash of exactly these bytes. A snapshot therefore nee
 
 How a value is written, in MessagePack's canonical profile (`swarm.codec`): a structure as the array of its fields in
 their order, a mapping as the array of its items (key and value, a key of several parts spread out) in ascending order
-of keys, an optional value as an array of none or one, the charter, which every reader has, as an empty array. This
-module knows no state: it writes any frozen value whose type is made of these. `docs/decisions/0011`.
+of keys, an optional value as an array of none or one, the charter, which every reader has, as an empty array. Optional
+fields at the end of a structure are left out altogether from the last on, as far as there are none: so a field can be
+added for charters of a new kind, and states under all others keep their bytes. This module knows no state: it writes
+any frozen value whose type is made of these. `docs/decisions/0011`.
 """
 
 from __future__ import annotations
@@ -123,14 +125,23 @@ def _fields(type_: type, names: tuple[str, ...]) -> Form:
     hints = typing.get_type_hints(type_)
     forms = [form(hints[name]) for name in names]
     writers = tuple((name, one.write) for name, one in zip(names, forms, strict=True))
+    fewest = len(names)  # fields that are always written
+    while fewest and types.NoneType in typing.get_args(hints[names[fewest - 1]]):
+        fewest -= 1
 
     def write(value: Any) -> Plain:
+        there = len(names)
+        while there > fewest and getattr(value, names[there - 1]) is None:
+            there -= 1
+        used = writers[:there]
         return tuple(
-            [getattr(value, name) if writer is None else writer(getattr(value, name)) for name, writer in writers]
+            [getattr(value, name) if writer is None else writer(getattr(value, name)) for name, writer in used]
         )
 
     def read(plain: Plain, signed: SignedCharter) -> Any:
-        values = _read_record(forms, plain, signed)
+        array = _array(plain)
+        absent = ((),) * (len(names) - len(array)) if fewest <= len(array) else ()
+        values = _read_record(forms, (*array, *absent), signed)
         return type_(**dict(zip(names, values, strict=True)))
 
     return Form(write, read)

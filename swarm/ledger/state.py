@@ -15,13 +15,13 @@ the new members' keys; until it is final, only empty blocks of its own epoch may
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import msgspec
 from msgspec.structs import replace
 
-from swarm import codec, identity
+from swarm import codec, identity, stopping
 from swarm.charter import ROUNDS_MAX, Charter, SignedCharter
 from swarm.errors import Reject
 from swarm.ledger import entry as e
@@ -38,6 +38,7 @@ from swarm.mixing.average import WEIGHT_TOTAL_MAX, integer_weights
 from swarm.mixing.sketch import SKETCH_BYTES
 from swarm.routes import SLICES_MAX, slices_digest
 from swarm.staleness import discounted
+from swarm.stopping import Best, Watch
 from swarm.terms import Terms, founding
 
 ROUNDS_AHEAD = 1
@@ -124,6 +125,9 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     `contributions` has what stands for a member in a round, by the two: its contribution to that round, or, where the
     charter lets late work count, one to an earlier round that came after its close. For that, `models` are those of the
     rounds before the committed one, the latest first, and `counted` is each member's work that was counted last.
+
+    `stopping` is there only where the charter may end the run early. Where it is not, it is not written either: the
+    bytes of a state are those that it had before there was such an option.
     """
 
     signed: SignedCharter
@@ -149,6 +153,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     partials: Mapping[tuple[int, NodeId], e.Partial] = {}
     models: tuple[bytes, ...] = ()
     counted: Mapping[NodeId, Counted] = {}
+    stopping: Watch | None = None
 
     @property
     def on_route(self) -> bool:
@@ -160,7 +165,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
         """Whether the open round is one of gossip. Its last round averages all models into one instead."""
         if self.close is not None:
             return self.close.exchange  # A vote may have changed the number of rounds since.
-        return self.exchange is not None and self.round < self.terms.round.rounds
+        return self.exchange is not None and self.round < self.last
 
     def starts_well(self, author: NodeId, body: e.Contribution) -> bool:
         """Whether a contribution that stands in the open round starts from the model it should.
@@ -205,13 +210,25 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def round(self) -> int:
-        """The open round, 1-based; one past the charter's rounds when the run is complete."""
+        """The open round, 1-based; one past the last one when the run is complete."""
         return self.committed.round + 1
 
     @property
     def complete(self) -> bool:
-        """Whether every round of the charter is committed."""
-        return self.committed.round >= self.terms.round.rounds
+        """Whether the last round of the run is committed."""
+        return self.committed.round >= self.last
+
+    @property
+    def last(self) -> int:
+        """The last round of the run: that of the terms, or an earlier one if it has been stopped."""
+        rounds = self.terms.round.rounds
+        stopped = 0 if self.stopping is None else self.stopping.last
+        return min(stopped, rounds) if stopped else rounds
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the run is over before the last round of the terms."""
+        return self.complete and self.last < self.terms.round.rounds
 
     @property
     def size(self) -> int:
@@ -287,6 +304,7 @@ def genesis(signed: SignedCharter) -> State:
         attests={},
         certified=0,
         exchange=_first_exchange(charter) if charter.round.mixing == "gossip" else None,
+        stopping=None if charter.stop is None else Watch(),
     )
 
 
@@ -396,6 +414,8 @@ def apply_authored(state: State, authored: Authored) -> State:
             noted = _note_receipt(state, author, authored.body)
         case e.Partial():
             noted = _note_partial(state, author, authored.body)
+        case e.Evaluation():
+            noted = _note_evaluation(state, author, authored.body)
         case e.Evidence():
             noted = _note_evidence(state, authored.body)
         case e.MemberProposal():
@@ -588,7 +608,17 @@ def activate(state: State, root: Root) -> State:
         attests={k: v for k, v in state.attests.items() if k not in gone},
         partials={k: v for k, v in state.partials.items() if k[1] not in gone},
         exchange=None if state.exchange is None else state.exchange.without(gone, closed=state.close is not None),
+        stopping=_still_watched(state, terms, gone),
     )
+
+
+def _still_watched(state: State, terms: Terms, gone: Collection[NodeId]) -> Watch | None:
+    """Return the watch as the next epoch begins with it: who votes for another number of rounds wants them learned."""
+    watch = state.stopping
+    if watch is None:
+        return None
+    watch = watch.without(gone) if gone else watch
+    return watch if terms.round.rounds == state.terms.round.rounds else watch.resumed()
 
 
 def apply_derived(state: State, kind: int, body: Derived, time_ms: int) -> State:
@@ -600,7 +630,7 @@ def _append_derived(state: State, leaf: bytes, body: Derived, time_ms: int) -> S
     index, frontier = state.size, state.frontier.append(leaf_hash(leaf))
     match body:
         case e.RoundCommit():
-            return replace(
+            after = replace(
                 state,
                 frontier=frontier,
                 committed=Committed(body.round, body.model_digest, body.model_bytes),
@@ -612,6 +642,10 @@ def _append_derived(state: State, leaf: bytes, body: Derived, time_ms: int) -> S
                 partials={},
                 exchange=None if state.exchange is None else _after_commit(state, state.exchange, body),
             )
+            if state.stopping is None:
+                return after
+            watch = stopping.committed(state.stopping, body.round, body.model_digest, body.model_bytes)
+            return replace(after, stopping=_watched(after, watch))
         case e.RoundClose():
             included = check_close(state, body)
             _, rest = _weights(state, included)
@@ -905,6 +939,44 @@ def _note_partial(state: State, author: NodeId, body: e.Partial) -> dict[str, An
     if not counts(charter, [placed.author for placed in close.terms], author, body):
         return {}
     return {"partials": {**state.partials, (body.number, author): body}}
+
+
+def _note_evaluation(state: State, author: NodeId, body: e.Evaluation) -> dict[str, Any]:
+    """What members tell of a model decides nothing, unless the charter ends the run by it."""
+    watch, policy = state.stopping, state.signed.charter.stop
+    if watch is None or policy is None:
+        return {}
+    heard = stopping.told(watch, policy, author, body.round, body.model_digest, body.metrics)
+    return {} if heard is watch else {"stopping": _watched(state, heard)}
+
+
+def _watched(state: State, watch: Watch) -> Watch:
+    """Return the watch after what is settled now. If it stops the run, that is with the round under way, or before it.
+
+    In exact mixing a round that is not closed has no outcome yet. In gossip the round after the open one makes all
+    models one: sites may have offered to the open one already, in the form of an exchange.
+    """
+    policy = state.signed.charter.stop
+    assert policy is not None, "somebody watches"
+    last = state.round + 1 if state.exchange is not None else state.round - (state.close is None)
+    members = [seat.node for seat in state.terms.members]
+    ending = 0 if state.complete else min(last, state.terms.round.rounds)
+    return stopping.settled(watch, policy, members, state.committed.round, last=ending)
+
+
+def best_of(state: State) -> Best | None:
+    """Return the best round so far by the metric that may stop the run; None where none may, or none has counted."""
+    watch, policy = state.stopping, state.signed.charter.stop
+    if watch is None or policy is None:
+        return None
+    return stopping.best(watch, policy, len(state.terms.members))
+
+
+def outcome(state: State) -> str:
+    """Say how a run that is complete has come to its end."""
+    watch, policy = state.stopping, state.signed.charter.stop
+    why = stopping.words(watch, policy) if watch is not None and policy is not None and state.stopped else ""
+    return why or f"all {state.committed.round} rounds are committed"
 
 
 def _note_evidence(state: State, body: e.Evidence) -> dict[str, Any]:

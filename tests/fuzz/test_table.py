@@ -54,6 +54,7 @@ KEPT: dict[str, str] = {
     "node.data:write_mnist": "a file of the person who makes an example of it", "node.site:Site.node": OWN,
     "node.site:Site.load_invites": OWN, "node.site:Site._seed": OWN, "node.storage:BlobStore.listing": OWN,
     "node.tables.forests:boosters": "by XGBoost's own reader, of its own format, which is no part of this",
+    "node.succession:_outcome": "a file in the drafter's own folder, by safetensors' reader; its digest is the ledger's",
     "node.loop.peer:Peer._exported": OWN, "node.alone:kept": OWN, "node.alone:result_of": OWN,
     "node.cli.evaluate:_unpacked": OWN, "node.disclosed:Disclosed._before": OWN, "node.evaluation:load_cases": CHILD,
     "node.loop.together:SharedPeer._broadcast": "said by the first process of the same script",

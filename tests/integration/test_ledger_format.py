@@ -185,6 +185,8 @@ class Rounds:
         method, *judged = self.asked.split(":")
         assert method in ("", "size") or (judged[0] in self.metrics and judged[1] in ("higher", "lower"))
         assert not judged or not (self.gossips or self.routed or self.asynchronous)
+        self.watch = Watch(options.pop("stop", ""), self.metrics)
+        assert not (self.watch.asked and self.asynchronous)
         self.authors: dict[int, bytes] = {}
         self.scoring: dict[int, Scoring] = {}
         self.before: list[bytes] = []
@@ -213,12 +215,23 @@ class Rounds:
         return self.committed[0] + 1
 
     def exchanging(self, terms: Terms) -> bool:
-        return self.close[3] if self.close else self.gossips and self.open < terms.array[3][0]
+        return self.close[3] if self.close else self.gossips and self.open < self.last(terms)
+
+    def last(self, terms: Terms) -> int:
+        return min(terms.array[3][0], self.watch.last or terms.array[3][0])
+
+    def judge(self, terms: Terms) -> None:
+        """What members tell may end the run: in exact mixing with the round that is closed, or before the open one."""
+        end = self.open + 1 if self.gossips else self.open if self.close else self.open - 1
+        over = self.committed[0] >= self.last(terms)
+        self.watch.judge([*terms.by_id], self.committed[0], 0 if over else min(end, terms.array[3][0]))
 
     def hear(self, entry: list, index: int, terms: Terms) -> None:
         author, body = entry[3], msgpack.unpackb(entry[7])
         if entry[1] == 17:
             self._score(author, body)
+        elif entry[1] == 13 and self.watch.hear(author, body):
+            self.judge(terms)
         elif entry[1] == 1:
             self.authors[index] = author
             place: int | None = body[0]
@@ -319,7 +332,7 @@ class Rounds:
         again = self.close is not None
         assert not again or (self.routed and self.close[1][1] == 1)  # type: ignore[index]
         assert (number, attempt) == (self.open, 2 if again else 1)
-        assert number <= terms.array[3][0]
+        assert number <= self.last(terms)
         order = [node for node, _ in terms.array[1]]
         mine = {node: self.contributions[number, node] for node in order if (number, node) in self.contributions}
         assert missing == [node for node in order if node not in mine]
@@ -463,9 +476,17 @@ class Rounds:
         if self.gossips and body[3]:
             self.models = {node: list(self.committed) for node, _ in terms.array[1]}
             self.copies = dict.fromkeys(self.models, body[2]) if self.follows else {}
+        if self.watch.asked and not self.watch.last:
+            self.watch.heard.append([*self.committed, {}])
+        self.judge(terms)
 
-    def forget(self, terms: Terms) -> None:
+    def forget(self, terms: Terms, before: Terms) -> None:
         """An epoch begins: its members are those of `terms`."""
+        kept = (self.watch.references, *(one[3] for one in self.watch.heard))
+        for gone in [(said, node) for said in kept for node in said if node not in terms.by_id]:
+            del gone[0][gone[1]]
+        if terms.array[3][0] != before.array[3][0]:
+            self.watch.idle = self.watch.last = 0
         self.contributions = {key: placed for key, placed in self.contributions.items() if key[1] in terms.by_id}
         for node, due in self.dues.items():
             if node in self.masses:
@@ -495,6 +516,53 @@ class Rounds:
         """Field 20."""
         kept = (self.receipts, self.models, self.sketches, self.targets, self.masses, self.dues, self.copies)
         return [[*map(rows, kept)]] if self.gossips else []
+
+
+class Watch:
+    """Field 24: whether members find that models still become better, where the charter asks for that."""
+
+    def __init__(self, asked: str, metrics: list[str]) -> None:
+        self.asked = asked
+        metric, sense, patience, least = [*asked.split(":"), "0"][:4] if asked else ("", "lower", "0", "0")
+        self.metric = metrics.index(metric) if asked else 0
+        self.sign = {"higher": 1, "lower": -1}[sense]
+        self.patience, self.least = int(patience), round(float(least) * 10**6)
+        self.best: list[list] = []
+        self.references: dict[bytes, int] = {}
+        self.idle = self.last = 0
+        self.heard: list[list] = []  # round, model digest, model bytes, words by author
+
+    def hear(self, author: bytes, body: list) -> bool:
+        number, model, _, metrics = body
+        for one in self.heard:
+            if one[0] == number and not self.last and author not in one[3] and (not one[2] or one[1] == model):
+                one[3][author] = [value for at, value in metrics if at == self.metric]
+                return True
+        return False
+
+    def judge(self, members: list[bytes], done: int, end: int) -> None:
+        while self.heard and not self.last:
+            number, model, size, said = self.heard[0]
+            if number > done - 2 and not {*members} <= {*said}:
+                break
+            del self.heard[0]
+            scores = {node: word[0] for node, word in said.items() if word}
+            gains = sorted(
+                self.sign * (scores[node] - self.references[node]) for node in scores if node in self.references
+            )
+            told, least = (gains if self.best else [*scores]), 2 * ((len(members) - 1) // 3) + 1
+            middle = gains[(len(gains) - 1) // 2 : len(gains) // 2 + 1]
+            if len(told) >= least and (not self.best or sum(middle) // len(middle) > self.least):
+                self.best, self.references, self.idle = [[number, model, size]], scores, 0
+            elif self.best:
+                self.references = scores | self.references
+                self.idle += len(told) >= least
+            if end and self.idle >= self.patience:
+                self.last = end
+
+    def state(self) -> list:
+        heard = [[*one[:3], rows(one[3])] for one in self.heard]
+        return [[[self.best, rows(self.references), self.idle, heard, self.last]]] if self.asked else []
 
 
 @dataclasses.dataclass
@@ -694,9 +762,9 @@ def followed(folder: Path, genesis: bytes) -> tuple[bytes, list[bytes], Rounds]:
         if coming is not None:
             assert covered
             terms, coming = coming, None
+            rounds.forget(terms, past[-1])
             past.append(terms)
             begun = [parent, parent_view, height - 1]
-            rounds.forget(terms)
             feeds = dict.fromkeys(terms.by_id, (0, ledger_id)) | feeds
         assert (fields[0], fields[2]) == (terms.epoch, height)
         block = sha(b"swarm-ledger/header/v1\0", header)
@@ -763,7 +831,7 @@ def followed(folder: Path, genesis: bytes) -> tuple[bytes, list[bytes], Rounds]:
         whole = [[], ledger_id, height, fields[5], frontier(leaves), rows(feeds), *rounds.begun(), recorded]
         whole += [terms.array, begun, [], votes.state(), [coming.array] if coming else []]
         whole += [[before.array for before in past[-2:-6:-1]], rounds.exchanges(), rounds.computed()]
-        state = pack([*whole, *rounds.late_work()])
+        state = pack([*whole, *rounds.late_work(), *rounds.watch.state()])
         assert fields[11] == sha(b"swarm-ledger/state/v6\0", state)
         covered, certified, view = False, block, fields[1]
         assert not cover or (coming is not None and certificates)
@@ -943,6 +1011,30 @@ def remembering() -> tuple[SignedCharter, Sequence[bytes]]:
     return head(world, 0).replica.head.signed, blocks(world)
 
 
+@functools.cache
+def stopped() -> tuple[SignedCharter, Sequence[bytes]]:
+    """Four members who end the run early; messages are lost, one is away for a while and another keeps scores back."""
+    from tests.simulation.test_stopping import troubled
+
+    return troubled()
+
+
+@functools.cache
+def stopped_gossip() -> tuple[SignedCharter, Sequence[bytes]]:
+    """The same in a ring: the round after the open one makes all models one."""
+    from tests.simulation.test_stopping import troubled
+
+    return troubled(schedule="ring")
+
+
+@functools.cache
+def resumed() -> tuple[SignedCharter, Sequence[bytes]]:
+    """Four members who vote for more rounds when their run has been stopped, and are joined by a fifth."""
+    from tests.simulation.test_stopping import resumed
+
+    return resumed()
+
+
 def one_way() -> tuple[SignedCharter, Sequence[bytes]]:
     """Links that go one way, with the same trouble; each takes its model from one and gives it to another."""
     from tests.exchanges import one_way
@@ -1004,7 +1096,7 @@ def made(folder: Path, make: Made = calm, *, segment_bytes: int = 1 << 14) -> tu
     "make",
     [
         *(calm, taken_back, changing, lossy, ring, star, in_slices, folded, ruled, clipping, behind, unwaiting),
-        *(judged, remembering),
+        *(judged, remembering, stopped, stopped_gossip, resumed),
         *GOSSIP,
     ],
 )

@@ -47,6 +47,8 @@ def changing(
     route: str = "",
     codec_: str = "",
     outer: str = "none",
+    stop: str = "",
+    learner: QuadraticTask | None = None,
 ) -> World:
     """Return a world in which some sites are not members yet: they know the charter and follow the ledger."""
     swarm = make_swarm(
@@ -59,6 +61,7 @@ def changing(
         route=route,
         codec=codec_,
         outer=outer,
+        stop=stop,
     )
     everybody = founders + newcomers
     later = successors or {}
@@ -78,7 +81,8 @@ def changing(
         topology=complete(everybody),
         plan=plan,
         network=network,
-        learner=QuadraticTask(seed=seed, samples=tuple(100 * (i + 1) for i in range(everybody)), bound=100.0),
+        learner=learner
+        or QuadraticTask(seed=seed, samples=tuple(100 * (i + 1) for i in range(everybody)), bound=100.0),
         ids=[identity(i).node for i in range(everybody)],
         blobs=[swarm.initial],
         cuts=swarm.charter.cuts,

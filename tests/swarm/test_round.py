@@ -28,6 +28,7 @@ from swarm.round import (
     Say,
     phase_name,
 )
+from swarm.stopping import Best, Heard, Watch
 from tests.builders import CODE, contribution, digest, make_swarm
 
 SWARM = make_swarm(4, rounds=3, metrics=("loss", "accuracy"), clip_norm_milli=2_500)
@@ -653,6 +654,35 @@ def test_a_site_that_starts_again_after_the_end_is_done_at_once() -> None:
     round_ = site()
     round_.said(e.Evaluation(3, MODELS[3], 5, ()))
     assert works(round_.advance(committed(3), [], all_blobs, NOW)) == [DONE]
+
+
+def stopped() -> State:
+    """The state of a run of three rounds that was stopped after the second, the first being the best."""
+    signed = make_swarm(len(SWARM.identities), stop="loss:lower:1").signed
+    watch = Watch(best=Best(1, MODELS[1], BYTES), references={ME: 5}, idle=1, last=2)
+    return replace(committed(2), signed=signed, stopping=watch)
+
+
+def test_a_run_that_was_stopped_is_over_and_training_for_a_later_round_is_let_go() -> None:
+    round_ = site()
+    assert Train(3, MODELS[2]) in round_.advance(committed(2), [], all_blobs, NOW)
+    round_.evaluated(Evaluated(2, MODELS[2], 5, {}))
+    why = "stopped after round 2: no improvement of loss for a round, best round 1"
+    told = {"model": MODELS[2].hex(), "round": 2, "best": 1}
+    assert round_.advance(stopped(), [], all_blobs, NOW) == [Report("done", why, told), Finished("DONE", why)]
+    assert round_.phase == Phase.DONE
+    assert round_.trained(Trained(3, Digest(digest("late")), BYTES, 7, {}), stopped(), [], NOW) == []
+    assert round_.advance(stopped(), [], all_blobs, NOW) == []
+    assert round_.phase == Phase.DONE
+
+
+def test_a_site_is_not_done_without_the_best_model_and_keeps_it_and_those_that_may_become_it() -> None:
+    round_ = site()
+    round_.said(e.Evaluation(2, MODELS[2], 5, ()))
+    assert round_.advance(stopped(), [], only(MODELS[2]), NOW) == [Fetch(MODELS[1], BYTES, ())]
+    assert {MODELS[1], MODELS[2]} <= round_.keep(stopped())
+    heard = replace(stopped().stopping or Watch(), heard=(Heard(2, digest("heard"), BYTES),), last=0)
+    assert Digest(digest("heard")) in round_.keep(replace(stopped(), stopping=heard))
 
 
 # --- restarts -----------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,7 +27,7 @@ def lineage(folder: Path, number: str | None, name: str | None, *, as_json: bool
     """Show how models descend from one another and from the sites' updates, and which hold work that was taken back."""
     files, result = read(folder)
     if name is not None:
-        _tell_of(files, result, name, as_json=as_json)
+        _tell_of(files, result, folder, name, as_json=as_json)
         return
     made = steps(result)
     if number is not None:
@@ -35,7 +36,7 @@ def lineage(folder: Path, number: str | None, name: str | None, *, as_json: bool
             raise UsageError(f"couldn't read {number!r} as a round", hint="say its number, as 3 or r3")
         round_view(result, wanted)
         made = [step for step in made if step.number == wanted]
-    taken = _taken(files, result)
+    taken = _taken(files, result, folder)
     names = names_of(result)
     rows = [
         {
@@ -73,7 +74,7 @@ def _lines(step: Step, result: Audit) -> list[str]:
     return lines
 
 
-def _taken(files: Source, result: Audit) -> tuple[dict[str, object], list[str]]:
+def _taken(files: Source, result: Audit, folder: Path) -> tuple[dict[str, object], list[str]]:
     """Return what was taken back and which models hold it, for programs and in words."""
     names = names_of(result)
     notes = withdrawals(result)
@@ -98,16 +99,16 @@ def _taken(files: Source, result: Audit) -> tuple[dict[str, object], list[str]]:
     for one in notes:
         words = rounds_words(one.body.first, one.body.last)
         lines.append(f"  {names[one.author]:<18} its work of {words}, on {date(one.time_ms)}, entry {one.index}")
-    return plain, [*lines, held_words(found, result)]
+    return plain, [*lines, held_words(found, result, folder)]
 
 
-def _tell_of(files: Source, result: Audit, name: str, *, as_json: bool) -> None:
+def _tell_of(files: Source, result: Audit, folder: Path, name: str, *, as_json: bool) -> None:
     node = member_named(names_of(result), name)
     found = holding(files.signed, result, works_of(result, node, 1, result.state.round))
     emit(
         {"site": name, "models": list(found.rounds), "clean": found.clean, "sites": _sites(found, result)},
         as_json=as_json,
-        text=held_words(found, result),
+        text=held_words(found, result, folder),
     )
 
 
@@ -116,8 +117,8 @@ def _sites(found: Holding, result: Audit) -> dict[str, Sequence[str]]:
     return {str(number): [names[node] for node in nodes] for number, nodes in found.sites.items()}
 
 
-def held_words(found: Holding, result: Audit) -> str:
-    """Say which models hold some work, and which is the last without it."""
+def held_words(found: Holding, result: Audit, folder: Path) -> str:
+    """Say which models hold some work, which is the last without it, and how the ledger in `folder` is continued."""
     if not found.rounds:
         return "No committed model holds that work."
     clean = "the initial model" if not found.clean else f"the model of round {found.clean}"
@@ -127,4 +128,7 @@ def held_words(found: Holding, result: Audit) -> str:
     if found.sites and first is not None and first > found.rounds[0]:
         lines.append(f"In gossip each site has its own; all of them do from round {first} on.")
     lines.append(f"The last without is {clean}: what came after has to be trained again to be without it.")
+    lines.append(
+        f"To go on from there: swarm charter new --after {shlex.quote(str(folder))} --at-round {found.clean} ..."
+    )
     return "\n".join(lines)

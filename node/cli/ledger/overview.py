@@ -16,6 +16,7 @@ from node.cli.ledger.reading import (
     names_of,
     open_round,
     size_words,
+    stop_words,
     torn_end,
     torn_lines,
 )
@@ -25,6 +26,7 @@ from node.cli.output import UNAVAILABLE, Failure, emit
 from node.exchanges import apart_words
 from swarm.ledger.audit import Audit
 from swarm.ledger.evidence import RULES
+from swarm.ledger.state import best_of
 from swarm.machine import NodeId
 
 
@@ -46,7 +48,7 @@ def status(folder: Path, trust_path: Path | None, *, node: bool, as_json: bool) 
     judge(files, result)
     watch.remember()
     signed, state = files.signed, result.state
-    terms = state.terms
+    terms, best = state.terms, best_of(state)
     names = [seat.name for seat in terms.members]
     last = result.rounds.get(state.committed.round)
     final = f"round {state.committed.round} of {terms.round.rounds}"
@@ -58,6 +60,7 @@ def status(folder: Path, trust_path: Path | None, *, node: bool, as_json: bool) 
             f"members    {len(names)}: {', '.join(names)}{_epoch_words(result)}",
             f"quorum     {terms.quorum}  ({terms.fault_tolerance()})",
             f"committed  {final}{when}",
+            *([f"stopping   {stop_words(state)}"] if state.stopping is not None else []),
             f"final      {_final_words(result)}",
             f"model      {_model_words(result)}",
             *([f"outer      {signed.charter.outer.describe()}"] if signed.charter.outer.slots else []),
@@ -76,6 +79,8 @@ def status(folder: Path, trust_path: Path | None, *, node: bool, as_json: bool) 
         "root": state.frontier.root().hex(),
         "committed": state.committed.round,
         "rounds": terms.round.rounds,
+        "stopping": stop_words(state) or None,
+        "best": None if best is None else best.round,
         "model": state.committed.model.hex() if state.committed.model_bytes else None,
         "outer": signed.charter.round.outer,
         "epoch": terms.epoch,

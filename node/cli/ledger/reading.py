@@ -20,7 +20,7 @@ from node.cli.ledger.sources import open_folder as open_folder
 from node.cli.ledger.sources import open_ledger as open_ledger
 from node.cli.output import INVALID, NOT_FOUND, Failure, count
 from node.exchanges import apart_words
-from swarm import codec
+from swarm import codec, stopping
 from swarm.errors import Reject
 from swarm.ledger import entry as e
 from swarm.ledger.audit import Audit, RoundView, accounted, audit, member_names
@@ -29,7 +29,7 @@ from swarm.ledger.block import BLOCK_BYTES_MAX, NO_HASH, FinalBlock, Header
 from swarm.ledger.evidence import describe as describe_evidence
 from swarm.ledger.motions import open_change
 from swarm.ledger.participation import rounds_words
-from swarm.ledger.state import Signatures, State, genesis, open_authored
+from swarm.ledger.state import Signatures, State, best_of, genesis, open_authored, outcome
 from swarm.machine import NodeId
 from swarm.terms import ADD, POLICY, REMOVE, Change, Seat, Terms, founding
 
@@ -351,12 +351,30 @@ def open_round(result: Audit) -> str:
     """Return in words how far the open round has come."""
     state = result.state
     if state.complete:
-        return "nothing: every round that was agreed on is committed"
+        return f"nothing: {outcome(state) if state.stopped else 'every round that was agreed on is committed'}"
     there = sum(1 for number, _ in state.contributions if number == state.round)
     total = len(state.terms.members)
     if state.close is not None:
         return f"round {state.round}, closed, {len(state.attests)} of {total} sites attested"
     return f"round {state.round}, {there} of {total} sites contributed"
+
+
+def stop_words(state: State) -> str:
+    """Say how far a run is from ending early, or that it has; empty where the charter lets it learn all rounds."""
+    policy, watch = state.signed.charter.stop, state.stopping
+    if policy is None or watch is None:
+        return ""
+    if state.stopped:
+        return outcome(state)
+    best = best_of(state)
+    if best is None:
+        return f"no round has been told enough of to compare others with it, by {policy.metric}"
+    if state.complete or not watch.last:
+        idle = (
+            "" if state.complete else f"; {watch.idle} of {count(policy.patience, 'round')} without improvement since"
+        )
+        return f"best round {best.round} by {policy.metric}{idle}"
+    return f"{stopping.words(watch, policy)}; round {watch.last} is the last"
 
 
 def change_words(change: Change, names: Mapping[NodeId, str]) -> str:

@@ -19,6 +19,7 @@ from node.cli.ledger.reading import (
     read,
     round_view,
     sites_in,
+    stop_words,
 )
 from node.cli.output import NOT_FOUND, Failure, Form, count, emit, emit_rows
 from node.exchanges import MATRIX_MEMBERS_MAX, Exchanges, exchanges_of
@@ -43,10 +44,13 @@ def rounds(folder: Path, *, form: Form) -> None:
     ended = "model/pairs" if result.state.signed.charter.schedule else "model"
     head = f"{'round':>5}  {'committed':<23}  {'sites':>7}  {'samples':>9}  {ended:<12}  without"
     names, gaps = names_of(result), of_audit(result).gaps()
-    rest = {"subset": bool(gaps), "gaps": {names[node]: numbers for node, numbers in gaps.items()}}
+    rest: dict[str, object] = {"subset": bool(gaps), "gaps": {names[node]: numbers for node, numbers in gaps.items()}}
     foot = (
         [f"A SUBSET so far: no work of {gaps_words(gaps, names)}, and none that came late and counts."] if gaps else []
     )
+    if told := stop_words(result.state):
+        foot.append(f"{told[:1].upper()}{told[1:]}.")
+        rest |= {"stopping": told}
     none = "none yet: no site has contributed to any"
     emit_rows("rounds", _rows(result), form=form, head=[head], none=none, foot=foot, rest=rest)
 

@@ -14,7 +14,7 @@ from node.cli.forms import shown
 from node.cli.ledger.checking import Deferred, HeadOnly, Walk, follow, walk, workers
 from node.cli.ledger.naming import Height
 from node.cli.ledger.published import Uncosigned, compare, first_bad, open_head
-from node.cli.ledger.reading import WHERE, judge, torn_end, torn_lines
+from node.cli.ledger.reading import WHERE, judge, stop_words, torn_end, torn_lines
 from node.cli.ledger.sources import Source, TilesFolder, open_ledger
 from node.cli.ledger.tiled import Tiled, follow_tiles
 from node.cli.ledger.trust import TRUST, Standing, Watch, memory_at
@@ -255,6 +255,7 @@ def _found(files: Source, result: Audit, spent: float, first: int) -> Found:
         f"✔ entries       {result.entries}: canonical, signed{checked}, every feed without a gap",
         f"✔ rounds        {state.committed.round} recomputed, all equal to what is recorded",
         *exchanged,
+        *([f"✔ stopping      {stop_words(state)}"] if state.stopping is not None else []),
         f"✔ tree          root {state.frontier.root().hex()[:32]}",
         *(
             [f"! evidence      {count(accused, 'proof')} of contradiction: see `swarm ledger evidence`"]
@@ -272,6 +273,7 @@ def _found(files: Source, result: Audit, spent: float, first: int) -> Found:
         "certificates": result.certificates,
         "uncovered": result.uncovered,
         "rounds": state.committed.round,
+        "stopping": stop_words(state) or None,
         "pairs": None if met is None else sum(len(one.pairs) for one in met),
         "scheduled": None if met is None else sum(one.scheduled for one in met),
         "root": state.frontier.root().hex(),

@@ -24,6 +24,7 @@ from swarm.ledger.exchange import Exchange, Own
 from swarm.ledger.motions import Motion
 from swarm.ledger.state import Closed, Counted, Head, Placed, State
 from swarm.machine import NodeId
+from swarm.stopping import Best, Heard, Watch
 from swarm.terms import founding, remove
 from tests.benchmarks.ledgers import make_ledger
 from tests.builders import contribution, digest, make_swarm
@@ -59,6 +60,13 @@ def full() -> State:
         models=(digest("model before"), digest("model before that")),
         counted={node: Counted(3, 100)},
         exchange=Exchange({node: (4, 5)}, {node: Own(1, digest("model"), 128)}, {node: b"sketch"}),
+        stopping=Watch(
+            best=Best(1, digest("model"), 128),
+            references={node: -7},
+            idle=2,
+            heard=(Heard(2, digest("another"), 128, {node: (-5,), NodeId(digest("another")): ()}),),
+            last=3,
+        ),
     )
 
 
@@ -76,6 +84,17 @@ def test_a_state_with_everything_in_it_comes_back() -> None:
     empty = [name for name in State.__struct_fields__ if getattr(state, name) in ((), {}, None)]
     assert empty == [], "or this test shows nothing of them"
     assert snapshot.decode(state.encode(), State, state.signed) == state
+
+
+def test_what_the_charter_does_not_ask_for_leaves_no_trace_in_the_bytes() -> None:
+    """So a field can be added and every state under a charter without it, and its hash, stay what they were."""
+    state = full()
+    shorter = replace(state, stopping=None)
+    told, less = (msgpack.unpackb(one.encode()) for one in (state, shorter))
+    assert less == told[:-1]
+    assert snapshot.decode(shorter.encode(), State, state.signed) == shorter
+    with pytest.raises(Reject, match="not in canonical form"):
+        snapshot.decode(codec.encode((*codec.decode(shorter.encode(), tuple, limit=1 << 20), ())), State, state.signed)
 
 
 def _changed(value: object) -> object:
