@@ -79,8 +79,6 @@ def status(folder: Path, trust_path: Path | None, *, node: bool, as_json: bool) 
         "root": state.frontier.root().hex(),
         "committed": state.committed.round,
         "rounds": terms.round.rounds,
-        "stopping": stop_words(state) or None,
-        "best": None if best is None else best.round,
         "model": state.committed.model.hex() if state.committed.model_bytes else None,
         "outer": signed.charter.round.outer,
         "epoch": terms.epoch,
@@ -92,6 +90,8 @@ def status(folder: Path, trust_path: Path | None, *, node: bool, as_json: bool) 
         "node": running,
         "torn": torn_end(files, result.blocks) if running is None else None,
     }
+    if state.stopping is not None:
+        data |= {"stopping": stop_words(state), "best": None if best is None else best.round}
     if watch.standing in (Standing.NEW, Standing.CONSISTENT) or not as_json:
         emit(data, as_json=as_json, text=text)
     watch.refuse()

@@ -273,7 +273,6 @@ def _found(files: Source, result: Audit, spent: float, first: int) -> Found:
         "certificates": result.certificates,
         "uncovered": result.uncovered,
         "rounds": state.committed.round,
-        "stopping": stop_words(state) or None,
         "pairs": None if met is None else sum(len(one.pairs) for one in met),
         "scheduled": None if met is None else sum(one.scheduled for one in met),
         "root": state.frontier.root().hex(),
@@ -281,6 +280,8 @@ def _found(files: Source, result: Audit, spent: float, first: int) -> Found:
         "seconds": round(spent, 3),
         "torn": torn_end(files, result.blocks),
     }
+    if state.stopping is not None:
+        data["stopping"] = stop_words(state)
     how = "" if first == 1 else f", signatures{from_}"
     rate = f" ({result.entries / spent:,.0f} a second)" if spent >= 1 else ""
     verdict = f"VALID           {count(result.entries, 'entry')} in {spent:.2f} s{rate}{how}"
