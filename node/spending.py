@@ -7,8 +7,8 @@ not in here. The price is that a round which is trained again, after a crash, is
 One line is one charge: whole numbers in JSON, then a digest of all lines up to it. A last line without an end was never
 acknowledged, and nothing was trained on it: it is passed over. Any other line that does not match its digest stops
 private training until people have looked, because a budget that is not known is not one. What cannot be seen from
-inside is a file that was put back as it was before; `swarm privacy spent` compares it with the ledger, where this site's
-contributions say what they brought it to.
+inside is a file that was put back as it was before, from a backup or by hand: this site's contributions on the ledger
+say what each brought it to, for people to compare.
 
 It counts all swarms that this folder has been in: the records are the same, and what they have told adds up.
 """
@@ -151,7 +151,7 @@ def _charge(values: object) -> Charge:
         raise TypeError
     made = Charge(**values)
     numbers = (made.round, made.records, made.rate, made.noise, made.steps)
-    if not isinstance(made.ledger, str) or any(type(one) is not int or one < 0 for one in numbers):
+    if type(values["ledger"]) is not str or any(type(one) is not int or one < 0 for one in numbers):
         raise TypeError
     _ = made.stretch  # Refuses what no steps can be.
     return made

@@ -33,11 +33,13 @@ from torch.optim.optimizer import register_optimizer_step_post_hook, register_op
 
 from node.coalitions import coalition_from
 from node.doctor.shapes import describe_data
+from node.dpsgd.allowance import SPENT, Allowance, Told
 from node.evaluation import Evaluation, read_result, save_cases
 from node.export import export_tensors
 from node.optimizers import keep_optimizer_state, optimizer_state
 from node.parts import Parts, numbers
 from node.private import Own, PrivateFolder, check_folder
+from node.spending import Spending
 from node.steering import Steering
 from node.storage import mapped_anew
 from node.task import (
@@ -56,6 +58,7 @@ from node.task import (
 )
 from swarm.errors import StoreError, SwarmError, UsageError
 from swarm.mixing.local import DITTO, FEDPROX, ROUNDS_MAX, SCAFFOLD, parse
+from swarm.privacy.accounting import Budget as PrivacyBudget
 from swarm.vector import Layout, TensorSpec, Vector, flatten, unflatten
 
 PROGRESS_S = 0.2
@@ -94,8 +97,12 @@ class Worker:
         private: Path | None = None,
         local: str = "",
         rounds: int = 0,
+        allowance: Allowance | None = None,
     ) -> None:
         self._link = link
+        self._allowance = allowance or Allowance()
+        self._leaves = False
+        self._told: Told | None = None
         self._budget, self._began_at, self._asked = budget, 0.0, False
         self._path, self._loader, self._site = task, loader, site
         self._local = parse(local) if local else None
@@ -148,6 +155,8 @@ class Worker:
                 self._own.remarks.clear()
         except Exception as error:  # noqa: BLE001 - user code may raise anything; all of it becomes a sentence
             reply = {"error": self._sentence(error)}
+            if isinstance(error, UsageError) and error.identifier == SPENT:
+                reply["refused"] = True
         return {"did": kind, "round": round_, **reply}
 
     # --- requests -----------------------------------------------------------------------------------------------
@@ -170,9 +179,21 @@ class Worker:
         data = self._get_data()
         drift = self._drift(before, base, round_)
         optimizer = self._optimizer(parts, before, "optimizer")
-        samples, metrics, remarks = self._learn(parts, data, run, optimizer, base, drift)
+        self._leaves = True
+        try:
+            samples, metrics, remarks = self._learn(parts, data, run, optimizer, base, drift)
+        finally:
+            self._leaves = False
+        told = self._told
+        if told is not None and metrics:
+            # They are of the records as they are: no noise is in them, so they do not go where the update goes.
+            shown = ", ".join(f"{name} {value:.6g}" for name, value in metrics.items())
+            remarks.append(f"for this site alone, as they are not private: {shown}")
+            metrics = {}
         self._tell_step()
         reply = {"samples": samples, "metrics": metrics, "remarks": remarks, "parameters": self._parameters(parts)}
+        if told is not None:
+            reply["privacy"] = [told.epsilon, told.decimals]
         self._write_update(parts, base, update_path, drift)
         arrays = _under("private", {name: numbers(tensor) for name, tensor in parts.private.items()})
         words: dict[str, str | int | float | bool | None] = {}
@@ -277,7 +298,20 @@ class Worker:
         """Call the user's train() once, within this site's budget."""
         parts.train_mode()
         self._began_at, self._asked, self._call_step = time.monotonic(), False, self._step
+        leaves = self._leaves and run.phase in (ALL, HEAD, BODY)
+        ahead = max(1, self._rounds - self._round + 1) * (1 + self._task.declared.fedrep)
+        plain = run.phase in (PERSONAL, RECALIBRATE)
+        self._allowance.begin(lambda: parts.every, round_=self._round, calls=ahead, leaves=leaves, plain=plain)
+        run = replace(run, private=self._allowance.open)
         samples, metrics, remarks = checked_result(self._task.train(parts.model, data, run), "train")
+        told = self._allowance.end()
+        remarks += self._allowance.remarks
+        self._allowance.remarks.clear()
+        if told is not None:
+            # How many were in the batches is a secret that the guarantee rests on; how many there are is told.
+            self._told, samples = told, told.records
+        elif leaves:
+            self._told = None
         steps = self._step - self._call_step
         if not self._asked and self._budget.spent(steps, time.monotonic() - self._began_at):
             remarks.append(self._budget.ignored(steps))
@@ -587,6 +621,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.add_argument("--private", type=Path)
     options.add_argument("--local", default="")
     options.add_argument("--rounds", type=int, default=0)
+    options.add_argument("--epsilon", type=float, default=0.0)
+    options.add_argument("--delta", type=float, default=0.0)
+    options.add_argument("--spending", type=Path)
+    options.add_argument("--ledger", default="")
     chosen = options.parse_args(arguments)
     if chosen.threads:
         torch.set_num_threads(chosen.threads)
@@ -594,6 +632,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     site = SiteInfo(chosen.site, chosen.data, chosen.seed, chosen.device)
     try:
         budget = Budget(chosen.round_steps, chosen.round_seconds)
+        allowance = Allowance(
+            PrivacyBudget(chosen.epsilon, chosen.delta) if chosen.epsilon else None,
+            Spending(chosen.spending) if chosen.spending is not None else None,
+            chosen.ledger,
+        )
         worker = Worker(
             link,
             task=chosen.task,
@@ -603,6 +646,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             private=chosen.private,
             local=chosen.local,
             rounds=chosen.rounds,
+            allowance=allowance,
         )
     except SwarmError as error:
         send(link, {"did": "load", "error": error.message + (f" ({error.hint})" if error.hint else "")})

@@ -25,6 +25,7 @@ RUNS = (
 
 
 def main() -> None:
+    """Print the vectors."""
     rows = []
     for steps, delta in RUNS:
         event = dpa.ComposedDpEvent(

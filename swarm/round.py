@@ -207,6 +207,11 @@ class Round:
         if training is None or training[0] != event.round:
             return []  # Answers a request from before a restart: its base is not known for sure.
         self._training = None
+        if event.update is None and event.refused:
+            # No failure: the site means it. It votes, averages and evaluates as before.
+            self._failures[event.round] = TRAIN_ATTEMPTS_MAX
+            text = f"round {event.round} is not trained here: {event.error}"
+            return [Report("training_refused", text, {"round": event.round}, level="warning")]
         if event.update is None:
             tries = self._failures[event.round] = self._failures.get(event.round, 0) + 1
             self._retry_at = now + RETRY_S
@@ -226,7 +231,7 @@ class Round:
             update_bytes=event.size,
             samples=event.samples,
             metrics=self._millionths(event.metrics) if event.samples >= self._min_cell else (),
-            privacy=(0, 0, state.terms.round.clip_norm_milli),
+            privacy=(*event.privacy, state.terms.round.clip_norm_milli),
             code_digest=self._code_digest,
             data_digest=self._data_digest,
             slices=event.slices,

@@ -34,6 +34,7 @@ COMMANDS = {
     "export": ("node.cli.export:export", "Write the model, or this site's own."),
     "backup": ("node.cli.backup:backup", "Keep this site as one file, and restore it."),
     "support-bundle": ("node.cli.support:support_bundle", "Gather what others need to help, and no secret."),
+    "privacy": ("node.cli.privacy:privacy", "Plan what noise a budget asks for; show what is spent."),
     "track": ("node.cli.track:track", "Show a run in TensorBoard or MLflow."),
     "ledger": ("node.cli.ledger:ledger", "Inspect and verify the ledger."),
     "evaluate": ("node.cli.evaluate:evaluate", "Compare the swarm's model with this site alone."),

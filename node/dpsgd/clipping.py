@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -75,7 +75,7 @@ class Clipper:
         self._handles: list[Any] = []
         self.parameters = {name: one for name, one in model.named_parameters() if one.requires_grad}
 
-    def __enter__(self) -> Clipper:
+    def __enter__(self) -> Self:
         for name, module in self._hooked:
             self._handles.append(module.register_forward_hook(self._noting(name)))
         return self
@@ -102,7 +102,8 @@ class Clipper:
         for call in calls:
             if call.records != losses.shape[0]:
                 raise UsageError(
-                    f"couldn't train privately: {call.name} was given {call.records} rows for {losses.shape[0]} records",
+                    f"couldn't train privately: {call.name} was given {call.records} rows for {losses.shape[0]}"
+                    " records",
                     hint="let the first dimension of all that goes through the model be records",
                 )
             if call.seen._version != call.version:  # noqa: SLF001 - there is no other way to ask
@@ -113,11 +114,12 @@ class Clipper:
         edges = [call.edge for call in calls]
         if not self._checked:
             self._check_apart(losses, edges, calls)
+        found: tuple[Tensor | None, ...]
         found = torch.autograd.grad(losses.sum(), edges, retain_graph=not self._checked, allow_unused=True)
         used = [(call, g.detach()) for call, g in zip(calls, found, strict=True) if g is not None]
         if not self._checked:
             self._check_whole(losses, _total(used, torch.ones_like(losses.detach())))
-            self._checked = True
+            self._checked = losses.shape[0] > 1  # Of one record nothing shows whether it depends on others.
         norms = torch.sqrt(_norms(used))
         if not bool(torch.isfinite(norms).all()):
             raise UsageError(
@@ -140,6 +142,7 @@ class Clipper:
         """Refuse a model in which the loss of the first record follows from another record too."""
         if losses.shape[0] < 2:
             return
+        found: tuple[Tensor | None, ...]
         found = torch.autograd.grad(losses[0], edges, retain_graph=True, allow_unused=True)
         for call, g in zip(calls, found, strict=True):
             if g is not None and bool(torch.nan_to_num(g[1:], 0.0, 0.0, 0.0).any()):

@@ -43,6 +43,10 @@ class Layer:
     total: Callable[[Any, Tensor, Tensor, Tensor], Gradients]
 
 
+def _biased(module: Any) -> bool:
+    return module.bias is not None
+
+
 def _squares(gradients: Mapping[str, Tensor]) -> Tensor:
     parts = [one.flatten(1).double().square().sum(1) for one in gradients.values()]
     return torch.stack(parts).sum(0)
@@ -63,12 +67,12 @@ def _positions(values: Tensor) -> Tensor:
 def _linear_each(module: nn.Linear, a: Tensor, g: Tensor) -> Gradients:
     a, g = _positions(a), _positions(g)
     found = {"weight": torch.einsum("ntp,ntd->npd", g, a)}
-    return found if module.bias is None else {**found, "bias": g.sum(1)}
+    return found if not _biased(module) else {**found, "bias": g.sum(1)}
 
 
 def _linear_squares(module: nn.Linear, a: Tensor, g: Tensor) -> Tensor:
     a, g = _positions(a).double(), _positions(g).double()
-    biased = 0.0 if module.bias is None else g.sum(1).square().sum(1)
+    biased = 0.0 if not _biased(module) else g.sum(1).square().sum(1)
     if a.shape[1] == 1:
         return a.square().sum((1, 2)) * g.square().sum((1, 2)) + biased
     if a.shape[1] ** 2 <= a.shape[2] * g.shape[2]:
@@ -79,7 +83,7 @@ def _linear_squares(module: nn.Linear, a: Tensor, g: Tensor) -> Tensor:
 def _linear_total(module: nn.Linear, a: Tensor, g: Tensor, factors: Tensor) -> Gradients:
     g = _positions(g) * factors[:, None, None]
     found = {"weight": g.flatten(0, 1).mT @ _positions(a).flatten(0, 1)}
-    return found if module.bias is None else {**found, "bias": g.sum((0, 1))}
+    return found if not _biased(module) else {**found, "bias": g.sum((0, 1))}
 
 
 # --- convolution ------------------------------------------------------------------------------------------------------
@@ -110,7 +114,7 @@ def _convolution_each(module: _Convolution, a: Tensor, g: Tensor) -> Gradients:
         records * module.groups,
     )
     gradients = {"weight": found.reshape(records, *module.weight.shape)}
-    return gradients if module.bias is None else {**gradients, "bias": g.flatten(2).sum(2)}
+    return gradients if not _biased(module) else {**gradients, "bias": g.flatten(2).sum(2)}
 
 
 def _convolution_squares(module: _Convolution, a: Tensor, g: Tensor) -> Tensor:
@@ -121,14 +125,16 @@ def _convolution_squares(module: _Convolution, a: Tensor, g: Tensor) -> Tensor:
     patches = functional.unfold(seen, module.kernel_size, module.dilation, padding, module.stride).double()
     flat = g.flatten(2).double()
     found = ((patches.mT @ patches) * (flat.mT @ flat)).sum((1, 2))
-    return found if module.bias is None else found + flat.sum(2).square().sum(1)
+    return found if not _biased(module) else found + flat.sum(2).square().sum(1)
 
 
 def _convolution_total(module: _Convolution, a: Tensor, g: Tensor, factors: Tensor) -> Gradients:
     a, padding = _padded(module, a)
     g = g * factors.reshape(-1, *[1] * (g.dim() - 1))
     weight = _WEIGHT[a.dim()](a, module.weight.shape, g, module.stride, padding, module.dilation, module.groups)
-    return {"weight": weight} if module.bias is None else {"weight": weight, "bias": g.transpose(0, 1).flatten(1).sum(1)}
+    return (
+        {"weight": weight} if not _biased(module) else {"weight": weight, "bias": g.transpose(0, 1).flatten(1).sum(1)}
+    )
 
 
 # --- embedding --------------------------------------------------------------------------------------------------------
@@ -166,13 +172,16 @@ def _embedding_total(module: nn.Embedding, a: Tensor, g: Tensor, factors: Tensor
 def _layer_norm_each(module: nn.LayerNorm, a: Tensor, g: Tensor) -> Gradients:
     shape = module.normalized_shape
     scaled = functional.layer_norm(a, shape, None, None, module.eps)
-    parts = {"weight": g * scaled} if module.bias is None else {"weight": g * scaled, "bias": g}
+    parts = {"weight": g * scaled} if not _biased(module) else {"weight": g * scaled, "bias": g}
     return {name: one.reshape(a.shape[0], -1, *shape).sum(1) for name, one in parts.items()}
 
 
 def _group_norm_each(module: nn.GroupNorm, a: Tensor, g: Tensor) -> Gradients:
     scaled = functional.group_norm(a, module.num_groups, None, None, module.eps)
-    return {"weight": (g * scaled).flatten(2).sum(2) if g.dim() > 2 else g * scaled, "bias": g.reshape(*g.shape[:2], -1).sum(2)}
+    return {
+        "weight": (g * scaled).flatten(2).sum(2) if g.dim() > 2 else g * scaled,
+        "bias": g.reshape(*g.shape[:2], -1).sum(2),
+    }
 
 
 def _small(each: Callable[[Any, Tensor, Tensor], Gradients]) -> Layer:

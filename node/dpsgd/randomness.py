@@ -6,10 +6,11 @@ on a processor is a Mersenne twister seeded with 32 bits, nor from a run's repro
 Normals are Box and Muller's of 53-bit uniforms, in float64; the largest is 8.6 standard deviations, beyond which a
 normal has a chance of 1e-17.
 
-**The floating-point attack** (Mironov 2012, "On significance of the least significant bits"). A sum of a value and noise,
-both in floating point, can be a number that only some values could have led to. Here the sum is made in float64 and
-rounded, once, to a grid of 2^-20 of the noise's deviation: the low bits that attack reads are not in what leaves. That
-is a defence in practice and no proof; a proof takes noise that is drawn as integers (Canonne, Kamath & Steinke 2020).
+**The floating-point attack** (Mironov 2012, "On significance of the least significant bits"). A sum of a value and
+noise, both in floating point, can be a number that only some values could have led to. Here the sum is made in float64
+and rounded, once, to a grid of 2^-20 of the noise's deviation: the low bits that attack reads are not in what leaves.
+That is a defence in practice and no proof; a proof takes noise that is drawn as integers (Canonne, Kamath & Steinke
+2020).
 """
 
 from __future__ import annotations

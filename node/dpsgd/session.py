@@ -8,8 +8,8 @@ As a task writes it::
 
 What leaves a site is computed from the model's parameters as these steps have left them, and from nothing else of the
 data, so what is not such a step is refused: a parameter that moved in between, a batch that was passed over, a buffer
-that was measured. **Parts that stay at the site are trained with noise like those that travel**: a private head that had
-seen the records plainly would tell of them through every gradient of the body.
+that was measured. **Parts that stay at the site are trained with noise like those that travel**: a private head that
+had seen the records plainly would tell of them through every gradient of the body.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ class Private:
             raise UsageError("couldn't train privately: there is no batch for this step", hint="one step a batch")
         if losses.dim() != 1 or not losses.requires_grad:
             raise UsageError(
-                f"couldn't train privately: losses have the shape {(*losses.shape,)}, and one number a record is needed",
+                f"couldn't train privately: losses have the shape {(*losses.shape,)}, not one number a record",
                 hint='compute the loss with reduction="none"',
             )
         self._due = False

@@ -1,4 +1,4 @@
-"""The privacy account of one site: what steps of DP-SGD have cost, what more would, and how much noise a budget asks for.
+"""The privacy account of one site: what steps of DP-SGD have cost, what more would, what noise a budget asks for.
 
 DP-SGD (Abadi et al., "Deep learning with differential privacy", 2016, algorithm 1) takes each record into a step with
 chance q, clips each record's gradient to norm C, adds normal noise of deviation s C to their sum, and steps. Everything
@@ -10,7 +10,7 @@ training and not by what was seen in the data. Two data sets are neighbours if o
 of records is public, as in a ledger, read it as: one record is replaced by a blank whose gradient is zero (Kairouz et
 al. 2021). The account of steps with different q and s is that of all of them, in whichever order they came.
 
-Numbers are from the composed distribution of the privacy loss (`swarm.privacy.loss`): tight, and never too small by more
+Numbers are from the composed distribution of the privacy loss (`swarm.privacy.loss`): tight, and too small by no more
 than float64 rounds. The Rényi accountant (`swarm.privacy.renyi`) is there to check it and as a quick upper bound. The
 Gaussian approximation of a central limit (GDP) is in neither: it says too little.
 """
@@ -18,6 +18,7 @@ Gaussian approximation of a central limit (GDP) is in neither: it says too littl
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -28,7 +29,12 @@ NOISE_MAX = 1000.0
 """Most noise that is looked for: with it nothing is learned from as many records as a site could have."""
 
 EPSILON_MAX = 1000.0
+DELTA_MAX = 0.1
+"""Beyond, the guarantee is none for one in ten."""
+
 STEPS_MAX = 10**8
+
+_TEXT = re.compile(r"(\d{1,4}(?:\.\d{1,3})?):1e-([1-9]|10)")
 
 _PRECISION = 1e-3
 """How far above the least sufficient noise `noise_for` may end, relatively."""
@@ -80,12 +86,28 @@ class Budget:
 
 
 def check_delta(delta: float) -> None:
-    """Raise `UsageError` unless delta is from `swarm.privacy.loss.DELTA_MIN` to below 1."""
-    if not loss.DELTA_MIN <= delta < 1.0:
+    """Raise `UsageError` unless delta is from `swarm.privacy.loss.DELTA_MIN` to `DELTA_MAX`."""
+    if not loss.DELTA_MIN <= delta <= DELTA_MAX:
         raise UsageError(
-            f"couldn't take {delta!r} for delta: it must be from {loss.DELTA_MIN:g} to below 1",
+            f"couldn't take {delta!r} for delta: it must be from {loss.DELTA_MIN:g} to {DELTA_MAX:g}",
             hint="it is a chance that the guarantee does not hold: take less than one in the number of records",
         )
+
+
+def parse(text: str) -> Budget:
+    """Return the budget that a charter names as "3:1e-5": epsilon, and delta as a power of ten. Raises `UsageError`."""
+    found = _TEXT.fullmatch(text)
+    if not found:
+        raise UsageError(
+            f"couldn't take {text[:20]!r} for a privacy budget",
+            hint="write epsilon:delta with delta a power of ten, as 3:1e-5",
+        )
+    return Budget(float(found[1]), 10.0 ** -int(found[2]))
+
+
+def decimals(delta: float) -> int:
+    """Return the whole k of the smallest 10^-k that is no less than delta: how a ledger names it."""
+    return math.floor(-math.log10(delta) + 1e-9)
 
 
 def epsilon(stretches: Iterable[Stretch], delta: float) -> float:

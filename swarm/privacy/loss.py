@@ -15,10 +15,11 @@ Dong & Wang 2022, theorem 11), so each is composed by itself and the larger delt
 **Never too little.** L is put on a grid of spacing h. What lies between two points is divided among both so that its
 mass under P and under Q stays what it is ("connect the dots", Doroshenko, Ghazi, Kamath, Kumar & Manurangsi 2022,
 theorem 3.3): of all distributions on that grid that say no less than the truth this one says least. Mass beyond the
-grid becomes an infinite loss above, and the lowest loss below. The FFT is circular; what a window can miss is bounded by
-Chernoff's inequality for the very masses that are convolved, and added to delta. Each step then adds at most h^2 / 4 to
-the variance of the sum, and h is chosen so that this is 1/1600 of what is there: epsilon comes out some thousandths too
-large. What is left on the side that would be too small is rounding in float64, about 1e-13 of delta, hence `DELTA_MIN`.
+grid becomes an infinite loss above, and the lowest loss below. The FFT is circular; what a window can miss is bounded
+by Chernoff's inequality for the very masses that are convolved, and added to delta. Each step then adds at most h^2 / 4
+to the variance of the sum, and h is chosen so that this is 1/1600 of what is there: epsilon comes out less than a
+thousandth too large. What is left on the side that would be too small is rounding in float64, about 1e-13 of delta,
+hence `DELTA_MIN`.
 
 Each site computes this for itself, before it trains and for its people to read: peers need not agree on its bytes.
 """
@@ -49,7 +50,7 @@ SPACING = 0.05
 """Distance of grid points, in standard deviations of one step's loss."""
 
 POINTS_MAX = 1 << 20
-"""Longest transform: 16 MiB. A coarser grid is taken rather than a longer one; it says more, and stays an upper bound."""
+"""Longest transform: 16 MiB. Rather than a longer one a coarser grid is taken; it says more, and is a bound still."""
 
 _NARROW = 0.25
 _GAUSS = np.polynomial.legendre.leggauss(7)

@@ -20,7 +20,7 @@ def test_nothing_said_means_the_defaults() -> None:
     assert (settings.storage.ballast_mb, settings.storage.keep_models, settings.storage.keep_every) == (64, 0, 0)
     assert (settings.run.log_file, settings.run.log_level) == ("run/log.jsonl", "info")
     assert (settings.task.min_cell, settings.task.alone) == (0, False)
-    assert len(settings.origin) == 30
+    assert len(settings.origin) == 32
 
 
 def test_later_layers_win_and_say_so() -> None:

@@ -83,7 +83,9 @@ def records_of(model: nn.Module, losses: Tensor) -> list[dict[str, Tensor]]:
     found = []
     for loss in losses:
         gradients = torch.autograd.grad(loss, [*trained.values()], retain_graph=True, allow_unused=True)
-        found.append({n: torch.zeros_like(trained[n]) if g is None else g for n, g in zip(trained, gradients, strict=True)})
+        found.append(
+            {n: torch.zeros_like(trained[n]) if g is None else g for n, g in zip(trained, gradients, strict=True)}
+        )
     return found
 
 
@@ -191,7 +193,10 @@ def tied() -> nn.Module:
 @pytest.mark.parametrize(
     ("build", "why"),
     [
-        (lambda: nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3)), "BatchNorm1d 1 makes each record's gradient depend"),
+        (
+            lambda: nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3)),
+            "BatchNorm1d 1 makes each record's gradient depend",
+        ),
         (Bare, r"the layer that is the model itself \(Bare\)"),
         (lambda: nn.Sequential(nn.Bilinear(3, 3, 2)), r"the layer 0 \(Bilinear\)"),
         (tied, "1.weight and 0.weight are one parameter"),
