@@ -114,8 +114,7 @@ class Clipper:
         edges = [call.edge for call in calls]
         if not self._checked:
             self._check_apart(losses, edges, calls)
-        found: tuple[Tensor | None, ...]
-        found = torch.autograd.grad(losses.sum(), edges, retain_graph=not self._checked, allow_unused=True)
+        found = _gradients(losses.sum(), edges, keep=not self._checked)
         used = [(call, g.detach()) for call, g in zip(calls, found, strict=True) if g is not None]
         if not self._checked:
             self._check_whole(losses, _total(used, torch.ones_like(losses.detach())))
@@ -142,8 +141,7 @@ class Clipper:
         """Refuse a model in which the loss of the first record follows from another record too."""
         if losses.shape[0] < 2:
             return
-        found: tuple[Tensor | None, ...]
-        found = torch.autograd.grad(losses[0], edges, retain_graph=True, allow_unused=True)
+        found = _gradients(losses[0], edges, keep=True)
         for call, g in zip(calls, found, strict=True):
             if g is not None and bool(torch.nan_to_num(g[1:], 0.0, 0.0, 0.0).any()):
                 raise UsageError(
@@ -164,6 +162,11 @@ class Clipper:
                     f"couldn't train privately: the gradient of {name} does not come from its own layer alone",
                     hint="call the layer itself, and do not use its parameters elsewhere",
                 )
+
+
+def _gradients(loss: Tensor, edges: Sequence[GradientEdge], *, keep: bool) -> Sequence[Tensor | None]:
+    """Return the gradients at these places, None where the loss does not depend on one; the graph stays with `keep`."""
+    return torch.autograd.grad(loss, edges, retain_graph=keep, allow_unused=True)
 
 
 def _norms(used: Sequence[tuple[_Call, Tensor]]) -> Tensor:

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from node.spending import Spending, charge, stretches
+from node.spending import Charge, Spending, charge, stretches
 from swarm.errors import StoreError
 from swarm.privacy.accounting import epsilon
 
 
-def one(round_: int = 1, noise: float = 1.2345678, rate: float = 1 / 3):
+def one(round_: int = 1, noise: float = 1.2345678, rate: float = 1 / 3) -> Charge:
     return charge(ledger="ab" * 8, round_=round_, records=90, rate=rate, noise=noise, steps=7)
 
 

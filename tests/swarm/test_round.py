@@ -807,6 +807,6 @@ def test_a_round_that_is_refused_is_not_asked_for_again_and_is_no_failure() -> N
 def test_a_contribution_says_what_of_privacy_its_site_has_spent() -> None:
     round_ = site()
     round_.advance(START, [], all_blobs, NOW)
-    offer = said(round_.trained(replace(trained(), privacy=(2_345, 5)), START, [], NOW))
+    offer = said(round_.trained(Trained(1, UPDATE, BYTES, 7, {}, privacy=(2_345, 5)), START, [], NOW))
     assert isinstance(offer, e.Contribution)
     assert offer.privacy == (2_345, 5, 2_500)
