@@ -156,7 +156,7 @@ def spent(folder: Path, *, as_json: bool) -> None:
         own = [one for one in account.charges if one.ledger == swarm]
         rounds = sorted({one.round for one in own})
         again = f", {len(own) - len(rounds)} of them again" if len(own) > len(rounds) else ""
-        cost = epsilon(stretches(own), account.delta)
+        cost = math.ceil(epsilon(stretches(own), account.delta) * 1000) / 1000
         lines.append(
             f"  swarm {swarm}   {len(own)} trainings{again}, round{'s' * (len(rounds) > 1)} {ranges(rounds)},"
             f" epsilon {cost:.3f} by themselves"
