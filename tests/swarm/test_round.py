@@ -802,6 +802,7 @@ def test_a_round_that_is_refused_is_not_asked_for_again_and_is_no_failure() -> N
     )
     later = [round_.advance(START, [], all_blobs, NOW + wait) for wait in (RETRY_S + 1, 10_000.0, 1e6)]
     assert not any(isinstance(one, Train | Finished) for actions in later for one in actions)
+    assert round_.phase == Phase.PAUSED  # so that others do not wait
 
 
 def test_a_contribution_says_what_of_privacy_its_site_has_spent() -> None:
