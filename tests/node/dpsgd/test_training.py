@@ -196,6 +196,13 @@ def test_what_another_run_of_this_site_has_spent_counts(made: list[Bench], tmp_p
     assert SPENT in IDENTIFIERS
 
 
+def test_a_training_that_ends_in_the_middle_is_counted_whole(made: list[Bench], tmp_path: Path) -> None:
+    """Killed there it would be the same: the charge is durable before the first step."""
+    site = bench(made, tmp_path, task(inside="raise KeyError('stop')"))
+    assert "error" in train(site, 1)
+    assert [one.steps for one in Spending(tmp_path / "spent").charges()] == [10]
+
+
 def test_a_spending_file_that_was_tampered_with_stops_training(made: list[Bench], tmp_path: Path) -> None:
     site = bench(made, tmp_path, task())
     assert "error" not in train(site, 1)
