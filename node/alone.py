@@ -81,7 +81,8 @@ def by_itself(settings: TrainerSettings, folder: Path, owner: str) -> TrainerSet
     What a model keeps at the site (`node.private`) it keeps apart from what the swarm's model does, and nothing is
     added to its training that only means something among others.
     """
-    return replace(settings, private=folder / "private" / owner[:16], local="")
+    own = folder / "private" / owner[:16]
+    return replace(settings, private=own, local="", budget=None, spending=None)  # Nobody sees what comes of it.
 
 
 class Alone:

@@ -5,6 +5,7 @@
     manifest.json     what is inside: each file's size and SHA-256, whose it is, how far the ledger had come
     manifest.sig      the site's signature over those bytes
     swarm.toml, charter.toml, card.toml, sponsors.toml, paused, disclosed, invites/*.invite, the task file, the loader
+    privacy/spent     what of the site's privacy budget is spent
     ledger/           the journal's segments, the newest checkpoint, the newest snapshot, proofs of forks
     blobs/            the committed model, the best round's where a run may end early, and in gossip this site's own
     private/          what of the model never leaves the site
@@ -304,7 +305,12 @@ def _copy_files(site: Site, settings: Settings, staging: Path) -> list[str]:
             hint="copy it into the folder and set site.charter to its name there",
         )
     wanted = [("swarm.toml", True), (settings.site.charter, True), ("card.toml", False), ("sponsors.toml", False)]
-    wanted += [(site.paused_path.name, False), (site.disclosed_path.name, False), (settings.task.file, False)]
+    wanted += [
+        (site.paused_path.name, False),
+        (site.disclosed_path.name, False),
+        ("privacy/spent", False),
+        (settings.task.file, False),
+    ]
     wanted += [(settings.task.loader, False)] if settings.task.loader else []
     beside = companions(site.folder / settings.task.file)
     wanted += [(str(PurePosixPath(settings.task.file).with_name(path.name)), True) for path in beside]

@@ -12,7 +12,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -313,7 +313,7 @@ class BulkWorker:
         except (SwarmError, OSError, ValueError) as error:
             path.unlink(missing_ok=True)
             return [_failed(trained, str(error))]
-        done = Trained(trained.round, stored.digest, stored.size, trained.samples, trained.metrics)
+        done = replace(trained, update=stored.digest, size=stored.size)
         return [_Made(((path, stored),), done)]
 
     def _moved(self, trained: Trained, before: Digest, moved: Moved) -> _Made:
@@ -321,7 +321,7 @@ class BulkWorker:
         slices = ((message.digest, message.size), (before, after.size), (after.digest, after.size))
         size = sum(size for _, size in slices)
         name = slices_digest(slices)
-        done = Trained(trained.round, name, size, trained.samples, trained.metrics, slices=slices)
+        done = replace(trained, update=name, size=size, slices=slices)
         return _Made(moved.files, done)
 
     def _follow(self, effect: Follow) -> Sequence[Event | _Made]:
@@ -356,7 +356,7 @@ class BulkWorker:
         slices = tuple((stored.digest, stored.size) for _, stored in files)
         size = sum(size for _, size in slices)
         name = slices_digest(slices)
-        done = Trained(trained.round, name, size, trained.samples, trained.metrics, slices=slices)
+        done = replace(trained, update=name, size=size, slices=slices)
         return _Made(tuple(files), done)
 
     def _compressed(self, messages: Messages, update: Vector, path: Path, *, whole: bool) -> Stored:

@@ -18,6 +18,7 @@ from gossip.catchup import FULL, MODES
 from swarm import toml
 from swarm.disclosure import MIN_CELL_MAX
 from swarm.errors import UsageError
+from swarm.privacy.accounting import Budget
 
 Value: TypeAlias = str | int | float | bool
 
@@ -130,6 +131,16 @@ class RunSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PrivacySettings:
+    """What this site may tell of single records, over all rounds; the charter may say less, and then that counts."""
+
+    epsilon: float = 0.0
+    """Updates leave only if they were trained privately, and never beyond this; 0 leaves it to the charter."""
+    delta: float = 0.0
+    """The chance that it does not hold: less than one in the number of records, as 0.00001."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """All of it, and where each value came from."""
 
@@ -139,10 +150,13 @@ class Settings:
     ledger: LedgerSettings
     network: NetworkSettings
     storage: StorageSettings
+    privacy: PrivacySettings
     origin: Mapping[str, str]
 
 
-_Section: TypeAlias = SiteSettings | TaskSettings | RunSettings | LedgerSettings | NetworkSettings | StorageSettings
+_Section: TypeAlias = (
+    SiteSettings | TaskSettings | RunSettings | LedgerSettings | NetworkSettings | StorageSettings | PrivacySettings
+)
 
 SECTIONS: dict[str, type[_Section]] = {
     "site": SiteSettings,
@@ -151,6 +165,7 @@ SECTIONS: dict[str, type[_Section]] = {
     "ledger": LedgerSettings,
     "network": NetworkSettings,
     "storage": StorageSettings,
+    "privacy": PrivacySettings,
 }
 
 _RANGES = {
@@ -208,6 +223,7 @@ def load(
             message = f"couldn't use {key} = {number}, from {origin[key]}"
             none = ", or 0 for none" if key == "storage.ballast_mb" else ""
             raise UsageError(message, hint=f"choose a number from {least} to {most}{none}")
+    _check_privacy(values, origin)
     return Settings(
         site=SiteSettings(**_section("site", values)),  # type: ignore[arg-type]
         task=TaskSettings(**_section("task", values)),  # type: ignore[arg-type]
@@ -215,8 +231,20 @@ def load(
         ledger=LedgerSettings(**_section("ledger", values)),  # type: ignore[arg-type]
         network=NetworkSettings(**_section("network", values)),  # type: ignore[arg-type]
         storage=StorageSettings(**_section("storage", values)),  # type: ignore[arg-type]
+        privacy=PrivacySettings(**_section("privacy", values)),  # type: ignore[arg-type]
         origin=origin,
     )
+
+
+def _check_privacy(values: Mapping[str, Value], origin: Mapping[str, str]) -> None:
+    epsilon, delta = (float(values.get(f"privacy.{name}", 0.0)) for name in ("epsilon", "delta"))
+    if epsilon == delta == 0.0:
+        return
+    try:
+        Budget(epsilon, delta)
+    except UsageError as error:
+        where = f"privacy.epsilon, from {origin['privacy.epsilon']}, and privacy.delta, from {origin['privacy.delta']}"
+        raise UsageError(f"couldn't use {where}: {error.message}", hint="set both, as 3 and 0.00001") from None
 
 
 def check_address(address: str, what: str) -> None:

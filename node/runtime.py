@@ -629,7 +629,9 @@ class Runtime:
             case Progress():
                 self._events.append(Stepped(event.round, event.step, event.steps))
             case TrainDone():
-                trained = Trained(event.round, None, samples=event.samples, metrics=event.metrics)
+                trained = Trained(
+                    event.round, None, samples=event.samples, metrics=event.metrics, privacy=event.privacy
+                )
                 path, asked_for = self._updates.pop(event.round)
                 base = asked_for.model if asked_for.whole else None
                 self._bulk.submit_update(trained, path, base, event.parameters, asked_for.step, asked_for.copy)
@@ -653,7 +655,7 @@ class Runtime:
                 self._stopping = True
             case Failed(kind="train"):
                 self._updates.pop(event.round)[0].unlink(missing_ok=True)
-                self._events.append(Trained(event.round, None, error=event.text))
+                self._events.append(Trained(event.round, None, error=event.text, refused=event.refused))
             case Failed(kind="appraise"):
                 self._appraised(0, {}, event.text)
             case Failed():

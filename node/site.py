@@ -16,6 +16,7 @@
     ledger/           the journal, and the newest cosigned checkpoint
     blobs/            models and updates in hand
     models/           what is exported
+    privacy/spent     what of the privacy budget is spent (`node.spending`)
     private/          what of the model never leaves this site, by ledger; nobody else may read it (`node.private`)
     run/              lock, control socket, logs; may be deleted when the node is down
 """
@@ -68,6 +69,10 @@ data = "{data}"
 # log_level = "info"        # debug, info, warning or error
 # exit_when_done = false
 
+[privacy]
+# epsilon = 3.0             # what updates may tell of a record over all rounds; then train() must use run.private()
+# delta = 0.00001           # the chance that it does not hold: less than one in the number of records
+
 [ledger]
 # catch_up = "full"         # after an absence: full checks every signature, fast leaves old ones to `ledger verify`
 
@@ -101,6 +106,7 @@ class Site:
         self.restored_path = folder / "restored"
         self.alone = folder / "alone"
         self.disclosed_path = folder / "disclosed"
+        self.spending_path = folder / "privacy" / "spent"
 
     def create(self, *, name: str, listen: str, advertise: str, task: str, data: str) -> terms.Card:
         """Make a new site: settings, keys, card. Raises `UsageError` rather than overwrite anything."""

@@ -28,6 +28,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from node.declared import Declared, check_imported, declared
 from swarm.errors import UsageError
@@ -63,12 +64,19 @@ def _never() -> bool:
     return False
 
 
+def _never_private(*_: object, **__: object) -> object:
+    raise UsageError("couldn't train privately here: only a site's trainer can", hint="call it in train()")
+
+
 @dataclass(frozen=True, slots=True)
 class RunInfo:
     """What a task may know about the call at hand. Rounds count from 1.
 
     `enough()` is whether this site's budget for a round is spent, never before the first step: a training loop that
     asks it before each batch, and stops, lets a slow site give less and be in time. Without a budget it is never so.
+
+    `private(model, optimizer, records, batch=...)` is for training whose updates are differentially private with
+    respect to this site's records: see docs/guides/privacy.md.
 
     `rounds` is how many the swarm means to learn, by its policy of today, 0 if that is not known; a learning rate may
     follow a schedule by it. `processes` is how many this site trains in, together, and `rank` which of them this one
@@ -86,6 +94,7 @@ class RunInfo:
     optimizer: object = None
     rank: int = 0
     processes: int = 1
+    private: Callable[..., Any] = _never_private
 
 
 @dataclass(frozen=True, slots=True)

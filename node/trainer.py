@@ -31,6 +31,7 @@ from node.loop.form import is_script
 from node.processgroup import ProcessGroup, processors
 from swarm.errors import UsageError
 from swarm.mixing.momentum import Stretches
+from swarm.privacy.accounting import Budget
 
 LINE_CHARACTERS_MAX = 500
 """User output is passed on line by line, each cut here."""
@@ -68,13 +69,15 @@ class TrainDone:
     """Training ended well; the update is in the file asked for.
 
     `parameters` are the stretches [start, end) of it that are trained: all but buffers, such as running statistics, and
-    what the task has frozen. None is all of it.
+    what the task has frozen. None is all of it. `privacy` is the epsilon that this site has come to with it, in
+    thousandths, and -log10 of its delta; zeros if it is not private.
     """
 
     round: int
     samples: int
     metrics: Mapping[str, float]
     parameters: Stretches | None = None
+    privacy: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,11 +129,15 @@ class Tried:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """A request (`kind` is describe, train, try, evaluate, appraise or export) failed; `text` is one sentence."""
+    """A request (`kind` is describe, train, try, evaluate, appraise or export) failed; `text` is one sentence.
+
+    `refused` is whether to ask again would not help: the site's privacy budget does not allow it.
+    """
 
     kind: str
     round: int
     text: str
+    refused: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +166,9 @@ class TrainerSettings:
     `processes` is how many train together; they share the `threads`. `coded` says that updates travel, and are kept, as
     messages of a codec. `private` is where the site keeps what never leaves it; without, that ends with the worker.
     `local` is the charter's algorithm of local training (`swarm.mixing.local`), "" for none; `rounds` how many it began
-    with, 0 if not known.
+    with, 0 if not known. `budget` is what of privacy may be spent, by site and charter, `spending` where it is
+    remembered; without that nothing leaves, and nothing is counted. `ledger` are the first 16 hexadecimal digits of the
+    swarm's id.
     """
 
     task: Path
@@ -179,6 +188,9 @@ class TrainerSettings:
     private: Path | None = None
     local: str = ""
     rounds: int = 0
+    budget: Budget | None = None
+    spending: Path | None = None
+    ledger: str = ""
 
 
 class Trainer:
@@ -321,6 +333,10 @@ class Trainer:
             arguments += ["--local", settings.local]
         if settings.rounds:
             arguments += ["--rounds", str(settings.rounds)]
+        if settings.budget is not None:
+            arguments += ["--epsilon", repr(settings.budget.epsilon), "--delta", repr(settings.budget.delta)]
+        if settings.spending is not None:
+            arguments += ["--spending", str(settings.spending), "--ledger", settings.ledger]
         with theirs:
             if together:
                 self._process = self._run_together(arguments, theirs)
@@ -421,7 +437,7 @@ class Trainer:
             self._remarks += self._read_output()
             self._reap(kill=True)
         if error is not None:
-            return self._fail(str(error))
+            return self._fail(str(error), refused=bool(message.get("refused")))
         self._current = None
         if did == "describe":
             layout: bytes = message["layout"]  # type: ignore[assignment]
@@ -438,17 +454,18 @@ class Trainer:
         if did == "appraise":  # What the task has to remark was said of the round's own model.
             return [AppraiseDone(round_, samples, metrics, (*message["groups"],))]  # type: ignore[misc]
         if did == "train":
-            return [*remarks, TrainDone(round_, samples, metrics, _stretches(message))]
+            privacy: list[int] = message.get("privacy", [0, 0])  # type: ignore[assignment]
+            return [*remarks, TrainDone(round_, samples, metrics, _stretches(message), (privacy[0], privacy[1]))]
         if did == "export":
             return [*remarks, Exported(round_)]
         groups: list[int] = message["groups"]  # type: ignore[assignment]
         return [*remarks, EvaluateDone(round_, samples, metrics, (*groups,), bool(message["cases"]))]
 
-    def _fail(self, text: str) -> Sequence[TrainerEvent]:
+    def _fail(self, text: str, *, refused: bool = False) -> Sequence[TrainerEvent]:
         current, self._current = self._current, None
         if current is None:
             return [LogLine(text)]
-        return [Failed(str(current["do"]), int(current["round"]), text)]
+        return [Failed(str(current["do"]), int(current["round"]), text, refused)]
 
     def _died(self) -> Sequence[TrainerEvent]:
         assert self._process is not None, "only a process dies"

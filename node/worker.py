@@ -34,6 +34,8 @@ from torch.optim.optimizer import register_optimizer_step_post_hook, register_op
 
 from node.coalitions import coalition_from
 from node.doctor.shapes import describe_data
+from node.dpsgd.allowance import SPENT, Allowance, Told
+from node.dpsgd.session import Private
 from node.evaluation import Evaluation, read_result, save_cases
 from node.export import ONNX, SAFETENSORS, export_tensors
 from node.onnx import export_onnx
@@ -41,6 +43,7 @@ from node.optimizers import keep_optimizer_state, optimizer_state
 from node.parts import Parts, numbers
 from node.private import Own, PrivateFolder, check_folder
 from node.ranks import Ranks, device_of, digest, send
+from node.spending import Spending
 from node.steering import Steering
 from node.storage import mapped_anew
 from node.task import (
@@ -59,6 +62,7 @@ from node.task import (
 )
 from swarm.errors import StoreError, SwarmError, UsageError
 from swarm.mixing.local import DITTO, FEDPROX, ROUNDS_MAX, SCAFFOLD, parse
+from swarm.privacy.accounting import Budget as PrivacyBudget
 from swarm.vector import Vector, unflatten
 
 PROGRESS_S = 0.2
@@ -98,8 +102,12 @@ class Worker:
         local: str = "",
         rounds: int = 0,
         ranks: Ranks | None = None,
+        allowance: Allowance | None = None,
     ) -> None:
         self._link, self._ranks = link, ranks or Ranks(link)
+        self._allowance = allowance or Allowance()
+        self._leaves = False
+        self._told: Told | None = None
         self._budget, self._began_at, self._asked = budget, 0.0, False
         self._path, self._loader, self._site = task, loader, site
         self._local = parse(local) if local else None
@@ -153,6 +161,8 @@ class Worker:
                 self._own.remarks.clear()
         except Exception as error:  # noqa: BLE001 - user code may raise anything; all of it becomes a sentence
             reply = {"error": self._sentence(error)}
+            if isinstance(error, UsageError) and error.identifier == SPENT:
+                reply["refused"] = True
         return {"did": kind, "round": round_, **reply}
 
     # --- requests -----------------------------------------------------------------------------------------------
@@ -172,9 +182,21 @@ class Worker:
         data = self._get_data()
         drift = self._drift(before, base, round_)
         optimizer = self._optimizer(parts, before, "optimizer")
-        samples, metrics, remarks = self._learn(parts, data, run, optimizer, base, drift)
+        self._leaves = True
+        try:
+            samples, metrics, remarks = self._learn(parts, data, run, optimizer, base, drift)
+        finally:
+            self._leaves = False
+        told = self._told
+        if told is not None and metrics:
+            # They are of the records as they are: no noise is in them, so they do not go where the update goes.
+            shown = ", ".join(f"{name} {value:.6g}" for name, value in metrics.items())
+            remarks.append(f"for this site alone, as they are not private: {shown}")
+            metrics = {}
         self._tell_step()
         reply = {"samples": samples, "metrics": metrics, "remarks": remarks, "parameters": _bounds(parts)}
+        if told is not None:
+            reply["privacy"] = [told.epsilon, told.decimals]
         reply |= self._trained(parts)
         if self._ranks.first:
             self._write_update(parts, base, update_path, drift)
@@ -311,12 +333,25 @@ class Worker:
         """Call the user's train() once, within this site's budget."""
         parts.train_mode()
         self._began_at, self._asked, self._call_step = time.monotonic(), False, self._step
-        found = self._task.train(parts.model, data, run)
+        leaves = self._leaves and run.phase in (ALL, HEAD, BODY)
+        ahead = max(1, self._rounds - self._round + 1) * (1 + self._task.declared.fedrep)
+        plain = run.phase in (PERSONAL, RECALIBRATE)
+        self._allowance.begin(lambda: parts.every, round_=self._round, calls=ahead, leaves=leaves, plain=plain)
+        private = self._allowance.open if self._ranks.size == 1 else _not_together
+        found = self._task.train(parts.model, data, replace(run, private=private))
         if self._ranks.size > 1:
             gc.collect()  # A wrapper of this round that is still about would take part in the next one's steps.
         if found is None and not self._ranks.first:
             return 0, {}, []
         samples, metrics, remarks = checked_result(found, "train")
+        told = self._allowance.end()
+        remarks += self._allowance.remarks
+        self._allowance.remarks.clear()
+        if told is not None:
+            # How many were in the batches is a secret that the guarantee rests on; how many there are is told.
+            self._told, samples = told, told.records
+        elif leaves:
+            self._told = None
         steps = self._step - self._call_step
         if not self._asked and self._budget.spent(steps, time.monotonic() - self._began_at):
             remarks.append(self._budget.ignored(steps))
@@ -565,6 +600,15 @@ class Worker:
         return f"{type(error).__name__}: {error}"
 
 
+def _not_together(*_: object, **__: object) -> Private:
+    """What `run.private` is where a site trains in several processes."""
+    raise UsageError(
+        "couldn't train privately in several processes: each would draw batches and noise of its own, and the account"
+        " is of one",
+        hint="set task.processes = 1",
+    )
+
+
 def _bounds(parts: Parts) -> list[int]:
     """Return the bounds of the vector's stretches that are trained: start, end, start, end, ..."""
     return [bound for stretch in parts.trained() for bound in stretch]
@@ -604,6 +648,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.add_argument("--rank", type=int, default=0)
     options.add_argument("--processes", type=int, default=1)
     options.add_argument("--others", default="", help="the first process's links to the others: descriptors")
+    options.add_argument("--epsilon", type=float, default=0.0)
+    options.add_argument("--delta", type=float, default=0.0)
+    options.add_argument("--spending", type=Path)
+    options.add_argument("--ledger", default="")
     chosen = options.parse_args(arguments)
     if chosen.threads:
         torch.set_num_threads(chosen.threads)
@@ -614,6 +662,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         device = device_of(chosen.device, chosen.rank, chosen.processes)
         site = SiteInfo(chosen.site, chosen.data, chosen.seed, device)
         budget = Budget(chosen.round_steps, chosen.round_seconds)
+        allowance = Allowance(
+            PrivacyBudget(chosen.epsilon, chosen.delta) if chosen.epsilon else None,
+            Spending(chosen.spending) if chosen.spending is not None else None,
+            chosen.ledger,
+        )
         worker = Worker(
             link,
             task=chosen.task,
@@ -624,6 +677,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             local=chosen.local,
             rounds=chosen.rounds,
             ranks=ranks,
+            allowance=allowance,
         )
         ranks.meet(device)
     except (SwarmError, distributed.DistError) as error:

@@ -36,6 +36,7 @@ from swarm.mixing.compress.choco import default_gamma
 from swarm.mixing.compress.forms import Spec, encoded_bytes, parse
 from swarm.mixing.outer import Outer, parse_buffers
 from swarm.mixing.outer import parse as parse_outer
+from swarm.privacy import accounting
 from swarm.routes import FOLD, Route, cuts
 from swarm.routes import parse as parse_route
 
@@ -130,8 +131,13 @@ BUFFERS = "buffers"
 """The option that says which stretches of a model an outer optimiser leaves to averaging, because they are measured and
 not learned (`swarm.mixing.outer.parse_buffers`): "120-160 400-408". Without, all of it is learned."""
 
+PRIVACY = "privacy"
+"""The option that says what of privacy each site may spend at most on the records it trains with
+(`swarm.privacy.accounting.parse`): "3:1e-5", epsilon and delta. No site's update that was not trained privately leaves
+it then. Without, that is for each site to decide."""
+
 OPTIONS = (
-    *(ASYNCHRONOUS, BUFFERS, CLIP, CODEC, CONTRIBUTION, CORRECTION, GAMMA, LINKS, LOCAL, MIN_CELL, PACE),
+    *(ASYNCHRONOUS, BUFFERS, CLIP, CODEC, CONTRIBUTION, CORRECTION, GAMMA, LINKS, LOCAL, MIN_CELL, PACE, PRIVACY),
     *(RELAY, ROUTE, RULE, SCHEDULE, STALENESS, STOP),
 )
 """All there are; a charter with another was made by a newer version."""
@@ -364,6 +370,12 @@ class Charter(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
     def local(self) -> str:
         """What is added to sites' own training, by name; empty for nothing."""
         return dict(self.options).get(LOCAL, "")
+
+    @cached_property
+    def privacy(self) -> accounting.Budget | None:
+        """What of privacy each site may spend at most; None if that is for each to decide."""
+        text = dict(self.options).get(PRIVACY, "")
+        return accounting.parse(text) if text else None
 
     @property
     def relayed(self) -> bool:
@@ -771,6 +783,8 @@ def _check_options(charter: Charter) -> None:
         _check_gamma(charter, dict(charter.options)[GAMMA])
     if MIN_CELL in names:
         disclosure.parse(dict(charter.options)[MIN_CELL])
+    if PRIVACY in names:
+        accounting.parse(dict(charter.options)[PRIVACY])
     if RELAY in names and dict(charter.options)[RELAY] not in RELAYS:
         message = f"couldn't accept the charter: relay = {dict(charter.options)[RELAY]!r}"
         raise UsageError(

@@ -50,6 +50,7 @@ IDENTIFIERS: Mapping[str, str] = {
     "SWARM-TASK-FILE": "the task file is missing or not the charter's",
     "SWARM-TASK-MODEL": "the task's model is not the charter's",
     "SWARM-TASK-FAILED": "the task fails on this site's data",
+    "SWARM-PRIVACY-SPENT": "a site's privacy budget does not allow another round",
     # The ledger.
     "SWARM-LEDGER-FOREIGN": "the folder holds the ledger of another charter",
     "SWARM-LEDGER-DAMAGED": "a part of the ledger is lost",

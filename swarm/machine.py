@@ -101,6 +101,8 @@ class Trained:
     """Local training ended. On success `update` names a blob already in the store; else `error` says why not.
 
     Where updates travel as `slices`, those (digest, size) are in the store, and `update` is the name they make.
+    `privacy` is what the site has come to with it, as a contribution says it: epsilon in thousandths and -log10 delta.
+    `refused` is whether this site will not train that round at all, so that trying again is of no use.
     """
 
     round: int
@@ -110,6 +112,8 @@ class Trained:
     metrics: Mapping[str, float] = field(default_factory=dict)
     error: str = ""
     slices: tuple[tuple[Digest, int], ...] = ()
+    privacy: tuple[int, int] = (0, 0)
+    refused: bool = False
 
 
 @dataclass(frozen=True, slots=True)

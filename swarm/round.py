@@ -110,6 +110,7 @@ class Round:
         self._training: tuple[int, Model] | None = None
         self._mixing: int | None = None
         self._failures: dict[int, int] = {}
+        self._refused = 0  # the last round that this site will not train at all
         self._retry_at = self._mix_at = 0.0
         self._evaluating: dict[int, Digest] = {}
         self._evaluated = 0  # the last round that this site has evaluated
@@ -213,6 +214,11 @@ class Round:
         self._training = None
         if event.round > state.last:
             return []  # The run has been stopped meanwhile.
+        if event.update is None and event.refused:
+            # No failure: the site means it. It votes, averages and evaluates as before.
+            self._failures[event.round], self._refused = TRAIN_ATTEMPTS_MAX, event.round
+            text = f"round {event.round} is not trained here: {event.error}"
+            return [Report("training_refused", text, {"round": event.round}, level="warning")]
         if event.update is None:
             tries = self._failures[event.round] = self._failures.get(event.round, 0) + 1
             self._retry_at = now + RETRY_S
@@ -232,7 +238,7 @@ class Round:
             update_bytes=event.size,
             samples=event.samples,
             metrics=self._millionths(event.metrics) if event.samples >= self._min_cell else (),
-            privacy=(0, 0, state.terms.round.clip_norm_milli),
+            privacy=(*event.privacy, state.terms.round.clip_norm_milli),
             code_digest=self._code_digest,
             data_digest=self._data_digest,
             slices=event.slices,
@@ -396,7 +402,8 @@ class Round:
             self.phase = Phase.ATTESTED if state.close is not None else Phase.OFFERED
             return
         if self._failures.get(target, 0) >= TRAIN_ATTEMPTS_MAX or now < self._retry_at:
-            self.phase = Phase.WAITING
+            # Others need not wait for whoever says that it rests.
+            self.phase = Phase.PAUSED if target == self._refused else Phase.WAITING
             return
         if not holds(base.digest):
             self.phase = Phase.FETCHING

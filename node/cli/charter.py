@@ -161,6 +161,13 @@ def charter() -> None:
     " stays as it is.",
 )
 @click.option(
+    "--privacy",
+    metavar="EPSILON:DELTA",
+    default="",
+    help="Let no update leave a site that was not trained privately (run.private in the task), and let no site spend"
+    " more than this on its records over all rounds, as 3:1e-5. `swarm privacy plan` says what that costs.",
+)
+@click.option(
     "--rule",
     metavar="RULE",
     default="",
@@ -257,6 +264,7 @@ def new(
     correction: str,
     outer: str,
     local: str,
+    privacy: str,
     rule: str,
     staleness: int | None,
     asynchronous: bool,
@@ -340,6 +348,7 @@ def new(
             min_cell=str(min_cell) if min_cell else "",
             local=local,
             pace=str(pace) if pace else "",
+            privacy=privacy,
             relay=terms.RELAYS[0] if relay else "",
             rule=rule,
             schedule=gossip,
@@ -734,6 +743,7 @@ def _summary(signed: terms.SignedCharter) -> str:
         *([f"outer         {c.outer.describe()}"] if c.outer.slots else []),
         *([f"buffers       {_buffers(c)}"] if c.outer.buffers else []),
         *([f"local         {parse_local(c.local).words()}"] if c.local else []),
+        *([f"privacy       each site spends at most {c.privacy} on its records"] if c.privacy is not None else []),
         f"rounds        {_rounds(c)}",
         *([f"stops         {c.stop.words}"] if c.stop else []),
         *([f"rule          {_rule(c, c.rule)}"] if c.rule else []),

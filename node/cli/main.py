@@ -33,6 +33,7 @@ COMMANDS = {
     "policy": ("node.cli.members:policy", "Propose another policy of rounds."),
     "export": ("node.cli.export:export", "Write the model, or this site's own."),
     "backup": ("node.cli.backup:backup", "Keep this site as one file, and restore it."),
+    "privacy": ("node.cli.privacy:privacy", "Plan what noise a budget asks for; show what is spent."),
     "support-bundle": ("node.cli.support:support_bundle", "Gather what others need to help, and no secret."),
     "track": ("node.cli.track:track", "Show a run in TensorBoard or MLflow."),
     "ledger": ("node.cli.ledger:ledger", "Inspect and verify the ledger."),

@@ -61,6 +61,7 @@ from swarm.ledger.journal import BLOCKS, Journal, Opened, foreign
 from swarm.ledger.participation import Participation, gaps_words
 from swarm.ledger.state import State, best_of, genesis
 from swarm.machine import Digest, Finished, Report, Started
+from swarm.privacy.accounting import Budget
 from swarm.terms import founding
 from swarm.vector import Layout
 
@@ -326,7 +327,16 @@ def trainer_settings(site: Site, settings: Settings, signed: SignedCharter) -> T
         private=site.private / signed.ledger_id.hex()[:16],
         local=signed.charter.local,
         rounds=signed.charter.round.rounds,
+        budget=budget_of(settings, signed),
+        spending=site.spending_path,
+        ledger=signed.ledger_id.hex()[:16],
     )
+
+
+def budget_of(settings: Settings, signed: SignedCharter) -> Budget | None:
+    """Return what of privacy this site may spend: what it says, and no more than the charter; None for neither."""
+    own = Budget(settings.privacy.epsilon, settings.privacy.delta) if settings.privacy.epsilon else None
+    return signed.charter.privacy if own is None else own.stricter(signed.charter.privacy)
 
 
 def _export(

@@ -14,6 +14,7 @@ from node.cli.output import INCOMPLETE, Form, emit
 from node.clock import sleep
 from node.console import bar, member_state
 from node.site import Site
+from swarm.errors import SwarmError
 from swarm.ledger.participation import ranges
 
 
@@ -25,7 +26,7 @@ def status(folder: Path, *, form: Form, watch: bool) -> None:
     """Ask the peer of the site in FOLDER how things stand."""
     control, as_json = Site(folder).control, form is Form.JSON
     while True:
-        answer = ask(control)
+        answer = {**ask(control), **spent_of(Site(folder))}
         emit(answer, as_json=as_json, text=render(answer))
         if not watch:
             if answer.get("refused"):  # A node that was started before an update does not say it.
@@ -54,12 +55,28 @@ def render(answer: Mapping[str, object]) -> str:
     lines += [f"{key.upper():<10} {answer[key]}" for key in ("refused", "paused", "halted") if answer.get(key)]
     lines += [f"THIS SITE  trains nothing: {answer['resting']}"] if answer.get("resting") else []
     lines += [f"THIS SITE  {answer['waiting']}"] if answer.get("waiting") else []
+    lines += [f"privacy    {answer['privacy']}"] if answer.get("privacy") else []
     members = answer["members"]
     assert isinstance(members, list), "a status lists members"
     for member in members:
         mark, words, _ = member_state(member)
         lines.append(f"  {mark} {member['name']:<16} round {member['round']:<4} {words}{_held(member)}")
     return "\n".join(lines)
+
+
+def spent_of(site: Site) -> dict[str, str]:
+    """Return what of its privacy budget the site has spent, in words; nothing where it has no budget and spent nothing.
+
+    The file is the site's own, and this command's to read: a node that is at work need not be asked.
+    """
+    if not site.spending_path.exists():
+        return {}
+    from node.cli.privacy import account_of  # Only now anybody waits for the accountant.
+
+    try:
+        return {"privacy": account_of(site).words()}
+    except SwarmError as error:
+        return {"privacy": error.message}
 
 
 def _outcome(answer: Mapping[str, object]) -> list[str]:

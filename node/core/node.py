@@ -403,7 +403,8 @@ class Node:
 
     def silent(self, node: NodeId, now: float) -> bool:
         """Whether a member is gone or stuck, or rests: this site, too, votes to go on without itself then."""
-        return self.peers.silent(node, now) or (node == self._who.node and bool(self._resting))
+        rests = bool(self._resting) or self.round.phase == Phase.PAUSED
+        return self.peers.silent(node, now) or (node == self._who.node and rests)
 
     def outpaced(self, node: NodeId, round_: int, now: float) -> bool:
         """Whether a round goes on without a member that is far behind the others."""

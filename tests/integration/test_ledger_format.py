@@ -193,6 +193,9 @@ class Rounds:
         self.counted: dict[bytes, list[int]] = {}
         assert self.gossips or not {*options} & {"correction", "links"}
         options.pop("correction", "")
+        epsilon, _, delta = options.pop("privacy", "3:1e-5").partition(":1e-")
+        assert 0 < float(epsilon) <= 1000
+        assert 1 <= int(delta) <= 10
         assert options.pop("local", "") != "scaffold" or not self.gossips
         links = options.pop("links", "")
         assert links in ("", "directed") or options["schedule"] == "links"

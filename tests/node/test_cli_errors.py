@@ -57,6 +57,7 @@ GROUPS = {
         *("checkpoint", "policy", "vkeys", "prove", "check-proof", "consistency"),
     ],
     "ledger trust": ["show", "reset"],
+    "privacy": ["plan", "spent"],
 }
 
 
@@ -690,7 +691,7 @@ def test_help_lists_every_command_and_every_exit_code() -> None:
 
 @pytest.mark.parametrize(
     "words",
-    [words for words in every_command() if words and words not in (["backup"], ["charter"], ["ledger"])],
+    [words for words in every_command() if words and words not in (["backup"], ["charter"], ["ledger"], ["privacy"])],
 )
 def test_every_command_can_speak_json(words: list[str]) -> None:
     help_text = swarm(*words, "--help").stdout

@@ -12,6 +12,7 @@ import torch
 import torch.optim.optimizer as hooks
 from numpy.typing import NDArray
 
+from node.dpsgd.allowance import Allowance
 from node.task import Budget, SiteInfo
 from node.worker import Worker
 from swarm.vector import Layout, unflatten
@@ -32,6 +33,8 @@ class Bench:
         private: Path | None = None,
         seed: int = 5,
         budget: Budget | None = None,
+        rounds: int = 0,
+        allowance: Allowance | None = None,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.model, self.update = folder, folder / "model.f32", folder / "update.f32"
@@ -46,6 +49,8 @@ class Bench:
             budget=budget or Budget(),
             private=private,
             local=local,
+            rounds=rounds,
+            allowance=allowance,
         )
         self.warnings: list[str] = []
 

@@ -820,3 +820,24 @@ def test_contributions_to_a_round_after_the_last_are_not_fetched() -> None:
     r = site()
     state = offered(2, number=4, state=committed(3))
     assert not [action for action in r.advance(state, [], only(MODELS[3]), NOW) if isinstance(action, Fetch)]
+
+
+def test_a_round_that_is_refused_is_not_asked_for_again_and_is_no_failure() -> None:
+    """A site whose privacy budget is spent goes on without training, however many rounds there are."""
+    round_ = site()
+    assert any(isinstance(one, Train) for one in round_.advance(START, [], all_blobs, NOW))
+    actions = round_.trained(Trained(1, None, error="it is spent", refused=True), START, [], NOW)
+    assert report(actions) == Report(
+        "training_refused", "round 1 is not trained here: it is spent", {"round": 1}, level="warning"
+    )
+    later = [round_.advance(START, [], all_blobs, NOW + wait) for wait in (RETRY_S + 1, 10_000.0, 1e6)]
+    assert not any(isinstance(one, Train | Finished) for actions in later for one in actions)
+    assert round_.phase == Phase.PAUSED  # so that others do not wait
+
+
+def test_a_contribution_says_what_of_privacy_its_site_has_spent() -> None:
+    round_ = site()
+    round_.advance(START, [], all_blobs, NOW)
+    offer = said(round_.trained(Trained(1, UPDATE, BYTES, 7, {}, privacy=(2_345, 5)), START, [], NOW))
+    assert isinstance(offer, e.Contribution)
+    assert offer.privacy == (2_345, 5, 2_500)

@@ -1,0 +1,113 @@
+"""`swarm privacy`: what is planned can be worked out, what is spent is what was written, and status says it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from node.cli.main import cli
+from node.cli.start import budget_of
+from node.cli.status import spent_of
+from node.config import load
+from node.site import Site
+from node.spending import Spending, charge
+from swarm.charter import options_of
+from swarm.errors import UsageError
+from swarm.privacy.accounting import Budget, Stretch, epsilon
+from tests.builders import changed, make_swarm
+
+PLAN = ["--records", "600", "--batch", "60", "--rounds", "12", "--delta", "0.0001"]
+
+
+def said(*arguments: str) -> str:
+    result = CliRunner().invoke(cli, ["privacy", *arguments], catch_exceptions=False)
+    assert result.exit_code == 0
+    return result.stdout
+
+
+def test_a_plan_ends_just_below_the_epsilon_that_was_asked_for() -> None:
+    data = json.loads(said("plan", *PLAN, "--epsilon", "2", "--json"))["data"]
+    assert (data["rate"], data["steps"]) == (0.1, 10)
+    assert list(data["epsilon"]) == ["1", "2", "5", "10", "12"]
+    values = list(data["epsilon"].values())
+    assert values == sorted(values)
+    assert 1.99 < values[-1] <= 2.0 < data["epsilon_renyi"]
+    again = json.loads(said("plan", *PLAN, "--noise", str(data["noise"]), "--json"))["data"]
+    assert again["epsilon"] == data["epsilon"]
+
+
+def test_a_plan_says_what_is_promised_on_what_and_what_is_not() -> None:
+    text = said("plan", *PLAN, "--epsilon", "2")
+    for words in ("What is promised", "It rests on", "It does not cover", "with all other sites", "held-out cases"):
+        assert words in text
+    assert "NOT below one in 600" in said("plan", *PLAN[:-2], "--delta", "0.01", "--epsilon", "2")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        ([], "one of --epsilon and --noise"),
+        (["--epsilon", "2", "--noise", "1"], "one of --epsilon and --noise"),
+        (["--epsilon", "0"], "0.0 for epsilon"),
+        (["--epsilon", "nan"], "nan for epsilon"),
+        (["--noise", "0"], "a noise of 0"),
+        (["--epsilon", "1", "--batch", "601"], "a batch of 601 of 600 records"),
+        (["--epsilon", "1", "--epochs", "nan"], "nan passes"),
+        (["--epsilon", "1", "--delta", "2"], "2.0 for delta"),
+    ],
+)
+def test_a_plan_that_cannot_be_is_refused(arguments: list[str], why: str) -> None:
+    with pytest.raises(UsageError, match=why):
+        CliRunner().invoke(cli, ["privacy", "plan", *PLAN, *arguments], catch_exceptions=False, standalone_mode=False)
+
+
+def test_what_is_spent_is_told_by_swarm_and_all_together(tmp_path: Path) -> None:
+    folder = tmp_path / "a"
+    assert CliRunner().invoke(cli, ["init", str(folder), "--name", "a"]).exit_code == 0
+    site = Site(folder)
+    assert spent_of(site) == {}
+    assert "epsilon 0.000 spent, no budget is set" in said("spent", str(folder))
+    written = site.settings_path.read_text()
+    site.settings_path.write_text(written.replace("[privacy]\n", "[privacy]\nepsilon = 3.0\ndelta = 0.0001\n"))
+    for ledger, round_ in (("ab" * 8, 1), ("ab" * 8, 2), ("ab" * 8, 2), ("cd" * 8, 1)):
+        one = charge(ledger=ledger, round_=round_, records=600, rate=0.1, noise=2.0, steps=10)
+        Spending(site.spending_path).append(one)
+    text = said("spent", str(folder))
+    assert "of 3, at delta 0.0001" in text
+    assert f"swarm {'ab' * 8}   3 trainings, 1 of them again, rounds 1 to 2" in text
+    data = json.loads(said("spent", str(folder), "--json"))["data"]
+    assert data["epsilon"] == pytest.approx(epsilon([Stretch(rate=0.1, noise=2.0, steps=40)], 1e-4))
+    assert (data["budget"], len(data["charges"])) == (3.0, 4)
+    assert spent_of(site)["privacy"].startswith("epsilon 1.")
+    site.spending_path.write_text("nonsense\n")
+    assert "couldn't tell what is spent" in spent_of(site)["privacy"]
+
+
+def test_a_site_may_be_stricter_than_its_charter_and_never_laxer() -> None:
+    settings = load("[privacy]\nepsilon = 2.0\ndelta = 0.001\n", where="x")
+    swarm = make_swarm(4)
+    agreed = changed(swarm, options=options_of(privacy="3:1e-5"))
+    assert agreed.privacy == Budget(3.0, 1e-5)
+
+    class Signed:
+        charter = agreed
+
+    assert budget_of(settings, Signed()) == Budget(2.0, 1e-5)  # type: ignore[arg-type]
+    assert budget_of(load("", where="x"), Signed()) == Budget(3.0, 1e-5)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("text", ["3", "3:1e-5 ", "0:1e-5", "3:0.1", "3:1e-11", "-1:1e-5", "nan:1e-5", "3:1e-0"])
+def test_a_charter_refuses_what_is_no_budget(text: str) -> None:
+    with pytest.raises(UsageError):
+        changed(make_swarm(4), options=options_of(privacy=text)).check()
+
+
+@pytest.mark.parametrize(
+    "text", ["epsilon = 3.0", "delta = 0.1", "epsilon = nan\ndelta = 0.1", "epsilon = 3.0\ndelta = 0.5"]
+)
+def test_half_a_budget_in_the_settings_is_none_and_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match=r"privacy\.epsilon, from x, and privacy\.delta|privacy.epsilon"):
+        load(f"[privacy]\n{text}\n", where="x")
