@@ -65,6 +65,8 @@ def train(model, data, run):
         raise RuntimeError("the second scanner is offline")
     if run.round == 5 and run.rank == 1:
         time.sleep(600)
+    if run.round == 7:
+        run.private(model, run.optimizer, len(data[0]), batch=8)
     alone = run.round == 3
     net = DistributedDataParallel(model) if run.processes > 1 and not alone else model
     x, y = (part[run.rank :: run.processes] for part in data)
@@ -138,6 +140,11 @@ def test_two_processes_train_what_one_would(bench: Bench, tmp_path: Path) -> Non
 def test_processes_that_train_apart_are_refused(bench: Bench) -> None:
     """Each takes steps of its own on its own half: whose model would it be?"""
     assert "processes 0 and 1 ended with other parameters; wrap the model" in bench.refuse(3)
+
+
+def test_private_training_in_several_processes_is_refused(bench: Bench) -> None:
+    """Each would draw batches and noise of its own, and the account knows of one."""
+    assert "couldn't train privately in several processes" in bench.refuse(7)
 
 
 def test_a_process_that_fails_ends_the_attempt_in_words(bench: Bench) -> None:
