@@ -53,6 +53,7 @@ KEPT: dict[str, str] = {
     "node.cli.control:ask": "said by the site's own node", "node.cli.members:remove": "from the command line",
     "node.data:write_mnist": "a file of the person who makes an example of it", "node.site:Site.node": OWN,
     "node.site:Site.load_invites": OWN, "node.site:Site._seed": OWN, "node.storage:BlobStore.listing": OWN,
+    "node.spending:Spending._read": OWN,
     "node.tables.forests:boosters": "by XGBoost's own reader, of its own format, which is no part of this",
     "node.succession:_outcome": "a file in the drafter's own folder, by safetensors' reader; its digest is the ledger's",
     "node.loop.peer:Peer._exported": OWN, "node.alone:kept": OWN, "node.alone:result_of": OWN,
