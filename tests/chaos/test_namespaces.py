@@ -126,10 +126,14 @@ def test_a_slow_link_concerns_two_sites_alone_and_a_narrow_line_all_that_pass_it
 
 def test_nothing_is_left_even_of_what_runs_in_it() -> None:
     with Network(1) as network:
-        process = subprocess.Popen([*network.inside(0), "sleep", "600"])
+        command = [*network.inside(0), "sh", "-c", "echo inside; exec sleep 600"]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         name = network.inside(0)[3]
+        assert process.stdout is not None
+        assert process.stdout.readline() == "inside\n", "before that it runs in no namespace, and nobody ends it"
         assert name in subprocess.run(["ip", "netns"], capture_output=True, text=True, check=True).stdout
-    assert process.wait(5) != 0
+    assert process.wait(60) != 0
+    process.stdout.close()
     assert name not in subprocess.run(["ip", "netns"], capture_output=True, text=True, check=True).stdout
 
 
