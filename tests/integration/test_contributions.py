@@ -23,7 +23,7 @@ _train = train
 
 
 def train(model, data, run):
-    time.sleep(1.5)
+    time.sleep(3.0)
     return _train(model, data, run)
 """
 """Half of that is room for all sixteen models of four sites, whatever else the machine does."""
@@ -62,7 +62,7 @@ def test_real_peers_score_each_other_and_end_with_shares(tmp_path: Path, forkser
     rounds = max((audit.scores.rounds for audit in audits), key=len)
     assert [*rounds] == [1, 2, 3], told
     assert len(rounds[1].scores) >= 3, f"whoever starts again may come too late, nobody else: {told}"
-    assert sum(len(judged.scores) for judged in rounds.values()) >= 9, told
+    assert sum(len(judged.scores) for judged in rounds.values()) >= 8, told
     assert "judging the contributions" not in told
     assert all(1 <= score.evaluations <= 16 for judged in rounds.values() for score in judged.scores.values())
     gained = accounts(audits[0])

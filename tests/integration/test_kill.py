@@ -10,6 +10,7 @@ from tests.integration.kill_campaign import run
 
 
 @pytest.mark.real
+@pytest.mark.timeout(300)
 def test_peers_killed_at_random_moments_lose_nothing(tmp_path: Path) -> None:
     # Everything that could be lost is asserted inside: completion, five ledgers, equal models and files.
     said = run(tmp_path, kills=3, seed=11, say=False)
