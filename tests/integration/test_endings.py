@@ -85,6 +85,8 @@ def test_a_peer_that_is_stopped_below_quorum_ends_paused(
     try:
         peers[0].start(*TO_THE_END)
         until("the pause", peers[:1], lambda: peers[0].status.get("outcome") == "PAUSED")
+        # Whoever asks is told at once; the log has it with the next heartbeat.
+        until("the log", peers[:1], lambda: "the run is PAUSED" in peers[0].log_tail(20))
         peers[0].stop()
         assert code(peers[0]) == PAUSED
     finally:
