@@ -75,8 +75,7 @@ class Allowance:
         """
         self._round, self._calls, self._private = round_, max(1, calls), None
         self._leaves, self._plain = leaves and self._spending is not None, plain
-        watched = self._budget is not None or self._leaves
-        self._guard = Guard(tensors) if watched and not plain else None
+        self._guard = Guard(tensors) if self._budget is not None and not plain else None
         self._tensors = tensors
 
     def open(
@@ -128,7 +127,7 @@ class Allowance:
         made = Private(model, optimizer, guard=guard, records=records, rate=rate, steps=wanted, clip=clip, noise=chosen)
         guard.check()
         if self._leaves:
-            self._pay(charge(**self._terms(records, rate, wanted, chosen)))  # type: ignore[arg-type]
+            self._pay(self._charge(records, rate, wanted, chosen))
         self._private = made
         return made
 
@@ -181,8 +180,8 @@ class Allowance:
             if not fits([*spent, Stretch(rate=rate, noise=asked, steps=steps)], self._budget):
                 raise self._too_much(spent, rate, asked, steps)
             return asked
-        terms = charge(**self._terms(records, rate, steps, 0.0))  # type: ignore[arg-type]
-        alike = [one for one in self._charges if (one.rate, one.steps) == (terms.rate, steps)]
+        planned = self._charge(records, rate, steps, 0.0)
+        alike = [one for one in self._charges if (one.rate, one.steps) == (planned.rate, steps)]
         last = alike[-1].noise / NOISE_SCALE if alike else 0.0
         ahead = steps * self._calls
         if last and fits([*spent, Stretch(rate=rate, noise=last, steps=ahead)], self._budget):
@@ -195,15 +194,8 @@ class Allowance:
             raise self._too_much(spent, rate, last, steps)
         return math.ceil(found * NOISE_SCALE) / NOISE_SCALE
 
-    def _terms(self, records: int, rate: float, steps: int, noise: float) -> dict[str, object]:
-        return {
-            "ledger": self._ledger,
-            "round_": self._round,
-            "records": records,
-            "rate": rate,
-            "noise": noise,
-            "steps": steps,
-        }
+    def _charge(self, records: int, rate: float, steps: int, noise: float) -> Charge:
+        return charge(ledger=self._ledger, round_=self._round, records=records, rate=rate, noise=noise, steps=steps)
 
     def _pay(self, one: Charge) -> None:
         assert self._spending is not None, "what leaves is remembered"
