@@ -73,6 +73,12 @@ def is_module(model: object) -> TypeGuard[torch.nn.Module]:
     return loaded is not None and isinstance(model, loaded.nn.Module)
 
 
+def check_received(trained: Parameters, received: Parameters) -> None:
+    """Raise `UsageError` unless a model that is handed in is the one that was received."""
+    if odd := difference(trained.layout, received.layout):
+        raise UsageError(f"couldn't send: the model is not the one received: {odd}", hint="send what was received")
+
+
 def difference(layout: Layout, expected: Layout) -> str:
     """Say in words how one layout differs from another; empty if it does not."""
     if layout == expected:

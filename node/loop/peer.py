@@ -40,7 +40,7 @@ from node.cli.control import ask
 from node.cli.output import OK, SUBSET, UNAVAILABLE, Failure
 from node.clock import Clock, sleep
 from node.loop import describing, protocol
-from node.loop.parameters import Parameters, difference, parameters_of, write_update
+from node.loop.parameters import Parameters, check_received, difference, parameters_of, write_update
 from node.site import Site
 from node.task import Budget, checked_result, round_seed, task_digest
 from swarm import charter as terms
@@ -287,12 +287,11 @@ class Peer:
         if work is None or base is None:
             raise UsageError("couldn't send: nothing was received since the last time", hint="call receive() first")
         trained = self._parameters if model is None or model is self._model else parameters_of(model)
-        if odd := difference(trained.layout, self._parameters.layout):
-            raise UsageError(f"couldn't send: the model is not the one received: {odd}", hint="send what was received")
-        count, numbers, remarks = checked_result({**_plain(metrics or {}), "samples": samples}, "send")
+        check_received(trained, self._parameters)
+        count, numbers, remarks = checked_result({**plain(metrics or {}), "samples": samples}, "send")
         scores = None
         if evaluation is not None:
-            held_out, scored, more = checked_result(_plain(evaluation), "evaluation")
+            held_out, scored, more = checked_result(plain(evaluation), "evaluation")
             scores, remarks = protocol.Scores(held_out, scored, more), [*remarks, *more]
         for remark in remarks:
             self._say(remark)
@@ -652,7 +651,7 @@ class Peer:
             error = "the script evaluates with its updates only; register a function with peer.evaluate()"
             return protocol.Reply("evaluate", ticket=ticket, round=round_, error=error)
         try:
-            samples, metrics, remarks = checked_result(_plain(self._score()), "evaluate")
+            samples, metrics, remarks = checked_result(plain(self._score()), "evaluate")
         except Exception as error:  # noqa: BLE001 - user code may raise anything; all of it becomes a sentence
             text = error.message if isinstance(error, SwarmError) else f"{type(error).__name__}: {error}"
             self._say(f"evaluating the model of round {round_} failed: {text}")
@@ -692,7 +691,7 @@ class Peer:
             self._answer(protocol.Reply("step", round=self.round, step=self._steps))
 
 
-def _plain(numbers: Mapping[str, Any]) -> dict[str, Any]:
+def plain(numbers: Mapping[str, Any]) -> dict[str, Any]:
     """Return metrics without the graphs they came from: a loss may be sent as it is."""
     return {name: value.detach() if hasattr(value, "detach") else value for name, value in numbers.items()}
 

@@ -32,7 +32,8 @@ import numpy as np
 import torch
 from torch import distributed
 
-from node.loop.parameters import Parameters, difference, parameters_of
+from node.loop.parameters import Parameters, check_received, parameters_of
+from node.loop.peer import plain
 from node.ranks import merged
 from node.task import checked_result
 from swarm.errors import SwarmError, UsageError
@@ -100,10 +101,8 @@ class SharedPeer:
             UsageError: as `Peer.send`, or processes ended with other parameters than the first.
         """
         trained = self._parameters if model is None or model is self._model else parameters_of(model)
-        if odd := difference(trained.layout, self._parameters.layout):
-            raise UsageError(f"couldn't send: the model is not the one received: {odd}", hint="send what was received")
-        plain = {name: value.detach() if hasattr(value, "detach") else value for name, value in (metrics or {}).items()}
-        count, numbers, _ = checked_result({**plain, "samples": samples}, "send")
+        check_received(trained, self._parameters)
+        count, numbers, _ = checked_result({**plain(metrics or {}), "samples": samples}, "send")
         vector = trained.read()
         parts = [vector[start:end].tobytes() for start, end in trained.trained()]
         mine = {"did": "send", "samples": count, "metrics": numbers, "trained": _digest(parts)}
