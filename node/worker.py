@@ -208,9 +208,8 @@ class Worker:
             words |= {f"steps/{name}": count for name, count in self._steering.steps.items()}
         if self._local is not None and self._local.name == DITTO:
             self._train_personal(before, base, data, run, arrays, words)
-        if self._ranks.first and (
-            arrays or words
-        ):  # Before the update is: no other site may hold of a round what lacks its part here.
+        if self._ranks.first and (arrays or words):
+            # Before the update is: no other site may hold of a round what lacks its part here.
             self._own.keep(Own(round_, arrays, words))
         return reply
 

@@ -85,15 +85,12 @@ def export(
         trainer = Trainer(dataclasses.replace(trainer_settings(site, settings, signed), round_steps=0, round_seconds=0))
         try:
             trainer.start()
-            if form == ONNX:
-                trainer.export(round_, copied, target.resolve(), origin, which=which, form=form)
-                wait(trainer, Exported, _tell)
-            elif not personal:
+            if form == SAFETENSORS and not personal:
                 trainer.describe(Path(place) / "initial")
                 layout = Layout.decode(wait(trainer, Described, _tell).layout)
                 export_model(copied, layout, target, origin)
             else:
-                trainer.export(round_, copied, target.resolve(), origin, which=which)
+                trainer.export(round_, copied, target.resolve(), origin, which=which, form=form)
                 wait(trainer, Exported, _tell)
             for one in dict.fromkeys(("swarm", which)) if evaluate else ():
                 trainer.evaluate(round_, copied, which=one)
