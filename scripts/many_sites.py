@@ -8,6 +8,8 @@ a swarm in place of a random one. *Pooled* is a swarm of one.
 
 from __future__ import annotations
 
+import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -124,3 +126,8 @@ def right(model: FlatModel, vector: Vector, data: Dataset) -> NDArray[np.int64]:
             x, y = as_floats(data.x[start : start + TEST_ROWS]), data.y[start : start + TEST_ROWS]
             found.append((module(x).argmax(1) == y).reshape(len(x), -1).sum(1).numpy())
     return np.concatenate(found).astype(np.int64)
+
+
+def say(what: str) -> None:
+    """Tell whoever waits how far it is, and what it has cost."""
+    print(f"{time.process_time():7.0f} s of this processor  {what}", file=sys.stderr, flush=True)

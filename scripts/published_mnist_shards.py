@@ -30,7 +30,6 @@ import itertools
 import pathlib
 import statistics
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from functools import partial
 
@@ -42,7 +41,7 @@ from node.simulation.datasets import load
 from node.simulation.learning import Dataset, LocalTraining
 from node.simulation.run import Exact, Gossip
 from scripts import stacked_personal as stacked
-from scripts.many_sites import Sites
+from scripts.many_sites import Sites, say
 from scripts.side_by_side import Cell, Published, Row, Score, Table
 from swarm.errors import UsageError
 from swarm.mixing.momentum import parse as parse_correction
@@ -99,7 +98,7 @@ def main() -> None:
         trial = Trial(train, test, seed, chosen)
         scores += trial.scores()
         rows = rows or trial.rows()
-        _say(f"seed {seed} is done\n{report(rows, scores, chosen)}")  # whoever stops it early keeps what was paid for
+        say(f"seed {seed} is done\n{report(rows, scores, chosen)}")  # whoever stops it early keeps what was paid for
     print(report(rows, scores, chosen), end="")
 
 
@@ -140,7 +139,7 @@ class Trial:
             ]
             of_all = [self._share_right(layers) for layers in models[::SAMPLED]]
             found.append(Score(self._seed, column, ALL_TEN, statistics.fmean(of_all)))
-            _say(f"seed {self._seed}: {column}")
+            say(f"seed {self._seed}: {column}")
         return found
 
     def _share_right(self, layers: stacked.Layers, of_them: Tensor | None = None) -> float:
@@ -232,10 +231,6 @@ def report(rows: Sequence[Row], scores: Sequence[Score], chosen: argparse.Namesp
 
 
 SOURCE = "McMahan et al. 2017, table 1: 97 % after 664 rounds, a tenth of the clients in each (2NN 200-200, B = 10)"
-
-
-def _say(what: str) -> None:
-    print(f"{time.process_time():7.0f} s of this processor  {what}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -29,7 +29,6 @@ import gzip
 import json
 import pathlib
 import sys
-import time
 import zlib
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -42,7 +41,7 @@ from torch import Tensor, nn
 
 from node.simulation.learning import Dataset, LocalTraining
 from node.simulation.run import Exact, Simulation
-from scripts.many_sites import Sites, right
+from scripts.many_sites import Sites, right, say
 from scripts.side_by_side import ALL_CASES, Bar, Cell, Published, Row, Score, Table
 from swarm.mixing.outer import parse as parse_outer
 
@@ -119,7 +118,7 @@ def main() -> None:
     grams = trial.by_counting()
     for seed in chosen.seeds:
         scores += scored(roles, seed, {**grams, **trial.scores(seed)})
-        _say(f"seed {seed} is done\n{report(trial, scores)}")  # whoever stops it early keeps what was paid for
+        say(f"seed {seed} is done\n{report(trial, scores)}")  # whoever stops it early keeps what was paid for
     print(report(trial, scores), end="")
 
 
@@ -200,11 +199,11 @@ class Trial:
             found[column] = self._shares_of(model)
             if column == next(iter(self.swarms)):
                 found[TUNED] = self._own(sites.tuned(model, 1, chosen.tuning_rate))
-            _say(f"seed {seed}: {column}")
+            say(f"seed {seed}: {column}")
         found[POOLED] = self._shares_of(sites.pooled(chosen.pooled))
-        _say(f"seed {seed}: {POOLED}")
+        say(f"seed {seed}: {POOLED}")
         found[ALONE] = self._own(sites.apart(chosen.alone))
-        _say(f"seed {seed}: {ALONE}")
+        say(f"seed {seed}: {ALONE}")
         return found
 
     def by_counting(self) -> dict[str, list[float]]:
@@ -307,10 +306,6 @@ def report(trial: Trial, scores: Sequence[Score]) -> str:
 
 
 SOURCE = "McMahan et al. 2017, table 2: E = 5, B = 10, after 41 rounds; LSTM 2 x 256, about 1,146 roles"
-
-
-def _say(what: str) -> None:
-    print(f"{time.process_time():7.0f} s of this processor  {what}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":
