@@ -5,28 +5,21 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 from click.testing import CliRunner
 
 import node.examples
 from node.cli.main import cli
-from tests.node.workers import Bench, benches
+from tests.node.workers import Bench, benches, write_digits
 
 EXAMPLES = Path(node.examples.__file__).parent
 TESTS = Path(__file__).parents[1]
-MNIST = TESTS.parents[1] / "shared" / "data" / "mnist" / "mnist.npz"
 
 
 @pytest.fixture
 def digits(tmp_path: Path) -> Path:
     """A site's data as the examples read them: 600 digits, and 200 others to test on."""
-    if not MNIST.is_file():
-        pytest.skip(f"there is no {MNIST}: MNIST is not part of this repository")
-    with np.load(MNIST, allow_pickle=False) as file:
-        for name, start, count in (("train", 0, 600), ("test", 2000, 200)):
-            x, y = file["x_train"][start : start + count], file["y_train"][start : start + count]
-            np.savez(tmp_path / f"{name}.npz", x=x, y=y.astype(np.int64))
+    write_digits(tmp_path)
     return tmp_path
 
 

@@ -12,15 +12,13 @@ import pytest
 import node.examples
 from node.declared import NAMES, declared
 from tests.node.test_parts import BODY, TASK, initial
-from tests.node.workers import Bench, benches
+from tests.node.workers import Bench, benches, write_digits
 
 GUIDE = Path(__file__).parents[2] / "docs" / "guides" / "your-own-training.md"
 
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", GUIDE.read_text(), re.MULTILINE | re.DOTALL)
 WHOLE = [text for text in BLOCKS if text.startswith("# task.py")]
 PARTS = [text for text in BLOCKS if not text.startswith("# task.py")]
-
-MNIST = Path(__file__).parents[2].parent / "shared" / "data" / "mnist" / "mnist.npz"
 
 
 @pytest.fixture
@@ -78,12 +76,7 @@ def test_everything_that_can_be_declared_is_in_the_guide() -> None:
 
 def test_two_models_that_teach_each_other_both_learn(made: list[Bench], tmp_path: Path) -> None:
     """Real digits, cut small: what travels is the messenger, and the site's own convolution learns with it."""
-    if not MNIST.is_file():
-        pytest.skip(f"there is no {MNIST}: MNIST is not part of this repository")
-    with np.load(MNIST, allow_pickle=False) as file:
-        for name, start, count in (("train", 0, 600), ("test", 2000, 200)):
-            x, y = file["x_train"][start : start + count], file["y_train"][start : start + count]
-            np.savez(tmp_path / f"{name}.npz", x=x, y=y.astype(np.int64))
+    write_digits(tmp_path)
     path = Path(node.examples.__file__).parent / "digits_distilled.py"
     assert declared(path).private == ("own.*",)
     bench = Bench(tmp_path, path.read_text())

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 import torch.optim.optimizer as hooks
 from numpy.typing import NDArray
@@ -16,6 +17,8 @@ from node.dpsgd.allowance import Allowance
 from node.task import Budget, SiteInfo
 from node.worker import Worker
 from swarm.vector import Layout, unflatten
+
+MNIST = Path(__file__).parents[3] / "shared" / "data" / "mnist" / "mnist.npz"
 
 torch.set_num_threads(1)  # Tests run side by side: threads that wait for one another would wait for all of them.
 
@@ -134,3 +137,13 @@ def benches() -> Iterator[list[Bench]]:
 
 def _tables() -> tuple[dict[int, object], dict[int, object]]:
     return hooks._global_optimizer_pre_hooks, hooks._global_optimizer_post_hooks  # type: ignore[return-value]
+
+
+def write_digits(folder: Path) -> None:
+    """Write a site's data as the examples read them, 600 digits and 200 others to test on; skip without MNIST."""
+    if not MNIST.is_file():
+        pytest.skip(f"there is no {MNIST}: MNIST is not part of this repository")
+    with np.load(MNIST, allow_pickle=False) as file:
+        for name, start, count in (("train", 0, 600), ("test", 2000, 200)):
+            x, y = file["x_train"][start : start + count], file["y_train"][start : start + count]
+            np.savez(folder / f"{name}.npz", x=x, y=y.astype(np.int64))
