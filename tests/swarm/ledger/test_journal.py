@@ -630,16 +630,18 @@ def test_logs_have_the_names_that_are_on_disk() -> None:
 
 
 class Counting(SimulatedDisk):
-    """Counts the bytes that are read of each file."""
+    """Counts the bytes that are read of each file, and the most that are read at once."""
 
     def __init__(self) -> None:
         super().__init__()
         self.bytes_read: dict[str, int] = {}
+        self.largest = 0
 
     @override
     def read(self, path: str, offset: int, length: int) -> bytes:
         data = super().read(path, offset, length)
         self.bytes_read[path] = self.bytes_read.get(path, 0) + len(data)
+        self.largest = max(self.largest, len(data))
         return data
 
 
@@ -671,6 +673,17 @@ def test_opening_near_the_end_reads_the_headers_of_sealed_segments_and_nothing_e
         opened_from(disk, heights)
         sealed = disk.names(BLOCKS)[:-1]
         assert max(disk.bytes_read[f"blocks/{name}"] for name in sealed[:-1]) < 200
+
+
+def test_sealing_a_segment_never_holds_all_of_it_in_memory() -> None:
+    disk = Counting()
+    journal, _ = journal_on(disk, segment_bytes=1 << 21)
+    written = [block(height, 100_000) for height in range(1, 31)]
+    for record in written:
+        journal.append([record])
+    assert len(disk.names(BLOCKS)) == 2
+    assert disk.bytes_read["blocks/00000000.seg"] > 7 * disk.largest > 0
+    assert records_on(disk) == tuple(written)
 
 
 def test_appending_after_such_an_opening_is_as_sound_as_ever(reopened: Callable[[], Disk]) -> None:
