@@ -287,6 +287,8 @@ class Transfer:
             self._abandon(digest)
             self._held.pop(digest, None)
             self._partial.pop(digest, None)
+            for peer in self._peers.values():
+                peer.served.pop(digest, None)
         return [Forget(tuple(known))] if known else []
 
     def take_completed(self) -> list[Digest]:

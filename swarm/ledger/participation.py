@@ -20,7 +20,7 @@ from swarm.machine import NodeId
 from swarm.staleness import STALENESS_MAX
 
 WORKS_MAX = 10_000
-"""Contributions remembered before those that are too old to count late are forgotten."""
+"""Contributions in no round yet that are remembered before those that are too old to count late are forgotten."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +38,8 @@ class Participation:
     waits: bool = True
     rounds: dict[int, Attendance] = field(default_factory=dict)
     _works: dict[int, tuple[NodeId, int]] = field(default_factory=dict)
+    _named: tuple[int, ...] = ()
+    _round: int = 0
 
     def read(self, final: FinalBlock) -> None:
         """Take in the next final block, which is not checked here."""
@@ -94,6 +96,11 @@ class Participation:
         return runs
 
     def _close(self, close: e.RoundClose) -> None:
+        if close.round != self._round:  # A round may be closed again, with the same work; none counts in two rounds.
+            for index in self._named:
+                self._works.pop(index, None)
+            self._round, self._named = close.round, ()
+        self._named += tuple(index for index, _ in (*close.included, *close.rejected))
         works = [self._works[index] for index, _ in close.included if index in self._works]
         included = dict(works)
         rejected = [self._works[index][0] for index, _ in close.rejected if index in self._works]
