@@ -578,16 +578,22 @@ def _most_kept(world: World) -> int:
 
 
 def kept(machine: object) -> int:
-    """Return how many objects a machine holds on to: all that can be reached, but for code and what all share."""
+    """Return how many objects a machine holds on to."""
+    return sum(1 for _ in reachable(machine))
+
+
+def reachable(machine: object) -> Iterator[object]:
+    """Yield a machine and all that can be reached from it, but for code and what all machines share."""
     code = (type, types.ModuleType, types.FunctionType, types.BuiltinFunctionType, types.CodeType, type(verify_once))
     seen = {id(machine)}
     todo = [machine]
     while todo:
-        for part in gc.get_referents(todo.pop()):
+        one = todo.pop()
+        yield one
+        for part in gc.get_referents(one):
             if id(part) not in seen and not isinstance(part, code):
                 seen.add(id(part))
                 todo.append(part)
-    return len(seen)
 
 
 # --- searching --------------------------------------------------------------------------------------------------------
