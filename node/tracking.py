@@ -85,6 +85,12 @@ def _numbers(view: RoundView, labels: Mapping[NodeId, str], metrics: tuple[str, 
         yield f"mean/{metric}", mean
 
 
+def scored(result: Audit) -> bool:
+    """Whether every member has told its scores of the last round, so that nothing more is to come of it."""
+    view = result.rounds.get(result.state.committed.round)
+    return view is not None and all(seat.node in view.evaluations for seat in result.state.terms.members)
+
+
 class Tracker(Protocol):
     """Where points go."""
 
@@ -104,18 +110,18 @@ class Fed:
         self._tracker = tracker
         self._had: set[tuple[str, int]] = set()
 
-    def feed(self, result: Audit) -> int:
+    def feed(self, result: Audit, *, over: bool) -> int:
         """Hand on what is new in an audit, and return how many points those are.
 
-        The mean of a score is handed on once its round is no longer the last: until then sites may add theirs, and a
-        tracker does not take a number back.
+        The mean of a score is handed on once its round is no longer the last, or all is `over`: until then sites may
+        add theirs, and a tracker does not take a number back.
         """
         last = result.state.committed.round
         fresh = [
             point
             for point in points(result)
             if (point.name, point.round) not in self._had
-            and (point.round < last or result.state.complete or not point.name.startswith("mean/"))
+            and (point.round < last or over or not point.name.startswith("mean/"))
         ]
         self._had |= {(point.name, point.round) for point in fresh}
         if fresh:

@@ -7,11 +7,16 @@ from pathlib import Path
 import click
 
 from node.cli.init import JSON
+from node.cli.ledger.following import Following
 from node.cli.ledger.reading import WHERE, read
+from node.cli.ledger.sources import Files
 from node.cli.output import count, emit
 from node.clock import sleep
-from node.tracking import Fed, MLflow, TensorBoard, Tracker
+from node.tracking import Fed, MLflow, TensorBoard, Tracker, scored
 from swarm.errors import UsageError
+
+LAST_LOOKS = 6
+"""Without anything new, after which nobody's score of the last round is waited for any more."""
 
 
 @click.command(epilog="Example: swarm track --tensorboard runs/oncology --follow")
@@ -40,7 +45,10 @@ def track(
     """
     if (tensorboard is None) == (uri is None):
         raise UsageError("couldn't track the run: name one place", hint="give --tensorboard FOLDER or --mlflow URI")
-    _, result = read(folder)
+    files, result = read(folder)
+    if follow and not isinstance(files, Files):
+        text = f"couldn't follow {folder}: nothing is ever added to a bundle or to tiles"
+        raise UsageError(text, hint="leave --follow out, or name a site's folder")
     tracker: Tracker
     if tensorboard is not None:
         tracker = TensorBoard(tensorboard)
@@ -48,11 +56,19 @@ def track(
         assert uri is not None, "one of the two is there"
         tracker = MLflow(uri, experiment or result.state.signed.charter.name, result)
     fed = Fed(tracker)
-    total = fed.feed(result)
-    while follow and not result.state.complete:
-        sleep(every)
-        _, result = read(folder)
-        total += fed.feed(result)
+    total = fed.feed(result, over=result.state.complete and not follow)
+    if follow:
+        assert isinstance(files, Files), "others were refused"
+        following, waited = Following(files), 0
+        following.catch_up()
+        # Scores of the last round come after the run is done; a site that is gone by then tells none.
+        while not (result := following.result).state.complete or (waited < LAST_LOOKS and not scored(result)):
+            sleep(every)
+            following.catch_up()
+            fresh = fed.feed(result, over=False)
+            total, waited = total + fresh, 0 if fresh else waited + 1
+        following.close()
+        total += fed.feed(result, over=True)
     tracker.close()
     done = result.state.committed.round
     where = str(tensorboard) if tensorboard is not None else str(uri)

@@ -121,57 +121,82 @@ def audit(
 ) -> Iterator[Audit]:
     """Check a ledger block by block, yielding the audit after each; stop at the first failure.
 
-    `payloads` are the records of the ledger in order. `trusting` skips signatures, for looking rather than checking.
-    Whoever wants them checked in another way, or only from some block on, gives `signatures` and may change it between
-    blocks.
+    `payloads` are the records of the ledger in order. The rest is as for `Auditing`, which takes them one by one.
     """
-    if signatures is None:
-        signatures = Gathered()
-        signatures.trusting = trusting
-    result = Audit(genesis(signed), scores=Scores(signed.charter.task.initial_model))
-    policy = signed.charter.contribution
-    result.epochs.append(EpochView(result.state.terms, 0, signed.charter.created_ms))
-    ledger_id = result.state.ledger_id
-    chain = _Chain(ledger_id)
-    yield result
+    auditing = Auditing(signed, trusting=trusting, signatures=signatures)
+    yield auditing.result
     for payload in payloads:
+        holds = auditing.take(payload)
+        yield auditing.result
+        if not holds:
+            return
+
+
+class Auditing:
+    """A ledger that is checked as far as it has come: `result` is always the same object, and grows with each block.
+
+    `trusting` skips signatures, for looking rather than checking. Whoever wants them checked in another way, or only
+    from some block on, gives `signatures` and may change it between blocks.
+    """
+
+    def __init__(self, signed: SignedCharter, *, trusting: bool = False, signatures: Signatures | None = None) -> None:
+        if signatures is None:
+            signatures = Gathered()
+            signatures.trusting = trusting
+        self._signatures = signatures
+        self.result = Audit(genesis(signed), scores=Scores(signed.charter.task.initial_model))
+        self.result.epochs.append(EpochView(self.result.state.terms, 0, signed.charter.created_ms))
+        policy = signed.charter.contribution
+        self._judged = policy is not None and policy.judged
+        self._chain = _Chain(self.result.state.ledger_id)
+
+    def take(self, payload: bytes) -> bool:
+        """Take in the record of the next block. Returns whether the ledger holds up to here; nothing follows if not."""
+        result = self.result
+        if result.failure is not None:
+            return False
         height = result.state.height + 1
+        motions = result.state.motions
         try:
             final = codec.decode(payload, FinalBlock, limit=2 * BLOCK_BYTES_MAX)
             header = final.block.opened()
-            chain.check_link(header, covered=result.covered == result.blocks)
-            noted: list[Noted] = []
-            motions = result.state.motions
-            if result.state.coming is not None and header.epoch == result.state.terms.epoch:
-                raise Reject(f"couldn't accept block {header.height}: the block before it is the last of its epoch")
-            try:
-                after = apply_block(result.state, header, final.block.leaves, signatures, noted)
-            finally:
-                # Of two faults in a block the earlier is told, and a signature put off stands before what came after.
-                signatures.conclude()
-            result.state = after
-            terms = result.state.terms
-            if final.cover and result.state.coming is None:
-                raise Reject(f"couldn't accept block {header.height}: only the last block of an epoch has a cover")
-            check = identity.believe if signatures.trusting else signatures.check
-            if final.check(header, ledger_id, terms.vote_keys, terms.quorum, check):
-                result.certificates += 1
-                result.covered = result.blocks + 1
-            if not signatures.trusting:
-                chain.check_recorded(noted, result.state, signatures.check)
-            chain.extend(header, final.certificate)
+            noted = self._check(final, header)
         except Reject as reason:
             result.failure = Failure(height, reason.message)
-            yield result
-            return
+            return False
         result.blocks += 1
         result.entries += header.count
         _note(result, header, noted)
-        if policy is not None and policy.judged:
+        if self._judged:
             result.scores.note(header.first_index, [entry for _, entry, _ in noted])
         if result.state.coming is not None:
             result.epochs.append(_epoch(result.state, header, noted, motions))
-        yield result
+        return True
+
+    def _check(self, final: FinalBlock, header: Header) -> list[Noted]:
+        """Move the state on by a block and return what it says. Raises `Reject` when it may not follow."""
+        result, signatures = self.result, self._signatures
+        self._chain.check_link(header, covered=result.covered == result.blocks)
+        noted: list[Noted] = []
+        if result.state.coming is not None and header.epoch == result.state.terms.epoch:
+            raise Reject(f"couldn't accept block {header.height}: the block before it is the last of its epoch")
+        try:
+            after = apply_block(result.state, header, final.block.leaves, signatures, noted)
+        finally:
+            # Of two faults in a block the earlier is told, and a signature put off stands before what came after.
+            signatures.conclude()
+        result.state = after
+        terms = result.state.terms
+        if final.cover and result.state.coming is None:
+            raise Reject(f"couldn't accept block {header.height}: only the last block of an epoch has a cover")
+        check = identity.believe if signatures.trusting else signatures.check
+        if final.check(header, result.state.ledger_id, terms.vote_keys, terms.quorum, check):
+            result.certificates += 1
+            result.covered = result.blocks + 1
+        if not signatures.trusting:
+            self._chain.check_recorded(noted, result.state, signatures.check)
+        self._chain.extend(header, final.certificate)
+        return noted
 
 
 class Gathered(Signatures):

@@ -418,6 +418,57 @@ def scan(disk: Disk, log: str, ledger_id: bytes) -> Iterator[Placed | Finding]:
             yield finding
 
 
+class Tail:
+    """The blocks of a ledger, read from the first on while its node appends more. Nothing is ever written or cut.
+
+    What cannot be read is taken for what is being written, and is looked at again; if it is damage, nothing comes any
+    more, and `scan` says what is wrong.
+    """
+
+    def __init__(self, disk: Disk, ledger_id: bytes) -> None:
+        self._disk, self._ledger_id = disk, ledger_id
+        self._number, self._offset = 0, 0
+
+    def read(self) -> Iterator[bytes]:
+        """Yield the payloads of the blocks that were appended since the last call.
+
+        Raises:
+            LedgerError: the files belong to another ledger.
+            StoreError: the disk fails, or a newer version wrote the files.
+        """
+        while (name := f"{self._number:08d}.seg") in self._disk.names(BLOCKS):
+            path = f"{BLOCKS}/{name}"
+            if not self._offset:
+                if _check_header(self._disk.read(path, 0, _HEADER_BYTES), BLOCKS, self._ledger_id, self._number):
+                    return
+                self._offset = _HEADER_BYTES
+            yield from self._records(path)
+            if self._offset:
+                return
+
+    def _records(self, path: str) -> Iterator[bytes]:
+        """Yield from a segment what is whole. Behind a footer there is nothing: then the next segment's turn comes."""
+        start, window = self._offset, b""
+        while True:
+            parsed = _parse(window, self._offset - start)
+            if parsed is None:
+                start, window = self._offset, self._disk.read(path, self._offset, _WINDOW_BYTES)
+                if len(window) >= _RECORD.size and (length := _record_bytes(_RECORD.unpack_from(window)[0])) > len(
+                    window
+                ):
+                    window = self._disk.read(path, start, min(length, _record_bytes(RECORD_BYTES_MAX)))
+                parsed = _parse(window, 0)
+            if parsed is None:
+                return
+            record, _, length = parsed
+            if record.kind == _FOOTER_TYPE:
+                self._number, self._offset = self._number + 1, 0
+                return
+            self._offset += length
+            if record.kind == RECORD_BLOCK:
+                yield record.payload
+
+
 def foreign(disk: Disk, ledger_id: bytes) -> bytes | None:
     """Return the ledger that files on a disk belong to if it is another one and they hold no block of it, else None.
 

@@ -353,7 +353,7 @@ def test_a_log_that_is_followed_prints_what_is_added_and_ends_when_interrupted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: list[str]
 ) -> None:
     """Each look finds one more block; when all are there, somebody interrupts."""
-    from node.cli.ledger import checking
+    from node.cli.ledger import entries
 
     payloads = calm()[1]
     site = written(tmp_path / "site", payloads[:1])
@@ -368,7 +368,7 @@ def test_a_log_that_is_followed_prints_what_is_added_and_ends_when_interrupted(
         height, payload = left.pop(0)
         journal.append([Record(RECORD_BLOCK, height, payload)])
 
-    monkeypatch.setattr(checking, "sleep", wait)
+    monkeypatch.setattr(entries, "sleep", wait)
     result = swarm("ledger", "log", site, "--follow", *form)
     disk.close()
     assert (result.exit_code, result.stderr) == (0, "")
@@ -378,6 +378,23 @@ def test_a_log_that_is_followed_prints_what_is_added_and_ends_when_interrupted(
         assert rows == data("ledger", "log", whole)["entries"]
     else:
         assert result.stdout == said("ledger", "log", whole)
+
+
+def test_a_log_that_is_followed_says_what_the_disk_has_damaged_instead_of_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from node.cli.ledger import entries
+
+    site = written(tmp_path / "site", calm()[1])
+    [segment] = (site / "ledger" / "blocks").glob("*.seg")
+    data = bytearray(segment.read_bytes())
+    data[len(data.rstrip(b"\0")) // 2] ^= 1
+    segment.write_bytes(data)
+    monkeypatch.setattr(entries, "sleep", lambda _: pytest.fail("it waits"))
+    result = swarm("ledger", "log", site, "--follow")
+    assert result.exit_code == 3
+    assert result.stdout.split()[0] == "0"
+    assert "the disk is damaged" in result.stderr
 
 
 def test_node_asks_the_node_and_says_so_when_there_is_none(site: Path, tmp_path: Path) -> None:

@@ -8,12 +8,15 @@ from pathlib import Path
 
 import pytest
 
+from node.storage import RealDisk
 from node.tracking import Fed, Point, points, terms
 from swarm.charter import SignedCharter
 from swarm.ledger.audit import Audit, audit
+from swarm.ledger.journal import Journal
+from swarm.machine import RECORD_BLOCK, Record
 from tests.benchmarks.ledgers import make_ledger
 from tests.exchanges import calm
-from tests.node.test_cli_ledger import data, refused, written
+from tests.node.test_cli_ledger import data, refused, said, written
 
 MEMBERS, ROUNDS = 3, 4
 
@@ -65,11 +68,11 @@ def test_a_ledger_that_grows_is_handed_on_without_gaps_and_without_repetition() 
     tracker = Remembering()
     fed = Fed(tracker)
     for blocks in range(1, len(ledger()[1]) + 1):
-        fed.feed(seen(blocks))
+        fed.feed(seen(blocks), over=blocks == len(ledger()[1]))
     places = [(point.name, point.round) for point in tracker.had]
     assert len(places) == len({*places})
     assert sorted(tracker.had, key=str) == sorted(points(seen()), key=str), "a mean is handed on when it is final"
-    assert fed.feed(seen()) == 0
+    assert fed.feed(seen(), over=True) == 0
 
 
 def test_one_place_is_named_and_only_one(tmp_path: Path) -> None:
@@ -117,3 +120,38 @@ def test_mlflow_has_one_run_a_ledger_however_often_it_is_tracked(
         for one in client.get_metric_history(run.info.run_id, name)
     )
     assert found == sorted((p.name, p.round, p.value) for p in points(seen()))
+
+
+def test_a_run_that_is_followed_hands_on_what_each_look_finds_until_it_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from node.cli import track
+
+    played = calm("ring")
+    *_, whole = audit(played.payloads, played.signed)
+    assert whole.state.complete
+    site = written(tmp_path / "site", played.payloads[:1], signed=played.signed)
+    disk, left = RealDisk(site / "ledger"), list(enumerate(played.payloads[1:], 2))
+    journal = Journal(disk, ledger_id=played.signed.ledger_id, segment_bytes=1 << 17)
+    journal.open()
+
+    def wait(_: float) -> None:
+        if not left:
+            return
+        height, payload = left.pop(0)
+        journal.append([Record(RECORD_BLOCK, height, payload)])
+
+    tracker = Remembering()
+    monkeypatch.setattr(track, "sleep", wait)
+    monkeypatch.setattr(track, "TensorBoard", lambda _: tracker)
+    said("track", site, "--tensorboard", tmp_path / "events", "--follow")
+    disk.close()
+    assert sorted(map(str, tracker.had)) == sorted(map(str, points(whole)))
+
+
+def test_a_bundle_is_not_followed(tmp_path: Path) -> None:
+    signed, payloads = ledger()
+    site = written(tmp_path / "site", payloads, signed=signed)
+    said("ledger", "export", site, "--bundle", tmp_path / "a.bundle")
+    message, _ = refused("track", tmp_path / "a.bundle", "--tensorboard", tmp_path / "events", "--follow", code=2)
+    assert message == f"couldn't follow {tmp_path / 'a.bundle'}: nothing is ever added to a bundle or to tiles"

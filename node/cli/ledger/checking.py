@@ -8,7 +8,6 @@ vouches for every byte before it, though not for who wrote which entry. What the
 
 from __future__ import annotations
 
-import itertools
 import multiprocessing
 import os
 import signal
@@ -23,7 +22,6 @@ from typing import TYPE_CHECKING, TypeAlias, cast
 from typing_extensions import override
 
 from node.cli.ledger.sources import Source
-from node.clock import sleep
 from swarm import codec, identity
 from swarm.errors import Reject
 from swarm.ledger import entry as e
@@ -50,10 +48,6 @@ processor's caches, so they take long turns, each too short for a person to noti
 
 AHEAD_MAX = 3
 """Batches one worker may have waiting: enough that it never starves, few enough that a long log is not held twice."""
-
-
-POLL_S = 0.5
-"""Between looks at a ledger that is followed: soon enough for a person, nothing for a disk."""
 
 _FORKS = sys.platform == "linux"
 
@@ -273,36 +267,6 @@ def follow_leaves(files: Source, see: Callable[[Audit, Sequence[bytes]], None]) 
             see(result, codec.decode(kept.pop(), FinalBlock, limit=2 * BLOCK_BYTES_MAX).block.leaves)
     assert result is not None, "an audit yields at least once"
     return result
-
-
-def follow_along(files: Source) -> Iterator[tuple[Audit, Sequence[bytes]]]:
-    """Follow a ledger and wait for more at its end, for ever: yields the audit and the new leaves after each block.
-
-    Signatures are believed, as whoever reads a log in passing does. It ends at the first failure.
-    """
-    kept: list[bytes] = []
-
-    def payloads() -> Iterator[bytes]:
-        done, looked = 0, -1
-        while True:
-            now = files.changed_ns()
-            if now != looked:
-                looked = now
-                for payload in itertools.islice(files.payloads(), done, None):
-                    if files.corrupt is not None:
-                        return
-                    done += 1
-                    kept.append(payload)
-                    yield payload
-                if files.corrupt is not None:
-                    return
-            sleep(POLL_S)
-
-    signatures = Signatures()
-    signatures.trusting = True
-    for result in audit(payloads(), files.signed, signatures=signatures):
-        leaves = codec.decode(kept.pop(), FinalBlock, limit=2 * BLOCK_BYTES_MAX).block.leaves if kept else ()
-        yield result, leaves if result.failure is None else ()
 
 
 @dataclass(slots=True)

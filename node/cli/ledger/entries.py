@@ -12,7 +12,7 @@ import click
 
 from node.cli.forms import listed, told
 from node.cli.ledger.chain import hashes_of, show_block
-from node.cli.ledger.checking import follow_along
+from node.cli.ledger.following import POLL_S, Following
 from node.cli.ledger.naming import ENTRY, MARKED_BLOCK, MARKED_ROUND, Search, block_label, entry_label
 from node.cli.ledger.reading import (
     UNKNOWN,
@@ -24,7 +24,6 @@ from node.cli.ledger.reading import (
     date,
     entries_of,
     followed,
-    judge,
     member_named,
     round_view,
     row_of,
@@ -36,6 +35,7 @@ from node.cli.ledger.reading import (
 from node.cli.ledger.rounds import show_round
 from node.cli.ledger.sources import Files, Source, TilesFolder, open_ledger
 from node.cli.output import SCHEMA, Form, count, emit, emit_bytes, emit_rows
+from node.clock import sleep
 from swarm.errors import UsageError
 from swarm.ledger import entry as e
 from swarm.ledger.audit import Audit
@@ -115,15 +115,18 @@ def _follow(files: Source, wanted: Wanted, *, as_json: bool) -> None:
 
     genesis = files.signed.genesis()
     tell(Placement(0, 0, genesis.encode(), genesis))
-    index = 1
+    index, following = 1, Following(files)
     try:
-        for result, leaves in follow_along(files):
-            judge(files, result)
-            for leaf in leaves:
-                tell(Placement(index, result.blocks, leaf, e.decode_entry(leaf)))
-                index += 1
+        while True:
+            for leaves in following.fresh():
+                for leaf in leaves:
+                    tell(Placement(index, following.result.blocks, leaf, e.decode_entry(leaf)))
+                    index += 1
+            sleep(POLL_S)
     except KeyboardInterrupt:  # The way to end it.
         return
+    finally:
+        following.close()
 
 
 @click.command(epilog="Example: swarm ledger show 8f3a12")

@@ -90,10 +90,6 @@ class Source(ABC):
     def size_bytes(self) -> int:
         """Return how much room the ledger takes."""
 
-    def changed_ns(self) -> int:
-        """Return a number that is another one when more can be read: times of last change, in nanoseconds."""
-        return 0
-
     @property
     def blame(self) -> str:
         """What did it when a part cannot be read: its checksum is wrong too."""
@@ -144,10 +140,6 @@ class Files(Source):
     @override
     def size_bytes(self) -> int:
         return sum(path.stat().st_size for path in self.site.ledger.rglob("*") if path.is_file())
-
-    @override
-    def changed_ns(self) -> int:
-        return max((path.stat().st_mtime_ns for path in (self.site.ledger / BLOCKS).glob("*.seg")), default=0)
 
     @property
     @override

@@ -28,6 +28,7 @@ from swarm.ledger.journal import (
     Journal,
     Opened,
     Placed,
+    Tail,
     joined,
     parted,
     scan,
@@ -823,6 +824,59 @@ def test_joined_records_come_apart_again_and_nothing_else_does() -> None:
     for bad in (data[:-1], data + b"\0", b"\0\0\0", b"\xff\xff\xff\xff"):
         with pytest.raises(Reject, match="joined records"):
             parted(bad)
+
+
+# --- reading along ------------------------------------------------------------------------------------------------
+
+
+def test_whoever_reads_along_gets_every_block_once_in_order_across_segments(reopened: Callable[[], Disk]) -> None:
+    journal, _ = journal_on(reopened(), segment_bytes=1024)
+    tail, found = Tail(reopened(), OWNER), list[bytes]()
+    assert list(tail.read()) == []
+    written = [block(height, 10 if height % 3 else 900) for height in range(1, 12)]
+    for place, record in enumerate(written):
+        journal.append([record, vote(record.height)])
+        if place % 4 == 0:  # Now and then it looks, and finds some.
+            found += tail.read()
+            assert found == [one.payload for one in written[: place + 1]]
+    found += tail.read()
+    assert found == [one.payload for one in written]
+    assert list(tail.read()) == []
+
+
+def test_whoever_reads_along_waits_for_a_record_that_is_being_written() -> None:
+    disk = SimulatedDisk()
+    journal, _ = journal_on(disk)
+    journal.append([block(1), block(2, 3000)])
+    path = f"{BLOCKS}/00000000.seg"
+    whole = content(disk, path)
+    end = len(whole.rstrip(b"\0"))
+    for cut in range(HEADER, end, 97):
+        torn = disk_with({path: whole[:cut] + bytes(len(whole) - cut)})
+        tail = Tail(torn, OWNER)
+        first = list(tail.read())
+        overwrite(torn, path, 0, whole)
+        assert first + list(tail.read()) == [block(1).payload, block(2, 3000).payload], cut
+
+
+def test_whoever_reads_along_reads_little_where_little_was_written() -> None:
+    disk = Counting()
+    journal, _ = journal_on(disk, segment_bytes=1 << 22)
+    tail = Tail(disk, OWNER)
+    for height in range(1, 101):
+        journal.append([block(height, 10_000)])
+    assert len(list(tail.read())) == 100
+    disk.bytes_read.clear()
+    journal.append([block(101, 10_000)])
+    assert len(list(tail.read())) == 1
+    assert disk.bytes_read[f"{BLOCKS}/00000000.seg"] < 3 * (1 << 18)
+
+
+def test_whoever_reads_along_in_another_ledger_is_told_so() -> None:
+    disk = SimulatedDisk()
+    journal_on(disk)[0].append([block(1)])
+    with pytest.raises(LedgerError, match="its files are of"):
+        list(Tail(disk, STRANGER).read())
 
 
 def test_a_file_with_a_strange_name_among_the_segments_is_left_alone() -> None:
