@@ -35,6 +35,7 @@ COMMANDS = {
     "backup": ("node.cli.backup:backup", "Keep this site as one file, and restore it."),
     "privacy": ("node.cli.privacy:privacy", "Plan what noise a budget asks for; show what is spent."),
     "support-bundle": ("node.cli.support:support_bundle", "Gather what others need to help, and no secret."),
+    "metrics": ("node.cli.metrics:metrics", "Show numbers for Prometheus, and whether this site is well."),
     "track": ("node.cli.track:track", "Show a run in TensorBoard or MLflow."),
     "ledger": ("node.cli.ledger:ledger", "Inspect and verify the ledger."),
     "evaluate": ("node.cli.evaluate:evaluate", "Compare the swarm's model with this site alone."),
