@@ -17,6 +17,7 @@
     blobs/            models and updates in hand
     models/           what is exported
     privacy/spent     what of the privacy budget is spent (`node.spending`)
+    egress/           what has left this site, and what people have to say to what waits (`node.egress`)
     private/          what of the model never leaves this site, by ledger; nobody else may read it (`node.private`)
     run/              lock, control socket, logs; may be deleted when the node is down
 """
@@ -73,6 +74,18 @@ data = "{data}"
 # epsilon = 3.0             # what updates may tell of a record over all rounds; then train() must use run.private()
 # delta = 0.00001           # the chance that it does not hold: less than one in the number of records
 
+[egress]
+# rounds = 0                # of so many rounds updates leave this site, over all swarms; 0: as the charter says
+# peers = "*"               # members that may see them; a charter with others is refused
+# update_mb = 0.0           # largest update, in MiB
+# norm = 0.0                # clip updates to this norm, if the charter's is larger
+# noise = 0.0               # least noise multiplier of private training; then there must be a budget
+# epsilon_round = 0.0       # most that one round may cost of it
+# metrics = "*"             # metrics that may be told, by name
+# require = ""              # terms that a charter must have, as "exact privacy"
+# forbid = ""               # terms that it must not have, as "gossip contribution"
+# approve = "no"            # updates wait for a person (`swarm approve`): no, first or every
+
 [ledger]
 # catch_up = "full"         # after an absence: full checks every signature, fast leaves old ones to `ledger verify`
 
@@ -107,6 +120,7 @@ class Site:
         self.alone = folder / "alone"
         self.disclosed_path = folder / "disclosed"
         self.spending_path = folder / "privacy" / "spent"
+        self.egress = folder / "egress"
 
     def create(self, *, name: str, listen: str, advertise: str, task: str, data: str) -> terms.Card:
         """Make a new site: settings, keys, card. Raises `UsageError` rather than overwrite anything."""

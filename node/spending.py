@@ -26,6 +26,7 @@ from swarm.privacy.accounting import Stretch
 RATE_SCALE = 10**9
 NOISE_SCALE = 10**6
 
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Charge:
     """What one private training may cost. Whole numbers: the rate in 1e-9, rounded up, the noise in 1e-6, down.

@@ -40,6 +40,11 @@ from node.config import Settings
 from node.console import Console
 from node.core import Node
 from node.disclosed import Disclosed
+from node.egress.gate import Gate
+from node.egress.policy import check as check_egress
+from node.egress.policy import policy_of
+from node.egress.record import Record, rounds_elsewhere
+from node.egress.waiting import Waiting
 from node.export import export_model
 from node.links import Links
 from node.logfile import LogFile
@@ -49,6 +54,7 @@ from node.proxy import dialling, read_proxy
 from node.recovery import recover
 from node.runtime import Ports, Runtime, free_bytes, seeded
 from node.site import Site
+from node.spending import Spending
 from node.storage import Ballast, BlobStore, DirectoryLock, RealDisk, SnapshotFile, store_error
 from node.task import task_digest
 from node.trainer import TrainerSettings
@@ -60,7 +66,7 @@ from swarm.ledger.block import BLOCK_BYTES_MAX, FinalBlock
 from swarm.ledger.journal import BLOCKS, Journal, Opened, foreign
 from swarm.ledger.participation import Participation, gaps_words
 from swarm.ledger.state import State, best_of, genesis
-from swarm.machine import Digest, Finished, Report, Started
+from swarm.machine import Digest, Finished, NodeId, Report, Started
 from swarm.privacy.accounting import Budget
 from swarm.terms import founding
 from swarm.vector import Layout
@@ -138,6 +144,7 @@ def run_site(site: Site, settings: Settings, signed: SignedCharter) -> Ending:
             identifier="SWARM-SITE-MEMBER",
         )
     check_own_task(site, settings, signed)
+    check_leaving(site, settings, signed, me, what="couldn't start")
     proxy = read_proxy(settings.network, site.folder)
     beacon = Beacon(os.environ)  # Before anything is started that could speak in this process's name.
     lock = _lock(site)
@@ -195,6 +202,7 @@ def run_site(site: Site, settings: Settings, signed: SignedCharter) -> Ending:
             momentum=charter.momentum,
             follows=charter.follows,
             rule=charter.rule_of(exchanging=False),
+            own_bound=policy_of(settings.egress).bound(charter),
         )
         node = Node(
             signed=signed,
@@ -234,6 +242,19 @@ def run_site(site: Site, settings: Settings, signed: SignedCharter) -> Ending:
                 ballast=Ballast(site.ledger / "ballast", settings.storage.ballast_mb << 20),
                 beacon=beacon,
                 alone=Alone(site.alone, trainer.settings) if settings.task.alone else None,
+                gate=Gate(
+                    policy_of(settings.egress),
+                    Record(site.egress / "log"),
+                    Waiting(site.egress, store.beside("waiting")),
+                    store,
+                    signed,
+                    me,
+                    clock=clock,
+                    state=lambda: node.replica.head,
+                    tell=lambda fact: report(fact, clock.now()),
+                    budget=budget_of(settings, signed),
+                    spending=Spending(site.spending_path),
+                ),
                 disclosed=Disclosed(site.disclosed_path, least=max(charter.min_cell, settings.task.min_cell)),
                 checkpoints=Checkpoints(
                     site.models / "checkpoints",
@@ -286,6 +307,17 @@ def check_own_task(site: Site, settings: Settings, signed: SignedCharter) -> Non
             hint=f"get the file whose SHA-256 begins {digest.hex()[:16]}",
             identifier="SWARM-TASK-FILE",
         )
+
+
+def check_leaving(site: Site, settings: Settings, signed: SignedCharter, me: NodeId, *, what: str) -> None:
+    """Raise `UsageError` with all the reasons if a charter asks for more than this site lets out.
+
+    Raises:
+        StoreError: the record of what has left cannot be read.
+    """
+    elsewhere = rounds_elsewhere(Record(site.egress / "log").lines(), signed.ledger_id.hex()[:16])
+    budget = budget_of(settings, signed)
+    check_egress(policy_of(settings.egress), signed.charter, me, elsewhere=elsewhere, budget=budget, what=what)
 
 
 def _lock(site: Site) -> DirectoryLock:
