@@ -6,6 +6,7 @@
     manifest.sig      the site's signature over those bytes
     swarm.toml, charter.toml, card.toml, sponsors.toml, paused, disclosed, invites/*.invite, the task file, the loader
     privacy/spent     what of the site's privacy budget is spent
+    egress/log        what has left the site
     ledger/           the journal's segments, the newest checkpoint, the newest snapshot, proofs of forks
     blobs/            the committed model, the best round's where a run may end early, and in gossip this site's own
     private/          what of the model never leaves the site
@@ -309,6 +310,7 @@ def _copy_files(site: Site, settings: Settings, staging: Path) -> list[str]:
         (site.paused_path.name, False),
         (site.disclosed_path.name, False),
         ("privacy/spent", False),
+        ("egress/log", False),
         (settings.task.file, False),
     ]
     wanted += [(settings.task.loader, False)] if settings.task.loader else []

@@ -20,8 +20,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from node.chained import Chained
+from node.config import Settings
+from swarm.charter import SignedCharter
 from swarm.errors import StoreError
-from swarm.privacy.accounting import Stretch
+from swarm.privacy.accounting import Budget, Stretch
 
 RATE_SCALE = 10**9
 NOISE_SCALE = 10**6
@@ -85,6 +87,12 @@ class Spending:
             StoreError: it could not be written; nothing may be trained on it.
         """
         self._file.append(asdict(one))
+
+
+def budget_of(settings: Settings, signed: SignedCharter) -> Budget | None:
+    """Return what of privacy this site may spend: what it says, and no more than the charter; None for neither."""
+    own = Budget(settings.privacy.epsilon, settings.privacy.delta) if settings.privacy.epsilon else None
+    return signed.charter.privacy if own is None else own.stricter(signed.charter.privacy)
 
 
 def _damaged(where: str, why: str) -> StoreError:

@@ -33,6 +33,8 @@ COMMANDS = {
     "policy": ("node.cli.members:policy", "Propose another policy of rounds."),
     "export": ("node.cli.export:export", "Write the model, or this site's own."),
     "backup": ("node.cli.backup:backup", "Keep this site as one file, and restore it."),
+    "approve": ("node.cli.approve:approve", "Let out the update that waits for this site's people."),
+    "egress": ("node.cli.egress:egress", "What may leave this site, and what has."),
     "privacy": ("node.cli.privacy:privacy", "Plan what noise a budget asks for; show what is spent."),
     "support-bundle": ("node.cli.support:support_bundle", "Gather what others need to help, and no secret."),
     "track": ("node.cli.track:track", "Show a run in TensorBoard or MLflow."),

@@ -40,11 +40,9 @@ from node.config import Settings
 from node.console import Console
 from node.core import Node
 from node.disclosed import Disclosed
+from node.egress.folder import check_at, record_at, waiting_at
 from node.egress.gate import Gate
-from node.egress.policy import check as check_egress
 from node.egress.policy import policy_of
-from node.egress.record import Record, rounds_elsewhere
-from node.egress.waiting import Waiting
 from node.export import export_model
 from node.links import Links
 from node.logfile import LogFile
@@ -54,7 +52,7 @@ from node.proxy import dialling, read_proxy
 from node.recovery import recover
 from node.runtime import Ports, Runtime, free_bytes, seeded
 from node.site import Site
-from node.spending import Spending
+from node.spending import Spending, budget_of
 from node.storage import Ballast, BlobStore, DirectoryLock, RealDisk, SnapshotFile, store_error
 from node.task import task_digest
 from node.trainer import TrainerSettings
@@ -66,8 +64,7 @@ from swarm.ledger.block import BLOCK_BYTES_MAX, FinalBlock
 from swarm.ledger.journal import BLOCKS, Journal, Opened, foreign
 from swarm.ledger.participation import Participation, gaps_words
 from swarm.ledger.state import State, best_of, genesis
-from swarm.machine import Digest, Finished, NodeId, Report, Started
-from swarm.privacy.accounting import Budget
+from swarm.machine import Digest, Finished, Report, Started
 from swarm.terms import founding
 from swarm.vector import Layout
 
@@ -144,7 +141,7 @@ def run_site(site: Site, settings: Settings, signed: SignedCharter) -> Ending:
             identifier="SWARM-SITE-MEMBER",
         )
     check_own_task(site, settings, signed)
-    check_leaving(site, settings, signed, me, what="couldn't start")
+    check_at(site, settings, signed, me, "couldn't start")
     proxy = read_proxy(settings.network, site.folder)
     beacon = Beacon(os.environ)  # Before anything is started that could speak in this process's name.
     lock = _lock(site)
@@ -244,8 +241,8 @@ def run_site(site: Site, settings: Settings, signed: SignedCharter) -> Ending:
                 alone=Alone(site.alone, trainer.settings) if settings.task.alone else None,
                 gate=Gate(
                     policy_of(settings.egress),
-                    Record(site.egress / "log"),
-                    Waiting(site.egress, store.beside("waiting")),
+                    record_at(site),
+                    waiting_at(site),
                     store,
                     signed,
                     me,
@@ -309,17 +306,6 @@ def check_own_task(site: Site, settings: Settings, signed: SignedCharter) -> Non
         )
 
 
-def check_leaving(site: Site, settings: Settings, signed: SignedCharter, me: NodeId, *, what: str) -> None:
-    """Raise `UsageError` with all the reasons if a charter asks for more than this site lets out.
-
-    Raises:
-        StoreError: the record of what has left cannot be read.
-    """
-    elsewhere = rounds_elsewhere(Record(site.egress / "log").lines(), signed.ledger_id.hex()[:16])
-    budget = budget_of(settings, signed)
-    check_egress(policy_of(settings.egress), signed.charter, me, elsewhere=elsewhere, budget=budget, what=what)
-
-
 def _lock(site: Site) -> DirectoryLock:
     try:
         return DirectoryLock(site.run / "lock")
@@ -363,12 +349,6 @@ def trainer_settings(site: Site, settings: Settings, signed: SignedCharter) -> T
         spending=site.spending_path,
         ledger=signed.ledger_id.hex()[:16],
     )
-
-
-def budget_of(settings: Settings, signed: SignedCharter) -> Budget | None:
-    """Return what of privacy this site may spend: what it says, and no more than the charter; None for neither."""
-    own = Budget(settings.privacy.epsilon, settings.privacy.delta) if settings.privacy.epsilon else None
-    return signed.charter.privacy if own is None else own.stricter(signed.charter.privacy)
 
 
 def _export(

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from node.cli.output import count
 from node.doctor.case import Case
 from node.doctor.finding import Finding, fail, warn, well
+from node.egress.folder import objections_at, record_at, waiting_at
+from node.egress.policy import MISFIT, REMEDY, refusal
+from node.egress.record import rounds_out
 from node.task import task_digest
 from swarm import charter as terms
 
@@ -88,6 +92,21 @@ def task(case: Case) -> list[Finding]:
     if settings_.loader and not (case.site.folder / settings_.loader).is_file():
         text = f"there is no loader {case.site.folder / settings_.loader}"
         found.append(fail("data", text, "put it there, or leave `loader` below [task] out"))
+    return found
+
+
+def egress(case: Case) -> list[Finding]:
+    """The charter asks for no more than this site lets out, and the record of what has left is whole."""
+    against = objections_at(case.site, case.settings, case.signed, case.node)
+    if against:
+        return [fail("egress", refusal(against, case.signed.charter.name), REMEDY, identifier=MISFIT)]
+    lines = record_at(case.site).lines()
+    offer = waiting_at(case.site).offer()
+    left = f"updates of {count(len(rounds_out(lines)), 'round')} have left this site, each written down before"
+    found = [well("egress", f"{left}; the charter asks for no more than may")]
+    if offer is not None and waiting_at(case.site).decision() is None:
+        text = f"the update of round {offer.round} waits for this site's people"
+        found.append(warn("egress", text, "`swarm approve` shows what would leave, and lets it out"))
     return found
 
 

@@ -13,7 +13,7 @@ data went into (`saying`). The last is at the only place where entries become du
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -24,23 +24,11 @@ from node.egress.policy import EVERY, FIRST, LIMIT, Policy
 from node.egress.waiting import Offer, Piece, Waiting
 from node.spending import Spending, stretches
 from node.storage import BlobStore
-from swarm import codec
 from swarm.charter import SignedCharter
 from swarm.ledger import entry as e
 from swarm.ledger.state import State
 from swarm.machine import RECORD_ENTRY, Event, Mixed, NodeId, Parted, Record, Report, Stored, Train, Trained
 from swarm.privacy.accounting import Budget, epsilon
-
-_Body: TypeAlias = e.Contribution | e.Evaluation | e.Score | e.Partial | e.Attest
-
-_SAID: Mapping[int, tuple[type[_Body], str]] = {
-    e.CONTRIBUTION: (e.Contribution, r.CONTRIBUTION),
-    e.EVALUATION: (e.Evaluation, r.EVALUATION),
-    e.SCORE: (e.Score, r.SCORE),
-    e.PARTIAL: (e.Partial, r.PARTIAL),
-    e.ATTEST: (e.Attest, r.SKETCH),
-}
-"""Entries that a site's data go into. An attest has a sketch of the site's own model in gossip, and nothing else."""
 
 Files: TypeAlias = tuple[tuple[Path, Stored], ...]
 
@@ -219,17 +207,16 @@ class Gate:
                 self._say(e.decode_entry(one.payload))
 
     def _say(self, entry: e.Entry) -> None:
-        what = _SAID.get(entry.kind)
-        if what is None or entry.author != self._me or entry.id.hex() in self._entries:
+        if entry.author != self._me or entry.id.hex() in self._entries:
             return
-        kind, word = what
-        body = codec.decode(entry.body, kind, limit=e.ENTRY_BYTES_MAX)
-        if isinstance(body, e.Attest) and not body.sketch:
-            return
-        self._note(word, body.round, seq=entry.seq, entry=entry.id.hex(), **self._told(body), to=self._to())
-        self._entries.add(entry.id.hex())
+        told = r.told_by(entry)
+        if told is not None:
+            word, body = told
+            rest = {"entry": entry.id.hex(), **self._told(body), "to": self._to()}
+            self._note(word, body.round, seq=entry.seq, **rest)
+            self._entries.add(entry.id.hex())
 
-    def _told(self, body: _Body) -> dict[str, object]:
+    def _told(self, body: r.Body) -> dict[str, object]:
         match body:
             case e.Contribution():
                 digest = body.update_digest.hex()

@@ -145,13 +145,15 @@ def objections(policy: Policy, charter: Charter, me: NodeId, *, elsewhere: int, 
     return found
 
 
-def check(policy: Policy, charter: Charter, me: NodeId, *, elsewhere: int, budget: Budget | None, what: str) -> None:
-    """Raise `UsageError` with all the reasons unless a charter asks for no more than a site lets out."""
-    found = objections(policy, charter, me, elsewhere=elsewhere, budget=budget)
+def check(found: Sequence[str], charter: str, what: str) -> None:
+    """Raise `UsageError` with all objections to a charter of this name, if there are any."""
     if found:
-        why = "; ".join(found)
-        message = f"{what}: the charter of {charter.name!r} asks for more than this site lets out: {why}"
-        raise UsageError(message, hint=REMEDY, identifier=MISFIT)
+        raise UsageError(f"{what}: {refusal(found, charter)}", hint=REMEDY, identifier=MISFIT)
+
+
+def refusal(found: Sequence[str], charter: str) -> str:
+    """Return all objections as one sentence."""
+    return f"the charter of {charter!r} asks for more than this site lets out: {'; '.join(found)}"
 
 
 def has(charter: Charter, term: str) -> bool:

@@ -15,9 +15,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 from node.chained import Chained
+from swarm import codec
 from swarm.errors import StoreError
+from swarm.ledger import entry as e
 
 UPDATE, PART, MODEL = "update", "part", "model"
 CONTRIBUTION, EVALUATION, SCORE, PARTIAL, SKETCH = "contribution", "evaluation", "score", "partial", "sketch"
@@ -29,6 +32,29 @@ DECIDED = (WAITING, APPROVED, REJECTED, LAPSED, REFUSED)
 KINDS = (*BLOBS, *SAID, *DECIDED, EXPORT)
 
 DAMAGED = "SWARM-EGRESS-RECORD"
+
+
+Body: TypeAlias = e.Contribution | e.Evaluation | e.Score | e.Partial | e.Attest
+
+_TOLD: Mapping[int, tuple[str, type[Body]]] = {
+    e.CONTRIBUTION: (CONTRIBUTION, e.Contribution),
+    e.EVALUATION: (EVALUATION, e.Evaluation),
+    e.SCORE: (SCORE, e.Score),
+    e.PARTIAL: (PARTIAL, e.Partial),
+    e.ATTEST: (SKETCH, e.Attest),
+}
+
+
+def told_by(entry: e.Entry) -> tuple[str, Body] | None:
+    """Return what an entry is called here, and its body, if its author's data went into it.
+
+    An attest has a sketch of the author's own model in gossip; in exact mixing it names what everybody has.
+    """
+    if entry.kind not in _TOLD:
+        return None
+    word, kind = _TOLD[entry.kind]
+    body = codec.decode(entry.body, kind, limit=e.ENTRY_BYTES_MAX)
+    return None if isinstance(body, e.Attest) and not body.sketch else (word, body)
 
 
 @dataclass(frozen=True, slots=True)
