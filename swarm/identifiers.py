@@ -42,6 +42,7 @@ IDENTIFIERS: Mapping[str, str] = {
     # Before anything runs.
     "SWARM-SITE-SETTINGS": "the settings cannot be read",
     "SWARM-SITE-KEYS": "a key is missing, damaged or readable by others",
+    "SWARM-SITE-LOCKED": "the keys are encrypted, and the passphrase is missing or another",
     "SWARM-SITE-MEMBER": "this site is not in its charter",
     "SWARM-SITE-IN-USE": "another process uses the folder",
     "SWARM-CHARTER-MISSING": "there is no charter in the folder",

@@ -16,6 +16,7 @@ from swarm.errors import SwarmError, UsageError
 COMMANDS = {
     "init": ("node.cli.init:init", "Make a site: settings, keys, card."),
     "keygen": ("node.cli.init:keygen", "Make only a site's keys and card."),
+    "key": ("node.cli.key:key", "Encrypt a site's keys where they lie."),
     "charter": ("node.cli.charter:charter", "Draft, sign, check and show the terms of a swarm."),
     "start": ("node.cli.start:start", "Run this site's peer."),
     "pause": ("node.cli.pause:pause", "Let this site train nothing for a while."),

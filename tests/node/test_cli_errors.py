@@ -56,6 +56,7 @@ GROUPS = {
         *("report", "export", "import", "repair"),
         *("checkpoint", "policy", "vkeys", "prove", "check-proof", "consistency"),
     ],
+    "key": ["encrypt", "decrypt", "passphrase"],
     "ledger trust": ["show", "reset"],
     "egress": ["policy", "log"],
     "privacy": ["plan", "spent"],
