@@ -69,6 +69,7 @@ class Gate:
         self._out = r.rounds_out(lines)
         self._approved = {line.round for line in lines if line.what == r.APPROVED and line.ledger == self._ledger}
         self._entries = {str(line.rest["entry"]) for line in lines if line.what in r.SAID}
+        self._released = {str(line.rest["digest"]) for line in lines if line.what == r.UPDATE}
         self._norms: dict[str, float] = {}
         self._asked: Train | None = None  # what the machine waits for
         self._offer = self._found()
@@ -90,11 +91,12 @@ class Gate:
         if self._offer is None:
             return False
         if not self._offer.answers(asked, self._ledger):
-            decision = self._waiting.decision()
-            if decision is not None and decision.yes:
-                self._forget()  # It has left.
+            if self._offer.update in self._released:
+                self._forget()
+            elif self._offer.round == asked.round:
+                self._lapse("its round was to be trained from another model")
             else:
-                self._lapse("another model was to be trained from")
+                self._lapse(f"this site had gone on to round {asked.round}")
             return False
         self._due = True
         self._say_waiting(self._offer)
@@ -171,12 +173,12 @@ class Gate:
             self._note(r.REFUSED if why else r.REJECTED, offer.round, digest=offer.update, **rest)
             self._forget()
             return self._none(offer.round, words)
-        files = self._waiting.copies(offer, self._store)
         if offer.round not in self._approved:
             self._note(r.APPROVED, offer.round, digest=offer.update, by=decision.by, reason=decision.reason)
             self._approved.add(offer.round)
         trained = offer.trained()
         self._let_out(trained, offer.norm)
+        files = self._waiting.copies(offer, self._store)
         self._due = False
         self._tell(Report("approved", f"the update of round {offer.round} was let out by {decision.by}"))
         return Out(files, trained)
@@ -340,8 +342,10 @@ class Gate:
     def _let_out(self, trained: Trained, norm: float) -> None:
         assert trained.update is not None, "somebody has looked"
         digest = trained.update.hex()
-        self._note(r.UPDATE, trained.round, digest=digest, bytes=trained.size, norm=norm, to=self._to())
+        if digest not in self._released:  # Else the same bytes leave again, as after a crash.
+            self._note(r.UPDATE, trained.round, digest=digest, bytes=trained.size, norm=norm, to=self._to())
         self._out.add((self._ledger, trained.round))
+        self._released.add(digest)
         self._norms = {digest: norm}
 
     def _lapse(self, why: str) -> Trained:

@@ -32,6 +32,8 @@ ALL = ["identity.seed", "curve.seed"]
 def _cheap(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(v, "OPSLIMIT", 1)
     monkeypatch.setattr(v, "MEMLIMIT", 8192)
+    monkeypatch.setattr(b, "_OPSLIMIT", 1)
+    monkeypatch.setattr(b, "_MEMLIMIT", 8192)
     for name in p.PRIVATE:
         monkeypatch.delenv(name, raising=False)
 
@@ -201,8 +203,9 @@ def test_real_parameters_cost_a_guess_what_libsodium_advises(tmp_path: Path, mon
     assert (v.OPSLIMIT, v.MEMLIMIT) == (pwhash.argon2id.OPSLIMIT_MODERATE, 1 << 28)
     assert v.OPSLIMIT <= v.OPSLIMIT_MAX
     assert v.MEMLIMIT <= v.MEMLIMIT_MAX
-    site, who = made(tmp_path / "a", passphrase=GOOD)
-    assert opened(site.folder).load_identity() == who
+    made(tmp_path / "a", passphrase=GOOD)
+    lock = json.loads((tmp_path / "a" / "keys" / "lock").read_text())
+    assert (lock["opslimit"], lock["memlimit"]) == (v.OPSLIMIT, v.MEMLIMIT)
 
 
 # --- kills ------------------------------------------------------------------------------------------------------------

@@ -5,20 +5,24 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
 from node.cli.approve import plain, shown
 from node.cli.main import cli
-from node.cli.output import INCOMPLETE, INVALID, NOT_FOUND, Failure
+from node.cli.output import INCOMPLETE, INVALID, NOT_FOUND, Failure, code_of
+from node.cli.start import run_site
 from node.egress import record as r
 from node.egress.folder import record_at, waiting_at
 from node.egress.policy import MISFIT
 from node.egress.waiting import Offer
 from node.site import Site
 from node.storage import BlobStore, RealDisk
+from node.task import task_digest
 from swarm import charter as c
 from swarm import codec
+from swarm.charter import card_from_toml
 from swarm.errors import UsageError
 from swarm.ledger import entry as e
 from swarm.ledger.block import BLOCK_BYTES_MAX, FinalBlock
@@ -279,3 +283,24 @@ def test_of_a_large_record_a_line_costs_no_reading_of_all(tmp_path: Path, monkey
     other.add(r.EXPORT, time_ms=0, ledger="", round_=2)
     record.add(r.EXPORT, time_ms=0, ledger="", round_=3)
     assert [line.round for line in other.lines()] == [1, 1, 1, 1, 2, 3]
+
+
+# --- a start ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_start_is_refused_with_every_reason_before_anything_is_made(site: Site) -> None:
+    card = card_from_toml(site.card_path.read_text())
+    task = site.folder / "task.py"
+    task.write_text("x = 1\n")
+    charter = make_swarm(1, rounds=5).signed.charter
+    mine = msgspec.structs.replace(charter.task, digest=task_digest(task))
+    charter = msgspec.structs.replace(charter, members=(card,), task=mine)
+    signed = c.SignedCharter(charter, {}).sign(site.load_identity())
+    (site.folder / "charter.toml").write_text(c.to_toml(signed))
+    with_rules(site, 'rounds = 2\nrequire = "privacy"')
+    before = sorted(path.name for path in site.folder.rglob("*"))
+    with pytest.raises(UsageError, match="it has 5 rounds, .*; it lacks privacy") as caught:
+        run_site(site, site.load_settings(), signed)
+    assert caught.value.identifier == MISFIT
+    assert code_of(caught.value) == INCOMPLETE
+    assert sorted(path.name for path in site.folder.rglob("*")) == before

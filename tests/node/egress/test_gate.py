@@ -428,7 +428,7 @@ def test_no_more_rounds_leave_than_the_site_allows_over_all_swarms(tmp_path: Pat
     assert refused(door.offer(2)) == (
         "updates of 2 rounds have left this site, which are all that may [SWARM-EGRESS-LIMIT]"
     )
-    assert [line.what for line in record.lines()] == [r.UPDATE] * 3 + [r.REFUSED]
+    assert [line.what for line in record.lines()] == [r.UPDATE] * 2 + [r.REFUSED]
 
 
 def test_who_may_not_see_updates_stops_them_before_they_are_trained(tmp_path: Path) -> None:
@@ -479,6 +479,25 @@ def test_what_waits_lapses_when_nothing_can_come_of_it_any_more(tmp_path: Path) 
     assert why == "its update waited for this site's people until its round closed without it"
     assert [line.what for line in door.record.lines()] == [r.WAITING, r.LAPSED]
     assert door.gate.words == ""
+    assert door.gate.turn() is None
+
+
+@pytest.mark.parametrize("approved", [False, True])
+def test_what_waits_for_a_round_that_the_site_has_left_behind_lapses_whatever_was_said(
+    tmp_path: Path, approved: bool
+) -> None:
+    """After a restart the machine trains the round that is open, and knows nothing of an earlier one."""
+    assert Door(tmp_path, Policy(approve="every")).offer(1) == []
+    door = Door(tmp_path, Policy(approve="every"))
+    place = waiting_of(tmp_path, door.store)
+    offer = place.offer()
+    assert offer is not None
+    if approved:
+        place.decide(Decision(update=offer.update, yes=True, reason="", by="ada", time_ms=1))
+    assert door.offer(3) == []
+    lines = door.record.lines()
+    assert [(line.what, line.round) for line in lines] == [(r.WAITING, 1), (r.LAPSED, 1), (r.WAITING, 3)]
+    assert lines[1].rest["why"] == "this site had gone on to round 3"
     assert door.gate.turn() is None
 
 
