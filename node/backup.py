@@ -46,7 +46,7 @@ from node.cli.output import UNAVAILABLE, Failure
 from node.clock import Clock
 from node.config import Settings
 from node.declared import companions
-from node.recovery import recover
+from node.recovery import newest, recover
 from node.runtime import seeded
 from node.site import Site
 from node.storage import BlobStore, DirectoryLock, RealDisk, SnapshotFile, reserve, store_error, sync_folder
@@ -55,9 +55,8 @@ from swarm import identity
 from swarm.charter import SignedCharter
 from swarm.errors import LedgerError, StoreError, UsageError
 from swarm.identity import Identity, transport_keys
-from swarm.ledger import snapshot
 from swarm.ledger.journal import BLOCKS, FEED, WAL, Finding, Journal, cut, scan
-from swarm.ledger.state import State, best_of, genesis
+from swarm.ledger.state import State, best_of
 from swarm.machine import Digest, NodeId
 from swarm.terms import Terms
 
@@ -338,10 +337,7 @@ def _settle(staging: Path, signed: SignedCharter) -> State:
     disk = RealDisk(staging / "ledger")
     try:
         journal = Journal(disk, ledger_id=signed.ledger_id)
-        found = recover(journal, disk, SnapshotFile(staging / "ledger" / "snapshot"), signed)
-        if not found.snapshot:
-            return genesis(signed)
-        return snapshot.decode(found.snapshot, State, signed)
+        return newest(recover(journal, disk, SnapshotFile(staging / "ledger" / "snapshot"), signed), signed)
     finally:
         disk.close()
 
