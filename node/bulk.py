@@ -222,6 +222,10 @@ class BulkWorker:
             result = self._done.popleft()
             if isinstance(result, _Made):
                 taken += self._adopt(result)
+            elif isinstance(result, Trained) and result.update is not None:
+                taken += self._adopt(
+                    _Made((), result)
+                )  # Its bytes are kept elsewhere; the outlet has its say all the same.
             else:
                 taken.append(result)
         return taken

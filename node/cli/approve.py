@@ -56,7 +56,7 @@ def approve(folder: Path, round_: int | None, digest: str | None, reject: str | 
         yes = False
     elif said is None and (round_ is not None or digest is not None):
         yes = True
-    elif said is None and not as_json and sys.stdin.isatty() and sys.stdout.isatty():
+    elif said is None and not as_json and _somebody_is_there():
         click.echo(shown(offer))
         yes = click.confirm("Let it out?", default=None)
         reject = None if yes else click.prompt("Why not?", type=str)[:REASON_CHARACTERS_MAX]
@@ -126,6 +126,10 @@ def _check_meant(offer: Offer, round_: int | None, digest: str | None) -> None:
             code=NOT_FOUND,
             hint="`swarm approve` shows it; look at it before you let it out",
         )
+
+
+def _somebody_is_there() -> bool:
+    return sys.stdin.isatty() and sys.stdout.isatty()
 
 
 def _person() -> str:

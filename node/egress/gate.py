@@ -135,7 +135,7 @@ class Gate:
                 path.unlink(missing_ok=True)
             return [self._none(trained.round, why)]
         if not self._held():
-            self._let_out(trained, norm)
+            self._let_out(trained, norm, fetched=bool(files))
             return None
         asked = self._asked
         assert asked is not None, "nobody trains unasked"
@@ -177,9 +177,11 @@ class Gate:
             self._note(r.APPROVED, offer.round, digest=offer.update, by=decision.by, reason=decision.reason)
             self._approved.add(offer.round)
         trained = offer.trained()
-        self._let_out(trained, offer.norm)
+        self._let_out(trained, offer.norm, fetched=bool(offer.pieces))
         files = self._waiting.copies(offer, self._store)
         self._due = False
+        if not offer.pieces:
+            self._forget()  # There is nothing here that could be let out once more.
         self._tell(Report("approved", f"the update of round {offer.round} was let out by {decision.by}"))
         return Out(files, trained)
 
@@ -214,6 +216,12 @@ class Gate:
         told = r.told_by(entry)
         if told is not None:
             word, body = told
+            if isinstance(body, e.Contribution) and body.update_digest.hex() not in self._released:
+                # It leaves in a form that it takes on its way: what is said comes before the bytes then.
+                digest = body.update_digest.hex()
+                self._note(r.UPDATE, body.round, digest=digest, bytes=body.update_bytes, to=self._to())
+                self._out.add((self._ledger, body.round))
+                self._released.add(digest)
             rest = {"entry": entry.id.hex(), **self._told(body), "to": self._to()}
             self._note(word, body.round, seq=entry.seq, **rest)
             self._entries.add(entry.id.hex())
@@ -250,7 +258,9 @@ class Gate:
     def _found(self) -> Offer | None:
         """Return what has waited since before this process; what is of another swarm, or not whole, is let go of."""
         offer = self._waiting.offer()
-        if offer is None or (offer.ledger == self._ledger and self._waiting.whole(offer, self._store)):
+        if offer is None:
+            return None
+        if offer.ledger == self._ledger and offer.pieces and self._waiting.whole(offer, self._store):
             return offer
         self._note(r.LAPSED, offer.round, digest=offer.update, why="it is not whole, or of another swarm")
         self._waiting.clear()
@@ -339,13 +349,15 @@ class Gate:
             made_ms=self._now_ms(),
         )
 
-    def _let_out(self, trained: Trained, norm: float) -> None:
+    def _let_out(self, trained: Trained, norm: float, *, fetched: bool) -> None:
+        """Note that an update leaves. `fetched` is whether its bytes can be had now, and not later in another form."""
         assert trained.update is not None, "somebody has looked"
         digest = trained.update.hex()
-        if digest not in self._released:  # Else the same bytes leave again, as after a crash.
+        if fetched and digest not in self._released:  # Else the same bytes leave again, as after a crash.
             self._note(r.UPDATE, trained.round, digest=digest, bytes=trained.size, norm=norm, to=self._to())
         self._out.add((self._ledger, trained.round))
-        self._released.add(digest)
+        if fetched:
+            self._released.add(digest)
         self._norms = {digest: norm}
 
     def _lapse(self, why: str) -> Trained:

@@ -19,7 +19,7 @@ from node.site import Site
 from tests.integration.test_operations import GATE, open_up_to, until
 from tests.node.test_local import TASK, hospitals
 
-ROUNDS = 6
+ROUNDS = 4
 
 
 @pytest.fixture

@@ -108,6 +108,32 @@ def test_a_person_says_no_and_why(site: Site) -> None:
     assert (decision.yes, decision.reason) == (False, "too large")
 
 
+@pytest.mark.parametrize(("typed", "yes", "reason"), [("y\n", True, ""), ("n\ntoo large\n", False, "too large")])
+def test_on_a_terminal_a_person_is_asked_after_having_seen_it(
+    site: Site, monkeypatch: pytest.MonkeyPatch, typed: str, yes: bool, reason: str
+) -> None:
+    monkeypatch.setattr("node.cli.approve._somebody_is_there", lambda: True)
+    offer = offered(site)
+    result = CliRunner().invoke(cli, ["approve", str(site.folder)], input=typed)
+    assert result.exit_code == 0
+    assert result.stdout.index(offer.update) < result.stdout.index("Let it out?")
+    said = waiting_at(site).decision()
+    assert said is not None
+    assert (said.yes, said.reason) == (yes, reason)
+
+
+def test_what_came_in_the_meantime_is_not_what_was_looked_at(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    def look_away() -> bool:
+        waiting_at(site).clear()
+        return True
+
+    monkeypatch.setattr("node.cli.approve._somebody_is_there", look_away)
+    offered(site)
+    result = CliRunner().invoke(cli, ["approve", str(site.folder)], input="y\n")
+    assert isinstance(result.exception, UsageError)
+    assert "it does not wait any more" in result.exception.message
+
+
 @pytest.mark.parametrize("which", [["--round", "4"], ["--digest", "0123456789"]])
 def test_a_word_on_something_else_is_none(site: Site, which: list[str]) -> None:
     offered(site)

@@ -14,7 +14,7 @@ from typing import cast
 import pytest
 
 from node.egress import record as r
-from node.egress.gate import Gate
+from node.egress.gate import Gate, Out
 from node.egress.policy import Policy
 from node.egress.waiting import Decision, Waiting
 from node.spending import Spending, charge
@@ -410,6 +410,15 @@ class Door:
         return self.gate.offered(((path, stored),), trained, 2.0)
 
 
+def say(door: Door, kind: int, body: object) -> None:
+    """Have the site say something, as the loop does before it is durable."""
+    swarm = make_swarm(3)
+    who = swarm.identities[0]
+    place = {"ledger_id": swarm.signed.ledger_id, "author": who.node, "prev": bytes(32), "ts_ms": 1}
+    entry = e.sign_entry(who.id_key, kind=kind, seq=3, body=body, **place)  # type: ignore[arg-type]
+    door.gate.saying([Record(RECORD_ENTRY, 3, entry.encode())])
+
+
 def refused(answer: object) -> str:
     """Return why, of an answer that says that nothing may leave."""
     found = answer[0] if isinstance(answer, list) else answer
@@ -468,6 +477,47 @@ def test_less_noise_or_more_epsilon_than_a_round_may_cost_does_not_leave(
             door.spending.append(charge(ledger=ledger, round_=round_, records=90, rate=0.1, noise=level, steps=10))
     answer = door.offer()
     assert answer is None if not why else why in refused(answer)
+
+
+def test_an_update_that_comes_without_files_passes_the_same_gate(tmp_path: Path) -> None:
+    """Its bytes are kept elsewhere until they take the form in which they leave: that is written down then."""
+    door, asked = Door(tmp_path, Policy(approve="every")), Train(1, Digest(bytes(32)))
+    assert not door.gate.resumes(asked)
+    trained = Trained(1, Digest(b"\1" * 32), 128, samples=4)
+    assert door.gate.offered((), trained, 0.0) == []
+    place = waiting_of(tmp_path, door.store)
+    offer = place.offer()
+    assert offer is not None
+    assert offer.pieces == ()
+    place.decide(Decision(update=offer.update, yes=True, reason="", by="ada", time_ms=1))
+    out = door.gate.turn()
+    assert isinstance(out, Out)
+    assert (out.files, out.trained) == ((), trained)
+    assert place.offer() is None
+    body = e.Contribution(1, 1, 0, bytes(32), b"\2" * 32, 130, 4, (), (0, 0, 0), bytes(32), bytes(32))
+    say(door, e.CONTRIBUTION, body)
+    lines = door.record.lines()
+    assert [line.what for line in lines] == [r.WAITING, r.APPROVED, r.UPDATE, r.CONTRIBUTION]
+    assert lines[2].rest["digest"] == lines[3].rest["digest"] == "02" * 32
+
+
+def test_without_files_it_is_made_again_after_a_restart(tmp_path: Path) -> None:
+    door = Door(tmp_path, Policy(approve="every"))
+    assert not door.gate.resumes(Train(1, Digest(bytes(32))))
+    assert door.gate.offered((), Trained(1, Digest(b"\1" * 32), 128, samples=4), 0.0) == []
+    again = Door(tmp_path, Policy(approve="every"))
+    assert not again.gate.resumes(Train(1, Digest(bytes(32))))
+    assert [line.what for line in again.record.lines()] == [r.WAITING, r.LAPSED]
+
+
+def test_the_bulk_worker_lets_no_update_past_its_outlet(tmp_path: Path) -> None:
+    site = gated(tmp_path, Policy())
+    seen: list[object] = []
+    site.bulk.outlet = lambda files, event, norm: seen.append((files, event, norm)) or []  # type: ignore[func-returns-value]
+    trained = Trained(1, Digest(b"\1" * 32), 128)
+    site.bulk._done.extend([trained, Trained(2, None, error="no")])
+    assert site.bulk.take() == [Trained(2, None, error="no")]
+    assert seen == [((), trained, 0.0)]
 
 
 def test_what_waits_lapses_when_nothing_can_come_of_it_any_more(tmp_path: Path) -> None:
