@@ -13,6 +13,9 @@ from node.cli.approve import plain, shown
 from node.cli.main import cli
 from node.cli.output import INCOMPLETE, INVALID, NOT_FOUND, Failure, code_of
 from node.cli.start import run_site
+from node.doctor.case import Case
+from node.doctor.finding import Level
+from node.doctor.folder import egress as doctor
 from node.egress import record as r
 from node.egress.folder import record_at, waiting_at
 from node.egress.policy import MISFIT
@@ -202,6 +205,17 @@ def test_a_charter_that_asks_for_more_is_named_with_every_reason_and_not_signed(
     with pytest.raises(UsageError, match="it has 5 rounds, .*; it has loss told") as caught:
         swarm("charter", "sign", path, "--folder", site.folder)
     assert caught.value.identifier == MISFIT
+
+
+def test_doctor_says_what_does_not_fit_what_has_left_and_what_waits(site: Site) -> None:
+    (site.folder / "charter.toml").write_text(c.to_toml(make_swarm(3, rounds=5).signed))
+    (found,) = doctor(Case(site))
+    assert (found.level, found.text[:25]) == (Level.PASS, "updates of 0 rounds have ")
+    offered(site)
+    assert [one.level for one in doctor(Case(site))] == [Level.PASS, Level.WARN]
+    with_rules(site, "rounds = 2")
+    (found,) = doctor(Case(site))
+    assert (found.level, found.identifier) == (Level.FAIL, MISFIT)
 
 
 # --- the record -------------------------------------------------------------------------------------------------------
