@@ -131,14 +131,15 @@ class Gate:
         why = self._beyond(trained.round) or self._excess(trained)
         if why:
             self._note(r.REFUSED, trained.round, why=why)
-            for path, _ in files:
-                path.unlink(missing_ok=True)
+            _remove(files)
             return [self._none(trained.round, why)]
         if not self._held():
             self._let_out(trained, norm, fetched=bool(files))
             return None
         asked = self._asked
-        assert asked is not None, "nobody trains unasked"
+        if asked is None or asked.round != trained.round:
+            _remove(files)  # It was under way when this site began to rest: the machine waits for it no more.
+            return []
         offer = self._offer_of(files, trained, norm, asked)
         self._waiting.keep(offer, files)
         self._note(r.WAITING, offer.round, digest=offer.update, bytes=offer.size, norm=offer.norm)
@@ -386,3 +387,8 @@ class Gate:
 
     def _note(self, what: str, round_: int, **rest: object) -> None:
         self._record.add(what, time_ms=self._now_ms(), ledger=self._ledger, round_=round_, **rest)
+
+
+def _remove(files: Files) -> None:
+    for path, _ in files:
+        path.unlink(missing_ok=True)

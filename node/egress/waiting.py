@@ -119,7 +119,8 @@ class Waiting:
 
     def decision(self) -> Decision | None:
         """Return what people have said to what waits; None if nothing yet."""
-        offer, found = self.offer(), _read(self._decision, Decision)
+        found = _read(self._decision, Decision)
+        offer = None if found is None else self.offer()
         return found if found is not None and offer is not None and found.update == offer.update else None
 
     def decide(self, decision: Decision) -> None:

@@ -501,6 +501,22 @@ def test_an_update_that_comes_without_files_passes_the_same_gate(tmp_path: Path)
     assert lines[2].rest["digest"] == lines[3].rest["digest"] == "02" * 32
 
 
+def test_what_was_under_way_when_the_site_began_to_rest_is_let_go_of(tmp_path: Path) -> None:
+    door = Door(tmp_path, Policy(approve="every"))
+    for asked in (None, Train(2, Digest(bytes(32)))):
+        assert not door.gate.resumes(Train(1, Digest(bytes(32))))
+        door.gate.rest()
+        if asked is not None:
+            assert not door.gate.resumes(asked)
+        path = door.store.new_file()
+        path.write_bytes(bytes(128))
+        stored = door.store.hash_file(path)
+        assert door.gate.offered(((path, stored),), Trained(1, stored.digest, 128, samples=4), 1.0) == []
+        assert not path.exists()
+    assert waiting_of(tmp_path, door.store).offer() is None
+    assert door.record.lines() == []
+
+
 def test_without_files_it_is_made_again_after_a_restart(tmp_path: Path) -> None:
     door = Door(tmp_path, Policy(approve="every"))
     assert not door.gate.resumes(Train(1, Digest(bytes(32))))
