@@ -6,10 +6,12 @@
     manifest.sig      the site's signature over those bytes
     swarm.toml, charter.toml, card.toml, sponsors.toml, paused, disclosed, invites/*.invite, the task file, the loader
     privacy/spent     what of the site's privacy budget is spent
+    egress/log        what has left the site
     ledger/           the journal's segments, the newest checkpoint, the newest snapshot, proofs of forks
     blobs/            the committed model, the best round's where a run may end early, and in gossip this site's own
     private/          what of the model never leaves the site
-    keys.sealed       the site's keys, encrypted with a passphrase, if they are in it at all
+    keys.sealed       the site's keys, encrypted with a passphrase, if they are in it at all; what is encrypted in the
+                      folder stays so inside
 
 It is a tar file, so that it can be looked into without this software. The node may run meanwhile: the ledger is copied
 as `swarm.ledger.journal.cut` says, which gives what a crash at some moment would have left. Whoever starts from an old
@@ -44,17 +46,17 @@ from node.cli.output import UNAVAILABLE, Failure
 from node.clock import Clock
 from node.config import Settings
 from node.declared import companions
-from node.recovery import recover
+from node.recovery import newest, recover
 from node.runtime import seeded
 from node.site import Site
 from node.storage import BlobStore, DirectoryLock, RealDisk, SnapshotFile, reserve, store_error, sync_folder
+from node.vault import LOCK, is_sealed
 from swarm import identity
 from swarm.charter import SignedCharter
 from swarm.errors import LedgerError, StoreError, UsageError
 from swarm.identity import Identity, transport_keys
-from swarm.ledger import snapshot
 from swarm.ledger.journal import BLOCKS, FEED, WAL, Finding, Journal, cut, scan
-from swarm.ledger.state import State, best_of, genesis
+from swarm.ledger.state import State, best_of
 from swarm.machine import Digest, NodeId
 from swarm.terms import Terms
 
@@ -74,12 +76,11 @@ FILES_MAX = 1 << 20
 COPY_TRIES = 5
 """Times a log, or the keys, are copied again because they were replaced meanwhile."""
 
-PASSPHRASE_CHARACTERS_MIN = 8
 _SALT_BYTES, _NONCE_BYTES = pwhash.argon2id.SALTBYTES, secret.SecretBox.NONCE_SIZE
 _OPSLIMIT, _MEMLIMIT = pwhash.argon2id.OPSLIMIT_MODERATE, pwhash.argon2id.MEMLIMIT_MODERATE
 """Argon2id (RFC 9106) as libsodium advises where nobody waits: 256 MiB and about a second for each guess."""
 
-_KEY_FILES = ("identity.seed", "curve.seed", "node", "next/identity.seed", "next/curve.seed")
+_KEY_FILES = ("identity.seed", "curve.seed", "node", "next/identity.seed", "next/curve.seed", LOCK)
 _SAFE = re.compile(r"[^\x00-\x1f\x7f\\:]{1,255}")
 
 PROBE_S = 3.0
@@ -179,7 +180,7 @@ def _create(
 ) -> Made:
     left_out: list[str] = []
     keys = _copy_ledger(site, staging, signed.ledger_id)
-    own = Identity.from_seed(*(bytes.fromhex(keys[name]) for name in _KEY_FILES[:2]))
+    own = Identity.from_seed(*(site.vault.seed(name, keys[name]) or b"" for name in _KEY_FILES[:2]))
     left_out += _copy_files(site, settings, staging)
     state = _settle(staging, signed)
     left_out += _copy_models(site, staging, state)
@@ -309,6 +310,7 @@ def _copy_files(site: Site, settings: Settings, staging: Path) -> list[str]:
         (site.paused_path.name, False),
         (site.disclosed_path.name, False),
         ("privacy/spent", False),
+        ("egress/log", False),
         (settings.task.file, False),
     ]
     wanted += [(settings.task.loader, False)] if settings.task.loader else []
@@ -335,10 +337,7 @@ def _settle(staging: Path, signed: SignedCharter) -> State:
     disk = RealDisk(staging / "ledger")
     try:
         journal = Journal(disk, ledger_id=signed.ledger_id)
-        found = recover(journal, disk, SnapshotFile(staging / "ledger" / "snapshot"), signed)
-        if not found.snapshot:
-            return genesis(signed)
-        return snapshot.decode(found.snapshot, State, signed)
+        return newest(recover(journal, disk, SnapshotFile(staging / "ledger" / "snapshot"), signed), signed)
     finally:
         disk.close()
 
@@ -436,29 +435,6 @@ def _box(passphrase: str, salt: bytes) -> secret.SecretBox:
     return secret.SecretBox(
         pwhash.argon2id.kdf(size, passphrase.encode(), salt, opslimit=_OPSLIMIT, memlimit=_MEMLIMIT)
     )
-
-
-def read_passphrase(path: Path) -> str:
-    """Return the first line of a file that only its owner can read. Raises `UsageError`."""
-    try:
-        mode, text = path.stat().st_mode & 0o777, path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        why = "it is not text" if isinstance(error, UnicodeDecodeError) else error.strerror
-        raise UsageError(f"couldn't read the passphrase in {path}: {why}", hint="write it there, on one line") from None
-    # A credential of systemd is shown as its group's, because an access list names the service; nobody else gets there.
-    credential = path.parent == Path(os.environ.get("CREDENTIALS_DIRECTORY", ""))
-    if mode & (0o037 if credential else 0o077):
-        raise UsageError(
-            f"couldn't use the passphrase in {path}: others on this machine can read it (mode {mode:o})",
-            hint=f"run chmod 600 {path}, and think of another passphrase if it may have been read",
-        )
-    line = text.partition("\n")[0].strip()
-    if len(line) < PASSPHRASE_CHARACTERS_MIN:
-        raise UsageError(
-            f"couldn't use the passphrase in {path}: it has fewer than {PASSPHRASE_CHARACTERS_MIN} characters",
-            hint="write several words on its first line",
-        )
-    return line
 
 
 # --- reading ------------------------------------------------------------------------------------------------------
@@ -599,6 +575,8 @@ def check_keys(path: Path, folder: Path, manifest: Manifest, passphrase: str) ->
     if not manifest.keys:
         raise UsageError(f"couldn't open the keys in {path}: it was made without", hint="leave --passphrase-file out")
     keys = open_keys((folder / SEALED).read_bytes(), passphrase)
+    if any(is_sealed(text) for text in keys.values()):
+        return keys  # By the site's own passphrase, once more. That these are the signer's, the manifest's digest says.
     own = Identity.from_seed(*(bytes.fromhex(keys[name]) for name in _KEY_FILES[:2]))
     if own.id_key.public.hex() != manifest.key:
         raise _damaged(path, "the keys inside are not those that signed it")

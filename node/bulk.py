@@ -8,6 +8,7 @@ they work. Results come back as the events the machine waits for.
 from __future__ import annotations
 
 import functools
+import math
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -66,6 +67,11 @@ _Stretch: TypeAlias = "np.ndarray[tuple[int], np.dtype[Any]]"
 
 _Read: TypeAlias = Callable[[int, int], Vector]
 
+Outlet: TypeAlias = "Callable[[tuple[tuple[Path, Stored], ...], Event, float], Sequence[Event] | None]"
+"""Looks at new files before they become blobs that others can fetch, the event that names them, and an update's norm.
+Returns None if they may, else what is said instead, having taken the files over. Raises `SwarmError` if they must not.
+"""
+
 _Combine: TypeAlias = Callable[[_Stretch, int], None]
 """(out, start): make the stretch of a vector that begins at element `start` and is as long as `out`."""
 
@@ -76,6 +82,7 @@ class _Made:
 
     files: tuple[tuple[Path, Stored], ...]
     event: Trained | Mixed | Parted | Inspected
+    norm: float = 0.0
 
     @property
     def durable(self) -> bool:
@@ -114,15 +121,21 @@ class BulkWorker:
         momentum: float = 0.0,
         follows: bool = False,
         rule: Rule | None = None,
+        own_bound: float | None = None,
     ) -> None:
+        """`own_bound` is the norm that this site's own updates are clipped to, where it is stricter than `bound`."""
+        self.outlet: Outlet | None = None
         self._store = store
         self._rule = rule
+        self._own_bound = bound if own_bound is None else own_bound
         self._cuts, self._averages = cuts, averages
         self._elements = elements
         self._bound = bound
         self._outer = outer
         messages = codec is not None and not follows
-        self._messages = Messages(store, codec, elements=elements, bound=bound) if codec and messages else None
+        self._messages = (
+            Messages(store, codec, elements=elements, bound=self._own_bound) if codec and messages else None
+        )
         self._copies = Copies(store, codec, elements=elements) if codec and follows else None
         self._momentum = Momentum(store, elements=elements, beta=momentum) if momentum else None
         self._wake = wake
@@ -209,11 +222,28 @@ class BulkWorker:
             result = self._done.popleft()
             if isinstance(result, _Made):
                 taken += self._adopt(result)
+            elif isinstance(result, Trained) and result.update is not None:
+                taken += self._adopt(
+                    _Made((), result)
+                )  # Its bytes are kept elsewhere; the outlet has its say all the same.
             else:
                 taken.append(result)
         return taken
 
+    def let_out(self, files: tuple[tuple[Path, Stored], ...], trained: Trained) -> list[Event]:
+        """Make blobs of an update that the outlet had taken over. For the loop's thread, as `take`."""
+        return self._store_all(_Made(files, trained))
+
     def _adopt(self, made: _Made) -> list[Event]:
+        try:
+            instead = None if self.outlet is None else self.outlet(made.files, made.event, made.norm)
+        except SwarmError as error:
+            for path, _ in made.files:
+                path.unlink(missing_ok=True)
+            return [_failed(made.event, error.message)]
+        return self._store_all(made) if instead is None else [*instead]
+
+    def _store_all(self, made: _Made) -> list[Event]:
         taken: list[Event] = []
         try:
             for path, stored in made.files:
@@ -292,19 +322,19 @@ class BulkWorker:
             update = np.memmap(path, dtype="<f4", mode="r+")
             if update.size != self._elements:
                 raise UsageError(f"it has {update.size} elements, the charter's model has {self._elements}")
-            clip_in_place(update, self._bound)
+            norm = min(clip_in_place(update, self._own_bound), self._own_bound or math.inf)
             if base is not None:
                 scale_into(update, step)
                 if self._momentum is not None:
                     self._momentum.carry(update, trained.round, base, parameters)
                 self._add(update, base)
             if self._cuts:
-                return [self._sliced(trained, update, path)]
+                return [replace(self._sliced(trained, update, path), norm=norm)]
             if self._copies is not None and copy is not None:
                 update.flush()
                 moved = self._copies.move(path, copy)
                 if moved is not None:
-                    return [self._moved(trained, copy, moved)]
+                    return [replace(self._moved(trained, copy, moved), norm=norm)]
             if self._messages is not None:
                 stored = self._compressed(self._messages, update, path, whole=base is not None)
             else:
@@ -314,7 +344,7 @@ class BulkWorker:
             path.unlink(missing_ok=True)
             return [_failed(trained, str(error))]
         done = replace(trained, update=stored.digest, size=stored.size)
-        return [_Made(((path, stored),), done)]
+        return [_Made(((path, stored),), done, norm)]
 
     def _moved(self, trained: Trained, before: Digest, moved: Moved) -> _Made:
         message, after = (stored for _, stored in moved.files)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, fields
 from typing import TypeAlias
 
 from gossip.catchup import FULL, MODES
+from node.egress.policy import ALL, NO, policy_of
 from swarm import toml
 from swarm.disclosure import MIN_CELL_MAX
 from swarm.errors import UsageError
@@ -141,6 +142,35 @@ class PrivacySettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EgressSettings:
+    """What may leave this site, whatever the swarm agrees on (`node.egress.policy`). 0 leaves a thing to the charter.
+
+    Lists are words between spaces; "*" is everything.
+    """
+
+    rounds: int = 0
+    """Of how many rounds updates may leave, over all swarms that this folder has been in."""
+    peers: str = ALL
+    """Who may see this site's updates: names of members, or at least 16 digits of their ids."""
+    update_mb: float = 0.0
+    """Size of an update as it travels, in MiB."""
+    norm: float = 0.0
+    """L2 norm that updates are clipped to, if the charter's is larger."""
+    noise: float = 0.0
+    """Least noise multiplier of private training."""
+    epsilon_round: float = 0.0
+    """What one round may cost of privacy, at the budget's delta."""
+    metrics: str = ALL
+    """Which metrics may be told, by name; empty: none."""
+    require: str = ""
+    """Terms without which this site takes no part: "exact", "privacy", "codec:bf16"."""
+    forbid: str = ""
+    """Terms with which it takes none: "gossip", "contribution"."""
+    approve: str = NO
+    """Which updates wait for a person to let them out (`swarm approve`): no, first or every."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """All of it, and where each value came from."""
 
@@ -151,11 +181,19 @@ class Settings:
     network: NetworkSettings
     storage: StorageSettings
     privacy: PrivacySettings
+    egress: EgressSettings
     origin: Mapping[str, str]
 
 
 _Section: TypeAlias = (
-    SiteSettings | TaskSettings | RunSettings | LedgerSettings | NetworkSettings | StorageSettings | PrivacySettings
+    SiteSettings
+    | TaskSettings
+    | RunSettings
+    | LedgerSettings
+    | NetworkSettings
+    | StorageSettings
+    | PrivacySettings
+    | EgressSettings
 )
 
 SECTIONS: dict[str, type[_Section]] = {
@@ -166,6 +204,7 @@ SECTIONS: dict[str, type[_Section]] = {
     "network": NetworkSettings,
     "storage": StorageSettings,
     "privacy": PrivacySettings,
+    "egress": EgressSettings,
 }
 
 _RANGES = {
@@ -224,6 +263,8 @@ def load(
             none = ", or 0 for none" if key == "storage.ballast_mb" else ""
             raise UsageError(message, hint=f"choose a number from {least} to {most}{none}")
     _check_privacy(values, origin)
+    egress = EgressSettings(**_section("egress", values))  # type: ignore[arg-type]
+    policy_of(egress)
     return Settings(
         site=SiteSettings(**_section("site", values)),  # type: ignore[arg-type]
         task=TaskSettings(**_section("task", values)),  # type: ignore[arg-type]
@@ -232,6 +273,7 @@ def load(
         network=NetworkSettings(**_section("network", values)),  # type: ignore[arg-type]
         storage=StorageSettings(**_section("storage", values)),  # type: ignore[arg-type]
         privacy=PrivacySettings(**_section("privacy", values)),  # type: ignore[arg-type]
+        egress=egress,
         origin=origin,
     )
 

@@ -59,6 +59,26 @@ def recover(journal: Journal, disk: Disk, kept: SnapshotFile, signed: SignedChar
     return Recovered(_with(journal.open(_context(made.height)), [*opened.findings, *findings]), made.state)
 
 
+def newest(recovered: Recovered, signed: SignedCharter) -> State:
+    """Return the state after the last block: the snapshot's, and what the blocks after it make of that.
+
+    Raises:
+        LedgerError: a block does not follow.
+    """
+    if not recovered.snapshot:
+        return genesis(signed)
+    state, signatures = snapshot.decode(recovered.snapshot, State, signed), Signatures()
+    signatures.trusting = True
+    try:
+        for record in recovered.opened.records:
+            if record.kind == RECORD_BLOCK and record.height > state.height:
+                final, header = _open(record.payload)
+                state = apply_block(state, header, final.block.leaves, signatures)
+    except Reject as reason:
+        raise LedgerError(f"couldn't follow the ledger past height {state.height}: {reason.message}") from None
+    return state
+
+
 def state_of(ledger: Path, signed: SignedCharter) -> State:
     """Return the state of the ledger in a folder, as its last snapshot says; nothing is opened, and nothing written.
 

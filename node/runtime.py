@@ -31,6 +31,7 @@ from node.checkpoints import Checkpoints
 from node.clock import Clock
 from node.core import Node
 from node.disclosed import Disclosed
+from node.egress.gate import UNAPPROVED, Gate, Out
 from node.links import Links
 from node.storage import (
     HOLD_RETRY_S,
@@ -160,6 +161,7 @@ class Ports:
     checkpoints: Checkpoints | None = None
     disclosed: Disclosed | None = None
     alone: Alone | None = None
+    gate: Gate | None = None
 
 
 class Runtime:
@@ -198,7 +200,9 @@ class Runtime:
         self._trainer, self._bulk, self._clock = ports.trainer, ports.bulk, ports.clock
         self._snapshots, self._auditor = ports.snapshots, ports.auditor
         self._ballast, self._beacon, self._checkpoints = ports.ballast, ports.beacon, ports.checkpoints
-        self._disclosed = ports.disclosed
+        self._disclosed, self._gate = ports.disclosed, ports.gate
+        if self._gate is not None:
+            self._bulk.outlet = self._gate.offered
         self._alone = ports.alone if baseline is not None else None
         self._baseline, self._alone_over = baseline, False
         self._paused_path = paused
@@ -285,6 +289,7 @@ class Runtime:
         self._show(now)
         self._beacon.turned(now, self._at())
         self._doubt_key(now)
+        self._tend_gate(now)
         self._tend_alone(now)
         due = self._held_until if self._held else self._wake_at
         most = ALONE_POLL_S if self._alone is not None and self._alone.busy else POLL_S_MAX
@@ -404,6 +409,8 @@ class Runtime:
     def _give_up_training(self) -> None:
         """End what the trainer is at, and what it was asked for besides; nobody waits for any of it."""
         self._trainer.abandon()
+        if self._gate is not None:
+            self._gate.rest()
         for path, _ in self._updates.values():
             path.unlink(missing_ok=True)
         self._updates.clear()
@@ -472,6 +479,8 @@ class Runtime:
             case Reach():
                 self._reach(effect)
             case Persist():
+                if self._gate is not None:
+                    self._gate.saying(effect.records)
                 self._journal.append(effect.records)
             case Send():
                 self._transport.send(effect.to, effect.frame)
@@ -519,10 +528,7 @@ class Runtime:
             case Train():
                 if effect.counted is not None:
                     self._bulk.submit_counted(effect.counted)
-                path = self._store.new_file()
-                self._updates[effect.round] = path, effect
-                rounds = self._node.replica.head.terms.round.rounds
-                self._trainer.train(effect.round, self._store.path(effect.model), path, rounds=rounds)
+                self._train(effect)
             case Evaluate():
                 if self._checkpoints is not None:
                     self._checkpoints.committed(effect.round, effect.model)
@@ -547,6 +553,20 @@ class Runtime:
                 elif effect.outcome == "FAILED" and self._finished is not None and self._finished.outcome == "DONE":
                     return  # What is done stays done, whatever is found out later.
                 self._finished, self._finished_at = effect, self._clock.now()
+
+    def _train(self, effect: Train) -> None:
+        """Ask for a training, but one whose update could not leave, or that is done and waits for people."""
+        if self._gate is not None:
+            refusal = self._gate.refusal(effect)
+            if refusal is not None:
+                self._events.append(refusal)
+                return
+            if self._gate.resumes(effect):
+                return
+        path = self._store.new_file()
+        self._updates[effect.round] = path, effect
+        rounds = self._node.replica.head.terms.round.rounds
+        self._trainer.train(effect.round, self._store.path(effect.model), path, rounds=rounds)
 
     def _export(self) -> None:
         """Have the result written. A folder that was just restored may know it before the task has said its layout."""
@@ -636,10 +656,9 @@ class Runtime:
                 base = asked_for.model if asked_for.whole else None
                 self._bulk.submit_update(trained, path, base, event.parameters, asked_for.step, asked_for.copy)
             case EvaluateDone():
-                asked = self._models.pop(event.round)
-                self._events.append(
-                    Evaluated(event.round, asked.model, event.samples, event.metrics, cell=self._cell(event, now))
-                )
+                self._events.append(self._evaluated(event, self._models.pop(event.round), now))
+            case AppraiseDone() if self._gate is not None and not self._gate.tells(event.round):
+                self._appraised(0, {}, UNAPPROVED)
             case AppraiseDone():
                 self._appraised(event.samples, event.metrics, "", self._cell(event, now))
             case Described():
@@ -665,6 +684,14 @@ class Runtime:
                 self._report(Report("task_output", event.text, level="debug"), now)
             case Noted():
                 self._report(Report("script", event.text), now)
+
+    def _evaluated(self, done: EvaluateDone, asked: Evaluate, now: float) -> Evaluated:
+        """Return what the machine is told of an evaluation: only that there was one, before people let anything out."""
+        if self._gate is not None and not self._gate.tells(done.round):
+            text = f"the scores of round {done.round} stay here: {UNAPPROVED}"
+            self._report(Report("scores_kept", text, {**done.metrics, "round": done.round}), now)
+            return Evaluated(done.round, asked.model, 0, {}, cell=0)
+        return Evaluated(done.round, asked.model, done.samples, done.metrics, cell=self._cell(done, now))
 
     def _appraised(self, samples: int, metrics: Mapping[str, float], error: str, cell: int | None = None) -> None:
         asked, self._appraising = self._appraising, None
@@ -705,6 +732,23 @@ class Runtime:
         # a peer that holds it will send it.
         self._report(Report("model_built", f"the model has {layout.elements} parameters", level="debug"), now)
 
+    def _tend_gate(self, now: float) -> None:
+        """See whether people, or the end of its round, have decided on an update that waits; not while the loop holds.
+
+        What cannot be carried out now, as on a full disk, is tried again with the next turn.
+        """
+        if self._gate is None or self._held:
+            return
+        try:
+            decided = self._gate.turn()
+        except StoreError as error:
+            self._report(Report("store_failed", error.message, level="warning"), now)
+            return
+        if isinstance(decided, Out):
+            self._events.extend(self._bulk.let_out(decided.files, decided.trained))
+        elif decided is not None:
+            self._events.append(decided)
+
     def _tend_alone(self, now: float) -> None:
         """Train this site's baseline while the swarm wants nothing of it, and stop at once when it does."""
         if self._alone is None or self._alone_over or self._baseline is None:
@@ -735,8 +779,9 @@ class Runtime:
 
         And what a site that is trained by a script of its people waits for.
         """
-        if self._trainer.waiting:
-            status = {**status, "waiting": self._trainer.waiting}
+        waiting = self._trainer.waiting or ("" if self._gate is None else self._gate.words)
+        if waiting:
+            status = {**status, "waiting": waiting}
         members = status.get("members")
         if not isinstance(members, list) or not self._troubles:
             return status

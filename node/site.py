@@ -17,6 +17,7 @@
     blobs/            models and updates in hand
     models/           what is exported
     privacy/spent     what of the privacy budget is spent (`node.spending`)
+    egress/           what has left this site, and what people have to say to what waits (`node.egress`)
     private/          what of the model never leaves this site, by ledger; nobody else may read it (`node.private`)
     run/              lock, control socket, logs; may be deleted when the node is down
 """
@@ -26,12 +27,14 @@ from __future__ import annotations
 import os
 import secrets
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from node.admission import contact_from_toml
 from node.config import Settings, check_address, load
+from node.passphrase import given
 from node.storage import write_file_durably
+from node.vault import SEEDS, Vault, is_sealed
 from swarm import charter as terms
 from swarm import codec
 from swarm.errors import Reject, UsageError
@@ -73,6 +76,18 @@ data = "{data}"
 # epsilon = 3.0             # what updates may tell of a record over all rounds; then train() must use run.private()
 # delta = 0.00001           # the chance that it does not hold: less than one in the number of records
 
+[egress]
+# rounds = 0                # of so many rounds updates leave this site, over all swarms; 0: as the charter says
+# peers = "*"               # members that may see them; a charter with others is refused
+# update_mb = 0.0           # largest update, in MiB
+# norm = 0.0                # clip updates to this norm, if the charter's is larger
+# noise = 0.0               # least noise multiplier of private training; then there must be a budget
+# epsilon_round = 0.0       # most that one round may cost of it
+# metrics = "*"             # metrics that may be told, by name
+# require = ""              # terms that a charter must have, as "exact privacy"
+# forbid = ""               # terms that it must not have, as "gossip contribution"
+# approve = "no"            # updates wait for a person (`swarm approve`): no, first or every
+
 [ledger]
 # catch_up = "full"         # after an absence: full checks every signature, fast leaves old ones to `ledger verify`
 
@@ -88,10 +103,12 @@ _OTHER_KEYS = "restore it from your backup; to become a new member move keys and
 class Site:
     """A folder and what is in it. Nothing is read before it is asked for."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, passphrase: Callable[[str], str] = given) -> None:
+        """`passphrase` is asked, once, if the keys are encrypted and something needs them."""
         self.folder = folder
         self.settings_path = folder / "swarm.toml"
         self.keys = folder / "keys"
+        self.vault = Vault(self.keys, passphrase)
         self.card_path = folder / "card.toml"
         self.ledger = folder / "ledger"
         self.blobs = folder / "blobs"
@@ -107,11 +124,14 @@ class Site:
         self.alone = folder / "alone"
         self.disclosed_path = folder / "disclosed"
         self.spending_path = folder / "privacy" / "spent"
+        self.egress = folder / "egress"
 
-    def create(self, *, name: str, listen: str, advertise: str, task: str, data: str) -> terms.Card:
+    def create(
+        self, *, name: str, listen: str, advertise: str, task: str, data: str, passphrase: str = ""
+    ) -> terms.Card:
         """Make a new site: settings, keys, card. Raises `UsageError` rather than overwrite anything."""
         text = self._new_settings(name, listen, task, data)
-        card = self.make_keys(name=name, endpoint=advertise)
+        card = self.make_keys(name=name, endpoint=advertise, passphrase=passphrase)
         write_file_durably(self.settings_path, text.encode(), mode=0o644)
         return card
 
@@ -144,8 +164,11 @@ class Site:
         load(text, where="the new settings")
         return text
 
-    def make_keys(self, *, name: str, endpoint: str) -> terms.Card:
-        """Draw new keys and write them and their card. Raises `UsageError` rather than overwrite keys."""
+    def make_keys(self, *, name: str, endpoint: str, passphrase: str = "") -> terms.Card:
+        """Draw new keys and write them and their card. Raises `UsageError` rather than overwrite keys.
+
+        With a passphrase they are never on the disk in plain.
+        """
         check_address(endpoint, "as the endpoint")
         if self.keys.exists():
             raise UsageError(
@@ -159,14 +182,36 @@ class Site:
         except OSError as error:
             message = f"couldn't make {self.keys}: {error.strerror}"
             raise UsageError(message, hint="choose a folder that you can write to") from None
-        write_file_durably(self.keys / "identity.seed", identity_seed.hex().encode() + b"\n")
-        write_file_durably(self.keys / "curve.seed", curve_seed.hex().encode() + b"\n")
+        if passphrase:
+            self.vault.encrypt(passphrase)
+            write_file_durably(self.keys / "node", card.node.hex().encode() + b"\n")
+        write_file_durably(self.keys / "identity.seed", self.vault.written("identity.seed", identity_seed))
+        write_file_durably(self.keys / "curve.seed", self.vault.written("curve.seed", curve_seed))
         write_file_durably(self.card_path, terms.card_to_toml(card).encode(), mode=0o644)
         return card
 
     def load_identity(self) -> Identity:
         """Return the site's secrets. Raises `UsageError` when they are missing, damaged or readable by others."""
         return Identity.from_seed(self._seed("identity.seed"), self._seed("curve.seed"))
+
+    def encrypt_keys(self, passphrase: str) -> list[str]:
+        """Encrypt the keys, and have the site's id beside them in plain: it is no secret, and asked for all the time.
+
+        Return which files that were not were encrypted. Raises as `Vault.encrypt`; no node may be running.
+        """
+        self.check_keys()
+        if not (self.keys / "node").exists() and not is_sealed(self._text("identity.seed")):
+            write_file_durably(self.keys / "node", self.node().hex().encode() + b"\n")
+        return self.vault.encrypt(passphrase)
+
+    def key_files(self) -> list[Path]:
+        """Return the files of secret keys that there are, those in waiting too."""
+        return self.vault.files()
+
+    def check_keys(self) -> None:
+        """Raise `UsageError` where a key file is missing, or readable by others."""
+        for name in SEEDS:
+            self._text(name)
 
     def node(self) -> NodeId:
         """Return this site's id as a member: that of its first identity key. Raises as `load_identity` does."""
@@ -199,7 +244,8 @@ class Site:
         self.next_keys.mkdir(mode=0o700, exist_ok=True)
         # The transport key first: `succeed` goes by it, so that half of a pair never takes over by itself.
         for name in ("curve.seed", "identity.seed") if whole else ("curve.seed",):
-            write_file_durably(self.next_keys / name, secrets.token_bytes(SEED_BYTES).hex().encode() + b"\n")
+            seed = secrets.token_bytes(SEED_BYTES)
+            write_file_durably(self.next_keys / name, self.vault.written(name, seed))
         successor = self.load_successor()
         assert successor is not None, "just written"
         return successor
@@ -264,6 +310,18 @@ class Site:
         return signed
 
     def _seed(self, name: str) -> bytes:
+        path, text = self.keys / name, self._text(name)
+        seed = self.vault.seed(path.name, text)
+        if seed is None:
+            raise UsageError(
+                f"couldn't use {path}: it does not hold a key",
+                hint="restore it from your backup",
+                identifier="SWARM-SITE-KEYS",
+            )
+        return seed
+
+    def _text(self, name: str) -> str:
+        """Return what is in a key file that only its owner can read."""
         path = self.keys / name
         hint = _OTHER_KEYS if self.keys.exists() else "make keys with `swarm keygen`"
         text = self._read(path, hint, "SWARM-SITE-KEYS")
@@ -274,17 +332,7 @@ class Site:
                 hint=f"run chmod 600 {path}",
                 identifier="SWARM-SITE-KEYS",
             )
-        try:
-            seed = bytes.fromhex(text.strip())
-        except ValueError:
-            seed = b""
-        if len(seed) != SEED_BYTES:
-            raise UsageError(
-                f"couldn't use {path}: it does not hold a key",
-                hint="restore it from your backup",
-                identifier="SWARM-SITE-KEYS",
-            )
-        return seed
+        return text
 
     def _read(self, path: Path, hint: str, identifier: str = "") -> str:
         try:

@@ -28,6 +28,7 @@ from node.coalitions import terms_text
 from node.export import SAFETENSORS
 from node.forkserver import ForkedProcess
 from node.loop.form import is_script
+from node.passphrase import without_secrets
 from node.processgroup import ProcessGroup, processors
 from swarm.errors import UsageError
 from swarm.mixing.momentum import Stretches
@@ -518,7 +519,7 @@ class Trainer:
 def _environment() -> dict[str, str]:
     root = str(Path(__file__).resolve().parent.parent)
     path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH", ""))))
-    return {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
+    return {**without_secrets(os.environ), "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
 
 
 def _stretches(message: Mapping[str, object]) -> Stretches:

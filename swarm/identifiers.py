@@ -1,9 +1,9 @@
 """Identifiers: what an error is called, whatever the words of the day, so that it can be looked up and searched for.
 
-`SWARM-` and where it is noticed: HELLO (two sites greet each other), NET (links), DISK, CHARTER, TASK, LEDGER, SITE
-(the folder and its settings). Each has a row in `docs/reference/errors.md` with what causes it and what to do, which a
-test checks. What has none of its own has that of its kind (`swarm.errors`). Once printed, an identifier keeps its
-meaning for ever: add, never reuse.
+`SWARM-` and where it is noticed: HELLO (two sites greet each other), NET (links), DISK, CHARTER, TASK, LEDGER, EGRESS
+(what leaves a site), SITE (the folder and its settings). Each has a row in `docs/reference/errors.md` with what causes
+it and what to do, which a test checks. What has none of its own has that of its kind (`swarm.errors`). Once printed, an
+identifier keeps its meaning for ever: add, never reuse.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ IDENTIFIERS: Mapping[str, str] = {
     # Before anything runs.
     "SWARM-SITE-SETTINGS": "the settings cannot be read",
     "SWARM-SITE-KEYS": "a key is missing, damaged or readable by others",
+    "SWARM-SITE-LOCKED": "the keys are encrypted, and the passphrase is missing or another",
     "SWARM-SITE-MEMBER": "this site is not in its charter",
     "SWARM-SITE-IN-USE": "another process uses the folder",
     "SWARM-CHARTER-MISSING": "there is no charter in the folder",
@@ -51,6 +52,10 @@ IDENTIFIERS: Mapping[str, str] = {
     "SWARM-TASK-MODEL": "the task's model is not the charter's",
     "SWARM-TASK-FAILED": "the task fails on this site's data",
     "SWARM-PRIVACY-SPENT": "a site's privacy budget does not allow another round",
+    # What may leave a site.
+    "SWARM-EGRESS-CHARTER": "the charter asks for more than this site lets out",
+    "SWARM-EGRESS-LIMIT": "an update would go beyond what this site lets out",
+    "SWARM-EGRESS-RECORD": "the record of what has left this site is damaged",
     # The ledger.
     "SWARM-LEDGER-FOREIGN": "the folder holds the ledger of another charter",
     "SWARM-LEDGER-DAMAGED": "a part of the ledger is lost",

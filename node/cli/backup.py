@@ -21,6 +21,7 @@ from node.clock import Clock
 from node.config import load
 from node.console import size_words
 from node.core.node import SOFTWARE
+from node.passphrase import read_passphrase
 from node.site import Site
 from node.storage import BlobStore, RealDisk, write_file_durably
 from swarm import codec, identity
@@ -71,7 +72,7 @@ def create(folder: Path, output: Path | None, passphrase_file: Path | None, *, n
     stamp = datetime.fromtimestamp(made_ms / 1000, UTC).strftime("%Y%m%dT%H%M%SZ")
     target = Path(f"{settings.site.name or 'site'}-{stamp}.backup") if output is None else output
     check_target(target)
-    passphrase = None if passphrase_file is None else b.read_passphrase(passphrase_file)
+    passphrase = None if passphrase_file is None else read_passphrase(passphrase_file)
     made = b.create(site, settings, signed, target, passphrase=passphrase, made_ms=made_ms, software=SOFTWARE)
     kept = made.manifest
     lines = [
@@ -96,7 +97,7 @@ def verify(path: Path, passphrase_file: Path | None, *, as_json: bool) -> None:
 
     Exit 0 if it holds, 3 if anything does not.
     """
-    passphrase = None if passphrase_file is None else b.read_passphrase(passphrase_file)
+    passphrase = None if passphrase_file is None else read_passphrase(passphrase_file)
     with tempfile.TemporaryDirectory(prefix="swarm-backup-") as temporary:
         folder = Path(temporary)
         manifest = b.unpack(path, folder)
@@ -121,7 +122,7 @@ def restore(path: Path, folder: Path, passphrase_file: Path | None, *, original_
     Two nodes with one site's keys contradict each other, and that stays on record: so it is refused while the original
     is on this machine, or answers at its address.
     """
-    passphrase = None if passphrase_file is None else b.read_passphrase(passphrase_file)
+    passphrase = None if passphrase_file is None else read_passphrase(passphrase_file)
     with b.beside(folder) as staging:
         manifest = b.unpack(path, staging)
         lines, epochs = _check(path, staging, manifest)

@@ -17,6 +17,7 @@ from node.cli.init import JSON, fingerprint
 from node.cli.ledger.reading import verify_quietly
 from node.cli.output import INCOMPLETE, INVALID, Failure, Form, check_target, check_task, count, emit, emit_bytes
 from node.clock import Clock
+from node.egress.folder import check_at
 from node.lineage import holding, withdrawn
 from node.site import Site
 from node.solo import describe
@@ -514,7 +515,11 @@ def sign(path: Path, folder: Path, output: Path | None, *, as_json: bool) -> Non
     check_target(target)
     signed = terms.from_toml(_read(path))
     signed.check(complete=False)
-    signed = signed.sign(Site(folder).load_identity())
+    site = Site(folder)
+    if site.settings_path.exists():
+        # Who signs agrees; what the site would refuse at its start is better refused before the others count on it.
+        check_at(site, site.load_settings(), signed, site.node(), f"couldn't sign {path}")
+    signed = signed.sign(site.load_identity())
     write_file_durably(target, terms.to_toml(signed).encode(), mode=0o644)
     missing = signed.missing()
     rest = f"still to sign: {', '.join(missing)}" if missing else f"complete: ledger {signed.ledger_id.hex()[:16]}"

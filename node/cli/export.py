@@ -14,7 +14,10 @@ from node.cli.init import FOLDER, JSON
 from node.cli.ledger.reading import read
 from node.cli.output import NOT_FOUND, USAGE, Failure, check_target, emit
 from node.cli.start import check_own_task, origin_of, trainer_settings
+from node.clock import Clock
 from node.declared import declared
+from node.egress.folder import record_at
+from node.egress.record import EXPORT
 from node.export import FORMATS, ONNX, SAFETENSORS, check_available, export_model
 from node.loop.form import is_script
 from node.site import Site
@@ -79,6 +82,9 @@ def export(
     origin = {**origin_of(signed, round_, model), **({"site": settings.site.name} if personal else {})}
     which = "personal" if personal else "swarm"
     scores: dict[str, Mapping[str, float]] = {}
+    told: dict[str, object] = {"digest": model.hex(), "path": str(target), "personal": personal}
+    now_ms, ledger = int(Clock().now() * 1000), signed.ledger_id.hex()[:16]
+    record_at(site).add(EXPORT, time_ms=now_ms, ledger=ledger, round_=round_, **told)
     with tempfile.TemporaryDirectory(prefix="swarm-export-") as place:
         # The node may forget its blob meanwhile.
         copied = _copied(site.blobs / model.hex(), Path(place) / "model", round_)
@@ -102,9 +108,9 @@ def export(
     lines += [f"  {one:<9} {_words(metrics)}" for one, metrics in scores.items()]
     if personal:
         lines.append("It holds what never left this site: whom you give it to may learn from it about its data.")
-    told = {one: dict(metrics) for one, metrics in scores.items()}
+    metrics_of = {one: dict(metrics) for one, metrics in scores.items()}
     data = {"path": str(target), "round": round_, "model": model.hex()}
-    data |= {"personal": personal, "best": best, "metrics": told}
+    data |= {"personal": personal, "best": best, "metrics": metrics_of}
     emit(data, as_json=as_json, text="\n".join(lines))
 
 

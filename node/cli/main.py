@@ -16,6 +16,7 @@ from swarm.errors import SwarmError, UsageError
 COMMANDS = {
     "init": ("node.cli.init:init", "Make a site: settings, keys, card."),
     "keygen": ("node.cli.init:keygen", "Make only a site's keys and card."),
+    "key": ("node.cli.key:key", "Encrypt a site's keys where they lie."),
     "charter": ("node.cli.charter:charter", "Draft, sign, check and show the terms of a swarm."),
     "start": ("node.cli.start:start", "Run this site's peer."),
     "pause": ("node.cli.pause:pause", "Let this site train nothing for a while."),
@@ -33,6 +34,8 @@ COMMANDS = {
     "policy": ("node.cli.members:policy", "Propose another policy of rounds."),
     "export": ("node.cli.export:export", "Write the model, or this site's own."),
     "backup": ("node.cli.backup:backup", "Keep this site as one file, and restore it."),
+    "approve": ("node.cli.approve:approve", "Let out the update that waits for this site's people."),
+    "egress": ("node.cli.egress:egress", "What may leave this site, and what has."),
     "privacy": ("node.cli.privacy:privacy", "Plan what noise a budget asks for; show what is spent."),
     "support-bundle": ("node.cli.support:support_bundle", "Gather what others need to help, and no secret."),
     "metrics": ("node.cli.metrics:metrics", "Show numbers for Prometheus, and whether this site is well."),

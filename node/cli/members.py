@@ -22,6 +22,7 @@ from node.cli.init import FOLDER, JSON, fingerprint
 from node.cli.output import FAILED, Failure, Form, check_target, check_task, count, emit, emit_rows
 from node.clock import Clock
 from node.config import check_address
+from node.egress.folder import check_at
 from node.names import Names
 from node.proxy import Door, dialling, read_proxy
 from node.runtime import seeded
@@ -253,9 +254,12 @@ def join(
             f"couldn't join {charter.name!r}: {path} is not the task file its charter was made with",
             hint=f"get the file whose SHA-256 begins {charter.task.digest.hex()[:16]}",
         )
-    if not site.settings_path.exists():
+    fresh = not site.settings_path.exists()
+    if fresh:
         make = site.adopt if site.keys.exists() else site.create
         make(name=name, listen=listen, advertise=advertise, task=task, data=data)
+    if not fresh:
+        check_at(site, site.load_settings(), found.charter, site.node(), f"couldn't join {charter.name!r}")
     site.begin_anew()
     identity = site.load_identity()
     card = make_card(identity, name=name, endpoint=advertise)

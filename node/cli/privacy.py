@@ -12,9 +12,8 @@ import click
 from node.cli.init import FOLDER, JSON
 from node.cli.lazy import LazyGroup
 from node.cli.output import emit
-from node.cli.start import budget_of
 from node.site import Site
-from node.spending import Charge, Spending, stretches
+from node.spending import Charge, Spending, budget_of, stretches
 from swarm.errors import UsageError
 from swarm.ledger.participation import ranges
 from swarm.privacy.accounting import Budget, Stretch, check_delta, epsilon, epsilon_renyi, noise_for

@@ -40,6 +40,9 @@ from node.config import Settings
 from node.console import Console
 from node.core import Node
 from node.disclosed import Disclosed
+from node.egress.folder import check_at, record_at, waiting_at
+from node.egress.gate import Gate
+from node.egress.policy import policy_of
 from node.export import export_model
 from node.links import Links
 from node.logfile import LogFile
@@ -49,6 +52,7 @@ from node.proxy import dialling, read_proxy
 from node.recovery import recover
 from node.runtime import Ports, Runtime, free_bytes, seeded
 from node.site import Site
+from node.spending import Spending, budget_of
 from node.storage import Ballast, BlobStore, DirectoryLock, RealDisk, SnapshotFile, store_error
 from node.task import task_digest
 from node.trainer import TrainerSettings
@@ -61,7 +65,6 @@ from swarm.ledger.journal import BLOCKS, Journal, Opened, foreign
 from swarm.ledger.participation import Participation, gaps_words
 from swarm.ledger.state import State, best_of, genesis
 from swarm.machine import Digest, Finished, Report, Started
-from swarm.privacy.accounting import Budget
 from swarm.terms import founding
 from swarm.vector import Layout
 
@@ -138,6 +141,7 @@ def run_site(site: Site, settings: Settings, signed: SignedCharter) -> Ending:
             identifier="SWARM-SITE-MEMBER",
         )
     check_own_task(site, settings, signed)
+    check_at(site, settings, signed, me, "couldn't start")
     proxy = read_proxy(settings.network, site.folder)
     beacon = Beacon(os.environ)  # Before anything is started that could speak in this process's name.
     lock = _lock(site)
@@ -195,6 +199,7 @@ def run_site(site: Site, settings: Settings, signed: SignedCharter) -> Ending:
             momentum=charter.momentum,
             follows=charter.follows,
             rule=charter.rule_of(exchanging=False),
+            own_bound=policy_of(settings.egress).bound(charter),
         )
         node = Node(
             signed=signed,
@@ -234,6 +239,19 @@ def run_site(site: Site, settings: Settings, signed: SignedCharter) -> Ending:
                 ballast=Ballast(site.ledger / "ballast", settings.storage.ballast_mb << 20),
                 beacon=beacon,
                 alone=Alone(site.alone, trainer.settings) if settings.task.alone else None,
+                gate=Gate(
+                    policy_of(settings.egress),
+                    record_at(site),
+                    waiting_at(site),
+                    store,
+                    signed,
+                    me,
+                    clock=clock,
+                    state=lambda: node.replica.head,
+                    tell=lambda fact: report(fact, clock.now()),
+                    budget=budget_of(settings, signed),
+                    spending=Spending(site.spending_path),
+                ),
                 disclosed=Disclosed(site.disclosed_path, least=max(charter.min_cell, settings.task.min_cell)),
                 checkpoints=Checkpoints(
                     site.models / "checkpoints",
@@ -331,12 +349,6 @@ def trainer_settings(site: Site, settings: Settings, signed: SignedCharter) -> T
         spending=site.spending_path,
         ledger=signed.ledger_id.hex()[:16],
     )
-
-
-def budget_of(settings: Settings, signed: SignedCharter) -> Budget | None:
-    """Return what of privacy this site may spend: what it says, and no more than the charter; None for neither."""
-    own = Budget(settings.privacy.epsilon, settings.privacy.delta) if settings.privacy.epsilon else None
-    return signed.charter.privacy if own is None else own.stricter(signed.charter.privacy)
 
 
 def _export(

@@ -29,6 +29,7 @@ CHECKS = (
     Check("charter", folder.charter, ("settings",)),
     Check("member", folder.member, ("keys", "charter")),
     Check("task", folder.task, ("charter",)),
+    Check("egress", folder.egress, ("keys", "charter")),
     Check("ledger", folder.ledger, ("charter",)),
     Check("disk", machine.disk, ("charter",)),
     Check("memory", machine.memory, ("charter",)),

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
+from node.cli.output import count
 from node.doctor.case import Case
 from node.doctor.finding import Finding, fail, warn, well
+from node.egress.folder import objections_at, record_at, waiting_at
+from node.egress.policy import MISFIT, REMEDY, refusal
+from node.egress.record import rounds_out
 from node.task import task_digest
+from node.vault import is_sealed
 from swarm import charter as terms
 
 
@@ -15,17 +23,22 @@ def settings(case: Case) -> list[Finding]:
         key for key, origin in found.origin.items() if origin not in ("default", str(case.site.settings_path))
     )
     more = f"; {', '.join(changed)} from elsewhere" if changed else ""
-    return [well("settings", f"{case.site.settings_path.name} can be read: this is {found.site.name!r}{more}")]
+    told = [well("settings", f"{case.site.settings_path.name} can be read: this is {found.site.name!r}{more}")]
+    password = case.site.folder / found.network.proxy_password_file
+    return [*told, *(_readable(password, "settings") if password.is_file() else ())]
 
 
 def keys(case: Case) -> list[Finding]:
     """The keys are there, whole, and for nobody else on this machine to read."""
     identity = case.identity
-    found = [well("keys", "both keys are there, and only this user can read them", node=case.node.hex())]
-    mode = case.site.keys.stat().st_mode & 0o777
-    if mode & 0o077:
-        text = f"others on this machine can look into {case.site.keys} (mode {mode:o})"
-        found.append(warn("keys", text, f"run chmod 700 {case.site.keys}"))
+    sealed = all(is_sealed(path.read_text(encoding="ascii", errors="replace")) for path in case.site.key_files())
+    how = "encrypted" if sealed else "not encrypted (`swarm key encrypt`)"
+    text = f"both keys are there, {how}, and only this user can read them"
+    found = [well("keys", text, node=case.node.hex(), encrypted=sealed)]
+    if not sealed and case.site.vault.locked:
+        text = "some keys are encrypted and some are not: encrypting or decrypting them did not come to its end"
+        found.append(warn("keys", text, "run the same command again, with the same passphrase"))
+    found += _seen_by_others(case)
     if case.site.card_path.exists():
         card = terms.card_from_toml(case.site.card_path.read_text(encoding="utf-8", errors="replace"))
         if card.id_key != identity.id_key.public or card.curve_key != identity.curve_public:
@@ -33,6 +46,30 @@ def keys(case: Case) -> list[Finding]:
             found.append(
                 warn("keys", text, "send nobody this card; `swarm rotate` and `swarm keygen` write right ones")
             )
+    return found
+
+
+def _seen_by_others(case: Case) -> list[Finding]:
+    """Secrets that others on this machine can read, or whose owner is somebody else."""
+    keys, found = case.site.keys, []
+    mode = keys.stat().st_mode & 0o777
+    if mode & 0o077:
+        text = f"others on this machine can look into {keys} (mode {mode:o})"
+        found.append(warn("keys", text, f"run chmod 700 {keys}"))
+    for path in case.site.key_files():
+        found += _readable(path, "keys")
+    return found
+
+
+def _readable(path: Path, check: str) -> list[Finding]:
+    """Say if a secret file is for others to read, or belongs to somebody else."""
+    status, found = path.stat(), []
+    if status.st_mode & 0o077:
+        text = f"others on this machine can read {path} (mode {status.st_mode & 0o777:o})"
+        found.append(warn(check, text, f"run chmod 600 {path}"))
+    if status.st_uid not in (0, os.geteuid()):
+        text = f"{path} belongs to another user, who can read and replace it"
+        found.append(warn(check, text, f"run chown {os.geteuid()} {path}, as root"))
     return found
 
 
@@ -88,6 +125,21 @@ def task(case: Case) -> list[Finding]:
     if settings_.loader and not (case.site.folder / settings_.loader).is_file():
         text = f"there is no loader {case.site.folder / settings_.loader}"
         found.append(fail("data", text, "put it there, or leave `loader` below [task] out"))
+    return found
+
+
+def egress(case: Case) -> list[Finding]:
+    """The charter asks for no more than this site lets out, and the record of what has left is whole."""
+    against = objections_at(case.site, case.settings, case.signed, case.node)
+    if against:
+        return [fail("egress", refusal(against, case.signed.charter.name), REMEDY, identifier=MISFIT)]
+    lines = record_at(case.site).lines()
+    offer = waiting_at(case.site).offer()
+    left = f"updates of {count(len(rounds_out(lines)), 'round')} have left this site, each written down before"
+    found = [well("egress", f"{left}; the charter asks for no more than may")]
+    if offer is not None and waiting_at(case.site).decision() is None:
+        text = f"the update of round {offer.round} waits for this site's people"
+        found.append(warn("egress", text, "`swarm approve` shows what would leave, and lets it out"))
     return found
 
 

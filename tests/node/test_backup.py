@@ -31,6 +31,7 @@ from node.storage import BlobStore, DirectoryLock, RealDisk, SnapshotFile
 from swarm.charter import card_to_toml, make_card, to_toml
 from swarm.errors import StoreError, SwarmError, UsageError
 from swarm.identity import transport_keys
+from swarm.ledger.audit import audit
 from swarm.ledger.journal import BLOCKS, FEED, WAL, Finding, Journal, Placed, cut, scan
 from swarm.ledger.state import State
 from swarm.machine import RECORD_BLOCK, RECORD_VOTE, Digest, Record, Snapshot
@@ -595,3 +596,19 @@ def test_what_is_private_and_what_the_task_begins_with_come_back(site: Site, tmp
     modes = [stat.S_IMODE(path.stat().st_mode) for path in (back.folder, place, place / names[0])]
     assert modes == [0o700, 0o700, 0o600]
     assert PrivateFolder(place).before(9).under("private")["head"].tolist() == [2.0] * 3
+
+
+def test_blocks_after_the_last_snapshot_are_in_the_backup_and_counted(
+    site: Site, passphrase: Path, tmp_path: Path
+) -> None:
+    """A node keeps a snapshot every few hundred blocks and when it stops: one that was killed once has an old one."""
+    blocks = [record.payload for record in LEFT.records if record.kind == RECORD_BLOCK]
+    *_, early = audit(blocks[:3], LEFT.swarm.signed)
+    assert early.state.height == 3 < LEFT.state.height
+    SnapshotFile(site.ledger / "snapshot").save(Snapshot(3, early.state.encode()))
+    target = tmp_path / "late.backup"
+    swarm("create", site.folder, "-o", target, "--passphrase-file", passphrase)
+    assert "VALID" in swarm("verify", target, "--passphrase-file", passphrase)
+    with target.open("rb") as file, tarfile.open(fileobj=file) as tar:
+        manifest = json.load(tar.extractfile("manifest.json"))  # type: ignore[arg-type]
+    assert (manifest["height"], manifest["round"]) == (LEFT.state.height, LEFT.state.committed.round)

@@ -9,11 +9,10 @@ import pytest
 from click.testing import CliRunner
 
 from node.cli.main import cli
-from node.cli.start import budget_of
 from node.cli.status import spent_of
 from node.config import load
 from node.site import Site
-from node.spending import Spending, charge
+from node.spending import Spending, budget_of, charge
 from swarm.charter import options_of
 from swarm.errors import UsageError
 from swarm.privacy.accounting import Budget, Stretch, epsilon

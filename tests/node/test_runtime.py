@@ -27,6 +27,7 @@ from node.bulk import BulkWorker, _Made
 from node.clock import Clock
 from node.core import SOFTWARE
 from node.disclosed import Disclosed
+from node.egress.gate import Gate
 from node.links import Links
 from node.runtime import QUESTION_BYTES_MAX, ControlSocket, Ports, Runtime, free_bytes
 from node.storage import Ballast, BlobStore, SnapshotFile
@@ -280,6 +281,7 @@ class Site:
         self.paused = folder / "paused"
         self.baseline: FakeAlone | None = None
         self.disclosed: Disclosed | None = None
+        self.gate: Gate | None = None
 
     def runtime(self, *, linger_s: float | None = 10.0) -> Runtime:
         ports = Ports(
@@ -294,6 +296,7 @@ class Site:
             ballast=self.ballast,
             alone=cast("Alone | None", self.baseline),
             disclosed=self.disclosed,
+            gate=self.gate,
         )
         self.started = Started(ports.journal.open().records, *self.store.listing())
         return Runtime(

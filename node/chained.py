@@ -1,0 +1,125 @@
+"""SHELL. A file that is only ever added to: one JSON object a line, and after it a digest of all lines up to there.
+
+For what must not be forgotten and must not be changed unnoticed: what of a privacy budget is spent, what has left a
+site. A line is durable when `append` returns. A last line without an end was never acknowledged: it is passed over, and
+the next takes its place. Any other line that does not match its digest is an error, for people to look at; what cannot
+be seen from inside is a file that was put back as it was before, or made anew by somebody who can write it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from node.storage import store_error, sync_folder
+from swarm.errors import StoreError, UsageError
+
+T = TypeVar("T")
+
+_DIGEST_CHARACTERS = 32
+BYTES_MAX = 1 << 26
+"""About half a million lines."""
+
+
+class Chained(Generic[T]):
+    """One such file.
+
+    Args:
+        path: where it is; it need not be there.
+        parse: makes of a line's JSON what it means. Raises ValueError, TypeError or `UsageError` for what it cannot be.
+        damaged: makes an error of where (the file and perhaps the line) and what is wrong there.
+        noun: what a line is.
+        long: whether it may grow so long that appending should not read all of it again. What somebody else changes
+            meanwhile without changing its length is then noticed when it is read, and not before.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        parse: Callable[[object], T],
+        damaged: Callable[[str, str], StoreError],
+        *,
+        noun: str,
+        long: bool = False,
+    ) -> None:
+        self._path, self._parse, self._damaged = path, parse, damaged
+        self._noun, self._long = noun, long
+        self._end: tuple[int, str] | None = None  # Its length when it was last read or written, and the digest there.
+
+    def read(self) -> list[T]:
+        """Return all lines, in order; none if there is no file.
+
+        Raises:
+            StoreError: it cannot be read, or is not what was written.
+        """
+        return self._read()[0]
+
+    def append(self, values: Mapping[str, object]) -> None:
+        """Add a line, durably: it survives whatever happens once this returns.
+
+        Raises:
+            StoreError: it could not be written, so nothing may be done that rests on it.
+        """
+        fresh = not self._path.exists()
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise store_error(f"open {self._path}", error) from error
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            whole, digest = self._ending(descriptor)
+            body = json.dumps(dict(values), sort_keys=True)
+            line = f"{body} {_chained(digest, body)}\n".encode()
+            os.ftruncate(descriptor, whole)  # Half a line that a crash has left.
+            if os.pwrite(descriptor, line, whole) != len(line):
+                raise StoreError(f"couldn't write to {self._path}: the disk took half a line", hint="free some space")
+            os.fsync(descriptor)
+            self._end = whole + len(line), _chained(digest, body)
+        except OSError as error:
+            raise store_error(f"write to {self._path}", error) from error
+        finally:
+            os.close(descriptor)
+        if fresh:
+            sync_folder(self._path.parent)
+
+    def _ending(self, descriptor: int) -> tuple[int, str]:
+        if self._long and self._end is not None and os.fstat(descriptor).st_size == self._end[0]:
+            return self._end
+        _, digest, whole = self._read()
+        return whole, digest
+
+    def _read(self) -> tuple[list[T], str, int]:
+        """Return the lines, the digest of the last, and how many bytes are whole lines."""
+        try:
+            data = self._path.read_bytes()
+        except FileNotFoundError:
+            return [], "", 0
+        except OSError as error:
+            raise store_error(f"read {self._path}", error) from error
+        if len(data) > BYTES_MAX:
+            raise self._damaged(f"{self._path}", "it is too long")
+        whole = data.rfind(b"\n") + 1
+        found: list[T] = []
+        digest = ""
+        for number, line in enumerate(data[:whole].split(b"\n")[:-1], 1):
+            where = f"{self._path}, line {number}"
+            body, _, told = line.decode(errors="replace").rpartition(" ")
+            digest = _chained(digest, body)
+            if told != digest:
+                raise self._damaged(where, "it does not match its digest")
+            try:
+                found.append(self._parse(json.loads(body)))
+            except (ValueError, TypeError, KeyError, RecursionError, UsageError):
+                raise self._damaged(where, f"it is no {self._noun}") from None
+        self._end = (whole, digest) if whole == len(data) else None
+        return found, digest, whole
+
+
+def _chained(before: str, body: str) -> str:
+    return hashlib.sha256(f"{before} {body}".encode()).hexdigest()[:_DIGEST_CHARACTERS]
