@@ -12,7 +12,8 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -23,7 +24,10 @@ T = TypeVar("T")
 
 _DIGEST_CHARACTERS = 32
 BYTES_MAX = 1 << 26
-"""About half a million lines."""
+"""Of a file that is not meant to grow long; about half a million lines."""
+
+LINE_BYTES_MAX = 1 << 20
+"""What is longer is no line: not even that much of a damaged file is held at once."""
 
 
 class Chained(Generic[T]):
@@ -34,8 +38,8 @@ class Chained(Generic[T]):
         parse: makes of a line's JSON what it means. Raises ValueError, TypeError or `UsageError` for what it cannot be.
         damaged: makes an error of where (the file and perhaps the line) and what is wrong there.
         noun: what a line is.
-        long: whether it may grow so long that appending should not read all of it again. What somebody else changes
-            meanwhile without changing its length is then noticed when it is read, and not before.
+        long: whether it may grow without end, so that appending should not read all of it again. What somebody else
+            changes meanwhile without changing its length is then noticed when it is read, and not before.
     """
 
     def __init__(
@@ -49,7 +53,8 @@ class Chained(Generic[T]):
     ) -> None:
         self._path, self._parse, self._damaged = path, parse, damaged
         self._noun, self._long = noun, long
-        self._end: tuple[int, str] | None = None  # Its length when it was last read or written, and the digest there.
+        self._end: tuple[int, str] | None = None  # Of its whole lines when last read or written, and the digest there.
+        self._torn = False
 
     def read(self) -> list[T]:
         """Return all lines, in order; none if there is no file.
@@ -57,7 +62,38 @@ class Chained(Generic[T]):
         Raises:
             StoreError: it cannot be read, or is not what was written.
         """
-        return self._read()[0]
+        return list(self.each())
+
+    def each(self) -> Iterator[T]:
+        """Yield them one by one, none of them held here. Raises as `read` does."""
+        digest, whole, size = "", 0, 0
+        try:
+            with self._path.open("rb") as file:
+                if not self._long and os.fstat(file.fileno()).st_size > BYTES_MAX:
+                    raise self._damaged(f"{self._path}", "it is too long")
+                for number, line in enumerate(iter(lambda: file.readline(LINE_BYTES_MAX), b""), 1):
+                    size += len(line)
+                    if not line.endswith(b"\n"):
+                        if len(line) == LINE_BYTES_MAX:
+                            raise self._damaged(f"{self._path}, line {number}", "it is too long")
+                        break
+                    whole = size
+                    where = f"{self._path}, line {number}"
+                    body, _, told = line[:-1].decode(errors="replace").rpartition(" ")
+                    digest = _chained(digest, body)
+                    if told != digest:
+                        raise self._damaged(where, "it does not match its digest")
+                    try:
+                        value = self._parse(json.loads(body))
+                    except (ValueError, TypeError, KeyError, RecursionError, UsageError):
+                        raise self._damaged(where, f"it is no {self._noun}") from None
+                    yield value
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise store_error(f"read {self._path}", error) from error
+        self._end = whole, digest
+        self._torn = whole != size
 
     def append(self, values: Mapping[str, object]) -> None:
         """Add a line, durably: it survives whatever happens once this returns.
@@ -80,7 +116,7 @@ class Chained(Generic[T]):
             if os.pwrite(descriptor, line, whole) != len(line):
                 raise StoreError(f"couldn't write to {self._path}: the disk took half a line", hint="free some space")
             os.fsync(descriptor)
-            self._end = whole + len(line), _chained(digest, body)
+            self._end, self._torn = (whole + len(line), _chained(digest, body)), False
         except OSError as error:
             raise store_error(f"write to {self._path}", error) from error
         finally:
@@ -89,36 +125,13 @@ class Chained(Generic[T]):
             sync_folder(self._path.parent)
 
     def _ending(self, descriptor: int) -> tuple[int, str]:
-        if self._long and self._end is not None and os.fstat(descriptor).st_size == self._end[0]:
-            return self._end
-        _, digest, whole = self._read()
-        return whole, digest
-
-    def _read(self) -> tuple[list[T], str, int]:
-        """Return the lines, the digest of the last, and how many bytes are whole lines."""
-        try:
-            data = self._path.read_bytes()
-        except FileNotFoundError:
-            return [], "", 0
-        except OSError as error:
-            raise store_error(f"read {self._path}", error) from error
-        if len(data) > BYTES_MAX:
-            raise self._damaged(f"{self._path}", "it is too long")
-        whole = data.rfind(b"\n") + 1
-        found: list[T] = []
-        digest = ""
-        for number, line in enumerate(data[:whole].split(b"\n")[:-1], 1):
-            where = f"{self._path}, line {number}"
-            body, _, told = line.decode(errors="replace").rpartition(" ")
-            digest = _chained(digest, body)
-            if told != digest:
-                raise self._damaged(where, "it does not match its digest")
-            try:
-                found.append(self._parse(json.loads(body)))
-            except (ValueError, TypeError, KeyError, RecursionError, UsageError):
-                raise self._damaged(where, f"it is no {self._noun}") from None
-        self._end = (whole, digest) if whole == len(data) else None
-        return found, digest, whole
+        """Return where the whole lines end, and the digest there."""
+        known = self._end is not None and not self._torn and os.fstat(descriptor).st_size == self._end[0]
+        if not (self._long and known):
+            self._end = 0, ""
+            deque(self.each(), maxlen=0)
+        assert self._end is not None, "it was just read"
+        return self._end
 
 
 def _chained(before: str, body: str) -> str:

@@ -16,7 +16,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Generic, TypeAlias, TypeVar
 
 from node.clock import Clock
 from node.egress import record as r
@@ -32,6 +32,12 @@ from swarm.privacy.accounting import Budget, epsilon
 
 Files: TypeAlias = tuple[tuple[Path, Stored], ...]
 
+T = TypeVar("T")
+
+RECENT = 4096
+"""Own entries, blobs and approvals that are recognised if they come again, as after a crash or on a disk that was full:
+those of some hundred rounds. All would be too many: a site may learn for a hundred thousand."""
+
 UNAPPROVED = "its people have let nothing out for that round"
 
 
@@ -41,6 +47,25 @@ class Out:
 
     files: Files
     trained: Trained
+
+
+class Recent(Generic[T]):
+    """The last `RECENT` of what was added. What is older is not said, fetched or approved once more."""
+
+    def __init__(self) -> None:
+        self._kept: dict[T, None] = {}
+
+    def add(self, one: T) -> None:
+        """Remember it."""
+        if one not in self._kept and len(self._kept) >= RECENT:
+            del self._kept[next(iter(self._kept))]
+        self._kept[one] = None
+
+    def __contains__(self, one: T) -> bool:
+        return one in self._kept
+
+    def __bool__(self) -> bool:
+        return bool(self._kept)
 
 
 class Gate:
@@ -65,15 +90,28 @@ class Gate:
         self._charter, self._me, self._clock, self._state, self._tell = signed.charter, me, clock, state, tell
         self._ledger = signed.ledger_id.hex()[:16]
         self._budget, self._spending = budget, spending
-        lines = record.lines()
-        self._out = r.rounds_out(lines)
-        self._approved = {line.round for line in lines if line.what == r.APPROVED and line.ledger == self._ledger}
-        self._entries = {str(line.rest["entry"]) for line in lines if line.what in r.SAID}
-        self._released = {str(line.rest["digest"]) for line in lines if line.what == r.UPDATE}
+        self._out: set[tuple[str, int]] = set()  # of which an update has left, where their number has a limit
+        self._approved, self._entries, self._released = Recent[int](), Recent[str](), Recent[str]()
+        for line in record.each():
+            self._recall(line)
         self._norms: dict[str, float] = {}
         self._asked: Train | None = None  # what the machine waits for
         self._offer = self._found()
         self._due = False  # whether the machine waits for what waits
+
+    def _recall(self, line: r.Line) -> None:
+        if line.what == r.UPDATE:
+            self._released.add(str(line.rest["digest"]))
+            self._left(line.ledger, line.round)
+        elif line.what in r.SAID:
+            self._entries.add(str(line.rest["entry"]))
+        elif line.what == r.APPROVED and line.ledger == self._ledger:
+            self._approved.add(line.round)
+
+    def _left(self, ledger: str, round_: int) -> None:
+        """An update of that round leaves."""
+        if self._policy.rounds:
+            self._out.add((ledger, round_))
 
     # --- trainings ----------------------------------------------------------------------------------------------
 
@@ -221,7 +259,7 @@ class Gate:
                 # It leaves in a form that it takes on its way: what is said comes before the bytes then.
                 digest = body.update_digest.hex()
                 self._note(r.UPDATE, body.round, digest=digest, bytes=body.update_bytes, to=self._to())
-                self._out.add((self._ledger, body.round))
+                self._left(self._ledger, body.round)
                 self._released.add(digest)
             rest = {"entry": entry.id.hex(), **self._told(body), "to": self._to()}
             self._note(word, body.round, seq=entry.seq, **rest)
@@ -356,7 +394,7 @@ class Gate:
         digest = trained.update.hex()
         if fetched and digest not in self._released:  # Else the same bytes leave again, as after a crash.
             self._note(r.UPDATE, trained.round, digest=digest, bytes=trained.size, norm=norm, to=self._to())
-        self._out.add((self._ledger, trained.round))
+        self._left(self._ledger, trained.round)
         if fetched:
             self._released.add(digest)
         self._norms = {digest: norm}

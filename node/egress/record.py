@@ -12,7 +12,7 @@ here" would say less than the truth.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -83,6 +83,10 @@ class Record:
     def lines(self) -> Sequence[Line]:
         """Return all there are, in order. Raises `StoreError` if they cannot be read, or are not what was written."""
         return self._file.read()
+
+    def each(self) -> Iterator[Line]:
+        """Yield them one by one. Raises as `lines` does."""
+        return self._file.each()
 
     def add(self, what: str, *, time_ms: int, ledger: str, round_: int, **rest: object) -> Line:
         """Write a line, durably. Raises `StoreError`: then nothing may leave."""

@@ -9,6 +9,7 @@ series. Flat is what grows by less along that line than its tolerance says:
 - memory of a process: `MEMORY_MIB` per hour;
 - descriptors and threads of a process: less than `COUNT` over the whole stretch;
 - the folder without its ledger and its logs: `REST_BASE` and `REST_BYTES` per round, for all that is kept beside them is bounded;
+- the record of what has left the site: `RECORD_BYTES` per round;
 - the log files of the run: what the settings allow;
 - the blocks of the ledger on disk: what was added to them, and one preallocated segment; its other two logs: one segment.
 
@@ -62,6 +63,12 @@ REST_BASE = 65_536.0
 
 LOGS = ("run", "log.txt")
 """The log files, which grow until they are rotated; `log.txt` is what a peer prints, kept by nobody but this soak."""
+
+RECORD = "egress"
+"""The record of what has left the site, which is kept for good as the ledger is."""
+
+RECORD_BYTES = 4096.0
+"""Per round: a line for each thing that left, to five sites."""
 
 STALL_S = 120.0
 """A swarm that commits no round for so long stands still, and the soak ends."""
@@ -169,7 +176,8 @@ def sample(peers: Sequence[LocalPeer], at_s: float, samples: Samples) -> int:
         kinds = weigh(peer.site.folder)
         for kind, value in kinds.items():
             samples.add(f"disk.{kind}/{peer.name}", at_s, value)
-        blobs = sum(value for kind, value in kinds.items() if not kind.startswith("ledger") and kind not in LOGS)
+        kept = ("ledger", RECORD, *LOGS)
+        blobs = sum(value for kind, value in kinds.items() if not kind.startswith(kept))
         samples.add(f"rest/{peer.name}", at_s, blobs)
     return max(peer.committed for peer in peers)
 
@@ -194,6 +202,9 @@ def judge(samples: Samples, time_s: float, bytes_an_entry: float) -> list[Findin
             case "rest":
                 rounds = samples.growth(f"round/{site}", from_s)[1]
                 findings.append(Finding(name, median, growth, REST_BASE + REST_BYTES * rounds, "bytes"))
+            case "disk.egress":
+                rounds = samples.growth(f"round/{site}", from_s)[1]
+                findings.append(Finding(name, median, growth, REST_BASE + RECORD_BYTES * rounds, "bytes"))
             case "disk.run":
                 settings = RunSettings()
                 allowed = settings.log_file_mb * settings.log_files
