@@ -220,6 +220,7 @@ class Runtime:
         self._unexported = False
         self._snapshot_at = 0.0
         self._updates: dict[int, tuple[Path, Train]] = {}
+        self._carried: dict[int, Path] = {}  # Corrections that a trainer could not take in its steps.
         self._models: dict[int, Evaluate] = {}
         self._appraising: Appraise | None = None  # The node asks one question at a time.
         self._control: ControlSocket | None = None
@@ -407,6 +408,7 @@ class Runtime:
         for path, _ in self._updates.values():
             path.unlink(missing_ok=True)
         self._updates.clear()
+        self._carried.clear()
         self._models.clear()
         self._appraising = None
 
@@ -519,10 +521,7 @@ class Runtime:
             case Train():
                 if effect.counted is not None:
                     self._bulk.submit_counted(effect.counted)
-                path = self._store.new_file()
-                self._updates[effect.round] = path, effect
-                rounds = self._node.replica.head.terms.round.rounds
-                self._trainer.train(effect.round, self._store.path(effect.model), path, rounds=rounds)
+                self._train(effect)
             case Evaluate():
                 if self._checkpoints is not None:
                     self._checkpoints.committed(effect.round, effect.model)
@@ -547,6 +546,18 @@ class Runtime:
                 elif effect.outcome == "FAILED" and self._finished is not None and self._finished.outcome == "DONE":
                     return  # What is done stays done, whatever is found out later.
                 self._finished, self._finished_at = effect, self._clock.now()
+
+    def _train(self, effect: Train) -> None:
+        """Have a round trained, by the correction that belongs to its model; without that, say so and no more."""
+        correction = self._bulk.correction(effect.learned, effect.model) if effect.learned else None
+        if effect.learned and correction is None:
+            self._events.append(Trained(effect.round, None, error="its correction is gone", forgot=True))
+            return
+        path, rounds = self._store.new_file(), self._node.replica.head.terms.round.rounds
+        self._updates[effect.round] = path, effect
+        if correction is not None and not self._trainer.bends:
+            self._carried[effect.round], correction = correction, None
+        self._trainer.train(effect.round, self._store.path(effect.model), path, rounds=rounds, correction=correction)
 
     def _export(self) -> None:
         """Have the result written. A folder that was just restored may know it before the task has said its layout."""
@@ -634,7 +645,8 @@ class Runtime:
                 )
                 path, asked_for = self._updates.pop(event.round)
                 base = asked_for.model if asked_for.whole else None
-                self._bulk.submit_update(trained, path, base, event.parameters, asked_for.step, asked_for.copy)
+                carried = self._carried.pop(event.round, None)
+                self._bulk.submit_update(trained, path, base, event.parameters, asked_for.step, asked_for.copy, carried)
             case EvaluateDone():
                 asked = self._models.pop(event.round)
                 self._events.append(
@@ -655,6 +667,7 @@ class Runtime:
                 self._stopping = True
             case Failed(kind="train"):
                 self._updates.pop(event.round)[0].unlink(missing_ok=True)
+                self._carried.pop(event.round, None)
                 self._events.append(Trained(event.round, None, error=event.text, refused=event.refused))
             case Failed(kind="appraise"):
                 self._appraised(0, {}, event.text)

@@ -195,6 +195,7 @@ def run_site(site: Site, settings: Settings, signed: SignedCharter) -> Ending:
             momentum=charter.momentum,
             follows=charter.follows,
             rule=charter.rule_of(exchanging=False),
+            tracks=charter.tracks,
         )
         node = Node(
             signed=signed,
@@ -326,6 +327,7 @@ def trainer_settings(site: Site, settings: Settings, signed: SignedCharter) -> T
         forkserver=Path(task.forkserver) if task.forkserver else None,
         private=site.private / signed.ledger_id.hex()[:16],
         local=signed.charter.local,
+        tracks=signed.charter.tracks,
         rounds=signed.charter.round.rounds,
         budget=budget_of(settings, signed),
         spending=site.spending_path,

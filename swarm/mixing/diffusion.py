@@ -33,7 +33,8 @@ round has no eigenvalues to hold on to. On seven schedules, with no pair lost an
 nowhere, and 0.6 on four of them, two of which change (decision 0041).
 
 What breaks it: a site that leaves, or forgets its c_i, takes that out of the sum for good, and the others come to rest
-beside the optimum by as much. All have to begin again at zero then.
+beside the optimum by as much. All have to begin again at zero then: the log says from which round on
+(`swarm.ledger.exchange.Exchange.anew`). One that joins brings zero, and the sum stays.
 """
 
 from __future__ import annotations
@@ -46,6 +47,10 @@ from swarm.vector import Vector
 
 GAIN = 0.5
 """s: the largest that has been found stable on every schedule that was tried."""
+
+
+NAME = "gt"
+"""What charters call it: gradient tracking is the name that users know the family by."""
 
 
 def init(elements: int) -> Vector:
@@ -70,6 +75,16 @@ def each_step(correction: Vector, steps: int) -> Vector:
 def carry_into(update: Vector, correction: Vector) -> None:
     """Set update = update + c, shapes (elements,), where steps cannot be bent. With one step that is the same."""
     np.add(update, correction, out=update)
+
+
+def rescale(correction: Vector, before: int, now: int) -> None:
+    """Set c = c before / now, shape (elements,), where a site's weight in its rounds has changed; both at least 1.
+
+    What sums to zero over the swarm is weight times correction: a site that counts twice as much as it did when it
+    learned would else pull twice as far.
+    """
+    if before != now:
+        np.multiply(correction, np.float32(before / now), out=correction)
 
 
 def learn_into(correction: Vector, offered: Vector, mixed: Vector, gain: float = GAIN) -> None:

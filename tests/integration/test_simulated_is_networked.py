@@ -137,6 +137,7 @@ def is_one_way(gossip: str) -> bool:
     [
         ("ring", "", "spread", "", "none"),
         ("ring", "qg", "spread", "", "none"),
+        ("ring", "gt", "spread", "", "none"),
         ("ring", "", "spread", "bf16", "none"),
         ("ring", "", "spread", "int8", "none"),
         ("ring", "qg", "spread", "int4", "none"),
@@ -151,6 +152,7 @@ def is_one_way(gossip: str) -> bool:
     ids=[
         "gossip",
         "momentum",
+        "tracking",
         "bf16",
         "int8",
         "int4",
