@@ -58,7 +58,10 @@ class Corrections:
             with scratch.open("wb") as file:
                 reserve(file.fileno(), 4 * self._elements)
                 for start in range(0, self._elements, BLOCK_ELEMENTS):
-                    file.write(self._block(before, weight, start, offered, mixed).data)
+                    block = self._block(before, weight, start)
+                    span = slice(start, start + block.size)
+                    learn_into(block, offered(start, block.size), mixed[span], effect.gain)
+                    file.write(block.data)
                 file.flush()
                 os.fsync(file.fileno())
             scratch.replace(path)
@@ -70,15 +73,13 @@ class Corrections:
             if other not in (path, before):
                 other.unlink()
 
-    def _block(
-        self, before: Path | None, weight: int, start: int, offered: Callable[[int, int], Vector], mixed: Vector
-    ) -> Vector:
+    def _block(self, before: Path | None, weight: int, start: int) -> Vector:
+        """Return a stretch of what is known, as it counts at this weight."""
         count = min(BLOCK_ELEMENTS, self._elements - start)
         block = np.zeros(count, np.float32)
         if before is not None:
             block[:] = np.fromfile(before, "<f4", count, offset=4 * start)
             rescale(block, _weight(before), weight)
-        learn_into(block, offered(start, count), mixed[start : start + count])
         return block
 
 

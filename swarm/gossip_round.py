@@ -372,8 +372,8 @@ class GossipRound(Round):
             return None
         own = state.exchange.models.get(self._me)
         if own is None or own.round < state.exchange.anew:
-            return Learn(None, 0, weight)
-        return Learn(Digest(own.model), own.round, weight)
+            return Learn(None, 0, weight, self._charter.correction.gain)
+        return Learn(Digest(own.model), own.round, weight, self._charter.correction.gain)
 
     def _learned(self, model: Digest, state: State, mine: Sequence[msgspec.Struct]) -> int:
         """Return the round that has taught this member the correction of a model; 0 if it begins at zero with it."""

@@ -561,12 +561,13 @@ class Learn:
     """What a blend is to teach this site's correction (`swarm.mixing.diffusion`), which is durable before it is told.
 
     It goes on from the one that came with `base`, the model that round `since` ended with here; from zero if `since` is
-    0. `weight` is the site's in this round.
+    0. `weight` is the site's in this round, `gain` the charter's.
     """
 
     base: Digest | None
     since: int
     weight: int
+    gain: float
 
 
 @dataclass(frozen=True, slots=True)

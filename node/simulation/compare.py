@@ -538,7 +538,7 @@ class Comparison:
             seed=blank.seed,
             names=self.scenario.names,
             correction=corrected.momentum,
-            tracks=corrected.tracks,
+            gain=corrected.gain,
             tested=learning.tested or None,
             workers=self._workers,
             cluster=self._cluster,

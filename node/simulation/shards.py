@@ -39,7 +39,6 @@ from node.task import round_seed
 from swarm.errors import UsageError
 from swarm.mixing.compress.choco import Public, propose
 from swarm.mixing.compress.forms import Spec, decode, encode
-from swarm.mixing.diffusion import GAIN
 
 MEMORYLESS = ("f32", "bf16")
 """Codecs good enough for models themselves, so that nobody keeps a copy."""
@@ -122,7 +121,7 @@ class LocalShards:
         rows: Models that live on by themselves; 0 where only `average` is asked for.
         velocities: Whether momentum outlives a round.
         correction: The quasi-global momentum, 0 for none (`swarm.mixing.momentum`).
-        tracks: Whether steps are corrected (`swarm.mixing.diffusion`).
+        gain: By how much steps are corrected, 0 for not at all (`swarm.mixing.diffusion`).
         codec: How exchanges travel, None for float32.
         workers: Processes; 1 works in this one.
 
@@ -143,11 +142,11 @@ class LocalShards:
         rows: int,
         velocities: bool = False,
         correction: float = 0.0,
-        tracks: bool = False,
+        gain: float = 0.0,
         codec: Spec | None = None,
         workers: int | None = None,
     ) -> None:
-        displacements = correction > 0 or tracks
+        displacements = correction > 0 or gain > 0
         check_memory(rows, model.elements, velocities=velocities, displacements=displacements, copies=codec is not None)
         self._bench = Bench(
             model,
@@ -160,7 +159,7 @@ class LocalShards:
             rows,
             velocities=velocities,
             correction=correction,
-            tracks=tracks,
+            gain=gain,
             codec=codec,
         )
         self._sent: SparseRows | None = None
@@ -253,7 +252,7 @@ class Bench:
         velocities: bool,
         held: slice | None = None,
         correction: float = 0.0,
-        tracks: bool = False,
+        gain: float = 0.0,
         codec: Spec | None = None,
     ) -> None:
         self._model, self._steps, self._objective, self._test, self._seed = model, steps, objective, test, seed
@@ -264,8 +263,8 @@ class Bench:
         self._first: int = held.start
         self.models = _shared(held.stop - held.start, model.elements)
         self._velocities = _shared(len(self.models), model.elements) if velocities else None
-        self._moved = _shared(len(self.models), model.elements) if correction or tracks else None
-        self._correction, self._tracks = correction, tracks
+        self._moved = _shared(len(self.models), model.elements) if correction or gain else None
+        self._correction, self._gain = correction, gain
         self._codec = codec
         self._copies = None if codec is None else _shared(len(self.models), model.elements)
         self._parameters = model.parameters(model.module)
@@ -316,7 +315,7 @@ class Bench:
                 if restart and self._copies is not None:
                     self._copies[own] = self.common
                 begun = self.common if restart else None
-                if self._tracks:
+                if self._gain:
                     self._train_tracking(own, velocities, round_, peers[rows], begun)
                     return None
                 with self._corrected(own, scales, restart=restart):
@@ -397,13 +396,13 @@ class Bench:
         assert self._moved is not None, "who tracks has room for it"
         models, moved = self.models[rows], self._moved[rows]
         if start is None:
-            moved.add_(models, alpha=GAIN)
+            moved.add_(models, alpha=self._gain)
         steps = torch.tensor([float(self._steps.count(len(self._shares[peer]))) for peer in peers])
         push = torch.zeros_like(moved)
         for first, end in self._parameters:
             push[:, first:end] = moved[:, first:end] / steps.unsqueeze(1)
         self._train(models, velocities, round_, peers, start, push)
-        moved.sub_(models, alpha=GAIN)
+        moved.sub_(models, alpha=self._gain)
 
     def _average(self, unit: int, round_: int, peers: Sequence[int], weights: NDArray[np.float64]) -> None:
         """Train every so many-th chunk from the common model; leave the weighted sum of the results in one row."""

@@ -15,15 +15,20 @@ from swarm.mixing import diffusion, momentum
 
 @dataclass(frozen=True, slots=True)
 class Correction:
-    """At most one of two: `momentum` is the quasi-global beta, 0 to below 1, `tracks` whether steps are corrected."""
+    """At most one of two: `momentum` is the quasi-global beta, `gain` that of gradient tracking; 0 to below 1."""
 
     momentum: float = 0.0
-    tracks: bool = False
+    gain: float = 0.0
+
+    @property
+    def tracks(self) -> bool:
+        """Whether steps are corrected."""
+        return self.gain > 0
 
     def words(self) -> str:
         """Say what it does, on one line of a charter."""
         if self.tracks:
-            return "gradient tracking: each site learns how its steps pull against the others', and corrects them"
+            return f"gradient tracking: what pulls a site back from the others corrects its steps, gain {self.gain:g}"
         return f"quasi-global momentum of {self.momentum:g}"
 
 
@@ -31,16 +36,16 @@ NONE = Correction()
 
 
 def parse(text: str) -> Correction:
-    """Return the correction that a charter names: "gt", "qg", "qg:500".
+    """Return the correction that a charter names: "gt", "gt:500", "qg", "qg:500", the numbers in thousandths.
 
     Raises:
         UsageError: there is no such correction.
     """
-    if text == diffusion.NAME:
-        return Correction(tracks=True)
+    if text.partition(":")[0] == diffusion.NAME:
+        return Correction(gain=diffusion.parse(text))
     if text.partition(":")[0] == "qg":
         return Correction(momentum=momentum.parse(text))
     raise UsageError(
         f"couldn't choose a correction: {text[:40]!r} is not one",
-        hint="choose gt (gradient tracking), qg (quasi-global momentum, 0.7) or qg:500 (another, in thousandths)",
+        hint="choose qg (quasi-global momentum, 0.7), gt (gradient tracking) or another of either, as qg:500 or gt:500",
     )

@@ -14,7 +14,6 @@ from swarm import terms as t
 from swarm.errors import Reject
 from swarm.ledger import entry as e
 from swarm.ledger.state import Signatures, State, apply_authored, genesis, open_authored
-from swarm.mixing import diffusion
 from swarm.terms import founding
 from tests.builders import Feeds, Swarm, identity, make_swarm
 from tests.simulation.test_gossip import Wide, all_done, committed, gossiping, head, merged
@@ -52,7 +51,7 @@ def by_hand(swarm: Swarm, task: QuadraticTask, rounds: int) -> Wide:
             for other, share in plan.shares(terms, number, node, weights, plan.partners(terms, number, node)):
                 matrix[i, nodes.index(other)] = share
         x = matrix @ y
-        learned += diffusion.GAIN * (x - y)
+        learned += swarm.charter.correction.gain * (x - y)
     return np.asarray(np.average(y, axis=0, weights=task.samples))
 
 
@@ -162,7 +161,11 @@ def test_were_it_to_take_zero_for_what_it_lost_and_say_nothing_the_sum_would_sta
 
     def at_zero(self: gossip_round.GossipRound, state: State, weight: int) -> gossip_round.Learn | None:
         found = learns(self, state, weight)
-        return gossip_round.Learn(None, 0, weight) if self._me == lost and found and found.since <= since else found
+        return (
+            gossip_round.Learn(None, 0, weight, found.gain)
+            if self._me == lost and found and found.since <= since
+            else found
+        )
 
     monkeypatch.setattr(gossip_round.GossipRound, "_learned", forgetful)
     monkeypatch.setattr(gossip_round.GossipRound, "_learns", at_zero)

@@ -456,7 +456,7 @@ class BlobStore:
         now = learn.weight or weight or 1
         if before is not None:
             rescale(correction, weight, now)
-        learn_into(correction, offered, mixed)
+        learn_into(correction, offered, mixed, learn.gain)
         kept = {} if before is None or learn.base is None else {(learn.since, learn.base): before}
         self._corrections = kept | {(number, model): (now, correction)}
 
