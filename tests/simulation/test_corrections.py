@@ -80,23 +80,21 @@ def anew(world: World) -> int:
 
 @pytest.mark.parametrize("seed", [5, 6, 7])
 def test_it_is_what_the_equation_says_and_leads_to_the_optimum_of_the_whole(seed: int) -> None:
-    task, rounds = unlike(seed), 16
+    task, rounds, many = unlike(seed), 8, 300
     swarm = make_swarm(4, rounds=rounds, schedule="base2", correction="gt")
     world = gossiping(swarm, task)
     assert world.run(all_done)
     assert np.allclose(merged(world, 0), by_hand(swarm, task, rounds), atol=1e-5)
-    plain = by_hand(make_swarm(4, rounds=rounds, schedule="base2"), task, rounds)
-    beside, found = (float(np.abs(model - task.optimum()).max()) for model in (plain, merged(world, 0)))
-    assert found < 0.1 * beside
-    longer = by_hand(make_swarm(4, rounds=200, schedule="base2", correction="gt"), task, 200)
-    assert np.allclose(longer, task.optimum(), atol=1e-5)
+    assert np.allclose(by_hand(swarm, task, many), task.optimum(), atol=1e-5)
+    plain = by_hand(make_swarm(4, rounds=rounds, schedule="base2"), task, many)
+    assert float(np.abs(plain - task.optimum()).max()) > 0.1
 
 
 def test_the_weighted_sum_of_all_corrections_is_zero_whatever_was_lost_on_the_way() -> None:
     alone = Partition(at_s=5.0, duration_s=1.5, groups=((1,), (0, 2, 3)))
-    swarm = make_swarm(4, rounds=14, schedule="ring", correction="gt", patience_ms=3_000)
+    swarm = make_swarm(4, rounds=10, schedule="ring", correction="gt", patience_ms=3_000)
     world = gossiping(swarm, unlike(), faults=[alone], network=NetworkProfile(loss=0.05))
-    assert world.run(committed(12))
+    assert world.run(committed(9))
     assert sum_of_all(world) < 1e-6
     assert [max(corrections(world, member).items())[1][0] for member in ALL] == list(SAMPLES)
     assert anew(world) == 1
@@ -124,19 +122,19 @@ def test_a_site_that_is_killed_neither_forgets_nor_doubles_its_correction() -> N
 
 
 def test_a_site_that_was_away_for_rounds_goes_on_with_what_it_knew() -> None:
-    swarm = make_swarm(4, rounds=20, schedule="ring", correction="gt", patience_ms=3_000)
+    swarm = make_swarm(4, rounds=14, schedule="ring", correction="gt", patience_ms=3_000)
     world = gossiping(swarm, unlike(), faults=[Crash(at_s=6.0, slot=2, down_s=15.0)])
-    assert world.run(committed(18), end_s=600)
+    assert world.run(committed(13), end_s=600)
     assert anew(world) == 1
     assert sum_of_all(world) < 1e-6
 
 
 def test_a_site_that_lost_its_correction_says_so_and_all_begin_anew() -> None:
-    world = gossiping(make_swarm(4, rounds=16, schedule="ring", correction="gt"), unlike())
+    world = gossiping(make_swarm(4, rounds=11, schedule="ring", correction="gt"), unlike())
     assert world.run(committed(6))
     lost_at = head(world, 0).replica.head.round
     world.place(2).blobs.forget_corrections()
-    assert world.run(committed(14))
+    assert world.run(committed(10))
     assert lost_at <= anew(world) <= lost_at + 2
     notes = [report.text for place in world.places for _, report in place.reports if report.event == "begun_anew"]
     assert notes == ["site-2 lost its correction, so that all begin anew"] * 4
@@ -182,7 +180,7 @@ def test_when_a_member_leaves_all_begin_anew() -> None:
     stay = (0, 2, 3, 4)
     assert world.run(in_epoch(1, *stay), end_s=300)
     assert 5 < anew(world) <= head(world, 0).replica.head.round + 1
-    assert world.run(lambda w: reached(w, 0, 13), end_s=300)
+    assert world.run(lambda w: reached(w, 0, 11), end_s=300)
     assert sum_of_all(world, stay) < 1e-6
 
 
@@ -193,7 +191,7 @@ def test_whoever_joins_brings_zero_so_that_nobody_has_to_begin_again() -> None:
     propose(world, 0, t.add(card(4)))
     everybody = (0, 1, 2, 3, 4)
     assert world.run(in_epoch(1, *everybody), end_s=300)
-    assert world.run(lambda w: reached(w, 0, 13), end_s=300)
+    assert world.run(lambda w: reached(w, 0, 11), end_s=300)
     assert anew(world) == 1
     assert sum_of_all(world, everybody) < 1e-6
 
