@@ -185,7 +185,9 @@ def test_the_simulated_swarm_ends_with_the_very_bytes_of_the_networked_one(
 
 @pytest.mark.real
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("how", [{"codec": "int4"}, {"correction": "gt"}, {"mixing": "exact", "outer": "nesterov:0.9,0.7"}])
+@pytest.mark.parametrize(
+    "how", [{"codec": "int4"}, {"correction": "gt"}, {"mixing": "exact", "outer": "nesterov:0.9,0.7"}]
+)
 def test_killed_peers_end_with_the_bytes_of_a_swarm_that_nothing_befell(
     tmp_path: Path, forkserver: Path, how: dict[str, str]
 ) -> None:
