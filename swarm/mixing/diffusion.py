@@ -51,9 +51,9 @@ GAIN_MOST = 0.5
 """The largest s that has been found stable on every schedule that was tried, with quadratics of moderate steps."""
 
 GAIN = 0.25
-"""s if none is said. Steps that overshoot leave less room than the above has: on digits at sixteen very unequal sites on
-a ring, perceptrons at the rate that suits plain gossip diverge with a half and not with this. On an exponential graph
-they do with either, as with K-GT: the rate has to come down (decision 0041)."""
+"""s if none is said. Steps that overshoot leave less room than the above has: on digits at sixteen very unequal sites
+on a ring, perceptrons at the rate that suits plain gossip diverge with a half and not with this. On an exponential
+graph they do with either, as with K-GT: the rate has to come down (decision 0041)."""
 
 NAME = "gt"
 """What charters call it: gradient tracking is the name that users know the family by."""
