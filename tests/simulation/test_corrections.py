@@ -122,9 +122,9 @@ def test_a_site_that_is_killed_neither_forgets_nor_doubles_its_correction() -> N
 
 
 def test_a_site_that_was_away_for_rounds_goes_on_with_what_it_knew() -> None:
-    swarm = make_swarm(4, rounds=14, schedule="ring", correction="gt", patience_ms=3_000)
-    world = gossiping(swarm, unlike(), faults=[Crash(at_s=6.0, slot=2, down_s=15.0)])
-    assert world.run(committed(13), end_s=600)
+    swarm = make_swarm(4, rounds=18, schedule="ring", correction="gt", patience_ms=3_000)
+    world = gossiping(swarm, unlike(), faults=[Crash(at_s=6.0, slot=2, down_s=7.0)])
+    assert world.run(committed(17), end_s=600)
     assert anew(world) == 1
     assert sum_of_all(world) < 1e-6
 
