@@ -82,7 +82,9 @@ def by_itself(settings: TrainerSettings, folder: Path, owner: str) -> TrainerSet
     added to its training that only means something among others.
     """
     own = folder / "private" / owner[:16]
-    return replace(settings, private=own, local="", budget=None, spending=None)  # Nobody sees what comes of it.
+    return replace(
+        settings, private=own, local="", tracks=False, budget=None, spending=None
+    )  # Nobody sees what comes of it.
 
 
 class Alone:

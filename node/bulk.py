@@ -20,6 +20,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from node.copies import Copies, Moved
+from node.corrections import Corrections
 from node.messages import Messages
 from node.momentum import Momentum
 from node.storage import HOLD_RETRY_S, BlobStore, Exhausted
@@ -48,6 +49,7 @@ from swarm.machine import (
 )
 from swarm.mixing.average import Sums, add_weighted, mean_of_sums_into, sums_problem, weighted_mean_into
 from swarm.mixing.compress.forms import Spec, encode, encoded_bytes
+from swarm.mixing.diffusion import carry_into
 from swarm.mixing.gossip import mix_into, scale_into, step_into
 from swarm.mixing.momentum import Stretches
 from swarm.mixing.outer import NONE, Outer
@@ -122,6 +124,7 @@ class BulkWorker:
         follows: bool = False,
         rule: Rule | None = None,
         own_bound: float | None = None,
+        tracks: bool = False,
     ) -> None:
         """`own_bound` is the norm that this site's own updates are clipped to, where it is stricter than `bound`."""
         self.outlet: Outlet | None = None
@@ -138,6 +141,7 @@ class BulkWorker:
         )
         self._copies = Copies(store, codec, elements=elements) if codec and follows else None
         self._momentum = Momentum(store, elements=elements, beta=momentum) if momentum else None
+        self._corrections = Corrections(store, elements=elements) if tracks else None
         self._wake = wake
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="bulk")
         self._done: deque[Event | _Made] = deque()
@@ -201,13 +205,19 @@ class BulkWorker:
         parameters: Stretches | None = None,
         step: float = 1.0,
         copy: Digest | None = None,
+        correction: Path | None = None,
     ) -> None:
         """Clip what the trainer wrote, move it into the store, and only then say that training is done.
 
         With `base` the model that `step` times the update makes of it goes there instead, its `parameters` carried on
-        by the site's momentum if the charter wants one; with `copy` how that public copy moves towards it.
+        by the site's momentum if the charter wants one, or by a `correction` that the trainer could not take in its
+        steps; with `copy` how that public copy moves towards it.
         """
-        self._submit(self._update, trained, path, base, parameters, step, copy)
+        self._submit(self._update, trained, path, base, parameters, step, copy, correction)
+
+    def correction(self, round_: int, model: Digest) -> Path | None:
+        """Return where the correction lies that a round taught this site beside a model. For any thread."""
+        return None if self._corrections is None else self._corrections.path(round_, model)
 
     def take(self) -> list[Event]:
         """Return the finished results, in order, new blobs adopted. For the loop's thread.
@@ -317,6 +327,7 @@ class BulkWorker:
         parameters: Stretches | None,
         step: float,
         copy: Digest | None,
+        correction: Path | None,
     ) -> Sequence[Event | _Made]:
         try:
             update = np.memmap(path, dtype="<f4", mode="r+")
@@ -327,6 +338,10 @@ class BulkWorker:
                 scale_into(update, step)
                 if self._momentum is not None:
                     self._momentum.carry(update, trained.round, base, parameters)
+                if correction is not None:
+                    learned: Vector = np.memmap(correction, dtype="<f4", mode="r")
+                    for start, end in ((0, self._elements),) if parameters is None else parameters:
+                        carry_into(update[start:end], learned[start:end])
                 self._add(update, base)
             if self._cuts:
                 return [replace(self._sliced(trained, update, path), norm=norm)]
@@ -416,12 +431,22 @@ class BulkWorker:
         def done(path: Path, stored: Stored) -> Mixed:
             made: Vector = np.memmap(path, dtype="<f4", mode="r")
             told = sketch(made, effect.seed)
+            if self._corrections is not None and effect.learn is not None:
+                self._corrections.learn(effect.learn, effect.round, stored.digest, self._offered(effect), made)
             return Mixed(effect.round, stored.digest, stored.size, sketch=told, weights=in_millionths(scales))
 
         def combine() -> _Combine:
             return self._blended(effect, scales)
 
         return self._outcome(self._elements, "<f4", combine, done, Mixed(effect.round, None), durable=True)
+
+    def _offered(self, effect: Blend) -> _Read:
+        """Return what reads the model that this site offered, as it is where that is known, and not as it travelled."""
+        digest = effect.terms[effect.own][0]
+        own = None if self._messages is None else self._messages.own(digest)
+        if own is not None:
+            return functools.partial(_stretch, own)
+        return self._readers([digest], self._elements)[0]
 
     def _mix(self, effect: Mix) -> Sequence[Event | _Made]:
         """Average. Without a model to add to, what is averaged are whole models: their likeness says nothing."""

@@ -224,6 +224,7 @@ class Runtime:
         self._unexported = False
         self._snapshot_at = 0.0
         self._updates: dict[int, tuple[Path, Train]] = {}
+        self._carried: dict[int, Path] = {}  # Corrections that a trainer could not take in its steps.
         self._models: dict[int, Evaluate] = {}
         self._appraising: Appraise | None = None  # The node asks one question at a time.
         self._control: ControlSocket | None = None
@@ -414,6 +415,7 @@ class Runtime:
         for path, _ in self._updates.values():
             path.unlink(missing_ok=True)
         self._updates.clear()
+        self._carried.clear()
         self._models.clear()
         self._appraising = None
 
@@ -555,7 +557,10 @@ class Runtime:
                 self._finished, self._finished_at = effect, self._clock.now()
 
     def _train(self, effect: Train) -> None:
-        """Ask for a training, but one whose update could not leave, or that is done and waits for people."""
+        """Have a round trained, but one whose update could not leave, or that is done and waits for people.
+
+        It is trained by the correction that belongs to its model; without that, say so and no more.
+        """
         if self._gate is not None:
             refusal = self._gate.refusal(effect)
             if refusal is not None:
@@ -563,10 +568,15 @@ class Runtime:
                 return
             if self._gate.resumes(effect):
                 return
-        path = self._store.new_file()
+        correction = self._bulk.correction(effect.learned, effect.model) if effect.learned else None
+        if effect.learned and correction is None:
+            self._events.append(Trained(effect.round, None, error="its correction is gone", forgot=True))
+            return
+        path, rounds = self._store.new_file(), self._node.replica.head.terms.round.rounds
         self._updates[effect.round] = path, effect
-        rounds = self._node.replica.head.terms.round.rounds
-        self._trainer.train(effect.round, self._store.path(effect.model), path, rounds=rounds)
+        if correction is not None and not self._trainer.bends:
+            self._carried[effect.round], correction = correction, None
+        self._trainer.train(effect.round, self._store.path(effect.model), path, rounds=rounds, correction=correction)
 
     def _export(self) -> None:
         """Have the result written. A folder that was just restored may know it before the task has said its layout."""
@@ -654,7 +664,8 @@ class Runtime:
                 )
                 path, asked_for = self._updates.pop(event.round)
                 base = asked_for.model if asked_for.whole else None
-                self._bulk.submit_update(trained, path, base, event.parameters, asked_for.step, asked_for.copy)
+                carried = self._carried.pop(event.round, None)
+                self._bulk.submit_update(trained, path, base, event.parameters, asked_for.step, asked_for.copy, carried)
             case EvaluateDone():
                 self._events.append(self._evaluated(event, self._models.pop(event.round), now))
             case AppraiseDone() if self._gate is not None and not self._gate.tells(event.round):
@@ -674,6 +685,7 @@ class Runtime:
                 self._stopping = True
             case Failed(kind="train"):
                 self._updates.pop(event.round)[0].unlink(missing_ok=True)
+                self._carried.pop(event.round, None)
                 self._events.append(Trained(event.round, None, error=event.text, refused=event.refused))
             case Failed(kind="appraise"):
                 self._appraised(0, {}, event.text)

@@ -16,9 +16,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 
 from swarm.errors import UsageError
+from swarm.mixing.diffusion import carry_into, each_step
+from swarm.vector import Layout, Vector
 
 NO_STEP = "it took no step of a PyTorch optimizer on the model it was given"
 
@@ -135,6 +138,45 @@ class Steering:
     def _refuse(self, why: str) -> None:
         self._refused = f"couldn't train by the charter's local = {self._what}: {why}"
         raise UsageError(self._refused, hint="take SGD or Adam, or agree on a charter without it")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Bend:
+    """How a round's steps take a correction c of `swarm.mixing.diffusion`: c / K with each of as many as there will be.
+
+    How many that is nobody knows before. It is taken to be what it was in the round before, parameter by parameter, and
+    what steps have had too much or too little of is settled at the end, so that all of c is always in the update.
+    `push` is what each step adds, by a parameter's name; `spans` has all parameters that are trained, stepped or not.
+    """
+
+    correction: Vector
+    spans: Mapping[str, tuple[int, int]]
+    steps: Mapping[str, int]
+    push: Mapping[str, torch.Tensor]
+
+    @classmethod
+    def of(cls, correction: Vector, layout: Layout, model: torch.nn.Module, steps_before: Mapping[str, object]) -> Bend:
+        """Spread a correction, shape (elements,), over the steps of a round of `model`."""
+        trained = {name: one for name, one in model.named_parameters() if one.requires_grad}
+        spans = {name: span for name, span in layout.offsets().items() if name in trained}
+        known = {name: steps for name in spans if isinstance(steps := steps_before.get(name), int) and steps > 0}
+        push = {}
+        for name, steps in known.items():
+            start, end = spans[name]
+            each = torch.from_numpy(each_step(correction[start:end], steps))
+            push[name] = each.reshape(trained[name].shape).to(trained[name])
+        return cls(correction, spans, known, push)
+
+    def settle(self, update: Vector, taken: Mapping[str, int]) -> None:
+        """Add what an update lacks of the correction, whose steps were `taken`, or take off what is too much."""
+        for name, (start, end) in self.spans.items():
+            planned, had = self.steps.get(name, 0), taken.get(name, 0)
+            if planned and planned == had:
+                continue
+            rest = np.array(self.correction[start:end])
+            if planned:
+                rest -= each_step(self.correction[start:end], planned) * np.float32(had)
+            carry_into(update[start:end], rest)
 
 
 def _stepped(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:

@@ -166,10 +166,10 @@ class TrainerSettings:
 
     `processes` is how many train together; they share the `threads`. `coded` says that updates travel, and are kept, as
     messages of a codec. `private` is where the site keeps what never leaves it; without, that ends with the worker.
-    `local` is the charter's algorithm of local training (`swarm.mixing.local`), "" for none; `rounds` how many it began
-    with, 0 if not known. `budget` is what of privacy may be spent, by site and charter, `spending` where it is
-    remembered; without that nothing leaves, and nothing is counted. `ledger` are the first 16 hexadecimal digits of the
-    swarm's id.
+    `local` is the charter's algorithm of local training (`swarm.mixing.local`), "" for none; `tracks` whether it has
+    steps corrected; `rounds` how many it began with, 0 if not known. `budget` is what of privacy may be spent, by site
+    and charter, `spending` where it is remembered; without that nothing leaves, and nothing is counted. `ledger` are
+    the first 16 hexadecimal digits of the swarm's id.
     """
 
     task: Path
@@ -188,6 +188,7 @@ class TrainerSettings:
     forkserver: Path | None = None
     private: Path | None = None
     local: str = ""
+    tracks: bool = False
     rounds: int = 0
     budget: Budget | None = None
     spending: Path | None = None
@@ -218,6 +219,11 @@ class Trainer:
         return self._settings
 
     @property
+    def bends(self) -> bool:
+        """Whether it can take a correction in the steps of a training, and not only after the last."""
+        return True
+
+    @property
     def waiting(self) -> str:
         """What this site's people have to do before it can train, in words; empty if nothing."""
         return ""
@@ -235,9 +241,13 @@ class Trainer:
         """Build the model, write its initial parameters to `path`; answered by `Described`."""
         self._ask({"do": "describe", "path": str(path), "round": 0})
 
-    def train(self, round_: int, model: Path, update: Path, *, rounds: int = 0) -> None:
-        """Train a round from the model file; the update is written to `update`. `rounds` as of today, 0 as before."""
-        self._ask({"do": "train", "round": round_, "model": str(model), "update": str(update), "rounds": rounds})
+    def train(self, round_: int, model: Path, update: Path, *, rounds: int = 0, correction: Path | None = None) -> None:
+        """Train a round from the model file; the update is written to `update`. `rounds` as of today, 0 as before.
+
+        A `correction` is taken in the steps, if this trainer `bends`.
+        """
+        asked: dict[str, str | int] = {"do": "train", "round": round_, "model": str(model), "update": str(update)}
+        self._ask(asked | {"rounds": rounds} | ({} if correction is None else {"correction": str(correction)}))
 
     def evaluate(self, round_: int, model: Path, *, which: str = "swarm", cases: Path | None = None) -> None:
         """Evaluate the model file, which a round ended with, or with `which` "personal" what this site makes of it.
@@ -332,6 +342,8 @@ class Trainer:
             arguments += ["--private", str(private)]
         if settings.local:
             arguments += ["--local", settings.local]
+        if settings.tracks:
+            arguments += ["--tracks"]
         if settings.rounds:
             arguments += ["--rounds", str(settings.rounds)]
         if settings.budget is not None:

@@ -44,7 +44,7 @@ from node.parts import Parts, numbers
 from node.private import Own, PrivateFolder, check_folder
 from node.ranks import Ranks, device_of, digest, send
 from node.spending import Spending
-from node.steering import Steering
+from node.steering import Bend, Steering
 from node.storage import mapped_anew
 from node.task import (
     ALL,
@@ -85,7 +85,8 @@ class Worker:
     """One task at one site, driven by requests.
 
     `private` is the folder for what never leaves the site, None to keep that in memory only; `local` the charter's
-    algorithm of local training, "" for none; `rounds` how many it has, 0 if that is not known. `ranks` is this
+    algorithm of local training, "" for none; `tracks` whether steps may have to take a correction; `rounds` how many
+    there are, 0 if that is not known. `ranks` is this
     process's place among those that train together, None where it is alone: all do the same, and the first writes and
     evaluates.
     """
@@ -100,6 +101,7 @@ class Worker:
         budget: Budget = NO_BUDGET,
         private: Path | None = None,
         local: str = "",
+        tracks: bool = False,
         rounds: int = 0,
         ranks: Ranks | None = None,
         allowance: Allowance | None = None,
@@ -111,7 +113,7 @@ class Worker:
         self._budget, self._began_at, self._asked = budget, 0.0, False
         self._path, self._loader, self._site = task, loader, site
         self._local = parse(local) if local else None
-        self._local_text = local
+        self._local_text, self._tracks = local, tracks
         if private is not None:
             check_folder(private)
         self._own = PrivateFolder(private)
@@ -144,7 +146,8 @@ class Worker:
                     reply = self._assist(round_, Path(str(request["model"])), request)
                 case "train":
                     self._rounds = int(request.get("rounds", 0)) or self._rounds
-                    reply = self._train(round_, Path(str(request["model"])), Path(str(request["update"])))
+                    learned = Path(found) if (found := str(request.get("correction", ""))) else None
+                    reply = self._train(round_, Path(str(request["model"])), Path(str(request["update"])), learned)
                 case "try":
                     reply = self._try(Path(str(request["model"])), Path(str(request["update"])), int(request["ms"]))
                 case "appraise":
@@ -174,17 +177,21 @@ class Worker:
         warnings = [parts.warning] if parts.warning else []
         return {"layout": parts.layout.encode(), "parameters": _bounds(parts), "warnings": warnings}
 
-    def _train(self, round_: int, model_path: Path, update_path: Path) -> dict[str, object]:
+    def _train(
+        self, round_: int, model_path: Path, update_path: Path, learned: Path | None = None
+    ) -> dict[str, object]:
         base = self._opened(model_path)
         before = self._own.before(round_)
         parts = self._restore(base, before)
         run = self._begin(round_, self._enough)
         data = self._get_data()
         drift = self._drift(before, base, round_)
+        bend = None if learned is None else self._bend(before, learned)
         optimizer = self._optimizer(parts, before, "optimizer")
         self._leaves = True
         try:
-            samples, metrics, remarks = self._learn(parts, data, run, optimizer, base, drift)
+            push = drift if bend is None else bend.push
+            samples, metrics, remarks = self._learn(parts, data, run, optimizer, base, push)
         finally:
             self._leaves = False
         told = self._told
@@ -199,12 +206,14 @@ class Worker:
             reply["privacy"] = [told.epsilon, told.decimals]
         reply |= self._trained(parts)
         if self._ranks.first:
-            self._write_update(parts, base, update_path, drift)
+            self._write_update(parts, base, update_path, drift, bend)
         arrays = _under("private", {name: numbers(tensor) for name, tensor in parts.private.items()})
         words: dict[str, str | int | float | bool | None] = {}
         self._keep_optimizer(optimizer, "optimizer", arrays, words)
-        if self._local is not None and self._local.name == SCAFFOLD and self._ranks.first:
+        drift_is_kept = self._local is not None and self._local.name == SCAFFOLD
+        if drift_is_kept and self._ranks.first:
             arrays |= {"drift/base": np.array(base), "drift/moved": np.fromfile(update_path, "<f4")}
+        if (drift_is_kept or self._tracks) and self._ranks.first:
             words |= {f"steps/{name}": count for name, count in self._steering.steps.items()}
         if self._local is not None and self._local.name == DITTO:
             self._train_personal(before, base, data, run, arrays, words)
@@ -306,7 +315,7 @@ class Worker:
         run: RunInfo,
         optimizer: torch.optim.Optimizer | None,
         base: Vector,
-        drift: Mapping[str, torch.Tensor],
+        push: Mapping[str, torch.Tensor],
     ) -> tuple[int, dict[str, float], list[str]]:
         """Do a round's training of the model that others will have, in one phase, or in FedRep's two."""
         local = self._local
@@ -316,7 +325,7 @@ class Worker:
             what=self._local_text,
             pull=pull,
             strength=local.strength if local is not None and pull else 0.0,
-            push=drift,
+            push=push,
         )
         passes = self._task.declared.fedrep
         for _ in range(passes):
@@ -378,6 +387,13 @@ class Worker:
                 own = torch.from_numpy((moved - before_moved[start:end]) / np.float32(steps))
                 pushed[name] = own.reshape(shared[name].shape).to(shared[name])
         return pushed
+
+    def _bend(self, before: Own, learned: Path) -> Bend:
+        """Return how this round's steps take what earlier ones have taught this site."""
+        assert self._parts is not None, "it was restored"
+        correction: Vector = np.memmap(learned, dtype="<f4", mode="r")
+        steps = {name.removeprefix("steps/"): steps for name, steps in before.words.items() if name[:6] == "steps/"}
+        return Bend.of(correction, self._parts.layout, self._parts.model, steps)
 
     def _train_personal(
         self,
@@ -532,8 +548,10 @@ class Worker:
         if optimizer is not None and self._task.declared.optimizer_state == "keep":
             keep_optimizer_state(optimizer, part, arrays, words)
 
-    def _write_update(self, parts: Parts, base: Vector, path: Path, drift: Mapping[str, torch.Tensor]) -> None:
-        """Write trained minus base, less what was added to steps, tensor by tensor, into the file the node takes in."""
+    def _write_update(
+        self, parts: Parts, base: Vector, path: Path, drift: Mapping[str, torch.Tensor], bend: Bend | None = None
+    ) -> None:
+        """Write trained minus base into the file the node takes in: less a drift's part in it, with all of a bend's."""
         update = mapped_anew(path, parts.layout.elements, what="make room for the update")
         tensors = parts.shared
         for name, (start, end) in parts.layout.offsets().items():
@@ -542,6 +560,8 @@ class Worker:
             if name in drift:
                 added = drift[name].float().cpu().numpy().reshape(-1) * np.float32(self._steering.steps.get(name, 0))
                 np.subtract(update[start:end], added, out=update[start:end])
+        if bend is not None:
+            bend.settle(update, self._steering.steps)
 
     def _trained(self, parts: Parts) -> dict[str, object]:
         """Return by what the processes that train together know that they have trained one model; alone, nothing."""
@@ -643,6 +663,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.add_argument("--round-seconds", type=float, default=0.0)
     options.add_argument("--private", type=Path)
     options.add_argument("--local", default="")
+    options.add_argument("--tracks", action="store_true")
     options.add_argument("--rounds", type=int, default=0)
     options.add_argument("--rank", type=int, default=0)
     options.add_argument("--processes", type=int, default=1)
@@ -674,6 +695,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             budget=budget,
             private=chosen.private,
             local=chosen.local,
+            tracks=chosen.tracks,
             rounds=chosen.rounds,
             ranks=ranks,
             allowance=allowance,

@@ -30,7 +30,7 @@ from swarm.ledger.entry import (
     Entry,
 )
 from swarm.machine import NodeId
-from swarm.mixing import local, momentum, rules, selfcentred
+from swarm.mixing import corrections, local, rules, selfcentred
 from swarm.mixing.average import PPM
 from swarm.mixing.compress.choco import default_gamma
 from swarm.mixing.compress.forms import Spec, encoded_bytes, parse
@@ -63,8 +63,8 @@ CODEC = "codec"
 ROUTE = "route"
 """The option that says how exact mixing gets to the mean (`swarm.routes`); without, every update goes to everybody."""
 CORRECTION = "correction"
-"""The option that says what gossip does about data that differ from site to site (`swarm.mixing.momentum.parse`): "qg",
-"qg:500"; nothing without."""
+"""The option that says what gossip does about data that differ from site to site (`swarm.mixing.corrections.parse`):
+"qg", "qg:500", "gt"; nothing without."""
 
 GAMMA = "gamma"
 """The option that says how far a member goes towards its neighbours' public copies in a round of gossip whose codec is
@@ -341,8 +341,18 @@ class Charter(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
     @property
     def momentum(self) -> float:
         """The quasi-global momentum of gossip, below 1; 0 for none."""
+        return self.correction.momentum
+
+    @property
+    def tracks(self) -> bool:
+        """Whether gossip corrects the steps of each site by what its rounds have taught it (gradient tracking)."""
+        return self.correction.tracks
+
+    @cached_property
+    def correction(self) -> corrections.Correction:
+        """What gossip does about data that differ."""
         name = dict(self.options).get(CORRECTION, "")
-        return momentum.parse(name) if name else 0.0
+        return corrections.parse(name) if name else corrections.NONE
 
     @cached_property
     def staleness(self) -> int:
@@ -745,12 +755,14 @@ def _check_options(charter: Charter) -> None:
     if charter.directed:
         _check_arcs(charter, dict(charter.options)[LINKS])
     if CORRECTION in names:
-        momentum.parse(dict(charter.options)[CORRECTION])
+        corrections.parse(dict(charter.options)[CORRECTION])
     if CORRECTION in names and not gossips:
         raise UsageError(
             "couldn't accept the charter: a correction is for gossip; in exact mixing all sites go on from one model",
             hint="leave the correction out, or mix by gossip",
         )
+    if charter.tracks:
+        _check_tracking(charter)
     if LOCAL in names:
         _check_local(charter)
     if CLIP in names:
@@ -792,6 +804,26 @@ def _check_options(charter: Charter) -> None:
         )
     if ROUTE in names:
         _check_route(charter, parse_route(dict(charter.options)[ROUTE], len(charter.members)))
+
+
+def _check_tracking(charter: Charter) -> None:
+    """Refuse what takes something out of the sum of all corrections: it has to stay zero, or all rest elsewhere."""
+    named = "couldn't accept the charter: correction = gt"
+    if charter.directed:
+        raise UsageError(
+            f"{named} where links go one way: what a site takes and what it gives are not the same there",
+            hint="let links go both ways, or take qg",
+        )
+    if charter.clip:
+        raise UsageError(
+            f"{named} with a clip, by which a site takes less of a model than it gives of its own",
+            hint="leave one of the two out, or take qg",
+        )
+    if charter.follows:
+        raise UsageError(
+            f"{named} under the codec {charter.codec}, whose errors the corrections would add up",
+            hint="take the codec bf16, or none, or qg",
+        )
 
 
 def _check_buffers(charter: Charter, text: str) -> None:

@@ -13,6 +13,12 @@ gamma being in A. A partner that has the copy a message starts from fetches the 
 one that lacks it fetches the next copy whole. A member whose own copy is lost, or that has none, offers its model
 whole.
 
+Under gradient tracking (`Charter.tracks`, `swarm.mixing.diffusion`) each blend teaches a member a correction, which its
+next steps take. It is kept beside the model that the blend made, and which of the two goes with which follows from the
+log: the model that a member attested last, the round it was of, and the round from which on corrections count. So it
+is learned once, however often a blend is made again. A member whose correction is gone says so, an entry of its own;
+by that all begin again at zero, and until it is final it does not train.
+
 Like its parent it is level-triggered and remembers nothing that the ledger, the feed or the store do not.
 """
 
@@ -26,11 +32,11 @@ from typing_extensions import override
 
 from swarm.charter import Charter
 from swarm.ledger import entry as e
-from swarm.ledger.exchange import Due, Part, partners
+from swarm.ledger.exchange import Due, Own, Part, partners
 from swarm.ledger.pushing import step
 from swarm.ledger.replica import Witness
 from swarm.ledger.state import Closed, Placed, State, masses, settled
-from swarm.machine import Blend, Digest, Mix, Mixed, NodeId, Report, Train
+from swarm.machine import Blend, Digest, Learn, Mix, Mixed, NodeId, Report, Train, Trained
 from swarm.round import Action, Fetch, Model, Phase, Round, Say
 from swarm.terms import Terms
 
@@ -160,6 +166,19 @@ class GossipRound(Round):
         body = e.Attest(round_, close_index, event.model, event.size, (), event.sketch)
         return [Say(e.ATTEST, body), Report("mixed", text, values)]
 
+    @override
+    def trained(self, event: Trained, state: State, mine: Sequence[msgspec.Struct], now: float) -> list[Action]:
+        if not event.forgot:
+            return super().trained(event, state, mine, now)
+        if self._training is None or self._training[0] != event.round:
+            return []
+        self._training = None
+        text = (
+            "this site has lost what its rounds have taught it about its data, so all members begin to learn that anew"
+        )
+        said = [] if _begins_anew(mine) else [Say(e.ANNOTATION, e.Annotation(e.ANEW, event.round, event.round))]
+        return [*said, Report("correction_lost", text, {"round": event.round}, level="warning")]
+
     # --- parts --------------------------------------------------------------------------------------------------
 
     @override
@@ -215,7 +234,11 @@ class GossipRound(Round):
             self.phase = Phase.MIXING
             shares, rest = self._due_shares(state, due)
             terms = tuple((digest, share) for (digest, _), share in zip(found, shares, strict=True))
-            yield self._blend(state, due.round, terms, rest, [part.giver for part in due.parts])
+            weight = {part.giver: part.amount for part in due.parts}[self._me]
+            # With another model in the place of one, or another row, what it would learn is not what the others did.
+            whole = all(digest == part.digest for (digest, _), part in zip(found, due.parts, strict=True))
+            learn = self._learns(state, weight) if whole and state.terms_of(due.epoch) is not None else None
+            yield self._blend(state, due.round, terms, rest, [part.giver for part in due.parts], learn)
 
     def _due_shares(self, state: State, due: Due) -> tuple[list[float], float]:
         """Return how much of each part to take, and of what rounding took off this member's own model."""
@@ -338,15 +361,42 @@ class GossipRound(Round):
             self._mixing, self._blending = round_, (round_, close.index)
             self.phase = Phase.MIXING
             rest = 1.0 if done is None else done.rest(self._me)
-            yield self._blend(state, round_, terms, rest, [node for node, _ in shares])
+            weights = zip(close.terms, close.body.included, strict=True)
+            weight = next(weight for term, (_, weight) in weights if term.author == self._me)
+            learn = self._learns(state, weight)
+            yield self._blend(state, round_, terms, rest, [node for node, _ in shares], learn)
+
+    def _learns(self, state: State, weight: int) -> Learn | None:
+        """Return what a blend is to teach this member: it goes on from what it knew of the model it attested last."""
+        if state.exchange is None or state.exchange.anew is None:
+            return None
+        own = state.exchange.models.get(self._me)
+        if own is None or own.round < state.exchange.anew:
+            return Learn(None, 0, weight, self._charter.correction.gain)
+        return Learn(Digest(own.model), own.round, weight, self._charter.correction.gain)
+
+    def _learned(self, model: Digest, state: State, mine: Sequence[msgspec.Struct]) -> int:
+        """Return the round that has taught this member the correction of a model; 0 if it begins at zero with it."""
+        if state.exchange is None or state.exchange.anew is None:
+            return 0
+        said = [Own(one.round, one.model_digest, one.model_bytes) for one in mine if isinstance(one, e.Attest)]
+        own = state.exchange.models.get(self._me)
+        rounds = [one.round for one in (own, *said) if one is not None and one.model == model]
+        return max((round_ for round_ in rounds if round_ >= state.exchange.anew), default=0)
 
     def _blend(
-        self, state: State, round_: int, terms: tuple[tuple[Digest, float], ...], rest: float, who: Sequence[NodeId]
+        self,
+        state: State,
+        round_: int,
+        terms: tuple[tuple[Digest, float], ...],
+        rest: float,
+        who: Sequence[NodeId],
+        learn: Learn | None = None,
     ) -> Blend:
         """Blend these models, which `who` offered; remember whose they are, to say of whom less was taken."""
         self._who = tuple(who)
         seed = int.from_bytes(state.ledger_id[:8], "big")
-        return Blend(round_, terms, seed, rest, self._charter.clip, who.index(self._me))
+        return Blend(round_, terms, seed, rest, self._charter.clip, who.index(self._me), learn)
 
     def _shares(self, state: State, close: Closed, terms: Terms) -> tuple[tuple[NodeId, float], ...]:
         """Return this member's row of the matrix of a round in which pairs exchange."""
@@ -365,6 +415,9 @@ class GossipRound(Round):
     def _train(
         self, state: State, mine: Sequence[msgspec.Struct], holds: Callable[[Digest], bool], now: float
     ) -> Iterator[Action]:
+        if self._charter.tracks and self._training is None and _begins_anew(mine):
+            self.phase = Phase.WAITING
+            return
         for action in super()._train(state, mine, holds, now):
             if not isinstance(action, Train):
                 yield action
@@ -375,7 +428,14 @@ class GossipRound(Round):
                     f"this site has no public copy that its model could move on from: round {action.round} goes whole"
                 )
                 yield Report("model_whole", text, {"round": action.round})
-            yield Train(action.round, action.model, whole=True, step=step(masses(state).get(self._me)), copy=copy)
+            yield Train(
+                action.round,
+                action.model,
+                whole=True,
+                step=step(masses(state).get(self._me)),
+                copy=copy,
+                learned=self._learned(action.model, state, mine),
+            )
 
     def _own_copy(self, round_: int, state: State, holds: Callable[[Digest], bool]) -> Digest | None:
         """Return the public copy that a message to this round starts from; None if the model goes whole."""
@@ -390,6 +450,11 @@ class GossipRound(Round):
             return super()._stands(offered, state, holds)
         message, _, after = (digest for digest, _ in offered.blobs)
         return offered.round < state.last and holds(message) and holds(after)
+
+
+def _begins_anew(mine: Sequence[msgspec.Struct]) -> bool:
+    """Whether this member has said that it lost its correction, and that is not final yet."""
+    return any(isinstance(body, e.Annotation) and body.code == e.ANEW for body in mine)
 
 
 def _in_order(row: Mapping[NodeId, float], close: Closed) -> tuple[tuple[NodeId, float], ...]:

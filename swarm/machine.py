@@ -102,7 +102,8 @@ class Trained:
 
     Where updates travel as `slices`, those (digest, size) are in the store, and `update` is the name they make.
     `privacy` is what the site has come to with it, as a contribution says it: epsilon in thousandths and -log10 delta.
-    `refused` is whether this site will not train that round at all, so that trying again is of no use.
+    `refused` is whether this site will not train that round at all, so that trying again is of no use; `forgot` whether
+    the correction that its steps should take (`Train.learned`) is not here any more.
     """
 
     round: int
@@ -114,6 +115,7 @@ class Trained:
     slices: tuple[tuple[Digest, int], ...] = ()
     privacy: tuple[int, int] = (0, 0)
     refused: bool = False
+    forgot: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -450,6 +452,8 @@ class Train:
     `counted` is this site's own update in the round before, if it is in `model`: what compression left out of that one
     is owed from now on. In gossip under a coarse codec `copy` is the public copy that others have of its model; what is
     answered are the slices of how that moves (`swarm.ledger.entry.Contribution`). Without it the model goes whole.
+    Under gradient tracking `learned` is the round whose blend made `model`, and a correction with it that is taken in
+    the steps; 0 if there is none yet, or all begin anew.
     """
 
     round: int
@@ -458,6 +462,7 @@ class Train:
     counted: Digest | None = None
     step: float = 1.0
     copy: Digest | None = None
+    learned: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -552,12 +557,27 @@ class Divide:
 
 
 @dataclass(frozen=True, slots=True)
+class Learn:
+    """What a blend is to teach this site's correction (`swarm.mixing.diffusion`), which is durable before it is told.
+
+    It goes on from the one that came with `base`, the model that round `since` ended with here; from zero if `since` is
+    0. `weight` is the site's in this round, `gain` the charter's.
+    """
+
+    base: Digest | None
+    since: int
+    weight: int
+    gain: float
+
+
+@dataclass(frozen=True, slots=True)
 class Blend:
     """One step of gossip: the sum of models by these weights, in this order. Answered by `Mixed` with a sketch.
 
     Of what rounding took off this site's own model before it travelled `rest` parts are added. With `clip` above 0 no
     model pulls further than `swarm.mixing.selfcentred` lets it, from the one at place `own`; what each was multiplied
-    by comes back as the weights of `Mixed`, in millionths.
+    by comes back as the weights of `Mixed`, in millionths. Under gradient tracking it teaches the site what `learn`
+    says.
     """
 
     round: int
@@ -566,6 +586,7 @@ class Blend:
     rest: float = 1.0
     clip: int = 0
     own: int = 0
+    learn: Learn | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -226,6 +226,7 @@ class Feeds:
             e.Partial: e.PARTIAL,
             e.Push: e.PUSH,
             e.Score: e.SCORE,
+            e.Annotation: e.ANNOTATION,
             e.MemberProposal: e.MEMBER_PROPOSAL,
             e.MemberVote: e.MEMBER_VOTE,
         }

@@ -53,6 +53,18 @@ def compressed() -> Played:
     return _played("ring", 8, (alone, Crash(at_s=7.0, slot=DOWN, down_s=8.0)), 0.02, codec="int4")
 
 
+@functools.cache
+def tracking() -> Played:
+    """Return one whose steps are corrected, and in which one site loses its correction."""
+    swarm = make_swarm(MEMBERS, rounds=6, schedule="ring", correction="gt")
+    blends = Blends()
+    world = gossiping(swarm, QuadraticTask(seed=3, samples=SAMPLES, bound=100.0), checkers=[blends])
+    assert world.run(lambda w: committed(w, 0, 2))
+    world.place(DOWN).blobs.forget_corrections()
+    assert world.run(all_done)
+    return Played(swarm.signed, _blocks(world), blends.seen)
+
+
 def one_way() -> Played:
     """Return one whose links go one way, with the same trouble."""
     alone = Partition(at_s=5.0, duration_s=1.5, groups=((1,), (0, 2, 3, 4)))
@@ -72,7 +84,7 @@ def _played(
 
 
 @functools.cache
-def changing_gossip(schedule: str = "ring", links: str = "", codec: str = "") -> Played:
+def changing_gossip(schedule: str = "ring", links: str = "", codec: str = "", correction: str = "") -> Played:
     """Return one of four epochs: site-4 joins, site-2 takes new keys, site-1 leaves."""
     fresh, blends = {2: identity(FRESH)}, Blends()
     world = changing(
@@ -84,6 +96,7 @@ def changing_gossip(schedule: str = "ring", links: str = "", codec: str = "") ->
         schedule=schedule,
         links=links,
         codec_=codec,
+        correction=correction,
         checkers=[blends],
     )
     changes: Sequence[tuple[int, int, t.Change, tuple[int, ...]]] = (
@@ -96,7 +109,7 @@ def changing_gossip(schedule: str = "ring", links: str = "", codec: str = "") ->
         propose(world, who, change)
         assert world.run(in_epoch(epoch, *members), end_s=300)
     assert world.run(finished(0, 2, 3, 4), end_s=300)
-    swarm = make_swarm(4, rounds=10, schedule=schedule, links=links, codec=codec)
+    swarm = make_swarm(4, rounds=10, schedule=schedule, links=links, codec=codec, correction=correction)
     return Played(swarm.signed, _blocks(world), blends.seen)
 
 

@@ -24,7 +24,7 @@ from swarm.errors import UsageError
 from swarm.mixing.compress.choco import default_gamma
 from swarm.mixing.compress.forms import Spec
 from swarm.mixing.compress.forms import parse as parse_codec
-from swarm.mixing.momentum import parse as parse_correction
+from swarm.mixing.corrections import parse as parse_correction
 from swarm.mixing.outer import parse as parse_outer
 from swarm.mixing.rules import KRUM
 from swarm.mixing.rules import parse as parse_rule
@@ -185,7 +185,7 @@ class Learning:
         learning_rate: Of SGD.
         momentum: Of SGD, 0 to below 1; begins anew every round.
         mixing: "gossip" or "exact".
-        correction: Of gossip: "", "qg" or "qg:500" (`swarm.mixing.momentum.parse`).
+        correction: Of gossip: "", "qg", "qg:500" or "gt" (`swarm.mixing.corrections.parse`).
         outer: Of exact mixing, what is done with the mean: "none", "nesterov:0.9,0.7" (`swarm.mixing.outer.parse`).
         codec: How what travels is compressed, as a charter has it: "" for float32, "bf16", "int8", "int4", "sign" or
             "topk:PERMILLE".

@@ -34,6 +34,7 @@ from swarm.ledger.state import State
 from swarm.mixing import rules
 from swarm.mixing.compress.choco import gamma_words
 from swarm.mixing.compress.forms import FORMS, encoded_bytes
+from swarm.mixing.corrections import NONE as UNCORRECTED
 from swarm.mixing.local import parse as parse_local
 from swarm.mixing.outer import NONE, buffers_text, lengthened, untrained
 from swarm.routes import FOLD, ROUTES, SHARDED, SPREAD
@@ -145,7 +146,8 @@ def charter() -> None:
     "--correction",
     default="",
     help="With --gossip, for sites whose data differ: qg lets a momentum follow the swarm's models, not a site's own"
-    " gradients; qg:500 is a momentum of 0.5 instead of 0.7.",
+    " gradients; qg:500 is a momentum of 0.5 instead of 0.7; gt takes off each site's steps what pulls against the"
+    " others', so that the swarm ends where all data together would.",
 )
 @click.option(
     "--outer",
@@ -744,7 +746,7 @@ def _summary(signed: terms.SignedCharter) -> str:
         f"mixing        {_mixing(c)}",
         *([f"compression   {c.codec}: {FORMS[c.codec.name].description}"] if c.codec else []),
         *([f"public copies {_copies(c)}"] if c.follows else []),
-        *([f"correction    quasi-global momentum of {c.momentum:g}"] if c.momentum else []),
+        *([f"correction    {c.correction.words()}"] if c.correction != UNCORRECTED else []),
         *([f"outer         {c.outer.describe()}"] if c.outer.slots else []),
         *([f"buffers       {_buffers(c)}"] if c.outer.buffers else []),
         *([f"local         {parse_local(c.local).words()}"] if c.local else []),

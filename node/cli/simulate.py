@@ -101,7 +101,7 @@ class How:
 @click.option("--lr", type=float, help="Learning rate.  [default: 0.3]")
 @click.option("--momentum", type=float, help="Of SGD; begins anew every round.  [default: 0]")
 @click.option("--mixing", type=click.Choice(["gossip", "exact"]), help="How models are averaged.  [default: gossip]")
-@click.option("--correction", metavar="NAME", help="Of gossip where data differ: qg or qg:500.  [default: none]")
+@click.option("--correction", metavar="NAME", help="Of gossip where data differ: qg, qg:500 or gt.  [default: none]")
 @click.option(
     "--outer",
     metavar="NAME",

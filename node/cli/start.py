@@ -200,6 +200,7 @@ def run_site(site: Site, settings: Settings, signed: SignedCharter) -> Ending:
             follows=charter.follows,
             rule=charter.rule_of(exchanging=False),
             own_bound=policy_of(settings.egress).bound(charter),
+            tracks=charter.tracks,
         )
         node = Node(
             signed=signed,
@@ -344,6 +345,7 @@ def trainer_settings(site: Site, settings: Settings, signed: SignedCharter) -> T
         forkserver=Path(task.forkserver) if task.forkserver else None,
         private=site.private / signed.ledger_id.hex()[:16],
         local=signed.charter.local,
+        tracks=signed.charter.tracks,
         rounds=signed.charter.round.rounds,
         budget=budget_of(settings, signed),
         spending=site.spending_path,

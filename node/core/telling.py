@@ -89,9 +89,12 @@ class Telling:
             elif entry.kind == e.ANNOTATION:
                 note = codec.decode(entry.body, e.Annotation, limit=e.ENTRY_BYTES_MAX)
                 rounds = rounds_words(note.first, note.last)
-                text = f"{self.name(NodeId(entry.author))} {e.ANNOTATIONS[note.code]} of {rounds}"
-                text += ": `swarm ledger lineage` shows which models hold it"
-                effects.append(Report("withdrawn", text, {"first": note.first, "last": note.last}, level="warning"))
+                text = f"{self.name(NodeId(entry.author))} {e.ANNOTATIONS[note.code]}"
+                if note.code == e.WITHDRAWAL:
+                    text += f" of {rounds}: `swarm ledger lineage` shows which models hold it"
+                which: dict[str, str | int | float | bool] = {"first": note.first, "last": note.last}
+                event = "withdrawn" if note.code == e.WITHDRAWAL else "begun_anew"
+                effects.append(Report(event, text, which, level="warning"))
             elif entry.kind == e.ROUND_COMMIT:
                 commit = codec.decode(entry.body, e.RoundCommit, limit=e.ENTRY_BYTES_MAX)
                 ended = f"with {commit.model_digest.hex()[:12]}"

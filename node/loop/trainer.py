@@ -66,6 +66,11 @@ class ScriptTrainer(Trainer):
 
     @property
     @override
+    def bends(self) -> bool:
+        return False  # The script's steps are its own.
+
+    @property
+    @override
     def waiting(self) -> str:
         if self._ready or (self._came and self._current is None and not self._requests):
             return ""  # It is there, or nothing is left to do.

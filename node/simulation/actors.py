@@ -89,9 +89,9 @@ class Actor:
         node = str(_ray().get_runtime_context().get_node_id())
         return Place(node=node, host=os.uname().nodename, free=free_bytes(), torch=torch.__version__)
 
-    def begin(self, bench: tuple[Any, ...], held: slice, *, velocities: bool, correction: float) -> None:
+    def begin(self, bench: tuple[Any, ...], held: slice, *, velocities: bool, correction: float, gain: float) -> None:
         """Take the data, and room for these rows."""
-        self._bench = Bench(*bench, velocities=velocities, correction=correction, held=held)
+        self._bench = Bench(*bench, velocities=velocities, correction=correction, gain=gain, held=held)
         self._held = held
         self._mixer: Mixer | None = None
         self._bags: Bags | None = None
@@ -176,6 +176,7 @@ class RayShards:
         rows: Models that live on by themselves; 0 where only `average` is asked for.
         velocities: Whether momentum outlives a round.
         correction: The quasi-global momentum; 0 for none.
+        gain: By how much steps are corrected; 0 for not at all.
         workers: Actors; None is one for each processor of the cluster.
         address: The cluster's, as `ray.init` takes it; `LOCAL` starts one on this machine.
 
@@ -196,6 +197,7 @@ class RayShards:
         rows: int,
         velocities: bool = False,
         correction: float = 0.0,
+        gain: float = 0.0,
         workers: int | None = None,
         address: str = LOCAL,
     ) -> None:
@@ -220,11 +222,11 @@ class RayShards:
         self._lent: list[dict[int, Any]] = []
         self._cut = blocks(max(1, rows), model.elements)
         try:
-            self._settle(spans, velocities=velocities, displacements=correction > 0)
+            self._settle(spans, velocities=velocities, displacements=correction > 0 or gain > 0)
             _ship_code(model.module)
             bench = self._ray.put((model, steps, objective, shares, names, seed, test, rows))
             self._all(
-                actor.begin.remote(bench, span, velocities=velocities, correction=correction)
+                actor.begin.remote(bench, span, velocities=velocities, correction=correction, gain=gain)
                 for actor, span in zip(self._actors, spans, strict=True)
             )
         except BaseException:

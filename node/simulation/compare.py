@@ -54,7 +54,8 @@ from swarm.machine import NodeId
 from swarm.mixing.average import integer_weights
 from swarm.mixing.compress.forms import encoded_bytes
 from swarm.mixing.compress.forms import parse as parse_codec
-from swarm.mixing.momentum import parse as parse_correction
+from swarm.mixing.corrections import NONE as UNCORRECTED
+from swarm.mixing.corrections import parse as parse_correction
 from swarm.mixing.outer import parse as parse_outer
 from swarm.mixing.rules import parse as parse_rule
 from swarm.routes import FOLD, cuts
@@ -520,6 +521,7 @@ class Comparison:
                 whole_at_last=True,  # bf16 nodes round there too; what that does to a mean is below any tolerance
             )
         )
+        corrected = parse_correction(learning.correction) if learning.correction else UNCORRECTED
         experiment = Experiment(
             build=self._build,
             train=ground.train,
@@ -535,7 +537,8 @@ class Comparison:
             rounds=learning.rounds,
             seed=blank.seed,
             names=self.scenario.names,
-            correction=parse_correction(learning.correction) if learning.correction else 0.0,
+            correction=corrected.momentum,
+            gain=corrected.gain,
             tested=learning.tested or None,
             workers=self._workers,
             cluster=self._cluster,

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from node.data import SiteData
@@ -20,6 +21,7 @@ from node.declared import Declared
 from node.simulation.datasets import Examples
 from node.simulation.flat import TEST_ROWS, FlatModel, travelling
 from node.simulation.learning import CROSS_ENTROPY, Dataset
+from node.steering import Bend, Steering
 from node.task import RunInfo, SiteInfo, checked_result, load_task, round_seed, where_in
 from swarm.errors import UsageError
 from swarm.vector import Vector, flatten
@@ -81,16 +83,18 @@ class TaskLearner:
         self._data: dict[int, object] = {}
         self._counters: dict[int, dict[str, torch.Tensor]] = {}
         self._steps = 0
+        self._steering = Steering()
+        self._stepped: dict[int, dict[str, int]] = {}  # How often a member's parameters were, when it last trained.
 
     @property
     def elements(self) -> int:
         """Length of the vector."""
         return self.model.elements
 
-    def train(self, member: int, number: int, model: Vector) -> Lesson:
+    def train(self, member: int, number: int, model: Vector, correction: Vector | None = None) -> Lesson:
         """Do a round of the task's own training, as one site's trainer process does."""
         behaviour = self._behaviours.get(member, Behaviour.HONEST)
-        self._steps = 0
+        self._steps, bend = 0, None
         hook = register_optimizer_step_post_hook(self._count)
         before = torch.get_num_threads()
         torch.set_num_threads(1)  # as every peer on a machine of its own is told to: sums depend on how many add
@@ -98,11 +102,19 @@ class TaskLearner:
             with torch.random.fork_rng(devices=[]):
                 self._restore(member, model)
                 self._module.train()
+                if correction is not None:
+                    bend = Bend.of(correction, self.model.layout, self._module, self._stepped.get(member, {}))
+                self._steering.begin(self._module, push=None if bend is None else bend.push)
                 run = self._begin(member, number)
                 result = self._task.train(self._module, self._held(member), run)
                 samples, metrics, _ = checked_result(result, "train")
+            self._steering.end()
             self._remember(member)
-            update = handed_over(self._attacked(member, number, model), behaviour, self.bound)
+            learnt = self._attacked(member, number, model)
+            if bend is not None:
+                bend.settle(learnt, self._steering.steps)
+            self._stepped[member] = dict(self._steering.steps)
+            update = handed_over(learnt, behaviour, self.bound)
             error = "train() raised RuntimeError: out of memory" if behaviour is Behaviour.RAISES else ""
         except Exception as wrong:  # noqa: BLE001 - user code may raise anything; all of it becomes a sentence
             update, samples, metrics, error = np.empty(0, np.float32), 0, {}, self._sentence(wrong)
@@ -183,7 +195,8 @@ class TaskLearner:
             return HANG_S
         return max(1, self._steps) * self._step_s[member] * (SLOW_FACTOR if behaviour is Behaviour.SLOW else 1)
 
-    def _count(self, *_: object) -> None:
+    def _count(self, optimizer: Optimizer, *_: object) -> None:
+        self._steering.after(optimizer)
         self._steps += 1
 
     def _sentence(self, error: Exception) -> str:

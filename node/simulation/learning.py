@@ -58,6 +58,10 @@ class LocalTraining:
         """Return the size of a full batch at a peer with that many examples."""
         return examples if self.batch is None else min(self.batch, examples)
 
+    def steps(self, examples: int) -> int:
+        """Return how many steps a peer with that many examples, one or more, takes in a round."""
+        return self.epochs * -(-examples // self.batch_of(examples))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Objective:

@@ -31,8 +31,17 @@ class OneByOne:
         # PyTorch puts off imports of two seconds until a first optimizer is made: once here, not in every process.
         torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
 
+    def count(self, examples: int) -> int:
+        """See `LocalSteps.count`."""
+        return self._training.steps(examples)
+
     def train(
-        self, models: Tensor, velocities: Tensor | None, peers: Sequence[Trainee], start: Tensor | None = None
+        self,
+        models: Tensor,
+        velocities: Tensor | None,
+        peers: Sequence[Trainee],
+        start: Tensor | None = None,
+        push: Tensor | None = None,
     ) -> None:
         """Train the rows in place. See `LocalSteps.train`."""
         if self._module is None:
@@ -40,9 +49,12 @@ class OneByOne:
         with torch.random.fork_rng(devices=[]):
             for k, peer in enumerate(peers):
                 self._model.load(models[k] if start is None else start, self._module)
-                self._train(self._module, models[k], None if velocities is None else velocities[k], peer)
+                velocity = None if velocities is None else velocities[k]
+                self._train(self._module, models[k], velocity, peer, None if push is None else push[k])
 
-    def _train(self, module: nn.Module, row: Tensor, velocity: Tensor | None, peer: Trainee) -> None:
+    def _train(
+        self, module: nn.Module, row: Tensor, velocity: Tensor | None, peer: Trainee, push: Tensor | None
+    ) -> None:
         training = self._training
         module.train()
         optimizer = torch.optim.SGD(
@@ -53,6 +65,8 @@ class OneByOne:
         )
         if velocity is not None:
             _set_velocity(optimizer, module, self._model.view(velocity))
+        views = {} if push is None else self._model.view(push)
+        added = [(tensor, views[name]) for name, tensor in travelling(module).items() if name in views]
         # Pixels become numbers once a round, unless the share is so large that its copy would be felt.
         whole = self._data.bytes_of(len(peer.share)) <= COPY_BYTES_MAX
         x_share, y_share = self._data.batch(peer.share) if whole else (torch.empty(0), torch.empty(0))
@@ -64,6 +78,10 @@ class OneByOne:
                 optimizer.zero_grad()
                 torch.autograd.backward(self._objective.loss(module(x), y))
                 optimizer.step()
+                with torch.no_grad():
+                    for tensor, part in added:
+                        if tensor.requires_grad:
+                            tensor.add_(part)
         self._model.save(module, row)
         if velocity is not None:
             _get_velocity(optimizer, module, self._model.view(velocity))

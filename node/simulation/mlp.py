@@ -103,8 +103,17 @@ class BatchedPerceptron:
         self.stacked = stack_size(elements)
         self._buffers: _Buffers | None = None  # made by the process that trains, not by the one that forks it
 
+    def count(self, examples: int) -> int:
+        """See `LocalSteps.count`."""
+        return self._training.steps(examples)
+
     def train(
-        self, models: Tensor, velocities: Tensor | None, peers: Sequence[Trainee], start: Tensor | None = None
+        self,
+        models: Tensor,
+        velocities: Tensor | None,
+        peers: Sequence[Trainee],
+        start: Tensor | None = None,
+        push: Tensor | None = None,
     ) -> None:
         """Train the rows in place. See `LocalSteps.train`."""
         sizes = [len(peer.share) for peer in peers]
@@ -114,6 +123,7 @@ class BatchedPerceptron:
         fresh = velocities is None
         if velocities is not None:
             buffers.load(velocities, buffers.velocities, buffers.bias_velocities)
+        pushes = None if push is None else buffers.like(push)
         generators = shuffles(peers)
         positions = torch.zeros(len(peers), sizes[0], dtype=torch.int64)
         for _ in range(self._training.epochs):
@@ -127,6 +137,8 @@ class BatchedPerceptron:
                 self._gather(part, positions[:k, first : first + b].reshape(-1))
                 self._step(part, 1.0 / b if lengths[-1] == b else _mask(lengths, b), fresh=fresh)
                 fresh = False
+                if pushes is not None:
+                    buffers.add(k, *pushes)
         buffers.store(models, buffers.weights, buffers.biases)
         if velocities is not None:
             buffers.store(velocities, buffers.velocities, buffers.bias_velocities)
@@ -291,6 +303,19 @@ class _Buffers:
             weight.copy_(rows[:, slice(*layer.weight)].view_as(weight))
             if bias is not None and layer.bias is not None:
                 bias.copy_(rows[:, slice(*layer.bias)].view_as(bias))
+
+    def like(self, rows: Tensor) -> tuple[list[Tensor], list[Tensor | None]]:
+        """Return flat vectors, shape (k, elements), as per-layer tensors of their own."""
+        weights = [torch.empty_like(weight) for weight in self.weights]
+        biases = [None if bias is None else torch.empty_like(bias) for bias in self.biases]
+        self.load(rows, weights, biases)
+        return weights, biases
+
+    def add(self, k: int, weights: Sequence[Tensor], biases: Sequence[Tensor | None]) -> None:
+        """Add these, per layer, to the parameters of the first k peers."""
+        for mine, theirs in zip([*self.weights, *self.biases], [*weights, *biases], strict=True):
+            if mine is not None and theirs is not None:
+                mine[:k].add_(theirs[:k])
 
     def store(self, rows: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor | None]) -> None:
         """Copy per-layer tensors back into flat vectors."""

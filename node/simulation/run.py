@@ -122,6 +122,7 @@ class Experiment:
         names: The peers', from which their shuffles follow as a node's do; site-0, site-1, ... if there are none.
         objective: What is minimised and counted.
         correction: The quasi-global momentum of gossip (`swarm.mixing.momentum`), 0 to below 1.
+        gain: By how much gossip corrects each peer's steps instead (`swarm.mixing.diffusion`), 0 to below 1.
         tested: Peers whose own models are tested, drawn once; None tests all.
         test_every: Rounds between tests; the last round is always tested.
         form: Which form of local training (`steps`).
@@ -143,6 +144,7 @@ class Experiment:
     names: Sequence[str] = ()
     objective: Objective = CROSS_ENTROPY
     correction: float = 0.0
+    gain: float = 0.0
     tested: int | None = 10
     test_every: int = 1
     form: Form = "auto"
@@ -182,8 +184,14 @@ class Experiment:
             wrong = "a Ray cluster's actors keep no updates that a rule could compare, or an attacker could see"
         elif not 0 <= self.correction < 1:
             wrong = f"a correction of {self.correction} is not 0 or more and below 1"
-        elif isinstance(self.exchange, Exact) and self.correction:
+        elif isinstance(self.exchange, Exact) and (self.correction or self.gain):
             wrong = "with an exact mean there is nothing that a correction could correct"
+        elif not 0 <= self.gain < 1:
+            wrong = f"a gain of {self.gain} is not 0 or more and below 1"
+        elif self.correction and self.gain:
+            wrong = "a momentum and corrected steps are two answers to one question"
+        elif self.gain and isinstance(self.exchange, Gossip) and self.exchange.steps is not None:
+            wrong = "corrected steps are for links that go both ways"
         if wrong:
             raise UsageError(f"couldn't set up the simulation: {wrong}", hint="Change that setting.")
 
@@ -290,6 +298,7 @@ class Simulation:
             rows=n if isinstance(experiment.exchange, Gossip) or experiment.exchange.gathers else 0,
             velocities=experiment.local.keep_momentum and experiment.local.momentum > 0,
             correction=experiment.correction,
+            gain=experiment.gain,
             workers=experiment.workers,
         )
         outer = experiment.exchange.outer if isinstance(experiment.exchange, Exact) else NONE

@@ -121,6 +121,7 @@ class LocalShards:
         rows: Models that live on by themselves; 0 where only `average` is asked for.
         velocities: Whether momentum outlives a round.
         correction: The quasi-global momentum, 0 for none (`swarm.mixing.momentum`).
+        gain: By how much steps are corrected, 0 for not at all (`swarm.mixing.diffusion`).
         codec: How exchanges travel, None for float32.
         workers: Processes; 1 works in this one.
 
@@ -141,12 +142,12 @@ class LocalShards:
         rows: int,
         velocities: bool = False,
         correction: float = 0.0,
+        gain: float = 0.0,
         codec: Spec | None = None,
         workers: int | None = None,
     ) -> None:
-        check_memory(
-            rows, model.elements, velocities=velocities, displacements=correction > 0, copies=codec is not None
-        )
+        displacements = correction > 0 or gain > 0
+        check_memory(rows, model.elements, velocities=velocities, displacements=displacements, copies=codec is not None)
         self._bench = Bench(
             model,
             steps,
@@ -158,6 +159,7 @@ class LocalShards:
             rows,
             velocities=velocities,
             correction=correction,
+            gain=gain,
             codec=codec,
         )
         self._sent: SparseRows | None = None
@@ -250,6 +252,7 @@ class Bench:
         velocities: bool,
         held: slice | None = None,
         correction: float = 0.0,
+        gain: float = 0.0,
         codec: Spec | None = None,
     ) -> None:
         self._model, self._steps, self._objective, self._test, self._seed = model, steps, objective, test, seed
@@ -260,8 +263,8 @@ class Bench:
         self._first: int = held.start
         self.models = _shared(held.stop - held.start, model.elements)
         self._velocities = _shared(len(self.models), model.elements) if velocities else None
-        self._moved = _shared(len(self.models), model.elements) if correction else None
-        self._correction = correction
+        self._moved = _shared(len(self.models), model.elements) if correction or gain else None
+        self._correction, self._gain = correction, gain
         self._codec = codec
         self._copies = None if codec is None else _shared(len(self.models), model.elements)
         self._parameters = model.parameters(model.module)
@@ -311,8 +314,12 @@ class Bench:
                 scales = None if steps is None else torch.tensor(steps[rows])
                 if restart and self._copies is not None:
                     self._copies[own] = self.common
+                begun = self.common if restart else None
+                if self._gain:
+                    self._train_tracking(own, velocities, round_, peers[rows], begun)
+                    return None
                 with self._corrected(own, scales, restart=restart):
-                    self._train(self.models[own], velocities, round_, peers[rows], self.common if restart else None)
+                    self._train(self.models[own], velocities, round_, peers[rows], begun)
                 return None
             case ("average", round_, peers, weights):
                 self._average(unit, round_, peers, weights)
@@ -378,6 +385,25 @@ class Bench:
             models[:, first:end].add_(moved[:, first:end], alpha=beta)
         moved.mul_(beta).sub_(base, alpha=1 - beta)
 
+    def _train_tracking(
+        self, rows: slice, velocities: Tensor | None, round_: int, peers: Sequence[int], start: Tensor | None
+    ) -> None:
+        """Train with each peer's correction c in its steps.
+
+        Between rounds a row of `_moved` holds c - s y, y being the model that a peer's training ended with: with s
+        times the mixed model added it is the next c, and no second matrix is needed for y.
+        """
+        assert self._moved is not None, "who tracks has room for it"
+        models, moved = self.models[rows], self._moved[rows]
+        if start is None:
+            moved.add_(models, alpha=self._gain)
+        steps = torch.tensor([float(self._steps.count(len(self._shares[peer]))) for peer in peers])
+        push = torch.zeros_like(moved)
+        for first, end in self._parameters:
+            push[:, first:end] = moved[:, first:end] / steps.unsqueeze(1)
+        self._train(models, velocities, round_, peers, start, push)
+        moved.sub_(models, alpha=self._gain)
+
     def _average(self, unit: int, round_: int, peers: Sequence[int], weights: NDArray[np.float64]) -> None:
         """Train every so many-th chunk from the common model; leave the weighted sum of the results in one row."""
         if len(self._scratch) < self._chunks[0].stop:
@@ -390,10 +416,16 @@ class Bench:
                 total.add_(model, alpha=weight)  # in float64, for the sum is; a model is still in the cache
 
     def _train(
-        self, models: Tensor, velocities: Tensor | None, round_: int, peers: Sequence[int], start: Tensor | None
+        self,
+        models: Tensor,
+        velocities: Tensor | None,
+        round_: int,
+        peers: Sequence[int],
+        start: Tensor | None,
+        push: Tensor | None = None,
     ) -> None:
         trainees = [Trainee(self._shares[peer], round_seed(self._seed, self._names[peer], round_)) for peer in peers]
-        self._steps.train(models, velocities, trainees, start)
+        self._steps.train(models, velocities, trainees, start, push)
 
 
 class _Crew:

@@ -43,14 +43,23 @@ class LocalSteps(Protocol):
     def stacked(self) -> int:
         """How many peers to hand over at once, at most."""
 
+    def count(self, examples: int) -> int:
+        """Return how many steps a peer with so many examples takes in a round."""
+
     def train(
-        self, models: Tensor, velocities: Tensor | None, peers: Sequence[Trainee], start: Tensor | None = None
+        self,
+        models: Tensor,
+        velocities: Tensor | None,
+        peers: Sequence[Trainee],
+        start: Tensor | None = None,
+        push: Tensor | None = None,
     ) -> None:
         """Train row k of `models`, shape (k, elements), in place as `peers[k]`, on every epoch of one round.
 
         With `start`, shape (elements,), all begin there and what the rows hold does not count. `velocities`, of the
         shape of `models`, go on from the round before and are updated too; None starts from zero. Peers come in
-        descending order of their number of examples.
+        descending order of their number of examples. Of `push`, of the same shape, a row is added after each step of
+        its peer.
         """
 
 

@@ -38,8 +38,17 @@ class Stacked:
 
         self._gradients = vmap(grad(loss), randomness="error")
 
+    def count(self, examples: int) -> int:
+        """See `LocalSteps.count`."""
+        return self._training.steps(examples)
+
     def train(
-        self, models: Tensor, velocities: Tensor | None, peers: Sequence[Trainee], start: Tensor | None = None
+        self,
+        models: Tensor,
+        velocities: Tensor | None,
+        peers: Sequence[Trainee],
+        start: Tensor | None = None,
+        push: Tensor | None = None,
     ) -> None:
         """Train the rows in place. See `LocalSteps.train`."""
         self._module.train()
@@ -56,6 +65,8 @@ class Stacked:
             ]
             for first, lengths in lockstep(sizes, self._training.batch_of(sizes[0])):
                 self._step(rows, kept, orders, first, lengths)
+                if push is not None:
+                    rows[: len(lengths)].add_(push[: len(lengths)])
         if rows is not models:
             models.copy_(rows)
 

@@ -88,7 +88,8 @@ REASONS = {UNUSABLE: "unusable", UNAVAILABLE: "unavailable", OTHER_BASE: "starte
 
 # What an annotation says.
 WITHDRAWAL = 1  # the author takes back its work of these rounds
-ANNOTATIONS = {WITHDRAWAL: "withdrew its work"}
+ANEW = 2  # it has lost its correction, so that all begin again at zero (under gradient tracking only)
+ANNOTATIONS = {WITHDRAWAL: "withdrew its work", ANEW: "lost its correction, so that all begin anew"}
 
 
 class Entry(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, dict=True):
@@ -284,7 +285,8 @@ class Evidence(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fiel
 class Annotation(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """What the author notes about its own part in the rounds `first` to `last`, both included, by a code.
 
-    It changes nothing that is on record and nothing that follows from it: people act on it (`node.lineage`).
+    A withdrawal changes nothing that is on record and nothing that follows from it: people act on it (`node.lineage`).
+    `ANEW` counts where it stands in the log, whatever its rounds are: `swarm.ledger.exchange.Exchange.anew`.
     """
 
     code: int

@@ -85,7 +85,9 @@ class Exchange(msgspec.Struct, frozen=True):
     """What gossip adds to the state. `receipts`, `sketches` and `targets` are those of the open round.
 
     `dues` are of earlier rounds. `targets` and `masses` are there where links go one way only; `copies`, the digests
-    of the members' public copies, under a coarse codec only.
+    of the members' public copies, under a coarse codec only. `anew` is there under gradient tracking only: the first
+    round whose close teaches a correction that counts. What earlier ones have taught is void, at every member, because
+    somebody who had a part in it has left, or has said that it lost its own (`swarm.mixing.diffusion`).
     """
 
     receipts: Mapping[NodeId, tuple[int, ...]] = {}
@@ -95,6 +97,7 @@ class Exchange(msgspec.Struct, frozen=True):
     masses: Mapping[NodeId, Mass] = {}
     dues: Mapping[NodeId, Due] = {}
     copies: Mapping[NodeId, bytes] = {}
+    anew: int | None = None
 
     def without(self, gone: Iterable[NodeId], *, closed: bool = False) -> Exchange:
         """Forget members that have left. What they said of a round that is `closed` stands: others blend by it."""
@@ -114,7 +117,12 @@ class Exchange(msgspec.Struct, frozen=True):
             {node: mass for node, mass in masses.items() if closed or node not in left},
             {node: due for node, due in dues.items() if node not in left},
             {node: copy for node, copy in self.copies.items() if node not in left},
+            self.anew,
         )
+
+    def begun_anew(self, round_: int) -> Exchange:
+        """Let all corrections begin again at zero, with the close of this round; where there are any."""
+        return self if self.anew is None else msgspec.structs.replace(self, anew=max(self.anew, round_))
 
 
 def partners(node: NodeId, included: Mapping[NodeId, int], receipts: Mapping[NodeId, Sequence[int]]) -> set[NodeId]:

@@ -311,7 +311,7 @@ def genesis(signed: SignedCharter) -> State:
 def _first_exchange(charter: Charter) -> Exchange:
     """The founders' public copies begin as the model that all have."""
     copies = {card.node: charter.task.initial_model for card in charter.members} if charter.follows else {}
-    return Exchange(copies=copies)
+    return Exchange(copies=copies, anew=1 if charter.tracks else None)
 
 
 def decode_body(entry: e.Entry) -> msgspec.Struct:
@@ -389,6 +389,8 @@ def open_authored(state: State, entry: e.Entry, leaf: bytes, signatures: Signatu
     charter = state.signed.charter
     if isinstance(body, e.Attest) and body.used and not (charter.rule or charter.clip):
         raise Reject("couldn't accept an attest: it tells weights, and what it averaged follows from the log")
+    if isinstance(body, e.Annotation) and body.code == e.ANEW and not charter.tracks:
+        raise Reject("couldn't accept an annotation: its code is unknown where no steps are corrected")
     signatures.verify(leaf, entry, state.terms.members[index].id_key, state.ledger_id)
     return Authored(entry, entry.id, leaf, leaf_hash(leaf), body)
 
@@ -433,6 +435,8 @@ def apply_authored(state: State, authored: Authored) -> State:
             }
         case e.MemberVote():
             noted = {"motions": voted(state.motions, authored.body, author)}
+        case e.Annotation(code=e.ANEW):
+            noted = {"exchange": _begun_anew(state)}
         case _:
             noted = {}
     return replace(state, frontier=frontier, heads=heads, **noted)
@@ -607,9 +611,20 @@ def activate(state: State, root: Root) -> State:
         contributions={k: v for k, v in state.contributions.items() if k[1] not in gone},
         attests={k: v for k, v in state.attests.items() if k not in gone},
         partials={k: v for k, v in state.partials.items() if k[1] not in gone},
-        exchange=None if state.exchange is None else state.exchange.without(gone, closed=state.close is not None),
+        exchange=_exchange_without(state, gone),
         stopping=_still_watched(state, terms, gone),
     )
+
+
+def _exchange_without(state: State, gone: Collection[NodeId]) -> Exchange | None:
+    """Forget members that have left: what they had learned is missing from the sum of all corrections."""
+    exchange = _begun_anew(state) if gone else state.exchange
+    return None if exchange is None else exchange.without(gone, closed=state.close is not None)
+
+
+def _begun_anew(state: State) -> Exchange | None:
+    """Return the exchange with corrections that begin at zero with the next close: by that one all go, or none."""
+    return None if state.exchange is None else state.exchange.begun_anew(state.round + (state.close is not None))
 
 
 def _still_watched(state: State, terms: Terms, gone: Collection[NodeId]) -> Watch | None:
@@ -675,13 +690,16 @@ def _after_commit(state: State, exchange: Exchange, commit: e.RoundCommit) -> Ex
         common = Own(commit.round, commit.model_digest, commit.model_bytes)
         nodes = [seat.node for seat in state.terms.members]
         copies = dict.fromkeys(nodes, commit.model_digest) if state.signed.charter.follows else {}
-        return Exchange(models=dict.fromkeys(nodes, common), copies=copies)
+        # What was learned belongs to the models that there were.
+        anew = None if exchange.anew is None else commit.round + 1
+        return Exchange(models=dict.fromkeys(nodes, common), copies=copies, anew=anew)
     after = masses(state)
     return Exchange(
         models=exchange.models,
         masses={node: mass for node, mass in after.items() if state.terms.index(node) is not None},
         dues=_dues(state, exchange),
         copies=exchange.copies,
+        anew=exchange.anew,
     )
 
 

@@ -33,10 +33,13 @@ round has no eigenvalues to hold on to. On seven schedules, with no pair lost an
 nowhere, and 0.6 on four of them, two of which change (decision 0041).
 
 What breaks it: a site that leaves, or forgets its c_i, takes that out of the sum for good, and the others come to rest
-beside the optimum by as much. All have to begin again at zero then.
+beside the optimum by as much. All have to begin again at zero then: the log says from which round on
+(`swarm.ledger.exchange.Exchange.anew`). One that joins brings zero, and the sum stays.
 """
 
 from __future__ import annotations
+
+import re
 
 import numpy as np
 
@@ -44,8 +47,33 @@ from swarm.errors import UsageError
 from swarm.mixing.average import BLOCK_ELEMENTS
 from swarm.vector import Vector
 
-GAIN = 0.5
-"""s: the largest that has been found stable on every schedule that was tried."""
+GAIN_MOST = 0.5
+"""The largest s that has been found stable on every schedule that was tried, with quadratics of moderate steps."""
+
+GAIN = 0.25
+"""s if none is said. Steps that overshoot leave less room than the above has: on digits at sixteen very unequal sites
+on a ring, perceptrons at the rate that suits plain gossip diverge with a half and not with this. On an exponential
+graph they do with either, as with K-GT: the rate has to come down (decision 0041)."""
+
+NAME = "gt"
+"""What charters call it: gradient tracking is the name that users know the family by."""
+
+_FORM = re.compile(r"gt(?::([1-9][0-9]{0,2}))?")
+
+
+def parse(text: str) -> float:
+    """Return s, above 0 and below 1, of a correction as charters name it: "gt" is `GAIN`, "gt:500" is 0.5.
+
+    Raises:
+        UsageError: it is none of these.
+    """
+    found = _FORM.fullmatch(text)
+    if found is None:
+        raise UsageError(
+            f"couldn't choose a correction: {text[:40]!r} is not one",
+            hint=f"choose gt (gradient tracking, a gain of {GAIN:g}) or gt:500 (another gain, in thousandths)",
+        )
+    return int(found[1]) / 1000 if found[1] else GAIN
 
 
 def init(elements: int) -> Vector:
@@ -72,7 +100,17 @@ def carry_into(update: Vector, correction: Vector) -> None:
     np.add(update, correction, out=update)
 
 
-def learn_into(correction: Vector, offered: Vector, mixed: Vector, gain: float = GAIN) -> None:
+def rescale(correction: Vector, before: int, now: int) -> None:
+    """Set c = c before / now, shape (elements,), where a site's weight in its rounds has changed; both at least 1.
+
+    What sums to zero over the swarm is weight times correction: a site that counts twice as much as it did when it
+    learned would else pull twice as far.
+    """
+    if before != now:
+        np.multiply(correction, np.float32(before / now), out=correction)
+
+
+def learn_into(correction: Vector, offered: Vector, mixed: Vector, gain: float) -> None:
     """Set c = c + gain (mixed - offered), all of shape (elements,).
 
     `offered` is the model that this site's training ended with and others blended, `mixed` the one that the round made

@@ -54,7 +54,7 @@ class InstantTrainer:
         np.full(self._elements, 1.0 if self._empty else 0.0, "<f4").tofile(path)
         self._tell(Described(layout(self._elements).encode()))
 
-    def train(self, round_: int, model: Path, update: Path, *, rounds: int = 0) -> None:
+    def train(self, round_: int, model: Path, update: Path, *, rounds: int = 0, correction: Path | None = None) -> None:
         def deliver() -> None:
             self._update[round_] += np.float32(1e-4)
             self._update.tofile(update)

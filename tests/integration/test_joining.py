@@ -17,6 +17,7 @@ from node.cli.control import ask
 from node.data import write_breast_cancer
 from node.local import LocalPeer, found, free_ports, stop_all
 from node.site import Site
+from tests.integration.peers import swarm
 
 pytestmark = pytest.mark.real
 
@@ -61,11 +62,6 @@ def yard(tmp_path_factory: pytest.TempPathFactory, forkserver: Path) -> Iterator
         yield place
     finally:
         stop_all([*peers, place.newcomer])
-
-
-def swarm(*words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "node.cli.main", *words]
-    return subprocess.run(command, capture_output=True, text=True, timeout=WAIT_S, check=False)
 
 
 def good(*words: str) -> str:

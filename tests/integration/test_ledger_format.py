@@ -192,7 +192,8 @@ class Rounds:
         self.before: list[bytes] = []
         self.counted: dict[bytes, list[int]] = {}
         assert self.gossips or not {*options} & {"correction", "links"}
-        options.pop("correction", "")
+        self.tracks = options.pop("correction", "") == "gt"
+        self.anew = 1
         epsilon, _, delta = options.pop("privacy", "3:1e-5").partition(":1e-")
         assert 0 < float(epsilon) <= 1000
         assert 1 <= int(delta) <= 10
@@ -206,6 +207,7 @@ class Rounds:
         gamma = options.pop("gamma", "")
         self.follows = self.gossips and self.codec not in ("", "bf16")
         assert self.follows or not gamma
+        assert not self.tracks or not (self.follows or self.directed or self.clips)
         self.copies = {node_id(card[1]): initial for card in charter[3]} if self.follows else {}
         assert [*options] == ["schedule"] * self.gossips
         self.receipts: dict[bytes, list[int]] = {}
@@ -479,12 +481,19 @@ class Rounds:
         if self.gossips and body[3]:
             self.models = {node: list(self.committed) for node, _ in terms.array[1]}
             self.copies = dict.fromkeys(self.models, body[2]) if self.follows else {}
+            self.anew = body[0] + 1
         if self.watch.asked and not self.watch.last:
             self.watch.heard.append([*self.committed, {}])
         self.judge(terms)
 
+    def begin_anew(self) -> None:
+        """Corrections learned until now are void, from the next close on."""
+        self.anew = max(self.anew, self.open + bool(self.close))
+
     def forget(self, terms: Terms, before: Terms) -> None:
         """An epoch begins: its members are those of `terms`."""
+        if {*before.by_id} - {*terms.by_id}:
+            self.begin_anew()
         kept = (self.watch.references, *(one[3] for one in self.watch.heard))
         for gone in [(said, node) for said in kept for node in said if node not in terms.by_id]:
             del gone[0][gone[1]]
@@ -518,7 +527,7 @@ class Rounds:
     def exchanges(self) -> list:
         """Field 20."""
         kept = (self.receipts, self.models, self.sketches, self.targets, self.masses, self.dues, self.copies)
-        return [[*map(rows, kept)]] if self.gossips else []
+        return [[*map(rows, kept), *([[self.anew]] if self.tracks else [])]] if self.gossips else []
 
 
 class Watch:
@@ -819,7 +828,9 @@ def followed(folder: Path, genesis: bytes) -> tuple[bytes, list[bytes], Rounds]:
             assert entry[1] not in (0, 7), "none of these ledgers has evidence in it"
             if entry[1] == 10:
                 code, first, last = msgpack.unpackb(entry[7])
-                assert code == 1
+                assert code in (1, 2) if rounds.tracks else code == 1
+                if code == 2:
+                    rounds.begin_anew()
                 assert 1 <= first <= last <= 1_000_000
             if entry[1] == 6:
                 carried = votes.carried(terms)
@@ -1070,7 +1081,34 @@ def changing_compressed() -> tuple[SignedCharter, Sequence[bytes]]:
     return played.signed, played.payloads
 
 
-GOSSIP = [gossiping, in_turns, troubled, changing_ring, one_way, changing_one_way, compressed, changing_compressed]
+def tracking() -> tuple[SignedCharter, Sequence[bytes]]:
+    """A ring whose members correct their steps: one loses its correction and says so, and all begin anew."""
+    from tests.exchanges import tracking
+
+    played = tracking()
+    return played.signed, played.payloads
+
+
+def changing_tracking() -> tuple[SignedCharter, Sequence[bytes]]:
+    """The same where members come and go: whoever leaves has all begin anew, who joins does not."""
+    from tests.exchanges import changing_gossip
+
+    played = changing_gossip("ring", correction="gt")
+    return played.signed, played.payloads
+
+
+GOSSIP = [
+    tracking,
+    changing_tracking,
+    gossiping,
+    in_turns,
+    troubled,
+    changing_ring,
+    one_way,
+    changing_one_way,
+    compressed,
+    changing_compressed,
+]
 
 Made: TypeAlias = "Callable[[], tuple[SignedCharter, Sequence[bytes]]]"
 

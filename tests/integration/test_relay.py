@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -14,6 +12,7 @@ import pytest
 import node.examples
 from node.data import write_breast_cancer
 from node.local import LocalPeer, found, stop_all
+from tests.integration.peers import swarm as command
 
 pytestmark = pytest.mark.real
 
@@ -55,8 +54,8 @@ class Swarm:
     def sites_in_last_round(self) -> int:
         """Return how many sites the last committed round has in it."""
         folder = str(self.peers[2].site.folder)
-        command = [sys.executable, "-m", "node.cli.main", "ledger", "rounds", folder, "--json"]
-        ran = subprocess.run(command, capture_output=True, text=True, timeout=WAIT_S, check=True)
+        ran = command("ledger", "rounds", folder, "--json")
+        assert ran.returncode == 0, ran.stderr
         rows = [row for row in json.loads(ran.stdout)["data"]["rounds"] if row["committed_ms"]]
         return int(rows[-1]["sites"]) if rows else 0
 
@@ -121,8 +120,8 @@ def test_a_site_that_only_dials_out_comes_back_after_a_kill(swarm: Swarm) -> Non
 def test_a_new_transport_key_is_taken_through_the_relay_as_well(swarm: Swarm) -> None:
     peer = swarm.peers[3]
     before = peer.site.load_identity().curve_public
-    command = [sys.executable, "-m", "node.cli.main", "rotate", str(peer.site.folder)]
-    subprocess.run(command, capture_output=True, text=True, timeout=WAIT_S, check=True)
+    ran = command("rotate", str(peer.site.folder))
+    assert ran.returncode == 0, ran.stderr
     swarm.until("the new key", lambda: peer.site.load_identity().curve_public != before)
     swarm.until("its link", lambda: swarm.linked_through(*swarm.peers[:2]))
     begun = max(p.committed for p in swarm.peers)

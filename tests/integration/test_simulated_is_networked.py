@@ -136,9 +136,8 @@ def is_one_way(gossip: str) -> bool:
     ("gossip", "correction", "route", "codec", "outer"),
     [
         ("ring", "", "spread", "", "none"),
-        ("ring", "qg", "spread", "", "none"),
+        ("ring", "gt", "spread", "", "none"),
         ("ring", "", "spread", "bf16", "none"),
-        ("ring", "", "spread", "int8", "none"),
         ("ring", "qg", "spread", "int4", "none"),
         ("exponential", "", "spread", "topk:100", "none"),
         ("complete", "", "spread", "sign", "none"),
@@ -150,9 +149,8 @@ def is_one_way(gossip: str) -> bool:
     ],
     ids=[
         "gossip",
-        "momentum",
+        "tracking",
         "bf16",
-        "int8",
         "int4",
         "topk",
         "sign",
@@ -187,11 +185,13 @@ def test_the_simulated_swarm_ends_with_the_very_bytes_of_the_networked_one(
 
 @pytest.mark.real
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("how", [{"codec": "int4"}, {"mixing": "exact", "outer": "nesterov:0.9,0.7"}])
+@pytest.mark.parametrize(
+    "how", [{"codec": "int4"}, {"correction": "gt"}, {"mixing": "exact", "outer": "nesterov:0.9,0.7"}]
+)
 def test_killed_peers_end_with_the_bytes_of_a_swarm_that_nothing_befell(
     tmp_path: Path, forkserver: Path, how: dict[str, str]
 ) -> None:
-    """What a public copy is follows from the log, and what a site keeps beside it is on its disk.
+    """What a public copy is follows from the log, and what a site keeps beside it, or has learned, is on its disk.
 
     What an outer optimiser remembers is a part of the outcome that all have.
     """

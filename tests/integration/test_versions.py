@@ -6,8 +6,6 @@ The stale one is a row of the table of failures: such a site elsewhere looped fo
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +19,7 @@ from node.storage import write_file_durably
 from swarm import charter as terms
 from swarm.charter import SignedCharter
 from tests import previous
+from tests.integration.peers import swarm
 
 TASK = Path(__file__).parents[2] / "node" / "examples" / "breast_cancer.py"
 ROUNDS = 4
@@ -34,11 +33,6 @@ def wait(condition: Callable[[], bool], peers: list[LocalPeer]) -> None:
         time.sleep(0.3)
         for peer in peers:
             peer.poll()
-
-
-def swarm(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "node.cli.main", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
 
 def stale(peer: LocalPeer, right: SignedCharter, everybody: list[LocalPeer]) -> None:
@@ -80,8 +74,9 @@ def test_the_previous_version_takes_part_and_a_stale_charter_waits_until_it_is_m
         assert {(one["check"], one["id"]) for one in failed} == {("link", "SWARM-HELLO-CHARTER")}
         # Its neighbours say so too, those of either version, and go on without it.
         for peer in fine:
-            assert "[SWARM-HELLO-CHARTER]" in swarm("status", peer.site.folder).stdout
-            assert swarm("status", peer.site.folder).returncode == 0
+            told = swarm("status", peer.site.folder)
+            assert "[SWARM-HELLO-CHARTER]" in told.stdout
+            assert told.returncode == 0
         log = (odd.site.folder / "log.txt").read_text()
         assert log.count("cannot take part") == len(fine), "told once of each, not once a second"
         assert odd.up

@@ -25,6 +25,7 @@ from swarm.machine import (
     Inspect,
     Inspected,
     Keep,
+    Learn,
     Mix,
     Mixed,
     Stored,
@@ -32,6 +33,7 @@ from swarm.machine import (
     Trained,
 )
 from swarm.mixing.average import weighted_mean_into
+from swarm.mixing.compress.forms import Spec
 from swarm.mixing.gossip import mix_into
 from swarm.mixing.sketch import sketch
 from swarm.vector import LEAF_BYTES, Vector, blob_digest, leaf_hashes
@@ -293,6 +295,46 @@ def test_a_blend_in_blocks_is_bit_for_bit_that_of_whole_vectors(store: BlobStore
     assert isinstance(stored, Stored)
     assert stored.digest == digest_of(whole)
     assert mixed == Mixed(4, stored.digest, stored.size, sketch=sketch(whole, 5))
+    bench.worker.close()
+
+
+@pytest.mark.parametrize("codec", [None, Spec("bf16")])
+def test_a_blend_teaches_by_the_model_as_it_was_offered_and_not_as_it_travelled(
+    store: BlobStore, codec: Spec | None
+) -> None:
+    """1.001 does not fit into bf16: what rounding takes off it stays at this site, in its model and out of the sum."""
+    bench = Bench(store)
+    bench.worker.close()
+    bench.worker = BulkWorker(store, elements=4, bound=0.0, wake=bench._wake, codec=codec, tracks=True)
+    base = bench.blob([0.0, 0.0, 0.0, 0.0])
+    bench.worker.submit_update(Trained(1, None, samples=5), bench.file([1.001, 2.0, 4.0, 8.0]), base)
+    *_, trained = bench.outcome()
+    assert isinstance(trained, Trained)
+    assert trained.update is not None
+    half = bench.blob([1.0, 2.0, 4.0, 8.0])
+    terms = ((trained.update, 0.5), (half, 0.5)) if codec is None else ((trained.update, 1.0),)
+    bench.worker.submit_blend(Blend(1, terms, seed=5, own=0, learn=Learn(None, 0, 5, 0.5)))
+    *_, mixed = bench.outcome()
+    assert isinstance(mixed, Mixed)
+    assert mixed.model is not None
+    path = bench.worker.correction(1, mixed.model)
+    assert path is not None
+    offered = np.float32([1.001, 2.0, 4.0, 8.0])
+    expected = (np.float32(bench.values(mixed.model)) - offered) * np.float32(0.5)
+    assert np.array_equal(np.fromfile(path, "<f4"), expected)
+    assert (expected[0] == 0.0) == (codec is not None), "of itself alone, rounded, it has nothing to learn"
+    assert bench.worker.correction(2, mixed.model) is None
+    bench.worker.close()
+
+
+def test_what_steps_could_not_take_of_a_correction_is_in_the_offer_all_the_same(store: BlobStore) -> None:
+    bench = Bench(store, bound=5.0)
+    base, learned = bench.blob([1.0, 1.0, 1.0, 1.0]), bench.file([10.0, 20.0, 30.0, 40.0])
+    update = bench.file([6.0, 8.0, 0.0, 0.0])  # twice the bound, which is for what is learned and not for this
+    bench.worker.submit_update(Trained(2, None), update, base, parameters=((0, 2), (3, 4)), correction=learned)
+    (stored, _) = bench.outcome()
+    assert isinstance(stored, Stored)
+    assert bench.values(stored.digest) == [14.0, 25.0, 1.0, 41.0]
     bench.worker.close()
 
 

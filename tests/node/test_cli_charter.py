@@ -621,6 +621,8 @@ def test_a_charter_that_is_there_is_not_replaced_by_a_draft(home: Path) -> None:
         (["--codec", "int8", "--gamma", "0.5"], "gamma is for gossip under int8, int4, sign or topk"),
         (["--gossip", "complete", "--correction", "sgd"], "couldn't choose a correction: 'sgd' is not one"),
         (["--correction", "qg"], "a correction is for gossip"),
+        (["--correction", "gt"], "a correction is for gossip"),
+        (["--gossip", "complete", "--codec", "int8", "--correction", "gt"], "correction = gt under the codec int8"),
         (["--outer", "adam"], "couldn't choose an outer optimiser: 'adam' is not one, known are none, fedavgm"),
         (["--outer", "nesterov:1"], "the beta of 'nesterov:1' is 1"),
         (["--gossip", "complete", "--outer", "fedadam"], "gossip has no common step that outer = 'fedadam' could take"),

@@ -152,7 +152,7 @@ def test_rounds_that_cannot_be_are_not_taken_back(first: int, last: int) -> None
 
 def test_an_annotation_of_an_unknown_kind_is_refused() -> None:
     signed, _ = exact()
-    entry = e.Entry(1, e.ANNOTATION, signed.ledger_id, bytes(32), 0, bytes(32), 0, codec.encode((2, 1, 1)), bytes(64))
+    entry = e.Entry(1, e.ANNOTATION, signed.ledger_id, bytes(32), 0, bytes(32), 0, codec.encode((3, 1, 1)), bytes(64))
     with pytest.raises(Reject, match="its code is unknown"):
         decode_body(entry)
 

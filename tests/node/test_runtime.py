@@ -204,7 +204,7 @@ class FakeTrainer:
             self.initial.tofile(path)
             self.events.append(Described(self.layout.encode()))
 
-    def train(self, round_: int, model: Path, update: Path, *, rounds: int = 0) -> None:
+    def train(self, round_: int, model: Path, update: Path, *, rounds: int = 0, correction: Path | None = None) -> None:
         if not self._refuses("train", round_):
             assert np.fromfile(model, "<f4").size == 32
             np.full(32, round_, "<f4").tofile(update)

@@ -66,11 +66,12 @@ def site(
     value: str = "1 1",
     task: str = TASK,
     private: Path | None = None,
+    tracks: bool = False,
 ) -> Bench:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "value.txt").write_text(value)
     text = task.replace("STEPS", str(steps)).replace("LR", str(lr))
-    bench = Bench(folder, text, site=folder.name, local=local, private=private)
+    bench = Bench(folder, text, site=folder.name, local=local, private=private, tracks=tracks)
     made.append(bench)
     bench.describe()
     return bench
@@ -123,6 +124,44 @@ def test_drift_is_corrected_by_what_swarm_and_site_did_last(made: list[Bench], t
     # The swarm moved by -1, this site's steps by -1.5: 0.25 after each of the two. 2 -> 1.5 + 0.25 -> 1.375 + 0.25,
     # of which the site's own steps are -0.5 - 0.375.
     assert bench.train(2).tolist() == [-0.875]
+
+
+def test_a_correction_is_taken_in_equal_parts_one_with_each_step(made: list[Bench], tmp_path: Path) -> None:
+    bench = site(made, tmp_path, "", steps=2, tracks=True)
+    assert bench.train(1).tolist() == [-1.5]  # 3 -> 2 -> 1.5
+    # 3 -> 2 + 0.25 -> 1.625 + 0.25: all of it stays in the update.
+    assert bench.train(2, correction=np.float32([0.5])).tolist() == [-1.125]
+    # At rest the steps and the correction cancel: from 2 to 1.5 and up again, twice.
+    bench.put(np.array([2.0], np.float32))
+    assert bench.train(3, correction=np.float32([1.0])).tolist() == [0.0]
+
+
+def test_what_steps_could_not_take_is_settled_after_the_last(made: list[Bench], tmp_path: Path) -> None:
+    """A worker that does not know yet how many steps there will be; and one whose steps are not as many as they were."""
+    fresh = site(made, tmp_path / "a", "", steps=2, tracks=True)
+    assert fresh.train(4, correction=np.float32([0.5])).tolist() == [-1.0]  # 3 -> 2 -> 1.5, and 0.5
+    text = TASK.replace("range(STEPS)", "range(2 if run.round == 1 else 1)")
+    fewer = site(made, tmp_path / "b", "", task=text, tracks=True)
+    fewer.train(1)
+    assert fewer.train(2, correction=np.float32([0.5])).tolist() == [-0.5]  # 3 -> 2 + 0.25, and the other 0.25
+    more = site(made, tmp_path / "c", "", task=text.replace("run.round == 1", "run.round == 2"), tracks=True)
+    more.train(1)
+    # 3 -> 2 + 0.5 -> 1.75 + 0.5, of which 0.5 is too much.
+    assert more.train(2, correction=np.float32([0.5])).tolist() == [-1.25]
+
+
+def test_how_many_steps_there_are_is_known_to_the_next_worker_too(made: list[Bench], tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    site(made, tmp_path / "a", "", steps=2, tracks=True, private=kept).train(1)
+    again = site(made, tmp_path / "a", "", steps=2, tracks=True, private=kept)
+    assert again.train(2, correction=np.float32([0.5])).tolist() == [-1.125]
+
+
+def test_a_task_without_steps_gets_its_correction_all_the_same(made: list[Bench], tmp_path: Path) -> None:
+    text = TASK.replace("        optimizer.step()\n", "        model.at.data -= LR * model.at.grad\n")
+    bench = site(made, tmp_path, "", steps=2, task=text, tracks=True)
+    assert bench.train(1).tolist() == [-1.5]
+    assert bench.train(2, correction=np.float32([0.5])).tolist() == [-1.0]
 
 
 def test_rounds_that_were_missed_count_by_their_mean(made: list[Bench], tmp_path: Path) -> None:

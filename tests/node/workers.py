@@ -38,6 +38,7 @@ class Bench:
         budget: Budget | None = None,
         rounds: int = 0,
         allowance: Allowance | None = None,
+        tracks: bool = False,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.model, self.update = folder, folder / "model.f32", folder / "update.f32"
@@ -52,6 +53,7 @@ class Bench:
             budget=budget or Budget(),
             private=private,
             local=local,
+            tracks=tracks,
             rounds=rounds,
             allowance=allowance,
         )
@@ -87,10 +89,15 @@ class Bench:
         """Return the request to train a round."""
         return {"do": "train", "round": round_, "rounds": rounds, "model": str(self.model), "update": str(self.update)}
 
-    def train(self, round_: int, rounds: int = 0) -> NDArray[np.float32]:
-        """Train a round and return its update."""
+    def train(self, round_: int, rounds: int = 0, correction: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
+        """Train a round, with a correction in its steps if there is one, and return its update."""
         self.update.unlink(missing_ok=True)
-        self.told(**self.training(round_, rounds))
+        asked = self.training(round_, rounds)
+        if correction is not None:
+            path = self.folder / "correction.f32"
+            correction.astype("<f4").tofile(path)
+            asked["correction"] = str(path)
+        self.told(**asked)
         return np.fromfile(self.update, "<f4")
 
     def evaluate(self, round_: int, which: str = "swarm") -> dict[str, float]:

@@ -23,8 +23,8 @@ class Altered:
     def bound(self) -> float:
         return self.inner.bound
 
-    def train(self, member: int, number: int, model: Vector) -> Lesson:
-        return self.alter(member, number, self.inner.train(member, number, model))
+    def train(self, member: int, number: int, model: Vector, correction: Vector | None = None) -> Lesson:
+        return self.alter(member, number, self.inner.train(member, number, model, correction))
 
     def evaluate(self, member: int, model: Vector) -> tuple[int, Mapping[str, float]]:
         return self.inner.evaluate(member, model)

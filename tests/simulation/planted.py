@@ -103,7 +103,7 @@ class Planted:
         """Length of a model."""
         return ELEMENTS
 
-    def train(self, member: int, number: int, model: Vector) -> Lesson:
+    def train(self, member: int, number: int, model: Vector, correction: Vector | None = None) -> Lesson:
         """Minibatch SGD; a free rider spends the time all the same, or says so."""
         begun = time.process_time()
         update = self._learn(member, number, model)

@@ -29,8 +29,8 @@ ELEMENTS = 64
 class Runaway(QuadraticTask):
     """One member hands over a model far away from everybody's, every round."""
 
-    def train(self, member: int, number: int, model: Vector) -> Lesson:
-        lesson = QuadraticTask.train(self, member, number, model)
+    def train(self, member: int, number: int, model: Vector, correction: Vector | None = None) -> Lesson:
+        lesson = QuadraticTask.train(self, member, number, model, correction)
         if self.behaviours.get(member) is not Behaviour.POISONER:
             return lesson
         away = np.full(self.elements, 3.0, np.float32)

@@ -326,8 +326,8 @@ def test_too_little_time_is_said_and_costs_no_more() -> None:
 
     @dataclasses.dataclass(frozen=True)
     class Quick(Altered):
-        def train(self, member: int, number: int, model: Vector) -> Lesson:
-            lesson = self.inner.train(member, number, model)
+        def train(self, member: int, number: int, model: Vector, correction: Vector | None = None) -> Lesson:
+            lesson = self.inner.train(member, number, model, correction)
             return dataclasses.replace(lesson, duration_s=0.4)
 
     world = ran(swarm, Quick(task(), lambda _m, _r, lesson: lesson))

@@ -62,8 +62,8 @@ class Once(QuadraticTask):
     first: list[Vector] = field(default_factory=list)
 
     @override
-    def train(self, member: int, number: int, model: Vector) -> Lesson:
-        lesson = QuadraticTask.train(self, member, 1, model)
+    def train(self, member: int, number: int, model: Vector, correction: Vector | None = None) -> Lesson:
+        lesson = QuadraticTask.train(self, member, 1, model, correction)
         assert lesson.update is not None
         return lesson if number == 1 else replace(lesson, update=np.zeros_like(lesson.update))
 

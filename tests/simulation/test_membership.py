@@ -48,6 +48,7 @@ def changing(
     codec_: str = "",
     outer: str = "none",
     stop: str = "",
+    correction: str = "",
     learner: QuadraticTask | None = None,
 ) -> World:
     """Return a world in which some sites are not members yet: they know the charter and follow the ledger."""
@@ -62,6 +63,7 @@ def changing(
         codec=codec_,
         outer=outer,
         stop=stop,
+        correction=correction,
     )
     everybody = founders + newcomers
     later = successors or {}

@@ -31,9 +31,9 @@ SAMPLES = (100, 200, 300, 400, 500, 150)
 class OnlyOnce(QuadraticTask):
     """Sites that learn in the first round only, so that afterwards one can see what gossip does alone."""
 
-    def train(self, member: int, number: int, model: Vector) -> Lesson:
+    def train(self, member: int, number: int, model: Vector, correction: Vector | None = None) -> Lesson:
         """See `QuadraticTask`."""
-        lesson = QuadraticTask.train(self, member, number, model)
+        lesson = QuadraticTask.train(self, member, number, model, correction)
         return lesson if number == 1 else replace(lesson, update=np.zeros_like(model))
 
 

@@ -285,8 +285,8 @@ class Spread(QuadraticTask):
     """A site whose update is within the bound in each slice, and over it as a whole."""
 
     @override
-    def train(self, member: int, number: int, model: Vector) -> Lesson:
-        lesson = super().train(member, number, model)
+    def train(self, member: int, number: int, model: Vector, correction: Vector | None = None) -> Lesson:
+        lesson = super().train(member, number, model, correction)
         if member == 3 and lesson.update is not None:
             lesson.update[:] = 0.8 * self.bound * np.sqrt(5 / ELEMENTS)
         return lesson

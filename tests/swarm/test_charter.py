@@ -664,7 +664,32 @@ def test_a_correction_is_a_momentum_and_none_without_it() -> None:
     assert gossiping().momentum == 0.0
 
 
-@pytest.mark.parametrize("text", ["QG", "qg:", "qg:0", "qg:1000", "qg:0.5", "tracking"])
+def test_steps_are_corrected_if_the_charter_says_so() -> None:
+    charter = gossiping(options=c.options_of(codec="bf16", correction="gt", schedule="ring"))
+    charter.check()
+    assert (charter.tracks, charter.correction.gain, charter.momentum) == (True, 0.25, 0.0)
+    assert gossiping(options=c.options_of(correction="gt:500", schedule="ring")).correction.gain == 0.5
+    assert not gossiping().tracks
+    assert not gossiping(options=c.options_of(correction="qg", schedule="ring")).tracks
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"links": "directed", "schedule": "one_peer_exponential"}, "correction = gt where links go one way"),
+        ({"clip": "100", "schedule": "complete"}, "correction = gt with a clip"),
+        ({"codec": "int8", "schedule": "ring"}, "correction = gt under the codec int8"),
+        ({"asynchronous": "buffered", "schedule": "ring"}, "couldn't accept the charter: "),
+    ],
+)
+def test_steps_are_not_corrected_where_corrections_would_not_sum_to_zero(options: dict[str, str], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        gossiping(options=c.options_of(correction="gt", **options)).check()
+
+
+@pytest.mark.parametrize(
+    "text", ["QG", "GT", "gt:0", "gt:1000", "gt:0.5", "gtqg", "qg:", "qg:0", "qg:1000", "qg:0.5", "tracking"]
+)
 def test_a_correction_nobody_knows_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="couldn't choose a correction"):
         gossiping(options=c.options_of(correction=text, schedule="ring")).check()

@@ -39,6 +39,7 @@ from swarm.machine import (
     Inspected,
     Join,
     Keep,
+    Learn,
     Mix,
     Mixed,
     MixSlice,
@@ -61,6 +62,7 @@ from swarm.mixing.average import (
 from swarm.mixing.compress.choco import Public, follow, propose
 from swarm.mixing.compress.forms import Spec, decode, encode
 from swarm.mixing.compress.residual import Residual, apply, apply_cut
+from swarm.mixing.diffusion import learn_into, rescale
 from swarm.mixing.gossip import mix_into, scale_into, step_into
 from swarm.mixing.momentum import carry_into, follow_into
 from swarm.mixing.outer import NONE, Outer, rows_of
@@ -135,6 +137,9 @@ class BlobStore:
         self._rests: dict[Digest, Vector] = {}
         self._beta = momentum
         self._momenta: dict[Digest, _Momentum] = {}
+        self._corrections: dict[
+            tuple[int, Digest], tuple[int, Vector]
+        ] = {}  # As `node.corrections`: weight and vector.
         self._complete: dict[Digest, tuple[Stored, Buffer]] = {}
         self._synced: dict[Digest, None] = {}
         self._partial: dict[Digest, bytearray] = {}
@@ -410,6 +415,7 @@ class BlobStore:
         """One step of gossip; the inputs are read now."""
         models = [self.contribution(digest) for digest, _ in effect.terms]
         weights = [weight for _, weight in effect.terms]
+        offered = self._rests.get(effect.terms[effect.own][0], models[effect.own])
         for digest, _ in effect.terms:
             if digest in self._rests:
                 models += [self._rests[digest], self.contribution(digest)]
@@ -430,6 +436,8 @@ class BlobStore:
                 mix_into(out, present, taken)
                 told = sketch(out, effect.seed)
                 stored = self.put(out.tobytes(), synced=True)
+                if effect.learn is not None and offered is not None:
+                    self._learn(effect.learn, effect.round, stored.digest, offered, out)
             except (DiskFull, UsageError) as error:
                 return (Mixed(effect.round, None, error=error.message),)
             return (
@@ -439,6 +447,23 @@ class BlobStore:
 
         return work
 
+    def _learn(self, learn: Learn, number: int, model: Digest, offered: Vector, mixed: Vector) -> None:
+        """File what a round has taught, as `node.corrections` does: nothing without what it should go on from."""
+        before = self._corrections.get((learn.since, learn.base)) if learn.base is not None else None
+        if learn.since and before is None:
+            return
+        weight, correction = (0, np.zeros_like(mixed)) if before is None else (before[0], before[1].copy())
+        now = learn.weight or weight or 1
+        if before is not None:
+            rescale(correction, weight, now)
+        learn_into(correction, offered, mixed, learn.gain)
+        kept = {} if before is None or learn.base is None else {(learn.since, learn.base): before}
+        self._corrections = kept | {(number, model): (now, correction)}
+
+    def forget_corrections(self) -> None:
+        """Lose what a backup does not hold."""
+        self._corrections.clear()
+
     def train(self, effect: Train, learner: Learner | None, member: int) -> list[tuple[float, Work]]:
         """Train now, show it later: (delay in seconds, work) for progress and for the result, if there will be one."""
         model = self._model(effect.model, learner)
@@ -447,7 +472,14 @@ class BlobStore:
         if learner is None or model is None:
             error = "couldn't train: the model is not in the store or does not fit the task"
             return [(BLOB_S, lambda: (Trained(effect.round, None, error=error),))]
-        lesson = learner.train(member, effect.round, model)
+        correction = None
+        if effect.learned:
+            known = self._corrections.get((effect.learned, effect.model))
+            if known is None:
+                error = "its correction is gone"
+                return [(BLOB_S, lambda: (Trained(effect.round, None, error=error, forgot=True),))]
+            correction = known[1]
+        lesson = learner.train(member, effect.round, model, correction)
         hangs = lesson.duration_s == math.inf
         step_s = (HANG_S if hangs else lesson.duration_s) / STEPPED_MAX
         works: list[tuple[float, Work]] = []

@@ -20,6 +20,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from swarm.mixing.diffusion import each_step
 from swarm.mixing.momentum import Stretches
 from swarm.privacy.clipping import clip_in_place
 
@@ -78,8 +79,11 @@ class Learner(Protocol):
         """The charter's bound on the L2 norm of an update; 0 means none."""
         ...
 
-    def train(self, member: int, number: int, model: Vector) -> Lesson:
-        """Train from `model` (not modified) for round `number`."""
+    def train(self, member: int, number: int, model: Vector, correction: Vector | None = None) -> Lesson:
+        """Train from `model` (not modified) for round `number`, with a correction taken in its steps if there is one.
+
+        See `swarm.mixing.diffusion`.
+        """
         ...
 
     def evaluate(self, member: int, model: Vector) -> tuple[int, Mapping[str, float]]:
@@ -128,7 +132,7 @@ class QuadraticTask:
             bottom += self.samples[member] * curvature
         return np.asarray(top / bottom, np.float64)
 
-    def train(self, member: int, number: int, model: Vector) -> Lesson:
+    def train(self, member: int, number: int, model: Vector, correction: Vector | None = None) -> Lesson:
         """`steps` gradient steps on f_i from `model`; the update is clipped to `bound` unless the member misbehaves."""
         behaviour = self.behaviours.get(member, Behaviour.HONEST)
         duration_s = self.steps * self.step_s
@@ -138,8 +142,11 @@ class QuadraticTask:
         curvature, centre = self._problems[member]
         base = model.astype(np.float64)
         x = base.copy()
+        push = None if correction is None else each_step(correction, self.steps).astype(np.float64)
         for _ in range(self.steps):
             x -= self.rate * curvature * (x - centre)
+            if push is not None:
+                x += push
         update = (x - base).astype(np.float32)
         return Lesson(
             update=handed_over(update, behaviour, self.bound),

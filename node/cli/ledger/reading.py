@@ -431,7 +431,8 @@ def describe(entry: e.Entry, known: Words) -> tuple[int | None, str]:
             return None, describe_evidence(evidence, known.name)
         case e.ANNOTATION:
             note = codec.decode(entry.body, e.Annotation, limit=limit)
-            return None, f"{e.ANNOTATIONS[note.code]} of {rounds_words(note.first, note.last)}"
+            of = f" of {rounds_words(note.first, note.last)}" if note.code == e.WITHDRAWAL else ""
+            return None, f"{e.ANNOTATIONS[note.code]}{of}"
         case e.MEMBER_PROPOSAL:
             proposal = codec.decode(entry.body, e.MemberProposal, limit=limit)
             invited = ", invited" if proposal.invite else ""

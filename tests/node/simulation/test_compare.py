@@ -78,9 +78,9 @@ def test_both_speeds_give_the_same_models(tmp_path: Path, topology: str, mixing:
     assert learning.rounds[-1].consensus_distance == pytest.approx(0.0, abs=1e-4), "the last round makes one model"
 
 
-@pytest.mark.parametrize("topology", ["ring", "base2"])
-def test_both_speeds_give_the_same_models_with_a_momentum(tmp_path: Path, topology: str) -> None:
-    scenario = small(5, topology, partition="power:1", correction="qg:800", local_epochs=2, rounds=5)
+@pytest.mark.parametrize(("topology", "correction"), [("ring", "qg:800"), ("base2", "qg:800"), ("base2", "gt")])
+def test_both_speeds_give_the_same_models_with_a_correction(tmp_path: Path, topology: str, correction: str) -> None:
+    scenario = small(5, topology, partition="power:1", correction=correction, local_epochs=2, rounds=5)
     learning, protocol = played(scenario, tmp_path / "with", "learning", "protocol").runs
     assert models_agree(learning, protocol)
     (without,) = played(small(5, topology, partition="power:1", local_epochs=2, rounds=5), tmp_path / "without").runs

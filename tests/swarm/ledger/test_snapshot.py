@@ -97,6 +97,18 @@ def test_what_the_charter_does_not_ask_for_leaves_no_trace_in_the_bytes() -> Non
         snapshot.decode(codec.encode((*codec.decode(shorter.encode(), tuple, limit=1 << 20), ())), State, state.signed)
 
 
+def test_a_state_without_corrections_has_the_bytes_that_it_had_before_there_were_any() -> None:
+    state = full()
+    assert state.exchange is not None
+    assert state.exchange.anew is None
+    corrected = replace(state, exchange=replace(state.exchange, anew=4))
+    told, less = (msgpack.unpackb(one.encode()) for one in (corrected, state))
+    place = State.__struct_fields__.index("exchange")
+    assert told[place][0][:-1] == less[place][0]
+    assert told[place][0][-1] == [4]
+    assert snapshot.decode(corrected.encode(), State, state.signed) == corrected
+
+
 def _changed(value: object) -> object:
     """Another value of the same type, for every type a state is made of."""
     match value:

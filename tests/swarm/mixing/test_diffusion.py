@@ -46,7 +46,9 @@ class Sites:
             models = self.models + update.reshape(models.shape)
         return models
 
-    def round(self, matrix: Wide, *, gain: float = diffusion.GAIN, bent: bool = True, corrected: bool = True) -> None:
+    def round(
+        self, matrix: Wide, *, gain: float = diffusion.GAIN_MOST, bent: bool = True, corrected: bool = True
+    ) -> None:
         offered = self.trained(bent=bent, corrected=corrected)
         mixed = (matrix @ offered.astype(np.float64)).astype(np.float32)
         if corrected:
@@ -76,7 +78,7 @@ def matrices(name: str, rounds: int, *, loss: float = 0.0, seed: int = 1) -> Ite
 def test_one_round_by_hand() -> None:
     # Two sites that mix half and half have offered -1 and 3, of which the mean is 1: each learns half its way to it.
     correction = np.float32([0.5, -0.5])
-    diffusion.learn_into(correction, np.float32([-1, 3]), np.float32([1, 1]))
+    diffusion.learn_into(correction, np.float32([-1, 3]), np.float32([1, 1]), 0.5)
     assert correction.tolist() == [1.5, -1.5]
     assert diffusion.each_step(correction, 3).tolist() == [0.5, -0.5]
     update = np.float32([1, 1])
@@ -158,7 +160,7 @@ def test_a_site_that_forgets_its_correction_leaves_the_others_beside_the_optimum
 def test_long_vectors_are_handled_to_the_last_element() -> None:
     n = 2 * 2**15 + 3
     correction = np.full(n, 2, np.float32)
-    diffusion.learn_into(correction, np.arange(n, dtype=np.float32), np.ones(n, np.float32))
+    diffusion.learn_into(correction, np.arange(n, dtype=np.float32), np.ones(n, np.float32), 0.5)
     assert np.array_equal(correction, 2 + (1 - np.arange(n, dtype=np.float32)) / 2)
 
 
