@@ -4,34 +4,30 @@ Before a private training takes its first step, what all its steps will cost is 
 becomes of them - an update that travels, a crash, a `kill -9` at any moment - nothing can have left this site that is
 not in here. The price is that a round which is trained again, after a crash, is paid for again.
 
-One line is one charge: whole numbers in JSON, then a digest of all lines up to it. A last line without an end was never
-acknowledged, and nothing was trained on it: it is passed over. Any other line that does not match its digest stops
-private training until people have looked, because a budget that is not known is not one. What cannot be seen from
-inside is a file that was put back as it was before, from a backup or by hand: this site's contributions on the ledger
-say what each brought it to, for people to compare.
+One line is one charge: whole numbers in JSON, in a file as `node.chained` keeps it. Half a line that a crash has left was
+never acknowledged, and nothing was trained on it. A line that does not match its digest stops private training until
+people have looked, because a budget that is not known is not one. What cannot be seen from inside is a file that was
+put back as it was before, from a backup or by hand: this site's contributions on the ledger say which rounds it has
+trained privately, and `lacking` compares.
 
 It counts all swarms that this folder has been in: the records are the same, and what they have told adds up.
 """
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
 import json
 import math
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from node.storage import store_error, sync_folder
+from node.chained import Chained
 from swarm.errors import StoreError, UsageError
 from swarm.privacy.accounting import Stretch
 
 RATE_SCALE = 10**9
 NOISE_SCALE = 10**6
 
-_DIGEST_CHARACTERS = 32
 BYTES_MAX = 1 << 26
 """A file of half a million charges."""
 
@@ -73,11 +69,27 @@ def stretches(charges: Iterable[Charge]) -> list[Stretch]:
     return [one.stretch for one in charges]
 
 
+def lacking(charges: Iterable[Charge], ledger: str, told: Iterable[int]) -> list[int]:
+    """Return the rounds that a ledger has as privately trained by this site and that no charge is of, in order.
+
+    There are none while the file is what was written: a charge comes before its training, and that before its
+    contribution. So one round is enough to know that charges are missing, this one's and perhaps others.
+
+    Args:
+        charges: all that the file has.
+        ledger: the swarm's id, 16 hexadecimal digits.
+        told: rounds for which this site's contributions say that privacy was spent.
+    """
+    paid = {one.round for one in charges if one.ledger == ledger}
+    return sorted({*told} - paid)
+
+
 class Spending:
     """The file of one site."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._file = Chained(path, bytes_max=BYTES_MAX, damaged=self._damaged)
 
     def charges(self) -> Sequence[Charge]:
         """Return all there are, in order; none if there is no file.
@@ -85,7 +97,7 @@ class Spending:
         Raises:
             StoreError: it cannot be read, or is not what was written.
         """
-        return self._read()[0]
+        return self._parsed(self._file.lines())
 
     def append(self, one: Charge) -> None:
         """Add a charge, durably: it survives whatever happens once this returns.
@@ -93,51 +105,16 @@ class Spending:
         Raises:
             StoreError: it could not be written; nothing may be trained on it.
         """
-        fresh = not self._path.exists()
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise store_error(f"open {self._path}", error) from error
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            _, digest, whole = self._read()
-            body = json.dumps(asdict(one), sort_keys=True)
-            line = f"{body} {_chained(digest, body)}\n".encode()
-            os.ftruncate(descriptor, whole)  # Half a line that a crash has left.
-            if os.pwrite(descriptor, line, whole) != len(line):
-                raise StoreError(f"couldn't write to {self._path}: the disk took half a line", hint="free some space")
-            os.fsync(descriptor)
-        except OSError as error:
-            raise store_error(f"write to {self._path}", error) from error
-        finally:
-            os.close(descriptor)
-        if fresh:
-            sync_folder(self._path.parent)
+        self._file.append(json.dumps(asdict(one), sort_keys=True), self._parsed)
 
-    def _read(self) -> tuple[list[Charge], str, int]:
-        """Return the charges, the digest of the last, and how many bytes are whole lines."""
-        try:
-            data = self._path.read_bytes()
-        except FileNotFoundError:
-            return [], "", 0
-        except OSError as error:
-            raise store_error(f"read {self._path}", error) from error
-        if len(data) > BYTES_MAX:
-            raise self._damaged(0, "it is too long")
-        whole = data.rfind(b"\n") + 1
+    def _parsed(self, lines: Iterable[str]) -> list[Charge]:
         found: list[Charge] = []
-        digest = ""
-        for number, line in enumerate(data[:whole].splitlines(), 1):
-            body, _, told = line.decode(errors="replace").rpartition(" ")
-            digest = _chained(digest, body)
-            if told != digest:
-                raise self._damaged(number, "it does not match its digest")
+        for number, body in enumerate(lines, 1):
             try:
                 found.append(_charge(json.loads(body)))
             except (ValueError, TypeError, RecursionError, UsageError):
                 raise self._damaged(number, "it is no charge") from None
-        return found, digest, whole
+        return found
 
     def _damaged(self, line: int, why: str) -> StoreError:
         return StoreError(
@@ -155,7 +132,3 @@ def _charge(values: object) -> Charge:
         raise TypeError
     _ = made.stretch  # Refuses what no steps can be.
     return made
-
-
-def _chained(before: str, body: str) -> str:
-    return hashlib.sha256(f"{before} {body}".encode()).hexdigest()[:_DIGEST_CHARACTERS]
