@@ -17,6 +17,7 @@
     blobs/            models and updates in hand
     models/           what is exported
     privacy/spent     what of the privacy budget is spent (`node.spending`)
+    privacy/audits    attacks on its own updates, and how far they got (`node.audits`)
     private/          what of the model never leaves this site, by ledger; nobody else may read it (`node.private`)
     run/              lock, control socket, logs; may be deleted when the node is down
 """
@@ -107,6 +108,7 @@ class Site:
         self.alone = folder / "alone"
         self.disclosed_path = folder / "disclosed"
         self.spending_path = folder / "privacy" / "spent"
+        self.audits_path = folder / "privacy" / "audits"
 
     def create(self, *, name: str, listen: str, advertise: str, task: str, data: str) -> terms.Card:
         """Make a new site: settings, keys, card. Raises `UsageError` rather than overwrite anything."""

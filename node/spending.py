@@ -4,10 +4,10 @@ Before a private training takes its first step, what all its steps will cost is 
 becomes of them - an update that travels, a crash, a `kill -9` at any moment - nothing can have left this site that is
 not in here. The price is that a round which is trained again, after a crash, is paid for again.
 
-One line is one charge: whole numbers in JSON, in a file as `node.chained` keeps it. Half a line that a crash has left was
-never acknowledged, and nothing was trained on it. A line that does not match its digest stops private training until
-people have looked, because a budget that is not known is not one. What cannot be seen from inside is a file that was
-put back as it was before, from a backup or by hand: this site's contributions on the ledger say which rounds it has
+One line is one charge: whole numbers in JSON, in a file as `node.chained` keeps it. Half a line that a crash has left
+was never acknowledged, and nothing was trained on it. A line that does not match its digest stops private training
+until people have looked, because a budget that is not known is not one. What cannot be seen from inside is a file that
+was put back as it was before, from a backup or by hand: this site's contributions on the ledger say which rounds it has
 trained privately, and `lacking` compares.
 
 It counts all swarms that this folder has been in: the records are the same, and what they have told adds up.

@@ -23,6 +23,7 @@ from swarm.privacy.loss import NOISE_MIN
 TABLE = {
     "plan": ("node.cli.privacy:plan", "What noise a budget asks for, and what each round costs."),
     "spent": ("node.cli.privacy:spent", "What of this site's budget is spent, and on what."),
+    "audit": ("node.cli.audit:audit", "Attack this site's own updates, and say how far that gets."),
 }
 
 DELTA_DEFAULT = 1e-5
