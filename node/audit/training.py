@@ -66,12 +66,17 @@ class Trainee(Worker):
     """One site's worker, without its node. One of them in a process."""
 
     def __init__(self, setting: Setting) -> None:
-        self._near, far = socket.socketpair()
+        self._ends = socket.socketpair()
         self.setting = setting
         self._folder = tempfile.TemporaryDirectory(prefix="swarm-audit-")
         site = SiteInfo(setting.site, setting.data, setting.seed, setting.device)
         super().__init__(
-            far, task=setting.task, loader=setting.loader, site=site, local=setting.local, rounds=setting.rounds
+            self._ends[0],
+            task=setting.task,
+            loader=setting.loader,
+            site=site,
+            local=setting.local,
+            rounds=setting.rounds,
         )
         self.records = Records(self._get_data())
         self._trainings = 0
@@ -88,8 +93,10 @@ class Trainee(Worker):
         return dict(self._built().layout.offsets())
 
     def close(self) -> None:
-        """Let go of the files."""
+        """Let go of files and links."""
         self._folder.cleanup()
+        for end in self._ends:
+            end.close()
 
     def initial(self) -> Vector:
         """Return the model that the charter begins with."""

@@ -115,7 +115,7 @@ def audit(
         )
     ledger = "" if signed is None else signed.ledger_id.hex()[:16]
     found = {
-        **_run(request, site.folder),
+        **_run(request),
         "kind": OFFERED if offered else BEFORE,
         "round": number,
         "ledger": ledger,
@@ -193,11 +193,11 @@ def _update(site: Site, signed: SignedCharter | None, wanted: int | None) -> tup
     )
 
 
-def _run(request: Mapping[str, object], folder: Path) -> dict[str, Any]:
+def _run(request: Mapping[str, object]) -> dict[str, Any]:
     """Let a process of its own do it, and return what it found. Raises `SwarmError` where it could not."""
     command: Sequence[str] = [sys.executable, "-m", "node.audit"]
     with subprocess.Popen(  # noqa: S603 - our own module
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=folder, text=True, encoding="utf-8"
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8"
     ) as child:
         assert child.stdin is not None, "asked for"
         assert child.stdout is not None, "asked for"
