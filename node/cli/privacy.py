@@ -11,10 +11,11 @@ import click
 
 from node.cli.init import FOLDER, JSON
 from node.cli.lazy import LazyGroup
-from node.cli.output import emit
+from node.cli.ledger.reading import read
+from node.cli.output import INCOMPLETE, emit
 from node.cli.start import budget_of
 from node.site import Site
-from node.spending import Charge, Spending, stretches
+from node.spending import Charge, Spending, lacking, stretches
 from swarm.errors import UsageError
 from swarm.ledger.participation import ranges
 from swarm.privacy.accounting import Budget, Stretch, check_delta, epsilon, epsilon_renyi, noise_for
@@ -148,7 +149,9 @@ def account_of(site: Site) -> Account:
 def spent(folder: Path, *, as_json: bool) -> None:
     """Show what of the privacy budget of the site in FOLDER is spent, by swarm. Its peer need not run.
 
-    It counts every private training from before its first step, whether its update has left or not.
+    It counts every private training from before its first step, whether its update has left or not. What the ledger
+    has of this site, if it is there, is compared: a record that was restored from an older backup lacks rounds. Then it
+    ends with 6.
     """
     account = account_of(Site(folder))
     swarms = list(dict.fromkeys(one.ledger for one in account.charges))
@@ -162,6 +165,13 @@ def spent(folder: Path, *, as_json: bool) -> None:
             f"  swarm {swarm}   {len(own)} trainings{again}, round{'s' * (len(rounds) > 1)} {ranges(rounds)},"
             f" epsilon {cost:.3f} by themselves"
         )
+    missing = _missing(Site(folder), account)
+    if missing:
+        lines.append(
+            f"NOT ALL IS HERE: the ledger has round{'s' * (len(missing) > 1)} {ranges(missing)} as trained privately by"
+            " this site, of which this record knows nothing. Was it restored from an older backup? Put the newer one"
+            " back, or train no more: more was spent than is said here."
+        )
     if len(swarms) > 1:
         lines.append("What several swarms were told of the same records adds up; the first line is of all.")
     data = {
@@ -172,8 +182,25 @@ def spent(folder: Path, *, as_json: bool) -> None:
             {"ledger": one.ledger, "round": one.round, "rate": one.rate, "noise": one.noise, "steps": one.steps}
             for one in account.charges
         ],
+        "missing": missing,
     }
     emit(data, as_json=as_json, text="\n".join(lines))
+    if missing:
+        raise SystemExit(INCOMPLETE)
+
+
+def _missing(site: Site, account: Account) -> list[int]:
+    """Return the rounds that this site's ledger has as privately trained here and that were never charged."""
+    if not site.ledger.is_dir():
+        return []
+    files, result = read(site.folder)
+    me = site.node()
+    told = [
+        number
+        for number, view in result.rounds.items()
+        if (placed := view.contributions.get(me)) is not None and placed.body.privacy[0]
+    ]
+    return lacking(account.charges, files.signed.ledger_id.hex()[:16], told)
 
 
 def _rounds(rate: float, noise: float, steps: int) -> Stretch:

@@ -9,6 +9,8 @@ import pytest
 
 from node.audits import Audits, broken, leaks, lines
 from swarm.errors import StoreError
+from tests.benchmarks.ledgers import make_ledger
+from tests.node.test_cli_ledger import said, written
 
 SPAN = {"low": -0.1, "high": 0.2, "method": "Newcombe"}
 READING: dict[str, Any] = {
@@ -96,3 +98,23 @@ def test_a_bound_above_the_account_is_a_broken_promise_and_leaks_have_names() ->
     assert leaks(worse) == ["membership"]
     assert "THE ACCOUNT SAYS 2.000: the promise is broken" in "\n".join(lines(worse))
     assert not broken({**worse, "epsilon_spent": None})
+
+
+def test_a_card_tells_all_audits_of_its_ledger_and_without_any_is_as_everywhere(tmp_path: Path) -> None:
+    signed, payloads, _ = make_ledger(members=3, rounds=2)
+    site, target = written(tmp_path / "site", payloads, signed=signed), tmp_path / "card.md"
+    said("ledger", "card", site, "-o", target)
+    before = target.read_text()
+    assert "Attacks on one site's updates" not in before
+    audits, ledger = Audits(site / "privacy" / "audits"), signed.ledger_id.hex()[:16]
+    audits.append({**ONE, "ledger": ledger})
+    audits.append({**ONE, "ledger": ledger, "kind": "offered", "round": 2, "membership": {**READING, "found": True}})
+    audits.append({**ONE, "ledger": "cd" * 8, "round": 9})
+    said("ledger", "card", site, "-o", target)
+    text = target.read_text()
+    assert "| trained to be attacked | 0.050 (-0.100 to 0.200) | none by these attacks |" in text
+    assert "| round 2, as offered | 0.050 (-0.100 to 0.200) | membership |" in text
+    assert "round 9" not in text
+    assert "An attack that finds nothing proves nothing" in text
+    start, end = text.index("## Attacks"), text.index("## Work that was taken back")
+    assert text[:start] + text[end:] == before

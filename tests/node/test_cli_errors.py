@@ -57,7 +57,7 @@ GROUPS = {
         *("checkpoint", "policy", "vkeys", "prove", "check-proof", "consistency"),
     ],
     "ledger trust": ["show", "reset"],
-    "privacy": ["plan", "spent"],
+    "privacy": ["plan", "spent", "audit"],
 }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import namedtuple
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -14,7 +14,13 @@ from node.audit.records import Pair, Records, confidence, scoring
 from swarm.errors import UsageError
 
 X, Y = torch.arange(12.0).reshape(6, 2), torch.tensor([0, 1, 2, 0, 1, 2])
-Both = namedtuple("Both", ["first", "second"])
+
+
+class Both(NamedTuple):
+    first: object
+    second: object
+
+
 FEW = Pair(X[:2], Y[:2])
 
 
