@@ -87,6 +87,8 @@ def audit(
         raise UsageError("couldn't audit a round that is not said to be offered", hint="add --offered")
     if offered and canaries:
         raise UsageError("couldn't put canaries into what was offered already", hint="leave --canaries out")
+    audits = Audits(site.audits_path)
+    audits.all()  # What is damaged is said before anything is trained.
     own = Budget(settings.privacy.epsilon, settings.privacy.delta) if settings.privacy.epsilon else None
     budget = own if signed is None else budget_of(settings, signed)
     delta = DELTA_DEFAULT if budget is None else budget.delta
@@ -125,7 +127,6 @@ def audit(
         "delta": delta,
         "asked": {"seed": seed, **({"inversion_steps": inversion_steps} if offered else asked)},
     }
-    audits = Audits(site.audits_path)
     audits.append(found)
     alike = [one for one in audits.all() if one["kind"] == found["kind"] and one["ledger"] == ledger]
     words = [*lines(found), f"added to {site.audits_path}, as audit {len(alike)} of its kind"]

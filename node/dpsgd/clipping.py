@@ -169,7 +169,8 @@ class Clipper:
             if not known:
                 units.check_unit(name, module)
                 units.check_arguments(name, args, kwargs)
-            fed = tuple(one.detach() if isinstance(one, Tensor) else one for one in (args[:1] if known else args))
+            taken = (*args, *kwargs.values())[:1] if known else args
+            fed = tuple(map(_detached, taken))
             named = {} if known else {key: _detached(one) for key, one in kwargs.items()}
             by_record = [*units.tensors([fed, named])]
             rows = (outputs[0].shape[0],) if known else tuple(one.shape[0] if one.dim() else 0 for one in by_record)
