@@ -15,7 +15,7 @@ import click
 from node.audits import BEFORE, OFFERED, Audits, broken, leaks, lines
 from node.cli.init import FOLDER, JSON
 from node.cli.ledger.reading import read
-from node.cli.output import FAILED, NOT_FOUND, Failure, check_task, emit
+from node.cli.output import FAILED, NOT_FOUND, Failure, check_task, count, emit
 from node.cli.start import budget_of
 from node.clock import Clock
 from node.config import Settings
@@ -112,8 +112,8 @@ def audit(
     else:
         number = 0
         _say(
-            f"{1 + references} trainings of {rounds} rounds, then {inversion_steps} steps of inversion on each of up to"
-            f" 4 updates, {minutes} minutes at most; nothing leaves this site, and nothing is spent"
+            f"{1 + references} trainings of {count(rounds, 'round')}, {count(inversion_steps, 'step')} of inversion on"
+            f" each of up to 4 updates, about {count(minutes, 'minute')} at most; nothing leaves this site or is spent"
         )
     ledger = "" if signed is None else signed.ledger_id.hex()[:16]
     found = {

@@ -13,9 +13,13 @@ from click.testing import CliRunner, Result
 from node.audits import Audits
 from node.cli import audit as module
 from node.cli.main import cli
+from node.cli.output import Failure
 from node.site import Site
-from swarm.errors import SwarmError, UsageError
+from swarm.errors import StoreError, SwarmError, UsageError
+from swarm.ledger.audit import audit
+from tests.benchmarks.ledgers import make_ledger
 from tests.node.audit.tasks import ONE_STEP, OVERFITTING, TASK
+from tests.node.test_cli_ledger import written
 
 QUICK = ["--rounds", "1", "--references", "2", "--inversion-steps", "5", "--seed", "1"]
 
@@ -35,7 +39,7 @@ def run(site: Site, *arguments: str) -> Result:
 def test_an_audit_tells_its_cost_first_and_is_written_down(site: Site) -> None:
     result = run(site, *QUICK, "--canaries", "20", "--json")
     assert result.exit_code == 0
-    assert result.stderr.startswith("3 trainings of 1 rounds, then 5 steps of inversion")
+    assert result.stderr.startswith("3 trainings of 1 round, 5 steps of inversion")
     data = json.loads(result.stdout)["data"]
     assert data["leaks"][0] == "membership"
     assert data["records"] == 160
@@ -123,3 +127,33 @@ def test_an_offered_update_is_attacked_where_it_lies(site: Site) -> None:
     assert (found["membership"]["members"], found["membership"]["others"]) == (160, 160)
     with pytest.raises(SwarmError, match="the update is not of this task's model"):
         module._run({**request, "update": request["base"]})
+
+
+def test_the_last_update_of_this_site_that_is_still_there_is_attacked_and_none_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    signed, payloads, _ = make_ledger(members=3, rounds=3)
+    made = Site(written(tmp_path / "site", payloads, signed=signed))
+    me = signed.charter.members[0].node
+    monkeypatch.setattr(Site, "node", lambda _: me)
+    with pytest.raises(Failure, match="no update of this site is in its store"):
+        module._update(made, signed, None)
+    *_, result = audit(payloads, signed)
+    made.blobs.mkdir()
+    for number in (1, 2):
+        body = result.rounds[number].contributions[me].body
+        for name in (body.base_digest, body.update_digest):
+            (made.blobs / name.hex()).touch()
+    number, found = module._update(made, signed, None)
+    assert number == 2
+    assert found["update"] == str(made.blobs / result.rounds[2].contributions[me].body.update_digest.hex())
+    assert module._update(made, signed, 1)[0] == 1
+    with pytest.raises(Failure, match="this site's update of round 3"):
+        module._update(made, signed, 3)
+
+
+def test_a_record_that_is_damaged_is_said_before_anything_is_trained(site: Site) -> None:
+    site.audits_path.parent.mkdir()
+    site.audits_path.write_text("garbage\n")
+    with pytest.raises(StoreError, match="line 1: it does not match its digest"):
+        CliRunner().invoke(cli, ["privacy", "audit", str(site.folder)], catch_exceptions=False, standalone_mode=False)
