@@ -16,7 +16,7 @@ from node.cli.output import INCOMPLETE, emit
 from node.cli.start import budget_of
 from node.site import Site
 from node.spending import Charge, Spending, lacking, stretches
-from swarm.errors import UsageError
+from swarm.errors import SwarmError, UsageError
 from swarm.ledger.participation import ranges
 from swarm.privacy.accounting import Budget, Stretch, check_delta, epsilon, epsilon_renyi, noise_for
 from swarm.privacy.loss import NOISE_MIN
@@ -165,7 +165,9 @@ def spent(folder: Path, *, as_json: bool) -> None:
             f"  swarm {swarm}   {len(own)} trainings{again}, round{'s' * (len(rounds) > 1)} {ranges(rounds)},"
             f" epsilon {cost:.3f} by themselves"
         )
-    missing = _missing(Site(folder), account)
+    missing, why_not = _missing(Site(folder), account)
+    if why_not:
+        lines.append(f"Not compared with the ledger: {why_not}.")
     if missing:
         lines.append(
             f"NOT ALL IS HERE: the ledger has round{'s' * (len(missing) > 1)} {ranges(missing)} as trained privately by"
@@ -189,18 +191,25 @@ def spent(folder: Path, *, as_json: bool) -> None:
         raise SystemExit(INCOMPLETE)
 
 
-def _missing(site: Site, account: Account) -> list[int]:
-    """Return the rounds that this site's ledger has as privately trained here and that were never charged."""
+def _missing(site: Site, account: Account) -> tuple[list[int], str]:
+    """Return the rounds that this site's ledger has as privately trained here and that were never charged.
+
+    And why that cannot be told, "" if it can: a ledger that has no block yet, or does not hold, is no reason to say
+    nothing of what was spent.
+    """
     if not site.ledger.is_dir():
-        return []
-    files, result = read(site.folder)
+        return [], ""
+    try:
+        files, result = read(site.folder)
+    except SwarmError as error:
+        return [], error.message
     me = site.node()
     told = [
         number
         for number, view in result.rounds.items()
         if (placed := view.contributions.get(me)) is not None and placed.body.privacy[0]
     ]
-    return lacking(account.charges, files.signed.ledger_id.hex()[:16], told)
+    return lacking(account.charges, files.signed.ledger_id.hex()[:16], told), ""
 
 
 def _rounds(rate: float, noise: float, steps: int) -> Stretch:

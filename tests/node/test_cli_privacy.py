@@ -137,3 +137,12 @@ def test_a_record_of_spending_that_is_older_than_the_ledger_is_said_loudly(
     assert "NOT ALL IS HERE: the ledger has rounds 2 to 3 as trained privately" in result.stdout
     again = CliRunner().invoke(cli, ["privacy", "spent", str(folder), "--json"], catch_exceptions=False)
     assert json.loads(again.stdout)["data"]["missing"] == [2, 3]
+
+
+def test_what_is_spent_is_told_though_there_is_no_ledger_to_compare_it_with(tmp_path: Path) -> None:
+    folder = tmp_path / "a"
+    assert CliRunner().invoke(cli, ["init", str(folder), "--name", "a"]).exit_code == 0
+    Site(folder).ledger.mkdir()
+    text = said("spent", str(folder))
+    assert "epsilon 0.000 spent" in text
+    assert "Not compared with the ledger: couldn't" in text
