@@ -5,7 +5,7 @@
     manifest.json     what is inside: each file's size and SHA-256, whose it is, how far the ledger had come
     manifest.sig      the site's signature over those bytes
     swarm.toml, charter.toml, card.toml, sponsors.toml, paused, disclosed, invites/*.invite, the task file, the loader
-    privacy/spent     what of the site's privacy budget is spent
+    privacy/spent     what of the site's privacy budget is spent;  privacy/audits, attacks on its own updates
     egress/log        what has left the site
     ledger/           the journal's segments, the newest checkpoint, the newest snapshot, proofs of forks
     blobs/            the committed model, the best round's where a run may end early, and in gossip this site's own
@@ -311,6 +311,7 @@ def _copy_files(site: Site, settings: Settings, staging: Path) -> list[str]:
         (site.disclosed_path.name, False),
         ("privacy/spent", False),
         ("egress/log", False),
+        ("privacy/audits", False),
         (settings.task.file, False),
     ]
     wanted += [(settings.task.loader, False)] if settings.task.loader else []

@@ -3,7 +3,8 @@
 Model cards (Mitchell et al., "Model cards for model reporting", 2019) are what people who did not train a model read
 before they use it. What a ledger has on record is filled in; what only people can say stands there as a question, so
 that an empty answer is seen. The text is Markdown under a block of metadata as model hubs read it, and a function of
-the ledger alone: every site that holds the same entries writes the same bytes.
+the ledger alone: every site that holds the same entries writes the same bytes. But for one part, which a site that has
+attacked its own updates adds in its own name.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
+from node.audits import OFFERED, Audited, leaks
 from node.lineage import holding, withdrawals, withdrawn
 from node.svg import date
 from swarm.charter import Charter, SignedCharter
@@ -34,8 +36,14 @@ Gaps: TypeAlias = Mapping[NodeId, Sequence[int]]
 UNSAID = "*To be answered by the members: the ledger does not say.*"
 
 
-def card(signed: SignedCharter, result: Audit) -> str:
-    """Return the card of the last committed model, as Markdown. `result` is an audit that holds."""
+def card(signed: SignedCharter, result: Audit, audits: Sequence[Audited] = ()) -> str:
+    """Return the card of the last committed model, as Markdown.
+
+    Args:
+        signed: the charter.
+        result: an audit that holds.
+        audits: this site's attacks on its own updates, all of this ledger.
+    """
     charter, state = signed.charter, result.state
     names = member_names(result.epochs)
     done = state.committed
@@ -53,6 +61,7 @@ def card(signed: SignedCharter, result: Audit) -> str:
         _scores(charter, view, names),
         "## Privacy\n",
         _privacy(result),
+        *_audited(audits),
         "## Work that was taken back\n",
         _withdrawn(signed, result, names),
         *(f"## {title}\n\n{question} {UNSAID}\n" for title, question in QUESTIONS),
@@ -184,6 +193,28 @@ def _privacy(result: Audit) -> str:
         )
     epsilon, delta = max(epsilons)
     return f"Sites say to have spent up to epsilon {epsilon / 1000:g} at delta 1e-{delta}.\n"
+
+
+def _audited(audits: Sequence[Audited]) -> list[str]:
+    """Every audit there is, those that found nothing beside those that found something."""
+    if not audits:
+        return []
+    text = (
+        "One site has attacked its own updates, and says this of all its attempts. An attack that finds nothing proves"
+        " nothing about the next one.\n\n"
+    )
+    rows = [
+        (
+            date(one["time_ms"]),
+            f"round {one['round']}, as offered" if one["kind"] == OFFERED else "trained to be attacked",
+            f"{one['membership']['advantage']:.3f} ({span['low']:.3f} to {span['high']:.3f})",
+            ", ".join(leaks(one)) or "none by these attacks",
+        )
+        for one in audits
+        for span in (one["membership"]["span"],)
+    ]
+    head = ("When", "What", "Membership advantage (95 %)", "Leaks found")
+    return ["## Attacks on one site's updates\n", text + _table(head, rows)]
 
 
 def _withdrawn(signed: SignedCharter, result: Audit, names: Mapping[NodeId, str]) -> str:

@@ -85,7 +85,7 @@ class Chained(Generic[T]):
                         raise self._damaged(where, "it does not match its digest")
                     try:
                         value = self._parse(json.loads(body))
-                    except (ValueError, TypeError, KeyError, RecursionError, UsageError):
+                    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, UsageError):
                         raise self._damaged(where, f"it is no {self._noun}") from None
                     yield value
         except FileNotFoundError:
@@ -110,7 +110,7 @@ class Chained(Generic[T]):
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             whole, digest = self._ending(descriptor)
-            body = json.dumps(dict(values), sort_keys=True)
+            body = json.dumps(dict(values), sort_keys=True, allow_nan=False)
             line = f"{body} {_chained(digest, body)}\n".encode()
             os.ftruncate(descriptor, whole)  # Half a line that a crash has left.
             if os.pwrite(descriptor, line, whole) != len(line):

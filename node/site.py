@@ -18,6 +18,7 @@
     models/           what is exported
     privacy/spent     what of the privacy budget is spent (`node.spending`)
     egress/           what has left this site, and what people have to say to what waits (`node.egress`)
+    privacy/audits    attacks on its own updates, and how far they got (`node.audits`)
     private/          what of the model never leaves this site, by ledger; nobody else may read it (`node.private`)
     run/              lock, control socket, logs; may be deleted when the node is down
 """
@@ -125,6 +126,7 @@ class Site:
         self.disclosed_path = folder / "disclosed"
         self.spending_path = folder / "privacy" / "spent"
         self.egress = folder / "egress"
+        self.audits_path = folder / "privacy" / "audits"
 
     def create(
         self, *, name: str, listen: str, advertise: str, task: str, data: str, passphrase: str = ""

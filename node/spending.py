@@ -6,8 +6,8 @@ not in here. The price is that a round which is trained again, after a crash, is
 
 One line is one charge, in whole numbers (`node.chained`). A line that does not match its digest stops private training
 until people have looked, because a budget that is not known is not one. What cannot be seen from inside is a file that
-was put back as it was before, from a backup or by hand: this site's contributions on the ledger say what each brought
-it to, for people to compare.
+was put back as it was before, from a backup or by hand: this site's contributions on the ledger say which rounds it has
+trained privately, and `lacking` compares.
 
 It counts all swarms that this folder has been in: the records are the same, and what they have told adds up.
 """
@@ -64,6 +64,21 @@ def charge(*, ledger: str, round_: int, records: int, rate: float, noise: float,
 def stretches(charges: Iterable[Charge]) -> list[Stretch]:
     """Return all steps, for the accountant."""
     return [one.stretch for one in charges]
+
+
+def lacking(charges: Iterable[Charge], ledger: str, told: Iterable[int]) -> list[int]:
+    """Return the rounds that a ledger has as privately trained by this site and that no charge is of, in order.
+
+    There are none while the file is what was written: a charge comes before its training, and that before its
+    contribution. So one round is enough to know that charges are missing, this one's and perhaps others.
+
+    Args:
+        charges: all that the file has.
+        ledger: the swarm's id, 16 hexadecimal digits.
+        told: rounds for which this site's contributions say that privacy was spent.
+    """
+    paid = {one.round for one in charges if one.ledger == ledger}
+    return sorted({*told} - paid)
 
 
 class Spending:

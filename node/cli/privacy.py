@@ -11,10 +11,11 @@ import click
 
 from node.cli.init import FOLDER, JSON
 from node.cli.lazy import LazyGroup
-from node.cli.output import emit
+from node.cli.ledger.reading import read
+from node.cli.output import INCOMPLETE, emit
 from node.site import Site
-from node.spending import Charge, Spending, budget_of, stretches
-from swarm.errors import UsageError
+from node.spending import Charge, Spending, budget_of, lacking, stretches
+from swarm.errors import SwarmError, UsageError
 from swarm.ledger.participation import ranges
 from swarm.privacy.accounting import Budget, Stretch, check_delta, epsilon, epsilon_renyi, noise_for
 from swarm.privacy.loss import NOISE_MIN
@@ -22,6 +23,7 @@ from swarm.privacy.loss import NOISE_MIN
 TABLE = {
     "plan": ("node.cli.privacy:plan", "What noise a budget asks for, and what each round costs."),
     "spent": ("node.cli.privacy:spent", "What of this site's budget is spent, and on what."),
+    "audit": ("node.cli.audit:audit", "Attack this site's own updates, and say how far that gets."),
 }
 
 DELTA_DEFAULT = 1e-5
@@ -146,7 +148,9 @@ def account_of(site: Site) -> Account:
 def spent(folder: Path, *, as_json: bool) -> None:
     """Show what of the privacy budget of the site in FOLDER is spent, by swarm. Its peer need not run.
 
-    It counts every private training from before its first step, whether its update has left or not.
+    It counts every private training from before its first step, whether its update has left or not. What the ledger
+    has of this site, if it is there, is compared: a record that was restored from an older backup lacks rounds. Then it
+    ends with 6.
     """
     account = account_of(Site(folder))
     swarms = list(dict.fromkeys(one.ledger for one in account.charges))
@@ -160,6 +164,15 @@ def spent(folder: Path, *, as_json: bool) -> None:
             f"  swarm {swarm}   {len(own)} trainings{again}, round{'s' * (len(rounds) > 1)} {ranges(rounds)},"
             f" epsilon {cost:.3f} by themselves"
         )
+    missing, why_not = _missing(Site(folder), account)
+    if why_not:
+        lines.append(f"Not compared with the ledger: {why_not}.")
+    if missing:
+        lines.append(
+            f"NOT ALL IS HERE: the ledger has round{'s' * (len(missing) > 1)} {ranges(missing)} as trained privately by"
+            " this site, of which this record knows nothing. Was it restored from an older backup? Put the newer one"
+            " back, or train no more: more was spent than is said here."
+        )
     if len(swarms) > 1:
         lines.append("What several swarms were told of the same records adds up; the first line is of all.")
     data = {
@@ -170,8 +183,32 @@ def spent(folder: Path, *, as_json: bool) -> None:
             {"ledger": one.ledger, "round": one.round, "rate": one.rate, "noise": one.noise, "steps": one.steps}
             for one in account.charges
         ],
+        "missing": missing,
     }
     emit(data, as_json=as_json, text="\n".join(lines))
+    if missing:
+        raise SystemExit(INCOMPLETE)
+
+
+def _missing(site: Site, account: Account) -> tuple[list[int], str]:
+    """Return the rounds that this site's ledger has as privately trained here and that were never charged.
+
+    And why that cannot be told, "" if it can: a ledger that has no block yet, or does not hold, is no reason to say
+    nothing of what was spent.
+    """
+    if not site.ledger.is_dir():
+        return [], ""
+    try:
+        files, result = read(site.folder)
+    except SwarmError as error:
+        return [], error.message
+    me = site.node()
+    told = [
+        number
+        for number, view in result.rounds.items()
+        if (placed := view.contributions.get(me)) is not None and placed.body.privacy[0]
+    ]
+    return lacking(account.charges, files.signed.ledger_id.hex()[:16], told), ""
 
 
 def _rounds(rate: float, noise: float, steps: int) -> Stretch:

@@ -2,7 +2,8 @@
 
 Hooks note what goes into each layer and where its output stands in the graph. The gradient of the summed losses is
 asked for at those places only, so that PyTorch computes no weight's gradient; from inputs and those gradients
-`node.dpsgd.layers` has each record's norm and then the sum with factors min(1, C / norm).
+`node.dpsgd.layers` has each record's norm and then the sum with factors min(1, C / norm). Layers of which nothing is
+known are computed again for each record (`node.dpsgd.units`).
 
 What hooks cannot see would be neither clipped nor noised, so on a training's first batch it is looked for: the sum must
 be autograd's, and the loss of one record must not depend on another's. A model that does not pass is refused by name.
@@ -10,7 +11,7 @@ be autograd's, and the loss of one record must not depend on another's. A model 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from node.dpsgd import units
 from node.dpsgd.layers import LAYERS, Gradients
 from swarm.errors import UsageError
 
@@ -29,19 +31,40 @@ SLACK = 1e-4
 AGREES = 1e-3
 """How far the sum may be from autograd's, relative to its length."""
 
-GUIDE = "docs/guides/privacy.md lists the layers that can be trained so"
-
 
 @dataclass(slots=True)
 class _Call:
-    """One use of a layer in a forward pass. `version` tells whether its input was changed in place since."""
+    """One use of a layer in a forward pass.
+
+    `versions` tell whether what went in was changed in place since; `edges` are where its outputs stand in the graph,
+    None where one has no gradient.
+    `each` has records' gradients once they had to be computed, of layers of which nothing is known.
+    """
 
     module: nn.Module
     name: str
-    seen: Tensor
-    version: int
-    edge: GradientEdge
-    records: int
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    versions: tuple[int, ...]
+    edges: tuple[GradientEdge | None, ...]
+    records: tuple[int, ...]
+    each: Gradients | None = None
+
+    @property
+    def seen(self) -> Tensor:
+        """What went into a layer that takes one tensor."""
+        found: Tensor = self.args[0]
+        return found
+
+    @property
+    def changed(self) -> bool:
+        """Whether something that went in is not what it was."""
+        now = tuple(one._version for one in units.tensors([self.args, self.kwargs]))  # noqa: SLF001 - no other way
+        return now != self.versions
+
+
+_Used = tuple[_Call, Sequence[Tensor | None]]
+"""A use of a layer, and the losses' gradients at its outputs."""
 
 
 class Clipper:
@@ -58,9 +81,15 @@ class Clipper:
         self._checked = False
         owners: dict[int, str] = {}
         self._hooked: list[tuple[str, nn.Module]] = []
+        whole: list[str] = []
         for name, module in model.named_modules():
-            trained = {inner: one for inner, one in module.named_parameters(recurse=False) if one.requires_grad}
             _refuse_statistics(name, module)
+            if any(not unit or name.startswith(f"{unit}.") for unit in whole):
+                continue
+            trained = {inner: one for inner, one in module.named_parameters(recurse=False) if one.requires_grad}
+            if trained and type(module) not in LAYERS:
+                whole.append(name)
+                trained = {inner: one for inner, one in module.named_parameters() if one.requires_grad}
             for inner, one in trained.items():
                 here = f"{name}.{inner}" if name else inner
                 if id(one) in owners:
@@ -70,14 +99,14 @@ class Clipper:
                     )
                 owners[id(one)] = here
             if trained:
-                _refuse_unknown(name, module)
+                _refuse_scaled(name, module)
                 self._hooked.append((name, module))
         self._handles: list[Any] = []
         self.parameters = {name: one for name, one in model.named_parameters() if one.requires_grad}
 
     def __enter__(self) -> Self:
         for name, module in self._hooked:
-            self._handles.append(module.register_forward_hook(self._noting(name)))
+            self._handles.append(module.register_forward_hook(self._noting(name), with_kwargs=True))
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -100,22 +129,25 @@ class Clipper:
         if not calls:
             raise UsageError("couldn't train privately: no layer of the model was used for these losses")
         for call in calls:
-            if call.records != losses.shape[0]:
+            other = next((rows for rows in call.records if rows != losses.shape[0]), None)
+            if other is not None:
                 raise UsageError(
-                    f"couldn't train privately: {call.name} was given {call.records} rows for {losses.shape[0]}"
-                    " records",
+                    f"couldn't train privately: {call.name} was given {other} rows for {losses.shape[0]} records",
                     hint="let the first dimension of all that goes through the model be records",
                 )
-            if call.seen._version != call.version:  # noqa: SLF001 - there is no other way to ask
+            if call.changed:
                 raise UsageError(
                     f"couldn't train privately: what went into {call.name} was changed in place afterwards",
                     hint="leave inplace=True out there",
                 )
-        edges = [call.edge for call in calls]
         if not self._checked:
-            self._check_apart(losses, edges, calls)
-        found = _gradients(losses.sum(), edges, keep=not self._checked)
-        used = [(call, g.detach()) for call, g in zip(calls, found, strict=True) if g is not None]
+            self._check_apart(losses, calls)
+        found = _gradients(losses.sum(), calls, keep=not self._checked)
+        used = [
+            (call, [None if g is None else g.detach() for g in gs])
+            for call, gs in zip(calls, found, strict=True)
+            if any(g is not None for g in gs)
+        ]
         if not self._checked:
             self._check_whole(losses, _total(used, torch.ones_like(losses.detach())))
             self._checked = losses.shape[0] > 1  # Of one record nothing shows whether it depends on others.
@@ -129,25 +161,41 @@ class Clipper:
         return _total(used, factors)
 
     def _noting(self, name: str) -> Any:
-        def note(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
-            if torch.is_grad_enabled() and output.requires_grad:
-                seen = args[0].detach()
-                edge = get_gradient_edge(output)
-                self._calls.append(_Call(module, name, seen, seen._version, edge, output.shape[0]))  # noqa: SLF001
+        def note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: object) -> None:
+            outputs = [*units.tensors(output)]
+            if not torch.is_grad_enabled() or not any(one.requires_grad for one in outputs):
+                return
+            known = type(module) in LAYERS
+            if not known:
+                units.check_unit(name, module)
+                units.check_arguments(name, args, kwargs)
+            taken = (*args, *kwargs.values())[:1] if known else args
+            fed = tuple(map(_detached, taken))
+            named = {} if known else {key: _detached(one) for key, one in kwargs.items()}
+            by_record = [*units.tensors([fed, named])]
+            rows = (outputs[0].shape[0],) if known else tuple(one.shape[0] if one.dim() else 0 for one in by_record)
+            versions = tuple(one._version for one in by_record)  # noqa: SLF001 - there is no other way to ask
+            edges = tuple(get_gradient_edge(one) if one.requires_grad else None for one in outputs)
+            self._calls.append(_Call(module, name, fed, named, versions, edges, rows))
 
         return note
 
-    def _check_apart(self, losses: Tensor, edges: Sequence[GradientEdge], calls: Sequence[_Call]) -> None:
+    def _check_apart(self, losses: Tensor, calls: Sequence[_Call]) -> None:
         """Refuse a model in which the loss of the first record follows from another record too."""
         if losses.shape[0] < 2:
             return
-        found = _gradients(losses[0], edges, keep=True)
-        for call, g in zip(calls, found, strict=True):
-            if g is not None and bool(torch.nan_to_num(g[1:], 0.0, 0.0, 0.0).any()):
-                raise UsageError(
-                    f"couldn't train privately: through {call.name} the loss of one record depends on other records",
-                    hint="return one loss a record, and leave out whatever mixes the records of a batch",
-                )
+        found = _gradients(losses[0], calls, keep=True)
+        for call, gs in zip(calls, found, strict=True):
+            known = type(call.module) in LAYERS
+            at = [0] if known else units.places(call.module, call.args, call.kwargs, gs)
+            for g, place in zip(gs, at, strict=True):
+                others = None if g is None else g.narrow(place, 1, g.shape[place] - 1)
+                if others is not None and bool(torch.nan_to_num(others, 0.0, 0.0, 0.0).any()):
+                    raise UsageError(
+                        f"couldn't train privately: through {call.name} the loss of one record depends on other"
+                        " records",
+                        hint="return one loss a record, and leave out whatever mixes the records of a batch",
+                    )
 
     def _check_whole(self, losses: Tensor, ours: Gradients) -> None:
         """Refuse a model that uses a parameter where no hook has seen it."""
@@ -164,50 +212,72 @@ class Clipper:
                 )
 
 
-def _gradients(loss: Tensor, edges: Sequence[GradientEdge], *, keep: bool) -> Sequence[Tensor | None]:
-    """Return the gradients at these places, None where the loss does not depend on one; the graph stays with `keep`."""
-    return torch.autograd.grad(loss, edges, retain_graph=keep, allow_unused=True)
+def _detached(value: object) -> object:
+    return value.detach() if isinstance(value, Tensor) else value
 
 
-def _norms(used: Sequence[tuple[_Call, Tensor]]) -> Tensor:
+def _gradients(loss: Tensor, calls: Sequence[_Call], *, keep: bool) -> list[Sequence[Tensor | None]]:
+    """Return the gradients at each call's outputs, None where the loss does not depend on one; `keep` the graph."""
+    edges = [edge for call in calls for edge in call.edges if edge is not None]
+    found = iter(torch.autograd.grad(loss, edges, retain_graph=keep, allow_unused=True))
+    return [[None if edge is None else next(found) for edge in call.edges] for call in calls]
+
+
+def _each(call: _Call, gs: Sequence[Tensor | None]) -> Gradients:
+    """Return records' gradients of a layer's parameters in training, by their names within it."""
+    layer = LAYERS.get(type(call.module))
+    if layer is not None:
+        assert gs[0] is not None, "it is used"
+        found = layer.each(call.module, call.seen, gs[0])
+        return {name: one for name, one in found.items() if call.module.get_parameter(name).requires_grad}
+    if call.each is None:
+        call.each = units.each(call.module, call.args, call.kwargs, gs, call.records[0])
+    return call.each
+
+
+def _norms(used: Sequence[_Used]) -> Tensor:
     """Return records' squared norms over all layers, in float64."""
     squares = []
     for calls in _by_module(used):
         module = calls[0][0].module
-        layer = LAYERS[type(module)]
-        if len(calls) == 1:
-            found = layer.squares(module, calls[0][0].seen, calls[0][1])
+        layer = LAYERS.get(type(module))
+        g = calls[0][1][0]
+        if len(calls) == 1 and layer is not None and g is not None:
             frozen = [name for name, one in module.named_parameters(recurse=False) if not one.requires_grad]
             if not frozen:
-                squares.append(found.double())
+                squares.append(layer.squares(module, calls[0][0].seen, g).double())
                 continue
         # Used several times, gradients add up before their norm is taken; partly frozen, some do not count.
-        each = _added([layer.each(module, call.seen, g) for call, g in calls], module)
+        each = _added([_each(call, gs) for call, gs in calls])
         squares += [one.flatten(1).double().square().sum(1) for one in each.values()]
     return torch.stack(squares).sum(0)
 
 
-def _total(used: Sequence[tuple[_Call, Tensor]], factors: Tensor) -> Gradients:
+def _total(used: Sequence[_Used], factors: Tensor) -> Gradients:
     found: Gradients = {}
-    for call, g in used:
-        total = LAYERS[type(call.module)].total(call.module, call.seen, g, factors)
+    for call, gs in used:
+        layer = LAYERS.get(type(call.module))
+        if layer is not None:
+            assert gs[0] is not None, "it is used"
+            total = layer.total(call.module, call.seen, gs[0], factors)
+        else:
+            total = {name: torch.tensordot(factors, one, dims=1) for name, one in _each(call, gs).items()}
         for name, one in total.items():
-            if getattr(call.module, name).requires_grad:
+            if call.module.get_parameter(name).requires_grad:
                 whole = f"{call.name}.{name}" if call.name else name
                 found[whole] = found[whole] + one if whole in found else one
     return found
 
 
-def _by_module(used: Sequence[tuple[_Call, Tensor]]) -> list[list[tuple[_Call, Tensor]]]:
-    found: dict[int, list[tuple[_Call, Tensor]]] = {}
-    for call, g in used:
-        found.setdefault(id(call.module), []).append((call, g))
+def _by_module(used: Sequence[_Used]) -> list[list[_Used]]:
+    found: dict[int, list[_Used]] = {}
+    for call, gs in used:
+        found.setdefault(id(call.module), []).append((call, gs))
     return [*found.values()]
 
 
-def _added(each: Sequence[Gradients], module: nn.Module) -> Gradients:
-    trained = [name for name in each[0] if getattr(module, name).requires_grad]
-    return {name: torch.stack([one[name] for one in each]).sum(0) for name in trained}
+def _added(each: Sequence[Gradients]) -> Gradients:
+    return {name: torch.stack([one[name] for one in each]).sum(0) for name in each[0]}
 
 
 def _refuse_statistics(name: str, module: nn.Module) -> None:
@@ -222,16 +292,10 @@ def _refuse_statistics(name: str, module: nn.Module) -> None:
         )
 
 
-def _refuse_unknown(name: str, module: nn.Module) -> None:
-    what = f"the layer {name or 'that is the model itself'} ({type(module).__name__})"
-    if type(module) not in LAYERS:
-        known = ", ".join(sorted(kind.__name__ for kind in LAYERS))
-        raise UsageError(
-            f"couldn't train privately: nothing is known here of how {what} computes its gradient",
-            hint=f"build it of {known}, or freeze it; {GUIDE}",
-        )
+def _refuse_scaled(name: str, module: nn.Module) -> None:
     if isinstance(module, nn.Embedding) and (module.sparse or module.scale_grad_by_freq or module.max_norm is not None):
         raise UsageError(
-            f"couldn't train privately: {what} is sparse, scales by frequency or has a largest norm",
+            f"couldn't train privately: the layer {name or 'that is the model itself'} (Embedding) is sparse, scales by"
+            " frequency or has a largest norm",
             hint="leave sparse, scale_grad_by_freq and max_norm out",
         )

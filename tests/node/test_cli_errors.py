@@ -59,7 +59,7 @@ GROUPS = {
     "key": ["encrypt", "decrypt", "passphrase"],
     "ledger trust": ["show", "reset"],
     "egress": ["policy", "log"],
-    "privacy": ["plan", "spent"],
+    "privacy": ["plan", "spent", "audit"],
 }
 
 

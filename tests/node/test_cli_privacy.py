@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
@@ -110,3 +111,37 @@ def test_a_charter_refuses_what_is_no_budget(text: str) -> None:
 def test_half_a_budget_in_the_settings_is_none_and_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match=r"privacy\.epsilon, from x, and privacy\.delta|privacy.epsilon"):
         load(f"[privacy]\n{text}\n", where="x")
+
+
+def test_a_record_of_spending_that_is_older_than_the_ledger_is_said_loudly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ledger says that rounds 1 to 3 were trained privately here; the record that was put back ends with 1."""
+    folder = tmp_path / "a"
+    assert CliRunner().invoke(cli, ["init", str(folder), "--name", "a"]).exit_code == 0
+    site = Site(folder)
+    site.ledger.mkdir()
+    Spending(site.spending_path).append(charge(ledger="ab" * 8, round_=1, records=600, rate=0.1, noise=2.0, steps=10))
+
+    def view(spent: int) -> SimpleNamespace:
+        return SimpleNamespace(
+            contributions={site.node(): SimpleNamespace(body=SimpleNamespace(privacy=(spent, 5, 0)))}
+        )
+
+    rounds = {1: view(900), 2: view(1100), 3: view(1300), 4: view(0)}
+    files = SimpleNamespace(signed=SimpleNamespace(ledger_id=bytes.fromhex("ab" * 32)))
+    monkeypatch.setattr("node.cli.privacy.read", lambda _: (files, SimpleNamespace(rounds=rounds)))
+    result = CliRunner().invoke(cli, ["privacy", "spent", str(folder)], catch_exceptions=False)
+    assert result.exit_code == 6
+    assert "NOT ALL IS HERE: the ledger has rounds 2 to 3 as trained privately" in result.stdout
+    again = CliRunner().invoke(cli, ["privacy", "spent", str(folder), "--json"], catch_exceptions=False)
+    assert json.loads(again.stdout)["data"]["missing"] == [2, 3]
+
+
+def test_what_is_spent_is_told_though_there_is_no_ledger_to_compare_it_with(tmp_path: Path) -> None:
+    folder = tmp_path / "a"
+    assert CliRunner().invoke(cli, ["init", str(folder), "--name", "a"]).exit_code == 0
+    Site(folder).ledger.mkdir()
+    text = said("spent", str(folder))
+    assert "epsilon 0.000 spent" in text
+    assert "Not compared with the ledger: couldn't" in text

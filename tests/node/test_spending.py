@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from node.spending import Charge, Spending, charge, stretches
+from node.spending import Charge, Spending, charge, lacking, stretches
 from swarm.errors import StoreError
 from swarm.privacy.accounting import epsilon
 
@@ -90,3 +90,18 @@ def test_a_folder_that_cannot_be_written_to_is_said_before_anything_is_trained(t
     (tmp_path / "privacy").write_text("a file where a folder should be")
     with pytest.raises(StoreError, match="couldn't open"):
         Spending(tmp_path / "privacy" / "spent").append(one())
+
+
+def test_a_record_that_was_put_back_as_it_was_lacks_rounds_that_the_ledger_has(tmp_path: Path) -> None:
+    path = tmp_path / "spent"
+    spending = Spending(path)
+    for round_ in (1, 2):
+        spending.append(one(round_))
+    old = path.read_bytes()
+    for round_ in (3, 4):
+        spending.append(one(round_))
+    assert lacking(spending.charges(), "ab" * 8, [1, 2, 4]) == []  # Round 3 was paid for, and never offered.
+    path.write_bytes(old)
+    assert lacking(spending.charges(), "ab" * 8, [4, 2, 1]) == [4]
+    assert lacking(spending.charges(), "cd" * 8, [1]) == [1]
+    assert lacking([], "ab" * 8, []) == []

@@ -39,6 +39,44 @@ class Pooled(nn.Module):
         return self.out(self.norm(self.words(x))).mean(1)
 
 
+class Bare(nn.Module):
+    """A parameter that belongs to no known layer, beside one that does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale, self.inner = nn.Parameter(torch.ones(3)), nn.Linear(3, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner(x * self.scale)
+
+
+class Last(nn.Module):
+    """Words through a recurrent layer; of its outputs the last states alone, whose first dimension is layers."""
+
+    def __init__(self, kind: type[nn.RNNBase] = nn.LSTM, *, layers: int = 2, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.words = nn.Embedding(7, 4)
+        self.inner = kind(4, 3, num_layers=layers, batch_first=True, dropout=dropout)
+        self.out = nn.Linear(3, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        _, last = self.inner(self.words(x))
+        return self.out((last[0] if isinstance(last, tuple) else last)[-1])
+
+
+class Attending(nn.Module):
+    """Attention of a record to itself, with words after a place masked by record."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.out = nn.Embedding(7, 4), nn.Linear(4, 2)
+        self.inner = nn.MultiheadAttention(4, 2, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        a = self.words(x)
+        return self.out(self.inner(a, a, a, key_padding_mask=x == 6, need_weights=False)[0].mean(1))
+
+
 def images(*shape: int) -> Callable[[], Tensor]:
     return lambda: torch.randn(6, *shape)
 
@@ -74,6 +112,13 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], Callable[[], Tensor]]] = {
     "embedding": (Pooled, words),
     "embedding with padding": (lambda: Pooled(padding=2), words),
     "a layer used twice": (Twice, images(5)),
+    "a parameter of its own": (Bare, images(3)),
+    "a slope": (lambda: nn.Sequential(nn.Linear(3, 4), nn.PReLU(4), nn.Linear(4, 2)), images(3)),
+    "transposed convolution": (lambda: flat(nn.ConvTranspose2d(2, 3, 3, stride=2)), images(2, 4, 4)),
+    "normalisation by root mean square": (lambda: nn.Sequential(nn.Linear(3, 4), nn.RMSNorm(4)), images(3)),
+    "lstm, last states": (Last, words),
+    "gru, as many layers as records": (lambda: Last(nn.GRU, layers=6), words),
+    "attention": (Attending, words),
 }
 
 
@@ -150,17 +195,6 @@ def test_frozen_parts_neither_count_nor_get_a_gradient() -> None:
     assert set(ours) == {"0.weight", "0.bias", "2.weight"} == set(each[0])
 
 
-class Bare(nn.Module):
-    """A parameter that belongs to no known layer."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.scale = nn.Parameter(torch.ones(3))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * self.scale
-
-
 class Elsewhere(nn.Module):
     """Its layer's weight is used where no hook sees it."""
 
@@ -184,6 +218,50 @@ class Mixing(nn.Module):
         return self.out(x - x.mean(0))
 
 
+class Inside(nn.Module):
+    """A parameter of its own, and something else within."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.scale, self.inner = nn.Parameter(torch.ones(3)), inner
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner(x * self.scale)
+
+
+class Centred(nn.Module):
+    """What batch normalisation does, where no hook sees it: within a layer of which nothing is known."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - x.mean(0)) * self.scale
+
+
+class Taking(nn.Module):
+    """A layer with a second argument."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(3))
+
+    def forward(self, x: Tensor, more: object) -> Tensor:
+        return x * self.scale
+
+
+class Given(nn.Module):
+    """Gives the layer within a second argument; of a list tensors."""
+
+    def __init__(self, more: object) -> None:
+        super().__init__()
+        self.inner, self.more = Taking(), more
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner(x, [x] if isinstance(self.more, list) else self.more)
+
+
 def tied() -> nn.Module:
     model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
     model[1].weight = model[0].weight
@@ -197,8 +275,11 @@ def tied() -> nn.Module:
             lambda: nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3)),
             "BatchNorm1d 1 makes each record's gradient depend",
         ),
-        (Bare, r"the layer that is the model itself \(Bare\)"),
-        (lambda: nn.Sequential(nn.Bilinear(3, 3, 2)), r"the layer 0 \(Bilinear\)"),
+        (lambda: Inside(torch.nn.Dropout(0.5)), r"inner \(Dropout\) drops at random within a layer"),
+        (Centred, "the gradient of scale does not come from its own layer alone"),
+        (lambda: Given([1]), "was given tensors within a list"),
+        (lambda: Given(slice(3)), "was given a slice, which is not by record"),
+        (lambda: Given(torch.ones(3)), "was given 3 rows for 4 records"),
         (tied, "1.weight and 0.weight are one parameter"),
         (Elsewhere, "the gradient of inner.weight does not come from its own layer alone"),
         (Mixing, "through inner the loss of one record depends on other records"),
@@ -208,6 +289,11 @@ def test_what_cannot_be_clipped_is_refused_by_name(build: Callable[[], nn.Module
     model, x = build(), torch.randn(4, 3)
     with pytest.raises(UsageError, match=why), Clipper(model) as clipper:
         clipper.clipped(model(x).sum(1).square(), 1.0)
+
+
+def test_a_recurrent_layer_that_drops_at_random_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"inner \(LSTM\) drops at random"), Clipper(model := Last(dropout=0.3)):
+        model(words())
 
 
 def test_a_loss_of_the_whole_batch_and_gradients_that_are_no_numbers_are_refused() -> None:
