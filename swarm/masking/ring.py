@@ -41,7 +41,19 @@ WIDTHS = (32, 36, 64)
 NARROW_WEIGHT = 64
 """What weights sum to, for each member, in a ring with no room to spare: shares are right to a percent or so."""
 
+PAIRWISE = "pairwise"
+"""What a charter's option for masks begins with: each two members have a mask between them."""
+
+_BITS = {PAIRWISE: 36, f"{PAIRWISE}:64": 64, f"{PAIRWISE}:32": 32}
+
 _SLACK_PPM = round(NORM_SLACK * 1_000_000)
+
+
+def parse(text: str) -> int:
+    """Return the width in bits that a charter's option names: "pairwise" is 36. Raises `UsageError` for another."""
+    if text not in _BITS:
+        raise UsageError(f"couldn't accept the charter: masks = {text!r}", hint=f"known are {', '.join(_BITS)}")
+    return _BITS[text]
 
 
 def weight_total(bits: int, members: int) -> int:
