@@ -19,6 +19,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from node.copies import Copies, Moved
+from node.masked import Masks
 from node.messages import Messages
 from node.momentum import Momentum
 from node.storage import HOLD_RETRY_S, BlobStore, Exhausted
@@ -37,6 +38,7 @@ from swarm.machine import (
     Inspect,
     Inspected,
     Join,
+    MaskUpdate,
     Mix,
     Mixed,
     MixSlice,
@@ -44,6 +46,7 @@ from swarm.machine import (
     Stored,
     StoreFailed,
     Trained,
+    Unmask,
 )
 from swarm.mixing.average import Sums, add_weighted, mean_of_sums_into, sums_problem, weighted_mean_into
 from swarm.mixing.compress.forms import Spec, encode, encoded_bytes
@@ -114,8 +117,10 @@ class BulkWorker:
         momentum: float = 0.0,
         follows: bool = False,
         rule: Rule | None = None,
+        masked: bool = False,
     ) -> None:
         self._store = store
+        self._masks = Masks(store, elements=elements, bound=bound) if masked else None
         self._rule = rule
         self._cuts, self._averages = cuts, averages
         self._elements = elements
@@ -162,6 +167,24 @@ class BulkWorker:
     def submit_divide(self, effect: Divide) -> None:
         """Make a sum the mean."""
         self._submit(self._divide, effect)
+
+    def submit_mask(self, effect: MaskUpdate) -> None:
+        """Mask this site's own update."""
+        self._submit(self._mask, effect)
+
+    def submit_unmask(self, effect: Unmask) -> None:
+        """Take the masks off a sum, and make it the mean."""
+        self._submit(self._unmask, effect)
+
+    def release(self, digest: Digest) -> Stored | None:
+        """Let a masked update into the store; None if there is none of this digest. For the loop's thread."""
+        assert self._masks is not None, "where nothing is masked nothing is released"
+        return self._masks.release(digest)
+
+    def drop(self, digests: Sequence[Digest]) -> None:
+        """Let go of updates that were kept aside. For the loop's thread."""
+        if self._masks is not None:
+            self._masks.drop(digests)
 
     def submit_blend(self, effect: Blend) -> None:
         """Make one step of gossip."""
@@ -298,6 +321,10 @@ class BulkWorker:
                 if self._momentum is not None:
                     self._momentum.carry(update, trained.round, base, parameters)
                 self._add(update, base)
+            if self._masks is not None:
+                update.flush()
+                kept = self._masks.set_aside(path)
+                return [replace(trained, update=kept.digest, size=kept.size)]
             if self._cuts:
                 return [self._sliced(trained, update, path)]
             if self._copies is not None and copy is not None:
@@ -412,6 +439,24 @@ class BulkWorker:
 
     def _join(self, effect: Join) -> Sequence[Event | _Made]:
         return self._ending(effect.round, effect.model, lambda: self._joined(effect))
+
+    def _mask(self, effect: MaskUpdate) -> Sequence[Event]:
+        assert self._masks is not None, "asked where updates are masked"
+        return [self._masks.mask(effect)]
+
+    def _unmask(self, effect: Unmask) -> Sequence[Event | _Made]:
+        assert self._masks is not None, "asked where updates are masked"
+        try:
+            sums = self._masks.unmask(effect)
+        except Reject as reason:
+            return [Mixed(effect.round, None, error=reason.message, void=True)]
+        except (SwarmError, OSError, ValueError) as error:
+            return [Mixed(effect.round, None, error=str(error))]
+
+        def combine(out: Vector, start: int) -> None:
+            mean_of_sums_into(out, np.zeros_like(out), sums[start : start + out.size], effect.weight)
+
+        return self._ending(effect.round, effect.model, lambda: combine)
 
     def _divide(self, effect: Divide) -> Sequence[Event | _Made]:
         return self._ending(effect.round, effect.model, lambda: self._divided(effect))

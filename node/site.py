@@ -17,6 +17,7 @@
     blobs/            models and updates in hand
     models/           what is exported
     privacy/spent     what of the privacy budget is spent (`node.spending`)
+    masks             secrets of the masked round that this site is in; gone with the round, and in no backup
     private/          what of the model never leaves this site, by ledger; nobody else may read it (`node.private`)
     run/              lock, control socket, logs; may be deleted when the node is down
 """
@@ -31,7 +32,7 @@ from pathlib import Path
 
 from node.admission import contact_from_toml
 from node.config import Settings, check_address, load
-from node.storage import write_file_durably
+from node.storage import store_error, write_file_durably
 from swarm import charter as terms
 from swarm import codec
 from swarm.errors import Reject, UsageError
@@ -106,7 +107,17 @@ class Site:
         self.restored_path = folder / "restored"
         self.alone = folder / "alone"
         self.disclosed_path = folder / "disclosed"
+        self.masks_path = folder / "masks"
         self.spending_path = folder / "privacy" / "spent"
+
+    def load_masks(self) -> bytes:
+        """Return the secrets of the masked round that this site was in, if it was in one. Raises `StoreError`."""
+        try:
+            return self.masks_path.read_bytes()
+        except FileNotFoundError:
+            return b""
+        except OSError as error:
+            raise store_error(f"read {self.masks_path}", error) from error
 
     def create(self, *, name: str, listen: str, advertise: str, task: str, data: str) -> terms.Card:
         """Make a new site: settings, keys, card. Raises `UsageError` rather than overwrite anything."""

@@ -1107,11 +1107,17 @@ def check_policy(policy: RoundPolicy, members: int, rule: rules.Rule | None = No
 
     Nor with a rule, or where updates are `masked`.
     """
+    if masked and members < FEWEST:
+        raise UsageError(
+            f"couldn't accept the charter: masks with {_count(members, 'member')}, and a sum of two tells each of them"
+            " what the other's update is",
+            hint="leave the masks out, or find a third",
+        )
     if masked and policy.min_contributions < FEWEST:
         raise UsageError(
             f"couldn't accept the charter: with masks a round may close with {policy.min_contributions} contributions,"
             " and a sum of two tells each of them what the other's update is",
-            hint=f"let rounds wait for {FEWEST} sites at least (--min-contributions), of as many members or more",
+            hint=f"let rounds wait for {FEWEST} sites at least (--min-contributions)",
         )
     _check_ranges(
         ("rounds", policy.rounds, 1, ROUNDS_MAX),

@@ -110,7 +110,7 @@ class MaskedRound(Round):
         self._attempt: Attempt | None = None
         self._drafts: dict[int, e.Contribution] = {}
         self._kept = b""
-        self._mask_at = 0.0
+        self._mask_at = self._read_at = 0.0
         self._begin(None, None)
 
     def _begin(self, index: int | None, roster: Roster | None) -> None:
@@ -154,7 +154,7 @@ class MaskedRound(Round):
 
     @override
     def next_wake(self, now: float) -> float | None:
-        wakes = [super().next_wake(now), self._mask_at]
+        wakes = [super().next_wake(now), self._mask_at, self._read_at]
         if self._lacks:
             wakes.append(self._still_since + self._patience_s)
         return min((wake for wake in wakes if wake is not None and wake > now), default=None)
@@ -238,10 +238,11 @@ class MaskedRound(Round):
         return [Report("mask_sits_out", self._sat_out(event.round), {"round": event.round}, level="warning")]
 
     @override
-    def blob_read(self, event: BlobRead) -> list[Action]:
+    def blob_read(self, event: BlobRead, now: float) -> list[Action]:
         self._reading.discard(event.digest)
         roster, actions = self._roster, list[Action]()
         if roster is None or not event.data:
+            self._read_at = now + RETRY_S
             return actions
         for node, body in self._named.items():
             place = roster.index(node)
@@ -322,7 +323,7 @@ class MaskedRound(Round):
         yield from self._enrol(roster)
         if state.close is None:
             yield from self._deal(masking, mine, holds, roster)
-        yield from self._gather_deals(masking, holds, roster)
+        yield from self._gather_deals(masking, holds, roster, now)
         if state.close is None:
             yield from self._offer(state, masking, mine, holds, now)
         else:
@@ -379,7 +380,9 @@ class MaskedRound(Round):
             yield from self._remember()
             yield Say(e.MASK_DEAL, e.MaskDeal(roster.round, index, digest, len(self._own_deal)))
 
-    def _gather_deals(self, masking: Masking, holds: Callable[[Digest], bool], roster: Roster) -> Iterator[Action]:
+    def _gather_deals(
+        self, masking: Masking, holds: Callable[[Digest], bool], roster: Roster, now: float
+    ) -> Iterator[Action]:
         """Get what has been dealt, and read it: the first deal of each counts."""
         for node, dealt in masking.deals.items():
             if self._named.get(node) != dealt.body:  # In the log there is the first one.
@@ -391,6 +394,8 @@ class MaskedRound(Round):
         for node, body in self._named.items():
             digest = Digest(body.digest)
             if node in self._read or digest in self._reading:
+                continue
+            if holds(digest) and now < self._read_at:
                 continue
             if holds(digest):
                 self._reading.add(digest)

@@ -297,9 +297,9 @@ class Round:
         del event, state, now
         return []
 
-    def blob_read(self, event: BlobRead) -> list[Action]:
+    def blob_read(self, event: BlobRead, now: float) -> list[Action]:
         """Take in what has been dealt. Here there are no deals."""
-        del event
+        del event, now
         return []
 
     def evaluated(self, event: Evaluated) -> list[Action]:

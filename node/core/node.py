@@ -250,7 +250,7 @@ class Node:
             case Masked():
                 effects += self._do(self.round.masked(event, self.replica.head, now), now)
             case BlobRead():
-                effects += self._do(self.round.blob_read(event), now)
+                effects += self._do(self.round.blob_read(event, now), now)
             case Inspected():
                 effects += self._updates.inspected(event)
             case Checked():
@@ -365,6 +365,7 @@ class Node:
             "policy": {name: getattr(head.terms.round, name) for name in head.terms.round.__struct_fields__},
             "closed": self._telling.closed(),
             "likeness": self._telling.likeness(),
+            "masks": self._telling.masks(),
             "phase": self._phase.name.lower(),
             "resting": self._resting,
             "protocol": version_text(PROTOCOL),

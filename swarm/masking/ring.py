@@ -209,6 +209,16 @@ class Ring:
             pairs[: upper.size // 2] |= upper[1::2] << 4
         return packed.tobytes()
 
+    def spans(self, start: int, count: int, elements: int) -> tuple[tuple[int, int, int], ...]:
+        """Return where packed words of a stretch lie among those of all elements: (offset here, offset there, bytes).
+
+        `count` words from `start` on, which is even; where `count` is odd, the last word is the last of all.
+        """
+        if self.bits != 36:
+            each = self.dtype.itemsize
+            return ((0, each * start, each * count),)
+        return (0, 4 * start, 4 * count), (4 * count, 4 * elements + start // 2, (count + 1) // 2)
+
     def unpack(self, data: Buffer, elements: int) -> Words:
         """Return the words that were packed, of which there are `elements`. Any residues are words: they look random.
 

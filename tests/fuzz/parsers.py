@@ -54,6 +54,7 @@ from swarm.ledger.block import FINALIZE, NOTARIZE, Block, Certificate, FinalBloc
 from swarm.ledger.consensus import Status
 from swarm.ledger.cosign import Cosignature
 from swarm.machine import Contact, Digest, LinkChanged, NodeId, Received, Record, Started, Stored
+from swarm.masked_round import Kept, read_kept
 from swarm.masking import ring, statements
 from swarm.masking.attempt import Attempt
 from swarm.mixing import sketch
@@ -679,6 +680,11 @@ def _keys_for_masks(data: bytes) -> None:
     codec.decode(data, statements.Keys, limit=e.ENTRY_BYTES_MAX).check()
 
 
+def _kept() -> list[bytes]:
+    draft = contribution(make_swarm(3), 0)
+    return [codec.encode(Kept(1, _masking().attempts[0].to_bytes(), (draft,))), codec.encode(Kept(1, b"", ()))]
+
+
 def _masked(data: bytes) -> None:
     """The first byte says in how many bits, and how many elements there are."""
     bits, elements = (ring.WIDTHS[data[0] % 3], (1, 2, 127, ELEMENTS)[data[0] // 64]) if data else (32, 1)
@@ -871,6 +877,7 @@ PARSERS: Mapping[str, Parser] = MappingProxyType(
             Attempt.from_bytes, lambda: [_masking().attempts[0].to_bytes()], (Reject,),
             ("swarm.masking.attempt:Attempt.from_bytes",), "msgpack",
         ),
+        "mask kept": Parser(read_kept, _kept, (Reject,), ("swarm.masked_round:read_kept",), "msgpack"),
         "masked": Parser(_masked, lambda: [bytes((first,)) + bytes(size) for first, size in ((0, 4), (1, 5), (67, 9), (130, 8 * 127))], (Reject,)),
         "sketch": Parser(sketch.unpack, lambda: [bytes(sketch.SKETCH_BYTES)], (Reject,), ("swarm.mixing.sketch:unpack",)),
         "layout": Parser(vector.Layout.decode, lambda: [vector.Layout((vector.TensorSpec("a", (2, 3)),

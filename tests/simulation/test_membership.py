@@ -48,6 +48,7 @@ def changing(
     codec_: str = "",
     outer: str = "none",
     stop: str = "",
+    masks: str = "",
     learner: QuadraticTask | None = None,
 ) -> World:
     """Return a world in which some sites are not members yet: they know the charter and follow the ledger."""
@@ -62,6 +63,7 @@ def changing(
         codec=codec_,
         outer=outer,
         stop=stop,
+        masks=masks,
     )
     everybody = founders + newcomers
     later = successors or {}
@@ -89,6 +91,7 @@ def changing(
         codec=swarm.charter.codec,
         follows=swarm.charter.follows,
         outer=swarm.charter.outer,
+        masks=swarm.charter.masks > 0,
         checkers=[Agreement(), HonestOnTheWire(), PersistBeforeSend(), *checkers],
         ledger_id=swarm.signed.ledger_id,
     )

@@ -1,0 +1,438 @@
+"""Rounds in which updates travel masked, with the real node in the simulated world."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from typing_extensions import override
+
+from gossip import messages as m
+from gossip import wire
+from swarm import codec, terms
+from swarm.charter import SignedCharter
+from swarm.ledger import entry as e
+from swarm.machine import (
+    Adopt,
+    Deposit,
+    Digest,
+    Effect,
+    Event,
+    Guard,
+    Masked,
+    MaskUpdate,
+    NodeId,
+    Persist,
+    ReadBlob,
+    Unmask,
+)
+from swarm.masked_round import MaskedRound
+from swarm.masking.ring import Ring
+from swarm.masking.statements import Deal, Keys, Reveal
+from tests.builders import identity, make_swarm
+from tests.simulation.test_gossip import all_done, gossiping, head, merged
+from tests.simulation.test_membership import card, changing, committed, finished, in_epoch, propose
+from tests.simulation.test_routes import COUNTS, HARSH, CrashAt, blocks, closes, said
+from topologies.world.checkers import Checker
+from topologies.world.faults import Crash, Fault, FaultOptions, FaultPlan, Partition, generate
+from topologies.world.learner import Lesson, QuadraticTask, Vector
+from topologies.world.network import NetworkProfile
+from topologies.world.world import World
+
+ELEMENTS = 301
+SAMPLES = (*COUNTS, 40, 60, 90)
+ROUNDS = 3
+
+
+def task(n: int, kind: type[QuadraticTask] = QuadraticTask, **more: Any) -> QuadraticTask:
+    return kind(seed=5, samples=SAMPLES[:n], elements=ELEMENTS, bound=200.0, steps=2, rate=0.2, **more)
+
+
+class Heard(Checker):
+    """Everything that members have said of masks, whoever heard it and whatever became of it."""
+
+    def __init__(self) -> None:
+        self.reveals: dict[tuple[NodeId, int], set[bytes]] = {}
+        self.offers: dict[tuple[NodeId, int, int], set[bytes]] = {}
+
+    @override
+    def on_send(self, world: World, node: int, twin: int, to: NodeId, frame: bytes) -> None:
+        if wire.kind(frame) is not m.EntryMessage:
+            return
+        message = wire.decode(frame)
+        assert isinstance(message, m.EntryMessage)
+        entry = e.decode_entry(message.leaf)
+        author = NodeId(entry.author)
+        if entry.kind == e.MASK_REVEAL:
+            reveal = codec.decode(entry.body, Reveal, limit=1 << 20)
+            self.reveals.setdefault((author, reveal.round), set()).add(entry.body)
+        elif entry.kind == e.CONTRIBUTION:
+            body = codec.decode(entry.body, e.Contribution, limit=1 << 20)
+            self.offers.setdefault((author, body.round, body.attempt), set()).add(body.update_digest)
+
+    @override
+    def at_end(self, world: World) -> None:
+        assert self.reveals, "somebody has revealed something"
+        assert all(len(found) == 1 for found in self.reveals.values()), "one answer a round, and so one kind of share"
+        assert all(len(found) == 1 for found in self.offers.values()), "one update under one set of masks"
+
+
+def ran(
+    n: int = 5,
+    masks: str = "pairwise:64",
+    *,
+    rounds: int = ROUNDS,
+    faults: Sequence[Fault] = (),
+    checkers: Sequence[Checker] = (),
+    network: NetworkProfile | None = None,
+    seed: int = 1,
+    learner: QuadraticTask | None = None,
+    **terms_: Any,
+) -> World:
+    """Return a world in which everybody has come to the end."""
+    usual: dict[str, Any] = {"min_contributions": 3, "clip_norm_milli": 200_000, "patience_ms": 3_000}
+    swarm = make_swarm(n, rounds=rounds, elements=ELEMENTS, masks=masks, **usual | terms_)
+    heard = [Heard()] if masks else []
+    world = gossiping(
+        swarm, learner or task(n), seed=seed, faults=faults, checkers=[*heard, *checkers], network=network
+    )
+    assert world.run(all_done, end_s=600.0), [told(world, member) for member in range(n)]
+    world.end()
+    assert all(np.array_equal(merged(world, 0), merged(world, member)) for member in range(1, n))
+    assert not any(place.guarded for place in world.places), "the secrets are gone with the run"
+    return world
+
+
+def told(world: World, member: int) -> list[str]:
+    return [
+        f"{at:.1f} {report.event}: {report.text}"
+        for at, report in world.place(member).reports
+        if report.level != "debug"
+    ]
+
+
+def events(world: World) -> set[str]:
+    return {report.event for place in world.places for _, report in place.reports}
+
+
+def rosters(world: World) -> list[tuple[int, int, int]]:
+    """(round, attempt, how many are on it) of every roster."""
+    return [(b.round, b.attempt, len(b.included)) for b in said(world, e.MASK_ROSTER, e.MaskRoster)]
+
+
+def models(world: World) -> list[bytes]:
+    return [body.model_digest for body in said(world, e.ROUND_COMMIT, e.RoundCommit)]
+
+
+@functools.cache
+def plain(n: int) -> World:
+    return ran(n, "")
+
+
+@functools.cache
+def calm(n: int = 5) -> list[bytes]:
+    return models(plain(n))
+
+
+# --- everybody is there ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n", [3, 4, 5, 7, 10])
+def test_in_64_bits_masked_rounds_end_with_the_bytes_of_plain_ones(n: int) -> None:
+    world = ran(n)
+    assert models(world) == calm(n)
+    assert rosters(world) == [(number, 1, n) for number in range(1, ROUNDS + 1)]
+    assert closes(world) == [(number, 1) for number in range(1, ROUNDS + 1)]
+
+
+def on_grid(ring: Ring) -> type[QuadraticTask]:
+    """Sites whose updates are in whole steps of a ring."""
+
+    class Rounded(QuadraticTask):
+        @override
+        def train(self, member: int, number: int, model: Vector) -> Lesson:
+            lesson = super().train(member, number, model)
+            assert lesson.update is not None
+            lesson.update[:] = ring.on_grid(lesson.update)
+            return lesson
+
+    return Rounded
+
+
+@pytest.mark.parametrize(("masks", "bits"), [("pairwise", 36), ("pairwise:32", 32)])
+@pytest.mark.parametrize("n", [3, 7])
+def test_in_fewer_bits_they_end_with_the_bytes_of_plain_rounds_of_what_was_rounded(
+    n: int, masks: str, bits: int
+) -> None:
+    ring = make_swarm(n, masks=masks, clip_norm_milli=200_000, min_contributions=3).charter.ring(n)
+    assert ring.bits == bits
+    assert models(ran(n, masks)) == models(ran(n, "", learner=task(n, on_grid(ring))))
+
+
+@pytest.mark.parametrize("outer", ["fedadam:0.1,0.5", "fedavgm:0.5,0.9"])
+def test_outer_optimisers_see_no_difference(outer: str) -> None:
+    assert models(ran(4, outer=outer)) == models(ran(4, "", outer=outer))
+
+
+def test_a_weight_cap_holds_on_the_roster() -> None:
+    assert models(ran(5, weight_cap_ppm=300_000)) == models(ran(5, "", weight_cap_ppm=300_000))
+
+
+# --- somebody is lost on the way ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [Guard, Deposit, ReadBlob, MaskUpdate, Adopt, Unmask])
+def test_who_goes_and_comes_back_at_once_is_waited_for(kind: type[Effect]) -> None:
+    world = ran(checkers=[CrashAt(2, kind, down_s=1.0)])
+    assert models(world) == calm()
+    assert rosters(world) == [(number, 1, 5) for number in range(1, ROUNDS + 1)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "attempts"),
+    [
+        (Guard, [(1, 1, 4)]),  # Before its keys are posted: it is on no roster.
+        (Deposit, [(1, 1, 5), (1, 1, 0), (1, 2, 4)]),  # Before it has dealt: all others begin anew, without it.
+        (MaskUpdate, [(1, 1, 5)]),  # Before it has offered: its masks are taken off the sum of the others.
+        (Unmask, [(1, 1, 5)]),  # Once it has revealed.
+    ],
+)
+def test_a_round_goes_on_without_who_stays_away(kind: type[Effect], attempts: list[tuple[int, int, int]]) -> None:
+    world = ran(checkers=[CrashAt(2, kind, down_s=40.0)], rounds=4)
+    assert [one for one in rosters(world) if one[0] == 1] == attempts
+    first = said(world, e.ROUND_CLOSE, e.RoundClose)[0]
+    assert (len(first.included), first.attempt) == (5 if kind is Unmask else 4, 1)
+    assert calm()[0] == models(world)[0] if kind is Unmask else calm()[0] != models(world)[0]
+
+
+class CrashBefore(Checker):
+    """Ends processes when they are about to write down that they say something of a kind, before they have."""
+
+    def __init__(self, members: Sequence[int], kind: int, **how: Any) -> None:
+        self._members, self._kind, self._how = [*members], kind, how
+
+    @override
+    def on_event(self, world: World, node: int, twin: int, event: Event, effects: Sequence[Effect]) -> None:
+        # The first record syncs, so that nothing after it is obeyed yet.
+        says = any(
+            e.decode_entry(record.payload).kind == self._kind
+            for effect in effects
+            if isinstance(effect, Persist)
+            for record in effect.records
+            if record.kind == 4
+        )
+        if node in self._members and says:
+            self._members.remove(node)
+            place = world.place(node)
+            place.fuse, place.crash = 0, Crash(at_s=world.now, slot=node, **self._how)
+
+
+@pytest.mark.parametrize("kind", [e.MASK_KEYS, e.MASK_DEAL, e.CONTRIBUTION, e.MASK_REVEAL])
+def test_every_word_is_said_again_alike_after_a_crash(kind: int) -> None:
+    world = ran(checkers=[CrashBefore([1, 3], kind, down_s=1.0)])
+    assert models(world) == calm()
+
+
+def test_a_sum_that_nobody_can_have_any_more_leaves_the_model_as_it_was() -> None:
+    """Two of five lose their secrets before they reveal: of the four shares that it takes there are three."""
+
+    class Loses(CrashBefore):
+        @override
+        def on_crash(self, world: World, node: int, twin: int) -> None:
+            world.place(node).guarded = b""
+
+    world = ran(rounds=4, checkers=[Loses([1, 3], e.MASK_REVEAL, down_s=1.0)])
+    assert closes(world)[:2] == [(1, 1), (1, 2)]
+    void = said(world, e.ROUND_CLOSE, e.RoundClose)[1]
+    assert (void.included, {reason for _, reason in void.rejected}) == ((), {e.VOID})
+    first = said(world, e.ROUND_COMMIT, e.RoundCommit)[0]
+    assert first.model_digest == make_swarm(5, elements=ELEMENTS).charter.task.initial_model
+    assert (first.samples, len(void.rejected)) == (0, 5)
+    assert closes(world)[2:] == [(2, 1), (3, 1), (4, 1)], "and the next round begins"
+
+
+def test_who_has_lost_its_record_says_nothing_more_in_the_attempt_and_is_in_the_next_round() -> None:
+    class Loses(CrashBefore):
+        @override
+        def on_crash(self, world: World, node: int, twin: int) -> None:
+            world.place(node).guarded = b""
+
+    world = ran(checkers=[Loses([1], e.CONTRIBUTION, down_s=1.0)])
+    included = [len(body.included) for body in said(world, e.ROUND_CLOSE, e.RoundClose)]
+    assert included == [4, 5, 5]
+
+
+def test_three_wait_for_a_third() -> None:
+    world = ran(3, faults=[Crash(at_s=0.75, slot=1, down_s=30.0)])
+    assert models(world) == calm(3)
+    again = ran(3, checkers=[CrashAt(1, Deposit, down_s=30.0)])
+    assert models(again) == calm(3), "nobody may go between roster and close, so all begin anew, with it"
+    assert (1, 1, 0) in rosters(again)
+
+
+@pytest.mark.parametrize("seed", range(1, 5))
+def test_crashes_partitions_and_loss(seed: int) -> None:
+    faults = generate(seed, members=5, options=FaultOptions(heal_s=40.0)).faults
+    ran(rounds=4, seed=seed, faults=faults, network=HARSH)
+
+
+def test_a_partition_in_the_middle() -> None:
+    for at_s in (1.2, 1.6, 2.0):
+        cut = Partition(at_s=at_s, duration_s=15.0, groups=((0, 1), (2, 3, 4)))
+        ran(rounds=4, faults=[cut])
+
+
+# --- somebody lies ----------------------------------------------------------------------------------------------------
+
+
+class Bent(Checker):
+    """Has a member do something else than its machine would, from its start."""
+
+    def __init__(self, member: int, bend: Callable[[World, MaskedRound], None]) -> None:
+        self._member, self._bend = member, bend
+
+    @override
+    def on_start(self, world: World, node: int, twin: int, records: object) -> None:
+        if node == self._member:
+            found = head(world, node).round
+            assert isinstance(found, MaskedRound)
+            self._bend(world, found)
+
+
+def dealing(change: Callable[[Deal], bytes]) -> Callable[[World, MaskedRound], None]:
+    def bend(world: World, found: MaskedRound) -> None:
+        enrol = found._enrol
+
+        def bent(roster: Any) -> Any:
+            fresh = not found._own_deal
+            yield from enrol(roster)
+            if fresh and found._own_deal:
+                found._own_deal = change(codec.decode(found._own_deal, Deal, limit=1 << 20))
+
+        found._enrol = bent  # type: ignore[method-assign]
+
+    return bend
+
+
+def test_a_deal_that_is_none_costs_an_attempt_and_its_dealer_the_round() -> None:
+    world = ran(rounds=2, checkers=[Bent(2, dealing(lambda _: b"no deal"))])
+    assert rosters(world) == [(1, 1, 5), (1, 1, 0), (1, 2, 4), (2, 1, 5), (2, 1, 0), (2, 2, 4)]
+    ending = said(world, e.MASK_ROSTER, e.MaskRoster)[1]
+    assert [reason for _, reason in ending.rejected] == [e.UNUSABLE]
+    assert "deal_unusable" in events(world)
+
+
+def test_a_secret_dealt_falsely_costs_the_round_and_names_the_dealer() -> None:
+    lie = dealing(lambda found: codec.encode(msgspec.structs.replace(found, self_commitment=bytes(32))))
+    world = ran(rounds=2, checkers=[Bent(2, lie)])
+    assert closes(world) == [(1, 1), (1, 2), (2, 1), (2, 2)]
+    stuck = [line for line in told(world, 0) if "unmask_stuck" in line]
+    assert stuck
+    assert all(identity(2).node.hex()[:8] in line for line in stuck)
+
+
+def test_a_false_share_is_thrown_away() -> None:
+    def bend(world: World, found: MaskedRound) -> None:
+        reveal = found._reveal
+
+        def bent(*asked: Any) -> Any:
+            for action in reveal(*asked):
+                body = getattr(action, "body", None)
+                if isinstance(body, Reveal):
+                    shares = tuple((place, bytes(len(share))) for place, share in body.shares)
+                    action = type(action)(action.kind, msgspec.structs.replace(body, shares=shares))
+                yield action
+
+        found._reveal = bent  # type: ignore[method-assign]
+
+    world = ran(checkers=[Bent(2, bend)])
+    assert models(world) == calm()
+    assert "reveal_false" in events(world)
+
+
+def test_noise_in_place_of_a_masked_update_makes_a_round_void_or_is_within_the_bound() -> None:
+    def bend(world: World, found: MaskedRound) -> None:
+        store = world.place(2).blobs
+        mask = store.mask
+
+        def bent(effect: MaskUpdate) -> Callable[[], Sequence[Event]]:
+            honest = mask(effect)
+
+            def work() -> Sequence[Event]:
+                (one,) = honest()
+                assert isinstance(one, Masked)
+                noise = np.random.default_rng(effect.round).bytes(one.size)
+                digest = store.put(noise).digest
+                store._complete.pop(digest)
+                store._masked = {digest: noise}
+                return (Masked(one.round, one.attempt, one.update, digest, one.size),)
+
+            return work
+
+        store.mask = bent  # type: ignore[method-assign]
+
+    world = ran(rounds=2, checkers=[Bent(2, bend)])
+    assert closes(world) == [(1, 1), (1, 2), (2, 1), (2, 2)]
+    assert {*models(world)} == {make_swarm(5, elements=ELEMENTS).charter.task.initial_model}
+
+
+# --- members come and go ------------------------------------------------------------------------------------------------
+
+END_S = 400.0
+
+
+def test_a_newcomer_masks_too() -> None:
+    world = changing(4, newcomers=1, rounds=8, masks="pairwise", min_contributions=3)
+    assert world.run(lambda w: committed(w, 0, 2), end_s=END_S)
+    propose(world, 0, terms.add(card(4)))
+    assert world.run(in_epoch(1, 0, 1, 2, 3, 4), end_s=END_S)
+    assert world.run(finished(0, 1, 2, 3, 4), end_s=END_S)
+    assert len(said(world, e.ROUND_CLOSE, e.RoundClose)[-1].included) == 5
+
+
+def left(after: int) -> World:
+    plan = FaultPlan(faults=(Crash(at_s=4.0, slot=1, after_effects=after, down_s=5.0),))
+    world = changing(5, rounds=6, masks="pairwise", min_contributions=3, plan=plan)
+    assert world.run(lambda w: committed(w, 0, 1), end_s=END_S)
+    propose(world, 4, terms.remove(identity(4).node))
+    assert world.run(in_epoch(1, 0, 1, 2, 3), end_s=END_S)
+    assert world.run(finished(0, 1, 2, 3), end_s=END_S)
+    return world
+
+
+def changing_ledger() -> tuple[SignedCharter, list[bytes]]:
+    world = left(4)
+    return head(world, 0).replica.head.signed, blocks(world)
+
+
+@pytest.mark.parametrize("after", [0, 4, 8])
+def test_a_member_leaves_and_another_crashes_in_the_middle_of_a_round(after: int) -> None:
+    world = left(after)
+    assert len(said(world, e.ROUND_CLOSE, e.RoundClose)[-1].included) == 4
+
+
+def ledger() -> tuple[SignedCharter, list[bytes]]:
+    """Return the charter and the blocks of a run with an attempt that ended, a round that is void, and a dropout."""
+
+    class Loses(CrashBefore):
+        @override
+        def on_crash(self, world: World, node: int, twin: int) -> None:
+            world.place(node).guarded = b""
+
+    troubles = [CrashAt(2, Deposit, down_s=12.0), Loses([1, 3], e.MASK_REVEAL, down_s=1.0)]
+    world = ran(rounds=4, masks="pairwise", checkers=troubles)
+    assert any(attempt == 2 for _, attempt in closes(world))
+    assert any(not count for *_, count in rosters(world))
+    return head(world, 0).replica.head.signed, blocks(world)
+
+
+def test_what_is_posted_for_masks_says_nothing_twice() -> None:
+    """Keys are made anew for every attempt."""
+    world = ran(checkers=[CrashAt(2, Deposit, down_s=12.0)])
+    keys = [key for body in said(world, e.MASK_KEYS, Keys) for key in (body.mask_key, body.seal_key)]
+    assert len({*keys}) == len(keys)
+    assert Digest  # Digests of masked updates are content addresses like any other.
