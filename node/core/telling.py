@@ -81,6 +81,8 @@ class Telling:
                 )
                 told: dict[str, str | int | float | bool] = {"round": close.round, "missing": ",".join(missing)}
                 told |= {"rejected": ",".join(f"{name}: {words}" for name, words in why.items())} if why else {}
+                if not close.included:
+                    text = f"round {close.round} is void: what was masked has no sum, and the model stays as it was"
                 met = self._exchanged(close)
                 if met is not None:
                     text += f"; this site exchanged with {', '.join(met) or 'nobody'}"

@@ -256,12 +256,12 @@ def test_a_sum_that_nobody_can_have_any_more_leaves_the_model_as_it_was() -> Non
 
 
 def test_who_has_lost_its_record_says_nothing_more_in_the_attempt_and_is_in_the_next_round() -> None:
-    class Loses(CrashBefore):
+    class LosesAt(CrashAt):
         @override
         def on_crash(self, world: World, node: int, twin: int) -> None:
             world.place(node).guarded = b""
 
-    world = ran(checkers=[Loses([1], e.CONTRIBUTION, down_s=1.0)])
+    world = ran(checkers=[LosesAt(1, MaskUpdate, down_s=1.0)])
     included = [len(body.included) for body in said(world, e.ROUND_CLOSE, e.RoundClose)]
     assert included == [4, 5, 5]
 
