@@ -430,7 +430,7 @@ def _routed(draft: terms.Charter, route: str, uplink: float, latency: float) -> 
     lines: tuple[str, ...] = ()
     if route == "auto":
         dialable = draft.relayed or sum(not card.endpoint for card in draft.members) <= 1
-        whole = draft.schedule or draft.rule is not None
+        whole = draft.schedule or draft.rule is not None or draft.masks
         offered = ROUTES if not whole and not draft.edges and dialable else (SPREAD,)
         codec = draft.codec
         ratio = 1.0 if codec is None else encoded_bytes(codec, draft.task.parameters) / draft.model_bytes
