@@ -1067,7 +1067,7 @@ MASKS = (
     ),
     Bug(
         "what was trained is offered under no mask",
-        (Edit(masked_round.MaskedRound.trained, "if isinstance(action, Say) and", "if False and"),),
+        (Edit(masked_round.MaskedRound._offer, "update_digest=offered, ", ""),),
         mask_rounds.test_what_was_trained_is_said_to_nobody,
     ),
     Bug(

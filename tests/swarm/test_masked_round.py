@@ -144,7 +144,7 @@ class Table:
         self.masked[name] = data
         return Masked(effect.round, effect.attempt, effect.update, name, len(data))
 
-    def go(self, times: int = 4) -> Table:
+    def go(self, times: int = 10) -> Table:
         """Everybody does all that can be done."""
         for _ in range(times):
             for member in {0, 1, 2} - self.deaf:
@@ -231,8 +231,7 @@ def test_with_the_round_its_secrets_are_gone() -> None:
     assert hashlib.sha256(update(0).tobytes()).digest() in table.forgotten
 
 
-@pytest.mark.parametrize("how", ["another", "fewer"])
-def test_who_is_shown_two_closes_reveals_for_the_first_alone(how: str) -> None:
+def test_who_is_shown_two_closes_reveals_for_the_first_alone() -> None:
     """The classic attack, on a ledger that has been forked."""
     table = Table().closed()
     before = table.state
@@ -240,10 +239,7 @@ def test_who_is_shown_two_closes_reveals_for_the_first_alone(how: str) -> None:
     assert len(table.of(0, Reveal)) == 1
     close = before.close
     assert close is not None
-    if how == "another":
-        forked = replace(before, close=replace(close, index=close.index + 1))
-    else:
-        forked = replace(before, close=replace(close, index=close.index + 7, terms=close.terms[:2]))
+    forked = replace(before, close=replace(close, index=close.index + 1))
     again = table.rounds[0].advance(forked, (), table.blobs.__contains__, table.now)
     assert not any(isinstance(one, Say) and isinstance(one.body, Reveal) for one in again)
     # Nor does the process that follows it.
@@ -349,9 +345,7 @@ def test_what_was_kept_is_read_back_or_removed() -> None:
 def test_a_blob_that_cannot_be_read_is_asked_for_again_later() -> None:
     table = Table().rostered()
     found = table.rounds[0]
-    asked = [one for _ in range(2) for one in found.advance(table.state, (), table.blobs.__contains__, table.now)]
-    del asked
-    table.go(1)
+    table.go(2)
     name = next(Digest(body.digest) for _, body in table.said if isinstance(body, e.MaskDeal))
     found._read.clear()
     assert found.blob_read(BlobRead(name, b""), table.now) == []
