@@ -206,7 +206,7 @@ def found(
             relay=terms.RELAYS[0] if relay else "",
             route=route,
             schedule=gossip,
-            staleness="" if gossip or masks else str(late),
+            staleness="" if gossip else str(late),
         ),
     )
     signed = terms.SignedCharter(draft, {})

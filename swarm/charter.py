@@ -1011,11 +1011,6 @@ def _check_masks(charter: Charter, text: str) -> None:
             f"{named} and asynchronous, where a round is over without those that a mask needs",
             hint="wait for the sites, or leave the masks out",
         )
-    if STALENESS in names:
-        raise UsageError(
-            f"{named}, and late work is to count, which it cannot yet where updates are masked",
-            hint="let no late work count (--staleness 0) and leave a pace out, or leave the masks out",
-        )
     if CODEC in names:
         raise UsageError(
             f"{named} under the codec {charter.codec}, whose messages do not add up",

@@ -60,20 +60,24 @@ DRAFTS_MAX = 2
 
 
 class Kept(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """What a process leaves to the next: an attempt's record, empty if there is none, and drafts by round."""
+    """What a process leaves to the next: an attempt's record, empty if there is none, and drafts by round.
+
+    `work` is the round of the draft that the attempt is for.
+    """
 
     version: int
     attempt: bytes
+    work: int
     drafts: tuple[e.Contribution, ...]
 
 
-def read_kept(data: bytes) -> tuple[Attempt | None, tuple[e.Contribution, ...]]:
-    """Return what was kept. Raises `Reject` for what cannot have been."""
+def read_kept(data: bytes) -> tuple[Attempt | None, int, tuple[e.Contribution, ...]]:
+    """Return what was kept: attempt, round of its work, drafts. Raises `Reject` for what cannot have been."""
     kept = codec.decode(data, Kept, limit=KEPT_BYTES_MAX)
     rounds = [draft.round for draft in kept.drafts]
     if kept.version != KEPT_VERSION or len(rounds) > DRAFTS_MAX or sorted({*rounds}) != rounds:
         raise Reject("couldn't read what was kept of a masked round: its version is unknown, or a field out of order")
-    return (Attempt.from_bytes(kept.attempt) if kept.attempt else None), kept.drafts
+    return (Attempt.from_bytes(kept.attempt) if kept.attempt else None), kept.work, kept.drafts
 
 
 class MaskWorkshop(Protocol):
@@ -108,6 +112,7 @@ class MaskedRound(Round):
         super().__init__(charter, me, code_digest=code_digest, data_digest=data_digest)
         self._workshop, self._draw = workshop, draw
         self._attempt: Attempt | None = None
+        self._work = 0  # the round for which that was trained that the attempt is for
         self._drafts: dict[int, e.Contribution] = {}
         self._kept = b""
         self._mask_at = self._read_at = 0.0
@@ -184,16 +189,16 @@ class MaskedRound(Round):
     @override
     def pieces(self, author: NodeId, body: e.Contribution, state: State) -> tuple[tuple[Digest, int], ...]:
         masking = state.masking
-        if masking is None or state.void or body.round != state.round or not self._charter.carries(body):
+        if masking is None or state.void or not self._charter.carries(body):
             return ()
-        return body.blobs if log.offers(masking, author, body) else ()
+        return body.blobs if log.offers(masking, state.round, state.bases, author, body) else ()
 
     @override
     def resume(self, guarded: bytes) -> list[Action]:
         if not guarded:
             return []
         try:
-            self._attempt, drafts = read_kept(guarded)
+            self._attempt, self._work, drafts = read_kept(guarded)
         except Reject as reason:
             # Without it this site has no part in the attempt that it may have been in: others go on without it.
             return [Guard(b""), Report("mask_record", f"{reason.message}; it is removed", level="warning")]
@@ -208,7 +213,9 @@ class MaskedRound(Round):
         actions: list[Action] = []
         for action in super().trained(event, state, mine, now):
             if isinstance(action, Say) and isinstance(action.body, e.Contribution):
-                actions += self._drop(event.round)
+                # At most two are of use: what is offered now, and what is trained while that is closed.
+                for old in [event.round, *sorted(self._drafts)[: 1 - DRAFTS_MAX]]:
+                    actions += self._drop(old)
                 self._drafts[event.round] = action.body
                 actions += self._remember()
             else:
@@ -227,7 +234,7 @@ class MaskedRound(Round):
             return []
         if event.masked is None:
             self._mask_at = now + RETRY_S
-            again = self._drop(event.round) if event.lost else []
+            again = self._drop(self._work) if event.lost else []
             what = "it is made again" if event.lost else f"trying again in {RETRY_S:.0f} s"
             text = f"couldn't mask the update of round {event.round}: {event.error} ({what})"
             return [*again, Report("mask_failed", text, {"round": event.round}, level="error")]
@@ -276,7 +283,7 @@ class MaskedRound(Round):
         """Have what must outlive this process kept, if that has changed: before anything is said that follows."""
         attempt = b"" if self._attempt is None else self._attempt.to_bytes()
         drafts = tuple(draft for _, draft in sorted(self._drafts.items()))
-        data = codec.encode(Kept(KEPT_VERSION, attempt, drafts)) if attempt or drafts else b""
+        data = codec.encode(Kept(KEPT_VERSION, attempt, self._work, drafts)) if attempt or drafts else b""
         if data == self._kept:
             return []
         self._kept = data
@@ -291,20 +298,37 @@ class MaskedRound(Round):
         """Let go of what is over: with the round its secrets, with an attempt that has ended those of that."""
         masking = state.masking
         assert masking is not None, "the charter asks for masks"
-        for old in [number for number in self._drafts if number < state.round or state.complete]:
-            yield from self._drop(old)
         attempt = self._attempt
         if attempt is not None:
             occasion = attempt.occasion
             if (occasion.round, occasion.attempt) < (state.round, masking.attempt) or state.complete:
                 self._attempt = None
+                if attempt.offered is not None and occasion.round < state.round:
+                    # Whatever became of the round: those who hold enough shares may know a sum that it was in.
+                    yield from self._drop(self._work)
                 yield from self._remember()
+        for old in [number for number in self._drafts if state.complete or not self._of_use(number, state)]:
+            yield from self._drop(old)
         index = None if masking.roster is None else masking.roster.index
         if index != self._roster_index:
             self._begin(index, log.statement(masking, state.ledger_id, state.round, state.committed.model))
         close = None if state.close is None else state.close.index
         if close != self._close:
             self._begin_sum(close)
+
+    def _of_use(self, number: int, state: State) -> bool:
+        """Whether what was trained for a round can still be in a model."""
+        if number > state.round:
+            return True
+        last = state.counted.get(self._me)
+        done = 0 if last is None else last.round
+        return number > done and (number == state.round or self._drafts[number].base_digest in state.bases)
+
+    def _draft(self, state: State) -> e.Contribution | None:
+        """Return what stands for this member in the open round: the latest that it has trained, late as it may be."""
+        bases = state.bases
+        found = [draft for number, draft in sorted(self._drafts.items()) if number <= state.round]
+        return next((draft for draft in reversed(found) if draft.base_digest in bases), None)
 
     # --- step by step ---------------------------------------------------------------------------------------------
 
@@ -331,10 +355,11 @@ class MaskedRound(Round):
 
     def _post_keys(self, state: State, masking: Masking, mine: Sequence[msgspec.Struct]) -> Iterator[Action]:
         """Post public keys for what was trained; again if what stands in the log are not those that are held here."""
-        draft = self._drafts.get(state.round)
-        if draft is None or draft.base_digest != state.committed.model or self._me in masking.barred:
+        draft = self._draft(state) if self._attempt is None else self._drafts.get(self._work)
+        if draft is None or self._me in masking.barred:
             return
         if self._attempt is None:
+            self._work = draft.round
             self._attempt = Attempt(Occasion(state.ledger_id, state.round, masking.attempt), self._me, self._draw())
         occasion = self._attempt.occasion
         if (occasion.round, occasion.attempt) != (state.round, masking.attempt):
@@ -412,7 +437,7 @@ class MaskedRound(Round):
         now: float,
     ) -> Iterator[Action]:
         """Mask what was trained once everybody has dealt; name it once it is in the store."""
-        attempt, draft, keyed = self._attempt, self._drafts.get(state.round), masking.seat(self._me)
+        attempt, draft, keyed = self._attempt, self._drafts.get(self._work), masking.seat(self._me)
         if attempt is None or draft is None or keyed is None or self._sits_out:
             return
         if not attempt.enrolled or attempt.closed or attempt.missing():
@@ -429,11 +454,17 @@ class MaskedRound(Round):
                 digest = Digest(draft.update_digest)
                 yield MaskUpdate(state.round, masking.attempt, digest, attempt.weight, ring, worn)
             return
+        late = state.bases.index(draft.base_digest)
+        work, number = state.round - late, masking.attempt + late * log.LATE_ATTEMPT
         said = any(isinstance(body, e.Contribution) and body.update_digest == offered for body in mine)
-        if (state.round, self._me) not in state.contributions and not said:
+        if (state.round, self._me) not in state.contributions and not said and self._attempts.get(work, 0) < number:
             yield from self._remember()
             body = msgspec.structs.replace(
-                draft, attempt=masking.attempt, update_digest=offered, update_bytes=self._charter.masked_bytes
+                draft,
+                round=work,
+                attempt=number,
+                update_digest=offered,
+                update_bytes=self._charter.masked_bytes,
             )
             yield Say(e.CONTRIBUTION, body)
 
@@ -535,7 +566,14 @@ class MaskedRound(Round):
 
     @override
     def _offered(self, round_: int, state: State, mine: Sequence[msgspec.Struct]) -> e.Contribution | None:
-        return self._drafts.get(round_) or super()._offered(round_, state, mine)
+        own = self._drafts.get(round_)
+        if own is None and round_ == state.round + (state.close is not None):
+            # Late work stands for a round in place of new work, unless it is in the one before.
+            spent = self._work if self._attempt is not None and self._attempt.offered is not None else 0
+            models = state.bases[: self._charter.staleness] if state.close is not None else state.bases
+            late = (n for n, d in sorted(self._drafts.items()) if n < round_ and d.base_digest in models)
+            own = next((self._drafts[n] for n in late if state.close is None or n != spent), None)
+        return own or super()._offered(round_, state, mine)
 
     @override
     def _stands(self, offered: e.Contribution, state: State, holds: Callable[[Digest], bool]) -> bool:

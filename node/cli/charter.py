@@ -323,8 +323,8 @@ def new(
         _, given = read_arcs(arcs, [card.name for card in members])
         gossip, ways = terms.OWN_LINKS, " ".join(f"{a}>{b}" for a, b in given)
     usual = STALENESS_ASYNCHRONOUS if asynchronous else STALENESS_DEFAULT
-    # Under a rule all updates of a round have to start from one model, and masks are those of one round.
-    waits = not gossip and ((chosen is None and not masks) or asynchronous or bool(pace))
+    # Under a rule all updates of a round have to start from one model.
+    waits = not gossip and (chosen is None or asynchronous or bool(pace))
     late = staleness if staleness is not None else usual if waits else 0
     shared = tuple(part for part in metrics.split(",") if part)
     result = None if after is None else verify_quietly(after)

@@ -86,7 +86,7 @@ from swarm.machine import (
     Woke,
 )
 from swarm.masked_round import MaskedRound
-from swarm.masking.statements import Reveal
+from swarm.masking.statements import Keys, Reveal
 from swarm.round import Action, Fetch, Phase, Round, Say
 from swarm.routed_round import FoldRound, ShardedRound
 from swarm.terms import Change
@@ -661,6 +661,8 @@ class Node:
         self.peers.moved(author, now)
         if isinstance(pending.body, e.Contribution):
             self._pacing.offered(author, pending.body, now)
+        elif isinstance(pending.body, Keys):
+            self._pacing.posted(author, pending.body, now)
         effects = self.engine.relay(frame, author, sender)
         # Later entries may have come before this one. Nothing was kept of what they offer while this one was missing.
         for one in self.replica.own(author):
@@ -884,6 +886,8 @@ class Node:
                     effects += self._voice.say(action, now)
                     if isinstance(action.body, e.Contribution):
                         self._pacing.offered(self._who.node, action.body, now)
+                    elif isinstance(action.body, Keys):
+                        self._pacing.posted(self._who.node, action.body, now)
                 case Fetch():
                     effects += self._updates.fetch(action.digest, action.size, action.hints, now)
                 case _:

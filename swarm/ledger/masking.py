@@ -28,6 +28,11 @@ from swarm.masking.keys import Occasion
 from swarm.masking.ring import weight_total
 from swarm.masking.statements import Keys, Reveal, Roster, Seat, beacon
 from swarm.mixing.average import integer_weights
+from swarm.staleness import discounted
+
+LATE_ATTEMPT = 1 << 16
+"""Work for an earlier round may be masked for one later round after another: by how much the number of an attempt grows
+with each round that it is late, so that no two of its contributions claim to be the same attempt."""
 
 
 class Keyed(msgspec.Struct, frozen=True, array_like=True):
@@ -108,10 +113,16 @@ def with_reveal(masking: Masking, close: int, author: NodeId, body: Reveal) -> M
     return replace(masking, reveals={**masking.reveals, author: body})
 
 
-def offers(masking: Masking, author: NodeId, body: e.Contribution) -> bool:
-    """Whether a contribution is the masked update of a member of the roster, made of what it said it would be."""
+def offers(masking: Masking, round_: int, models: Sequence[bytes], author: NodeId, body: e.Contribution) -> bool:
+    """Whether a contribution is the masked update of a member of the roster, made of what it said it would be.
+
+    `models` are those that updates in the open round may start from, that of the round before first.
+    """
     keyed = masking.seat(author)
-    if keyed is None or body.attempt != masking.attempt:
+    if keyed is None or keyed.body.base_digest not in models:
+        return False
+    late = models.index(keyed.body.base_digest)
+    if (body.round, body.attempt) != (round_ - late, masking.attempt + late * LATE_ATTEMPT):
         return False
     return (body.samples, body.base_digest) == (keyed.body.samples, keyed.body.base_digest)
 
@@ -125,25 +136,36 @@ def fewest(members: int, min_contributions: int) -> int:
 
 
 def make_roster(
-    masking: Masking, nodes: Sequence[NodeId], round_: int, model: bytes, *, cap_ppm: int, bits: int
+    masking: Masking,
+    nodes: Sequence[NodeId],
+    round_: int,
+    models: Sequence[bytes],
+    done: Mapping[NodeId, int],
+    *,
+    cap_ppm: int,
+    bits: int,
 ) -> e.MaskRoster:
-    """Return the roster of all whose keys are in; `nodes` are the members in order, `model` that of the round before.
+    """Return the roster of all whose keys are in; `nodes` are the members in order.
 
-    Keys like another's are left out, as are those for an update that starts from another model.
+    `models` are those that updates may start from, that of the round before first, then as many earlier ones as late
+    work counts for rounds; `done` is of which round each member's work was that counted last. Keys like another's are
+    left out, as are those for an update that starts from another model, or for one that has counted.
     """
     standing: list[Keyed] = []
+    samples: list[int] = []
     rejected: dict[int, int] = {}
     known: set[bytes] = set()
     for keyed in (masking.keys[node] for node in nodes if node in masking.keys):
         pair = {keyed.body.mask_key, keyed.body.seal_key}
-        if keyed.body.base_digest != model:
+        late = models.index(keyed.body.base_digest) if keyed.body.base_digest in models else None
+        if late is None or round_ - late <= done.get(keyed.author, 0):
             rejected[keyed.index] = e.OTHER_BASE
         elif pair & known:
             rejected[keyed.index] = e.UNUSABLE
         else:
             standing.append(keyed)
+            samples.append(discounted(keyed.body.samples, late))
             known |= pair
-    samples = [keyed.body.samples for keyed in standing]
     total = weight_total(bits, len(nodes))
     weights = integer_weights(samples, cap_ppm=cap_ppm, total_max=total) if samples else ()
     included = tuple((keyed.index, weight) for keyed, weight in zip(standing, weights, strict=True))

@@ -171,6 +171,11 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
         return {node: placed.index for (r, node), placed in self.contributions.items() if r == self.round}
 
     @property
+    def bases(self) -> tuple[bytes, ...]:
+        """The models that updates in the open round may start from, in exact mixing: that of the round before first."""
+        return (self.committed.model, *self.models)
+
+    @property
     def on_route(self) -> bool:
         """Whether the open round is closed and on its way to the mean by the charter's route, not by spread."""
         return self.close is not None and self.close.body.attempt == 1 and self.signed.charter.route is not None
@@ -634,9 +639,8 @@ def make_roster(state: State) -> e.MaskRoster | None:
         return None
     nodes = [seat.node for seat in state.terms.members]
     bits = state.signed.charter.masks
-    made = masked.make_roster(
-        masking, nodes, state.round, state.committed.model, cap_ppm=policy.weight_cap_ppm, bits=bits
-    )
+    done = {node: one.round for node, one in state.counted.items()}
+    made = masked.make_roster(masking, nodes, state.round, state.bases, done, cap_ppm=policy.weight_cap_ppm, bits=bits)
     return made if len(made.included) >= masked.fewest(len(nodes), policy.min_contributions) else None
 
 
@@ -978,11 +982,13 @@ def _note_contribution(state: State, author: NodeId, body: e.Contribution) -> di
     noted: dict[str, Any] = {"late": (*state.late, state.size)} if late else {}
     if state.masking is not None:
         # What was not masked for the roster at hand is of no use, and the first of a member is the only one.
-        open_ = body.round == state.round and state.close is None and (state.round, author) not in state.contributions
-        fitting = masked.offers(state.masking, author, body) and state.signed.charter.carries(body)
-        if not (open_ and fitting):
+        fresh = state.close is None and (state.round, author) not in state.contributions
+        fitting = masked.offers(state.masking, state.round, state.bases, author, body)
+        if not (fresh and fitting and state.signed.charter.carries(body)):
             return noted
-        return {"contributions": {**state.contributions, (state.round, author): Placed(state.size, author, body)}}
+        return noted | {
+            "contributions": {**state.contributions, (state.round, author): Placed(state.size, author, body)}
+        }
     number = state.destined(author, body)
     if number is None or number > state.round + ROUNDS_AHEAD:
         return noted
@@ -1007,7 +1013,9 @@ def _left_over(state: State) -> dict[str, Any]:
     left = {place: placed for place, placed in state.contributions.items() if place[0] > state.round}
     if not staleness or close is None:
         return {"contributions": left}
-    away = {index for index, reason in close.body.rejected if reason == e.UNAVAILABLE}
+    # What was masked for this round's roster is of no use in another.
+    unmasked = state.masking is None
+    away = {index for index, reason in close.body.rejected if reason == e.UNAVAILABLE and unmasked}
     for (number, author), placed in state.contributions.items():
         if number == state.round and placed.index in away and number + 1 - placed.body.round <= staleness:
             other = left.get((number + 1, author))

@@ -682,7 +682,7 @@ def _keys_for_masks(data: bytes) -> None:
 
 def _kept() -> list[bytes]:
     draft = contribution(make_swarm(3), 0)
-    return [codec.encode(Kept(1, _masking().attempts[0].to_bytes(), (draft,))), codec.encode(Kept(1, b"", ()))]
+    return [codec.encode(Kept(1, _masking().attempts[0].to_bytes(), 1, (draft,))), codec.encode(Kept(1, b"", 0, ()))]
 
 
 def _masked(data: bytes) -> None:

@@ -192,7 +192,7 @@ class Rounds:
         masks = options.pop("masks", "")
         assert masks in ("", "pairwise", "pairwise:32", "pairwise:64")
         self.bits = int(masks.partition(":")[2] or 36) if masks else 0
-        assert not masks or not (self.gossips or self.rule or self.routed or self.staleness or self.codec or judged)
+        assert not masks or not (self.gossips or self.rule or self.routed or self.asynchronous or self.codec or judged)
         self.masks: Masks | None = Masks() if masks else None
         self.before: list[bytes] = []
         self.counted: dict[bytes, list[int]] = {}
@@ -253,7 +253,7 @@ class Rounds:
             if self.masks is not None:
                 known = self.contributions.get((self.open, author))
                 size = -(-self.bits * self.parameters // 8)
-                offers = place == self.open and not self.close and known is None and self.masks.offers(author, body)
+                offers = not self.close and known is None and self.masks.offers(author, body, self.open, self.bases())
                 place = self.open if offers and (body[5], body[11]) == (size, []) else None
             if place is not None and place <= self.open + 1:
                 known = self.contributions.get((place, author))
@@ -418,6 +418,9 @@ class Rounds:
         codec = "" if self.follows else self.codec
         return parts, [sizes(codec, length) for length in self.lengths or [self.parameters]]
 
+    def bases(self) -> list[bytes]:
+        return [self.committed[1], *self.before]
+
     def rostered(self, index: int, body: list, terms: Terms) -> None:
         """A roster, which must be what follows from the log, or the end of an attempt."""
         assert self.masks is not None
@@ -427,7 +430,8 @@ class Rounds:
         offered = {node: placed[0] for (of, node), placed in self.contributions.items() if of == self.open}
         if self.masks.roster is None:
             total = 1 << 20 if self.bits == 64 else min(1 << 20, 64 * max(64, len(order)))
-            assert body == self.masks.follows(self.open, self.committed[1], order, policy[7], total)
+            done = {node: number for node, (number, _) in self.counted.items()}
+            assert body == self.masks.follows(self.open, self.bases(), done, order, policy[7], total)
             assert len(body[2]) >= self.masks.fewest(order, policy[3])
             self.masks.take(index, body, len(order))
         else:
@@ -512,7 +516,7 @@ class Rounds:
             self.counted |= {author: [said[0], said[6]] for _, author, said in self.close[2]}
             self.before = [self.committed[1], *self.before][: self.staleness]
         self.committed, self.opened_ms = [body[0], body[2], body[3]], time_ms
-        away = {at for at, reason in self.close[1][4] if reason == 2}
+        away = {at for at, reason in self.close[1][4] if reason == 2 and self.masks is None}
         for (number, author), placed in list(self.contributions.items()):
             if number == body[0] and placed[0] in away and number + 1 - placed[2][0] <= self.staleness:
                 other = self.contributions.get((number + 1, author))
@@ -596,9 +600,13 @@ class Masks:
         assert self.roster is not None
         return {keyed[1]: weight for keyed, (_, weight) in zip(self.roster[2], self.roster[1][2], strict=True)}
 
-    def offers(self, author: bytes, body: list) -> bool:
+    def offers(self, author: bytes, body: list, number: int, bases: list[bytes]) -> bool:
         keyed = self.seats().get(author)
-        return keyed is not None and [body[1], body[3], body[6]] == [self.attempt, keyed[2][3], keyed[2][4]]
+        if keyed is None or keyed[2][3] not in bases:
+            return False
+        late = bases.index(keyed[2][3])
+        own = [number - late, self.attempt + 65_536 * late, keyed[2][3], keyed[2][4]]
+        return [body[0], body[1], body[3], body[6]] == own
 
     def hear(self, kind: int, author: bytes, body: list, index: int, close: list | None) -> None:
         if kind == 18:
@@ -629,15 +637,18 @@ class Masks:
     def fewest(self, order: list[bytes], policy: int) -> int:
         return max(3, (len(order) - 1) // 3 + 2, policy)
 
-    def follows(self, number: int, model: bytes, order: list[bytes], cap: int, total: int) -> list:
+    def follows(
+        self, number: int, bases: list[bytes], done: dict[bytes, int], order: list[bytes], cap: int, total: int
+    ) -> list:
         standing, rejected, known = [], [], set()
-        for index, _, body in [self.keys[node] for node in order if node in self.keys]:
-            if body[3] != model:
+        for index, author, body in [self.keys[node] for node in order if node in self.keys]:
+            late = bases.index(body[3]) if body[3] in bases else number
+            if number - late <= done.get(author, 0):
                 rejected.append([index, 3])
             elif {*body[5:]} & known:
                 rejected.append([index, 1])
             else:
-                standing.append((index, body[4]))
+                standing.append((index, max(1, body[4] * 1000 // math.isqrt(10**6 * (1 + late)))))
                 known |= {*body[5:]}
         found = weights([samples for _, samples in standing], cap, total) if standing else []
         included = [[index, weight] for (index, _), weight in zip(standing, found, strict=True)]

@@ -20,7 +20,7 @@ ROUNDS = 3
 def offered(peer: LocalPeer) -> bool:
     """Whether a site's record says that it has offered, and no more than that."""
     try:
-        attempt, _ = read_kept(peer.site.load_masks())
+        attempt, _, _ = read_kept(peer.site.load_masks())
     except Reject:
         return False
     return attempt is not None and attempt.offered is not None and not attempt.closed

@@ -36,7 +36,7 @@ def test_a_charter_with_masks_says_what_they_hide_and_from_how_many(home: Path) 
     assert "nobody sees an update, only their sum; 3 sites together could see them" in text
     assert "1 site may be lost between the roster and the close; 36 bits an element" in text
     made = c.from_toml((home / "charter.toml").read_text()).charter
-    assert made.options == (("masks", "pairwise"), ("min_cell", "5")), "and no late work counts"
+    assert made.options == (("masks", "pairwise"), ("min_cell", "5"), ("staleness", "16"))
     assert made.round.min_contributions == 3
     assert made.masked_bytes == 1234 * 36 // 8
     assert c.to_toml(c.from_toml((home / "charter.toml").read_text())) == (home / "charter.toml").read_text()
@@ -54,8 +54,6 @@ def test_the_cheapest_route_under_masks_is_spread(home: Path) -> None:
         (("--rule", "trimmed:1"), "compares single updates"),
         (("--contribution", "loo:loss:lower:20", "--metrics", "loss"), "judges single updates"),
         (("--asynchronous",), "without those that a mask needs"),
-        (("--staleness", "4"), "late work is to count"),
-        (("--pace", "4"), "late work is to count"),
         (("--codec", "int8"), "do not add up"),
         (("--route", "sharded"), "cannot go yet"),
         (("--min-contributions", "2"), "a sum of two tells each of them"),

@@ -426,7 +426,7 @@ def swarm_of(trial: Trial) -> Swarm:
     """Found a trial's swarm."""
     kind = trial.kind
     gossip = kind in ("ring", "base2", "random_matching")
-    late = (trial.late or kind in ("async", "paced")) and not gossip and kind != MASKED
+    late = (trial.late or kind in ("async", "paced")) and not gossip
     return make_swarm(
         trial.members,
         rounds=trial.rounds,

@@ -16,10 +16,10 @@ from gossip import wire
 from swarm import codec, terms
 from swarm.charter import SignedCharter
 from swarm.ledger import entry as e
+from swarm.ledger.audit import audit
 from swarm.machine import (
     Adopt,
     Deposit,
-    Digest,
     Effect,
     Event,
     Guard,
@@ -27,7 +27,6 @@ from swarm.machine import (
     MaskUpdate,
     NodeId,
     Persist,
-    ReadBlob,
     Unmask,
 )
 from swarm.masked_round import MaskedRound
@@ -39,13 +38,13 @@ from tests.simulation.test_membership import card, changing, committed, finished
 from tests.simulation.test_routes import COUNTS, HARSH, CrashAt, blocks, closes, said
 from topologies.world.checkers import Checker
 from topologies.world.faults import Crash, Fault, FaultOptions, FaultPlan, Partition, generate
-from topologies.world.learner import Lesson, QuadraticTask, Vector
+from topologies.world.learner import Behaviour, Lesson, QuadraticTask, Vector
 from topologies.world.network import NetworkProfile
 from topologies.world.world import World
 
 ELEMENTS = 301
 SAMPLES = (*COUNTS, 40, 60, 90)
-ROUNDS = 3
+ROUNDS = 2
 
 
 def task(n: int, kind: type[QuadraticTask] = QuadraticTask, **more: Any) -> QuadraticTask:
@@ -163,29 +162,24 @@ def on_grid(ring: Ring) -> type[QuadraticTask]:
     return Rounded
 
 
-@pytest.mark.parametrize(("masks", "bits"), [("pairwise", 36), ("pairwise:32", 32)])
-@pytest.mark.parametrize("n", [3, 7])
+@pytest.mark.parametrize(("masks", "bits", "n"), [("pairwise", 36, 5), ("pairwise:32", 32, 3)])
 def test_in_fewer_bits_they_end_with_the_bytes_of_plain_rounds_of_what_was_rounded(
-    n: int, masks: str, bits: int
+    masks: str, bits: int, n: int
 ) -> None:
     ring = make_swarm(n, masks=masks, clip_norm_milli=200_000, min_contributions=3).charter.ring(n)
     assert ring.bits == bits
     assert models(ran(n, masks)) == models(ran(n, "", learner=task(n, on_grid(ring))))
 
 
-@pytest.mark.parametrize("outer", ["fedadam:0.1,0.5", "fedavgm:0.5,0.9"])
-def test_outer_optimisers_see_no_difference(outer: str) -> None:
-    assert models(ran(4, outer=outer)) == models(ran(4, "", outer=outer))
-
-
-def test_a_weight_cap_holds_on_the_roster() -> None:
-    assert models(ran(5, weight_cap_ppm=300_000)) == models(ran(5, "", weight_cap_ppm=300_000))
+def test_outer_optimisers_and_weight_caps_see_no_difference() -> None:
+    how: dict[str, Any] = {"outer": "fedadam:0.1,0.5", "weight_cap_ppm": 300_000}
+    assert models(ran(4, **how)) == models(ran(4, "", **how))
 
 
 # --- somebody is lost on the way ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", [Guard, Deposit, ReadBlob, MaskUpdate, Adopt, Unmask])
+@pytest.mark.parametrize("kind", [Deposit, MaskUpdate, Adopt, Unmask])
 def test_who_goes_and_comes_back_at_once_is_waited_for(kind: type[Effect]) -> None:
     world = ran(checkers=[CrashAt(2, kind, down_s=1.0)])
     assert models(world) == calm()
@@ -202,7 +196,7 @@ def test_who_goes_and_comes_back_at_once_is_waited_for(kind: type[Effect]) -> No
     ],
 )
 def test_a_round_goes_on_without_who_stays_away(kind: type[Effect], attempts: list[tuple[int, int, int]]) -> None:
-    world = ran(checkers=[CrashAt(2, kind, down_s=40.0)], rounds=4)
+    world = ran(checkers=[CrashAt(2, kind, down_s=20.0)])
     assert [one for one in rosters(world) if one[0] == 1] == attempts
     first = said(world, e.ROUND_CLOSE, e.RoundClose)[0]
     assert (len(first.included), first.attempt) == (5 if kind is Unmask else 4, 1)
@@ -231,7 +225,7 @@ class CrashBefore(Checker):
             place.fuse, place.crash = 0, Crash(at_s=world.now, slot=node, **self._how)
 
 
-@pytest.mark.parametrize("kind", [e.MASK_KEYS, e.MASK_DEAL, e.CONTRIBUTION, e.MASK_REVEAL])
+@pytest.mark.parametrize("kind", [e.MASK_KEYS, e.MASK_DEAL, e.MASK_REVEAL])
 def test_every_word_is_said_again_alike_after_a_crash(kind: int) -> None:
     world = ran(checkers=[CrashBefore([1, 3], kind, down_s=1.0)])
     assert models(world) == calm()
@@ -245,14 +239,14 @@ def test_a_sum_that_nobody_can_have_any_more_leaves_the_model_as_it_was() -> Non
         def on_crash(self, world: World, node: int, twin: int) -> None:
             world.place(node).guarded = b""
 
-    world = ran(rounds=4, checkers=[Loses([1, 3], e.MASK_REVEAL, down_s=1.0)])
+    world = ran(checkers=[Loses([1, 3], e.MASK_REVEAL, down_s=1.0)])
     assert closes(world)[:2] == [(1, 1), (1, 2)]
     void = said(world, e.ROUND_CLOSE, e.RoundClose)[1]
     assert (void.included, {reason for _, reason in void.rejected}) == ((), {e.VOID})
     first = said(world, e.ROUND_COMMIT, e.RoundCommit)[0]
     assert first.model_digest == make_swarm(5, elements=ELEMENTS).charter.task.initial_model
     assert (first.samples, len(void.rejected)) == (0, 5)
-    assert closes(world)[2:] == [(2, 1), (3, 1), (4, 1)], "and the next round begins"
+    assert closes(world)[2:] == [(2, 1)], "and the next round begins"
 
 
 def test_who_has_lost_its_record_says_nothing_more_in_the_attempt_and_is_in_the_next_round() -> None:
@@ -263,27 +257,48 @@ def test_who_has_lost_its_record_says_nothing_more_in_the_attempt_and_is_in_the_
 
     world = ran(checkers=[LosesAt(1, MaskUpdate, down_s=1.0)])
     included = [len(body.included) for body in said(world, e.ROUND_CLOSE, e.RoundClose)]
-    assert included == [4, 5, 5]
+    assert included == [4, 5]
 
 
 def test_three_wait_for_a_third() -> None:
-    world = ran(3, faults=[Crash(at_s=0.75, slot=1, down_s=30.0)])
-    assert models(world) == calm(3)
     again = ran(3, checkers=[CrashAt(1, Deposit, down_s=30.0)])
     assert models(again) == calm(3), "nobody may go between roster and close, so all begin anew, with it"
     assert (1, 1, 0) in rosters(again)
 
 
-@pytest.mark.parametrize("seed", range(1, 5))
+@pytest.mark.parametrize("seed", range(1, 3))
 def test_crashes_partitions_and_loss(seed: int) -> None:
     faults = generate(seed, members=5, options=FaultOptions(heal_s=40.0)).faults
-    ran(rounds=4, seed=seed, faults=faults, network=HARSH)
+    ran(seed=seed, faults=faults, network=HARSH, staleness=16 * (seed % 2))
 
 
 def test_a_partition_in_the_middle() -> None:
-    for at_s in (1.2, 1.6, 2.0):
-        cut = Partition(at_s=at_s, duration_s=15.0, groups=((0, 1), (2, 3, 4)))
-        ran(rounds=4, faults=[cut])
+    ran(faults=[Partition(at_s=1.6, duration_s=15.0, groups=((0, 1), (2, 3, 4)))])
+
+
+# --- somebody is slow -----------------------------------------------------------------------------------------------
+
+
+def works(world: World) -> list[tuple[int, int, int]]:
+    """(round, member, round of the work) of all that was averaged."""
+    found = audit(blocks(world), head(world, 0).replica.head.signed)
+    *_, last = found
+    members = [seat.node for seat in last.state.terms.members]
+    return [
+        (number, members.index(placed.author), placed.body.round)
+        for number, view in last.rounds.items()
+        for placed in (view.closed.terms if view.closed else ())
+    ]
+
+
+def test_what_a_slow_site_has_learnt_counts_in_a_later_round_and_once() -> None:
+    slow = task(4, behaviours={3: Behaviour.SLOW})
+    world = ran(4, rounds=9, learner=slow, staleness=16, deadline_ms=6_000)
+    found = works(world)
+    assert len({one[1:] for one in found}) == len(found), "nothing counts twice"
+    late = [number - work for number, member, work in found if member == 3]
+    assert late
+    assert max(late) > 1
 
 
 # --- somebody lies ----------------------------------------------------------------------------------------------------
@@ -319,7 +334,7 @@ def dealing(change: Callable[[Deal], bytes]) -> Callable[[World, MaskedRound], N
 
 
 def test_a_deal_that_is_none_costs_an_attempt_and_its_dealer_the_round() -> None:
-    world = ran(rounds=2, checkers=[Bent(2, dealing(lambda _: b"no deal"))])
+    world = ran(checkers=[Bent(2, dealing(lambda _: b"no deal"))])
     assert rosters(world) == [(1, 1, 5), (1, 1, 0), (1, 2, 4), (2, 1, 5), (2, 1, 0), (2, 2, 4)]
     ending = said(world, e.MASK_ROSTER, e.MaskRoster)[1]
     assert [reason for _, reason in ending.rejected] == [e.UNUSABLE]
@@ -328,7 +343,7 @@ def test_a_deal_that_is_none_costs_an_attempt_and_its_dealer_the_round() -> None
 
 def test_a_secret_dealt_falsely_costs_the_round_and_names_the_dealer() -> None:
     lie = dealing(lambda found: codec.encode(msgspec.structs.replace(found, self_commitment=bytes(32))))
-    world = ran(rounds=2, checkers=[Bent(2, lie)])
+    world = ran(checkers=[Bent(2, lie)])
     assert closes(world) == [(1, 1), (1, 2), (2, 1), (2, 2)]
     stuck = [line for line in told(world, 0) if "unmask_stuck" in line]
     assert stuck
@@ -375,7 +390,7 @@ def test_noise_in_place_of_a_masked_update_makes_a_round_void_or_is_within_the_b
 
         store.mask = bent  # type: ignore[method-assign]
 
-    world = ran(rounds=2, checkers=[Bent(2, bend)])
+    world = ran(checkers=[Bent(2, bend)])
     assert closes(world) == [(1, 1), (1, 2), (2, 1), (2, 2)]
     assert {*models(world)} == {make_swarm(5, elements=ELEMENTS).charter.task.initial_model}
 
@@ -386,7 +401,7 @@ END_S = 400.0
 
 
 def test_a_newcomer_masks_too() -> None:
-    world = changing(4, newcomers=1, rounds=8, masks="pairwise", min_contributions=3)
+    world = changing(4, newcomers=1, rounds=5, masks="pairwise", min_contributions=3)
     assert world.run(lambda w: committed(w, 0, 2), end_s=END_S)
     propose(world, 0, terms.add(card(4)))
     assert world.run(in_epoch(1, 0, 1, 2, 3, 4), end_s=END_S)
@@ -394,6 +409,7 @@ def test_a_newcomer_masks_too() -> None:
     assert len(said(world, e.ROUND_CLOSE, e.RoundClose)[-1].included) == 5
 
 
+@functools.cache
 def left(after: int) -> World:
     plan = FaultPlan(faults=(Crash(at_s=4.0, slot=1, after_effects=after, down_s=5.0),))
     world = changing(5, rounds=6, masks="pairwise", min_contributions=3, plan=plan)
@@ -409,9 +425,8 @@ def changing_ledger() -> tuple[SignedCharter, list[bytes]]:
     return head(world, 0).replica.head.signed, blocks(world)
 
 
-@pytest.mark.parametrize("after", [0, 4, 8])
-def test_a_member_leaves_and_another_crashes_in_the_middle_of_a_round(after: int) -> None:
-    world = left(after)
+def test_a_member_leaves_and_another_crashes_in_the_middle_of_a_round() -> None:
+    world = left(4)
     assert len(said(world, e.ROUND_CLOSE, e.RoundClose)[-1].included) == 4
 
 
@@ -424,15 +439,13 @@ def ledger() -> tuple[SignedCharter, list[bytes]]:
             world.place(node).guarded = b""
 
     troubles = [CrashAt(2, Deposit, down_s=12.0), Loses([1, 3], e.MASK_REVEAL, down_s=1.0)]
-    world = ran(rounds=4, masks="pairwise", checkers=troubles)
+    world = ran(rounds=4, masks="pairwise", checkers=troubles, staleness=8)
     assert any(attempt == 2 for _, attempt in closes(world))
     assert any(not count for *_, count in rosters(world))
     return head(world, 0).replica.head.signed, blocks(world)
 
 
-def test_what_is_posted_for_masks_says_nothing_twice() -> None:
-    """Keys are made anew for every attempt."""
+def test_keys_are_made_anew_for_every_attempt() -> None:
     world = ran(checkers=[CrashAt(2, Deposit, down_s=12.0)])
     keys = [key for body in said(world, e.MASK_KEYS, Keys) for key in (body.mask_key, body.seal_key)]
     assert len({*keys}) == len(keys)
-    assert Digest  # Digests of masked updates are content addresses like any other.

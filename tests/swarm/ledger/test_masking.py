@@ -13,7 +13,9 @@ from msgspec.structs import replace
 from swarm.errors import Reject
 from swarm.ledger import entry as e
 from swarm.ledger.block import Root
+from swarm.ledger.masking import LATE_ATTEMPT
 from swarm.ledger.state import (
+    Counted,
     State,
     activate,
     apply_derived,
@@ -133,6 +135,33 @@ def test_keys_like_anothers_or_for_another_base_are_left_out() -> None:
     assert made is not None
     assert made.rejected == ((4, e.UNUSABLE), (5, e.OTHER_BASE))
     assert len(made.included) == 3
+
+
+def test_late_work_is_on_a_roster_for_what_it_is_still_worth_and_once() -> None:
+    """Members 0 to 2 start from the model of the round before, 3 from the one before that, and 4 has been in already."""
+    late = make_swarm(5, masks="pairwise", min_contributions=3, staleness=2)
+    first, second = digest("model 1"), digest("model 2")
+    start = genesis(late.signed)
+    committed = replace(start.committed, round=2, model=second)
+    counted = {NODES[4]: Counted(2, 10)}
+    state = replace(start, committed=committed, models=(first, start.committed.model), counted=counted)
+    feeds = Feeds(late)
+    for member, base in enumerate((second, second, second, first, first)):
+        state = said(state, feeds.write(member, replace(keys(member, samples=100, base=base), round=3)))
+    made = make_roster(state)
+    assert made is not None
+    assert [weight for _, weight in made.included] == [100, 100, 100, 70], "100 divided by the root of 2"
+    assert made.rejected == ((5, e.OTHER_BASE),)
+    state = apply_derived(state, e.MASK_ROSTER, made, T0 + 1)
+    body = replace(
+        contribution(late, 3, number=2, attempt=1 + LATE_ATTEMPT, samples=100, base=first),
+        update_bytes=late.charter.masked_bytes,
+    )
+    for wrong in ({"round": 3}, {"attempt": 1}, {"base_digest": second}):
+        assert not said(state, feeds.write(3, replace(body, **wrong), advance=False)).contributions
+    after = said(state, feeds.write(3, body))
+    assert [*after.contributions] == [(3, NODES[3])]
+    assert after.late == (state.size,)
 
 
 def test_the_last_keys_before_the_roster_count_and_none_after_it() -> None:
