@@ -164,6 +164,9 @@ def _leaves() -> tuple[bytes, ...]:
         feeds.write(1, e.Partial(1, 0, 0, H, 64, (5,))),
         feeds.write(2, e.MemberProposal(codec.encode(remove(who[3].node)), int(NOW_S * 1000) + 9_999, b"")),
         feeds.write(2, e.MemberVote(H, True)),
+        feeds.write(3, statements.Keys(1, 1, 0, H, 5, *_masking().attempts[0].keys)),
+        feeds.write(3, e.MaskDeal(1, 3, H, 1_000)),
+        feeds.write(3, statements.Reveal(1, 1, 9, ((0, bytes(64)), (2, bytes(64))))),
     ]
     found: dict[int, bytes] = {}
     for leaf in (*(leaf for final in _finals() for leaf in final.block.leaves), *written, SIGNED.genesis().encode()):
@@ -344,7 +347,8 @@ _PROXY_RAISES = (
 RECORDS: tuple[type, ...] = (
     FinalBlock, Block, Vote, Certificate, e.Entry, e.Contribution, e.Attest, e.Receipt, e.Partial, e.Push, e.Evaluation,
     e.RoundClose, e.RoundCommit, e.BlockCert, e.Evidence, e.MemberProposal, e.MemberVote, e.Epoch, evidence.Proposal,
-    Change, Invite, c.Charter, c.Card, vector.Layout, Status, e.Score,
+    Change, Invite, c.Charter, c.Card, vector.Layout, Status, e.Score, e.MaskRoster, e.MaskDeal, statements.Keys,
+    statements.Reveal,
 )  # fmt: skip
 
 
@@ -878,7 +882,8 @@ PARSERS: Mapping[str, Parser] = MappingProxyType(
             ("swarm.masking.attempt:Attempt.from_bytes",), "msgpack",
         ),
         "mask kept": Parser(read_kept, _kept, (Reject,), ("swarm.masked_round:read_kept",), "msgpack"),
-        "masked": Parser(_masked, lambda: [bytes((first,)) + bytes(size) for first, size in ((0, 4), (1, 5), (67, 9), (130, 8 * 127))], (Reject,)),
+        "masked": Parser(_masked, lambda: [bytes((first,)) + bytes(size) for first, size in ((0, 4), (1, 5), (67, 9), (130, 8 * 127))], (Reject,),
+                         ("node.masked:Masks.unmask", "topologies.world.blobs:BlobStore.unmask.work")),
         "sketch": Parser(sketch.unpack, lambda: [bytes(sketch.SKETCH_BYTES)], (Reject,), ("swarm.mixing.sketch:unpack",)),
         "layout": Parser(vector.Layout.decode, lambda: [vector.Layout((vector.TensorSpec("a", (2, 3)),
                          vector.TensorSpec("b", ()))).encode()], (Reject,), ("swarm.vector:Layout.decode",), "msgpack"),

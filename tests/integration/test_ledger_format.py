@@ -1209,7 +1209,7 @@ def masked() -> tuple[SignedCharter, Sequence[bytes]]:
 @functools.cache
 def masked_and_changing() -> tuple[SignedCharter, Sequence[bytes]]:
     """Five members mask, and one is voted out."""
-    from tests.simulation.test_masks import changing_ledger
+    from tests.simulation.test_masks_abused import changing_ledger
 
     return changing_ledger()
 
