@@ -351,9 +351,9 @@ class Rounds:
         number, attempt, included, missing, rejected = body
         again = self.close is not None
         if self.masks is not None and again:
-            offered = sorted(placed[0] for (of, _), placed in self.contributions.items() if of == self.open)
+            standing = sorted(placed[0] for (of, _), placed in self.contributions.items() if of == self.open)
             assert self.close[2]  # type: ignore[index]
-            assert body == [self.open, 2, [], self.close[1][3], [[at, 4] for at in offered]]  # type: ignore[index]
+            assert body == [self.open, 2, [], self.close[1][3], [[at, 4] for at in standing]]  # type: ignore[index]
             self.close, self.attests = [index, body, [], False, terms.epoch, 0], {}
             return
         assert not again or (self.routed and self.close[1][1] == 1)  # type: ignore[index]
