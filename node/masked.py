@@ -24,6 +24,10 @@ STRETCH_ELEMENTS = 1 << 20
 """Elements at a time, an even number: words of 36 bits are packed in pairs."""
 
 
+KEPT_MAX = 3
+"""Updates that are kept aside: one that is masked, one trained meanwhile, and one that a crash may have left."""
+
+
 class Masks:
     """Masks at work, in the folder of a blob store. A crash takes what had been masked: it is masked again, alike."""
 
@@ -38,6 +42,10 @@ class Masks:
         """Keep what was trained where nobody is served from; return its name."""
         stored = self._store.hash_file(path)
         path.replace(self._aside(stored.digest))
+        # What a crash kept the node from noting is never asked for, nor dropped.
+        known = sorted(self._folder.glob("[0-9a-f]*"), key=lambda one: one.stat().st_mtime)
+        for old in known[:-KEPT_MAX]:
+            old.unlink(missing_ok=True)
         return stored
 
     def drop(self, digests: Sequence[Digest]) -> None:
@@ -48,6 +56,9 @@ class Masks:
     def mask(self, effect: MaskUpdate) -> Masked:
         """Put masks on what was kept, and have that ready to be released."""
         said = (effect.round, effect.attempt, effect.update)
+        for left, _ in self._masked.values():  # of an attempt that ended before it was let in
+            left.unlink(missing_ok=True)
+        self._masked.clear()
         path = self._folder / f"scratch-{effect.round}-{effect.attempt}"
         try:
             update = np.memmap(self._aside(effect.update), dtype="<f4", mode="r")

@@ -17,6 +17,7 @@ from swarm.ledger import (
     evidence,
     exchange,
     journal,
+    masked_waits,
     merkle,
     motions,
     partials,
@@ -49,6 +50,7 @@ from tests.swarm.ledger import test_evidence as proofs
 from tests.swarm.ledger import test_exchange as exchanges
 from tests.swarm.ledger import test_journal as journals
 from tests.swarm.ledger import test_late as late
+from tests.swarm.ledger import test_masked_waits as waits
 from tests.swarm.ledger import test_masking as masking
 from tests.swarm.ledger import test_merkle as trees
 from tests.swarm.ledger import test_pushing as pushes
@@ -1069,6 +1071,26 @@ MASKS = (
         "what was trained is offered under no mask",
         (Edit(masked_round.MaskedRound._offer, "update_digest=offered, ", ""),),
         mask_rounds.test_what_was_trained_is_said_to_nobody,
+    ),
+    Bug(
+        "a vote for a sum is cast without holding all of it",
+        (Edit(masked_waits.MaskedWaits._judge_close, "if not here:", "if False:"),),
+        waits.test_nobody_votes_for_a_sum_without_holding_all_of_it_and_all_deals,
+    ),
+    Bug(
+        "an attempt is ended at once by who would rather have another roster",
+        (Edit(masked_waits.MaskedWaits._out_of_patience, "return now >= since", "return True or now >= since"),),
+        waits.test_an_attempt_ends_when_no_deal_has_come_for_the_charters_patience,
+    ),
+    Bug(
+        "a round is void at one member's word",
+        (Edit(masked_waits.MaskedWaits._judge_void, "if self._witness.stuck():", "if True:"),),
+        waits.test_a_round_is_void_for_who_cannot_have_the_sum_and_for_nobody_else,
+    ),
+    Bug(
+        "late work is on a roster as often as it is posted",
+        (Edit(log_masks.make_roster, " or round_ - late <= done.get(keyed.author, 0)", ""),),
+        masking.test_late_work_is_on_a_roster_for_what_it_is_still_worth_and_once,
     ),
     Bug(
         "secrets outlive their round",

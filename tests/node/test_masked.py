@@ -109,6 +109,15 @@ def test_what_is_lost_or_dropped_is_said_to_be_lost(tmp_path: Path, ring: Ring) 
     assert store.listing() == ((), {}) or store.listing() == ([], {})
 
 
+def test_no_more_is_kept_than_is_of_use(tmp_path: Path, ring: Ring) -> None:
+    store, masks_ = site(tmp_path)
+    names = [kept(store, masks_, number) for number in range(5)]
+    assert len([*(tmp_path / "aside").iterdir()]) == masked.KEPT_MAX
+    for attempt in (1, 2):
+        assert masks_.mask(MaskUpdate(1, attempt, names[-1], 3, form(ring), worn(0))).masked is not None
+    assert [path.name for path in (tmp_path / "aside").glob("scratch-*")] == ["scratch-1-2"]
+
+
 def test_a_start_leaves_what_was_kept_and_nothing_half_made(tmp_path: Path, ring: Ring) -> None:
     store, masks_ = site(tmp_path)
     digest = kept(store, masks_, 0)
