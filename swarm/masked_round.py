@@ -115,13 +115,13 @@ class MaskedRound(Round):
         self._work = 0  # the round for which that was trained that the attempt is for
         self._drafts: dict[int, e.Contribution] = {}
         self._kept = b""
-        self._mask_at = self._read_at = 0.0
         self._begin(None, None)
 
     def _begin(self, index: int | None, roster: Roster | None) -> None:
         """Forget what belonged to another roster."""
         self._roster_index, self._roster = index, roster
         self._own_deal = b""
+        self._mask_at = self._read_at = 0.0
         self._named: dict[NodeId, e.MaskDeal] = {}
         self._read: dict[NodeId, Deal | None] = {}
         self._reading: set[Digest] = set()
@@ -239,6 +239,7 @@ class MaskedRound(Round):
             text = f"couldn't mask the update of round {event.round}: {event.error} ({what})"
             return [*again, Report("mask_failed", text, {"round": event.round}, level="error")]
         if attempt.enrolled and attempt.offer(event.masked):
+            self._mask_at = now + RETRY_S  # By then it is in the store, or has to be made once more.
             return [*self._remember(), Adopt(event.masked)]
         # Another update went under these masks before, and their difference would be that of the two.
         self._sits_out = "another update was offered with these masks before"

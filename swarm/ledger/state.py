@@ -1013,9 +1013,9 @@ def _left_over(state: State) -> dict[str, Any]:
     left = {place: placed for place, placed in state.contributions.items() if place[0] > state.round}
     if not staleness or close is None:
         return {"contributions": left}
-    # What was masked for this round's roster is of no use in another.
-    unmasked = state.masking is None
-    away = {index for index, reason in close.body.rejected if reason == e.UNAVAILABLE and unmasked}
+    away = {index for index, reason in close.body.rejected if reason == e.UNAVAILABLE}
+    if state.masking is not None:
+        away = set()  # What was masked for this round's roster is of no use in another.
     for (number, author), placed in state.contributions.items():
         if number == state.round and placed.index in away and number + 1 - placed.body.round <= staleness:
             other = left.get((number + 1, author))

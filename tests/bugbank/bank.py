@@ -1069,7 +1069,7 @@ MASKS = (
     ),
     Bug(
         "what was trained is offered under no mask",
-        (Edit(masked_round.MaskedRound._offer, "update_digest=offered, ", ""),),
+        (Edit(masked_round.MaskedRound._offer, "update_digest=offered,", ""),),
         mask_rounds.test_what_was_trained_is_said_to_nobody,
     ),
     Bug(
