@@ -121,7 +121,7 @@ class MaskedRound(Round):
         """Forget what belonged to another roster."""
         self._roster_index, self._roster = index, roster
         self._own_deal = b""
-        self._mask_at = self._read_at = 0.0
+        self._read_at = 0.0
         self._named: dict[NodeId, e.MaskDeal] = {}
         self._read: dict[NodeId, Deal | None] = {}
         self._reading: set[Digest] = set()
@@ -132,6 +132,7 @@ class MaskedRound(Round):
     def _begin_sum(self, close: int | None) -> None:
         """Forget what belonged to another close."""
         self._close = close
+        self._mask_at = 0.0
         self._unmasking: Unmasking | None = None
         self._taken: set[NodeId] = set()
         self._impossible = ""
