@@ -17,7 +17,7 @@ from gossip.messages import Hello
 PROTOCOL = (1, 1)
 """What this node speaks. 1.1 passes over what a later minor adds to greetings and to the kinds of message."""
 
-CAPABILITIES = ("exact", "fold", "gossip", "relay", "sharded", "spread")
+CAPABILITIES = ("exact", "fold", "gossip", "masks", "relay", "sharded", "spread")
 """What this node can do where a charter asks for it, and what may be said to it beyond the kinds of 1.0."""
 
 SAID_CHARACTERS_MAX = 500

@@ -18,6 +18,7 @@ as `swarm.ledger.journal.cut` says, which gives what a crash at some moment woul
 copy has said things since that it does not know of; asking before speaking (docs/decisions/0015) is what makes it safe,
 and the reason why nothing is left out here and nothing is made up.
 
+The secrets of a masked round are never in it: with them a later update would go under the masks of an earlier one.
 Data are never in it, nor are exported models: the first are not this software's to copy, the second can be made again.
 """
 

@@ -21,6 +21,7 @@ import numpy as np
 
 from node.copies import Copies, Moved
 from node.corrections import Corrections
+from node.masked import Masks
 from node.messages import Messages
 from node.momentum import Momentum
 from node.storage import HOLD_RETRY_S, BlobStore, Exhausted
@@ -39,6 +40,7 @@ from swarm.machine import (
     Inspect,
     Inspected,
     Join,
+    MaskUpdate,
     Mix,
     Mixed,
     MixSlice,
@@ -46,6 +48,7 @@ from swarm.machine import (
     Stored,
     StoreFailed,
     Trained,
+    Unmask,
 )
 from swarm.mixing.average import Sums, add_weighted, mean_of_sums_into, sums_problem, weighted_mean_into
 from swarm.mixing.compress.forms import Spec, encode, encoded_bytes
@@ -125,10 +128,12 @@ class BulkWorker:
         rule: Rule | None = None,
         own_bound: float | None = None,
         tracks: bool = False,
+        masked: bool = False,
     ) -> None:
         """`own_bound` is the norm that this site's own updates are clipped to, where it is stricter than `bound`."""
         self.outlet: Outlet | None = None
         self._store = store
+        self._masks = Masks(store, elements=elements, bound=bound) if masked else None
         self._rule = rule
         self._own_bound = bound if own_bound is None else own_bound
         self._cuts, self._averages = cuts, averages
@@ -179,6 +184,24 @@ class BulkWorker:
     def submit_divide(self, effect: Divide) -> None:
         """Make a sum the mean."""
         self._submit(self._divide, effect)
+
+    def submit_mask(self, effect: MaskUpdate) -> None:
+        """Mask this site's own update."""
+        self._submit(self._mask, effect)
+
+    def submit_unmask(self, effect: Unmask) -> None:
+        """Take the masks off a sum, and make it the mean."""
+        self._submit(self._unmask, effect)
+
+    def release(self, digest: Digest) -> Stored | None:
+        """Let a masked update into the store; None if there is none of this digest. For the loop's thread."""
+        assert self._masks is not None, "where nothing is masked nothing is released"
+        return self._masks.release(digest)
+
+    def drop(self, digests: Sequence[Digest]) -> None:
+        """Let go of updates that were kept aside. For the loop's thread."""
+        if self._masks is not None:
+            self._masks.drop(digests)
 
     def submit_blend(self, effect: Blend) -> None:
         """Make one step of gossip."""
@@ -343,6 +366,10 @@ class BulkWorker:
                     for start, end in ((0, self._elements),) if parameters is None else parameters:
                         carry_into(update[start:end], learned[start:end])
                 self._add(update, base)
+            if self._masks is not None:
+                update.flush()
+                kept = self._masks.set_aside(path)
+                return [replace(trained, update=kept.digest, size=kept.size)]
             if self._cuts:
                 return [replace(self._sliced(trained, update, path), norm=norm)]
             if self._copies is not None and copy is not None:
@@ -467,6 +494,24 @@ class BulkWorker:
 
     def _join(self, effect: Join) -> Sequence[Event | _Made]:
         return self._ending(effect.round, effect.model, lambda: self._joined(effect))
+
+    def _mask(self, effect: MaskUpdate) -> Sequence[Event]:
+        assert self._masks is not None, "asked where updates are masked"
+        return [self._masks.mask(effect)]
+
+    def _unmask(self, effect: Unmask) -> Sequence[Event | _Made]:
+        assert self._masks is not None, "asked where updates are masked"
+        try:
+            sums = self._masks.unmask(effect)
+        except Reject as reason:
+            return [Mixed(effect.round, None, error=reason.message, void=True)]
+        except (SwarmError, OSError, ValueError) as error:
+            return [Mixed(effect.round, None, error=str(error))]
+
+        def combine(out: Vector, start: int) -> None:
+            mean_of_sums_into(out, np.zeros_like(out), sums[start : start + out.size], effect.weight)
+
+        return self._ending(effect.round, effect.model, lambda: combine)
 
     def _divide(self, effect: Divide) -> Sequence[Event | _Made]:
         return self._ending(effect.round, effect.model, lambda: self._divided(effect))

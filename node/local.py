@@ -149,6 +149,7 @@ def found(
     relay: bool = False,
     min_cell: int = 0,
     contribution: str = "",
+    masks: str = "",
     outer: str = "none",
 ) -> list[LocalPeer]:
     """Make a site for each part of the data, a charter for all of them, and every signature.
@@ -158,7 +159,7 @@ def found(
     training. With a `route` they get to the mean in parts, with a `codec` they compress what they contribute. If
     `asynchronous` they wait for nobody. Those named in `hidden` only dial out; with `relay` others link them to one
     another. `outer` is the step that a round takes. Scores of fewer than `min_cell` stay. What work is worth sites tell
-    by the charter's `contribution`.
+    by the charter's `contribution`. With `masks` nobody sees an update.
     """
     late = STALENESS_ASYNCHRONOUS if asynchronous else STALENESS_DEFAULT
     learned, buffers = described_task(task, seed, forkserver, parse_outer(outer).slots)
@@ -201,6 +202,7 @@ def found(
             links="directed" if directed else "",
             min_cell=str(min_cell) if min_cell else "",
             local=local,
+            masks=masks,
             relay=terms.RELAYS[0] if relay else "",
             route=route,
             schedule=gossip,

@@ -65,13 +65,16 @@ from swarm.ledger.disk import DiskFull
 from swarm.ledger.journal import Journal, joined
 from swarm.machine import (
     AddUp,
+    Adopt,
     Answer,
     Appraise,
     Appraised,
     Asked,
     Audit,
     Blend,
+    BlobRead,
     Check,
+    Deposit,
     Divide,
     Effect,
     Evaluate,
@@ -80,10 +83,12 @@ from swarm.machine import (
     Finished,
     Follow,
     Forget,
+    Guard,
     Inspect,
     Join,
     Keep,
     LinkChanged,
+    MaskUpdate,
     Mix,
     MixSlice,
     NodeId,
@@ -91,6 +96,7 @@ from swarm.machine import (
     Prune,
     Publish,
     Reach,
+    ReadBlob,
     Received,
     Report,
     Resting,
@@ -104,6 +110,7 @@ from swarm.machine import (
     StoreFailed,
     Train,
     Trained,
+    Unmask,
     WakeAt,
     Woke,
 )
@@ -168,7 +175,8 @@ class Runtime:
     """Drives one node until it is told to stop, or until the run is done and nobody needs it any more.
 
     `curve_key` is the public transport key it begins with. `paused` is the file that is there while people want this
-    site paused; it outlives the process. `slots` is how many vectors the outer optimiser remembers.
+    site paused; it outlives the process. `slots` is how many vectors the outer optimiser remembers. `guarded` is the
+    file of the node's secret, where it has one (`Guard`).
     """
 
     def __init__(
@@ -189,8 +197,10 @@ class Runtime:
         paused: Path | None = None,
         baseline: Callable[[], Baseline] | None = None,
         slots: int = 0,
+        guarded: Path | None = None,
     ) -> None:
         self._node = node
+        self._guarded = guarded
         self._curve_key, self._keys = curve_key, keys
         self._linked: set[NodeId] = set()
         self._troubles: dict[NodeId, str] = {}  # why there is no link to a peer, as the transport said last
@@ -498,6 +508,7 @@ class Runtime:
                 self._bulk.submit_check(effect)
             case Forget():
                 self._store.forget(effect.digests)
+                self._bulk.drop(effect.digests)
             case Prune():
                 self._journal.drop_wal_below(effect.view)
                 self._journal.drop_feed_below(effect.seq)
@@ -509,6 +520,22 @@ class Runtime:
                 self._auditor.announce()
             case Audit():
                 self._auditor.start()
+            case Guard():
+                self._guard(effect)
+            case Deposit():
+                path = self._store.new_file()
+                stored = self._store.write_file(path, len(effect.data), [effect.data])
+                self._store.adopt(path, stored)
+                self._events.append(stored)
+            case ReadBlob():
+                self._read_blob(effect)
+            case MaskUpdate():
+                self._bulk.submit_mask(effect)
+            case Adopt():
+                if (released := self._bulk.release(effect.digest)) is not None:
+                    self._events.append(released)
+            case Unmask():
+                self._bulk.submit_unmask(effect)
             case Inspect():
                 self._bulk.submit_inspect(effect)
             case Follow():
@@ -620,6 +647,27 @@ class Runtime:
                 self._doubted = True
                 text = "nobody knows this site: trying its other transport key"
                 self._report(Report("other_key", text, level=level), now)
+
+    def _guard(self, effect: Guard) -> None:
+        """Keep a secret durably, or let go of it."""
+        assert self._guarded is not None, "where there is a secret there is a place for it"
+        if effect.data:
+            write_file_durably(self._guarded, effect.data)
+        elif self._guarded.exists():
+            try:
+                self._guarded.unlink()
+            except OSError as error:
+                raise store_error(f"remove {self._guarded}", error) from error
+            sync_folder(self._guarded.parent)
+
+    def _read_blob(self, effect: ReadBlob) -> None:
+        """Hand a small blob to the node. One that cannot be read is empty: it is asked for again."""
+        try:
+            data = bytes(self._store.read(effect.digest, 0, effect.size))
+        except StoreError as error:
+            self._report(Report("store_failed", error.message, level="error"), self._clock.now())
+            data = b""
+        self._events.append(BlobRead(effect.digest, data))
 
     def _send_chunk(self, effect: SendChunk) -> None:
         """Send a range of a blob. What cannot be read is not sent: the receiver asks elsewhere when nothing comes."""

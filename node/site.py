@@ -19,6 +19,7 @@
     privacy/spent     what of the privacy budget is spent (`node.spending`)
     egress/           what has left this site, and what people have to say to what waits (`node.egress`)
     privacy/audits    attacks on its own updates, and how far they got (`node.audits`)
+    masks             secrets of the masked round that this site is in; gone with the round, and in no backup
     private/          what of the model never leaves this site, by ledger; nobody else may read it (`node.private`)
     run/              lock, control socket, logs; may be deleted when the node is down
 """
@@ -34,7 +35,7 @@ from pathlib import Path
 from node.admission import contact_from_toml
 from node.config import Settings, check_address, load
 from node.passphrase import given
-from node.storage import write_file_durably
+from node.storage import store_error, write_file_durably
 from node.vault import SEEDS, Vault, is_sealed
 from swarm import charter as terms
 from swarm import codec
@@ -124,9 +125,19 @@ class Site:
         self.restored_path = folder / "restored"
         self.alone = folder / "alone"
         self.disclosed_path = folder / "disclosed"
+        self.masks_path = folder / "masks"
         self.spending_path = folder / "privacy" / "spent"
         self.egress = folder / "egress"
         self.audits_path = folder / "privacy" / "audits"
+
+    def load_masks(self) -> bytes:
+        """Return the secrets of the masked round that this site was in, if it was in one. Raises `StoreError`."""
+        try:
+            return self.masks_path.read_bytes()
+        except FileNotFoundError:
+            return b""
+        except OSError as error:
+            raise store_error(f"read {self.masks_path}", error) from error
 
     def create(
         self, *, name: str, listen: str, advertise: str, task: str, data: str, passphrase: str = ""

@@ -30,6 +30,10 @@ from swarm.ledger.entry import (
     Entry,
 )
 from swarm.machine import NodeId
+from swarm.masking import ring
+from swarm.masking.graph import FEWEST
+from swarm.masking.ring import Ring
+from swarm.masking.statements import DEAL_BYTES_MAX
 from swarm.mixing import corrections, local, rules, selfcentred
 from swarm.mixing.average import PPM
 from swarm.mixing.compress.choco import default_gamma
@@ -136,9 +140,13 @@ PRIVACY = "privacy"
 (`swarm.privacy.accounting.parse`): "3:1e-5", epsilon and delta. No site's update that was not trained privately leaves
 it then. Without, that is for each site to decide."""
 
+MASKS = "masks"
+"""The option by which updates travel masked, so that nobody learns of them but the sum (`swarm.masking`): "pairwise",
+"pairwise:64" or "pairwise:32", which say how many bits an element takes. Without, everybody sees every update."""
+
 OPTIONS = (
-    *(ASYNCHRONOUS, BUFFERS, CLIP, CODEC, CONTRIBUTION, CORRECTION, GAMMA, LINKS, LOCAL, MIN_CELL, PACE, PRIVACY),
-    *(RELAY, ROUTE, RULE, SCHEDULE, STALENESS, STOP),
+    *(ASYNCHRONOUS, BUFFERS, CLIP, CODEC, CONTRIBUTION, CORRECTION, GAMMA, LINKS, LOCAL, MASKS, MIN_CELL, PACE),
+    *(PRIVACY, RELAY, ROUTE, RULE, SCHEDULE, STALENESS, STOP),
 )
 """All there are; a charter with another was made by a newer version."""
 
@@ -387,6 +395,22 @@ class Charter(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
         text = dict(self.options).get(PRIVACY, "")
         return accounting.parse(text) if text else None
 
+    @cached_property
+    def masks(self) -> int:
+        """How many bits an element of a masked update takes; 0 where updates are not masked."""
+        text = dict(self.options).get(MASKS, "")
+        return ring.parse(text) if text else 0
+
+    def ring(self, members: int) -> Ring:
+        """Return the words of masked updates in a swarm of so many members."""
+        total = ring.weight_total(self.masks, members)
+        return Ring.fitting(self.masks, weight_total=total, clip_norm_milli=self.round.clip_norm_milli)
+
+    @cached_property
+    def masked_bytes(self) -> int:
+        """Size of a masked update, whoever is a member."""
+        return self.ring(len(self.members)).size(self.task.parameters)
+
     @property
     def relayed(self) -> bool:
         """Whether links may go through other members, sealed, where neither end can be dialled."""
@@ -447,6 +471,8 @@ class Charter(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
             return copies == [self.model_bytes] * 2 and self._fits(message, self.task.parameters)
         if self.follows:
             return body.update_bytes == self.model_bytes
+        if self.masks:
+            return not body.slices and body.update_bytes == self.masked_bytes
         if not self.cuts:
             return not body.slices and self._fits(body.update_bytes, self.task.parameters)
         return len(body.slices) == len(self.cuts) and all(
@@ -470,6 +496,8 @@ class Charter(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
         """Whether a blob of this size may be what members fetch from one another: an outcome, or on the way to one."""
         if size == self.outcome_bytes:
             return True
+        if self.masks:
+            return size == self.masked_bytes or 0 < size <= DEAL_BYTES_MAX
         if any(size == 4 * length or self._fits(size, length) for length in self._lengths):
             return True
         return self.route is not None and self.route.name == FOLD and size == 8 * self.task.parameters
@@ -713,7 +741,7 @@ def _check_terms(charter: Charter) -> None:
         ("max_skew_ms", ledger.max_skew_ms, 1_000, 86_400_000),
         ("t0_ms", ledger.t0_ms, 100, 300_000),
     )
-    check_policy(charter.round, len(charter.members), charter.rule)
+    check_policy(charter.round, len(charter.members), charter.rule, masked=MASKS in dict(charter.options))
     _check_choices(("evidence", ledger.evidence, ("record",)))
     digests = (("task.digest", task.digest), ("task.layout", task.layout), ("initial_model", task.initial_model))
     for what, digest in digests:
@@ -804,6 +832,8 @@ def _check_options(charter: Charter) -> None:
         )
     if ROUTE in names:
         _check_route(charter, parse_route(dict(charter.options)[ROUTE], len(charter.members)))
+    if MASKS in names:
+        _check_masks(charter, dict(charter.options)[MASKS])
 
 
 def _check_tracking(charter: Charter) -> None:
@@ -987,6 +1017,43 @@ def _check_route(charter: Charter, route: Route) -> None:
         )
 
 
+def _check_masks(charter: Charter, text: str) -> None:
+    """Refuse what looks at single updates, of which nobody has any, and what masks would not cancel in."""
+    ring.parse(text)
+    named, names = f"couldn't accept the charter: masks = {text!r}", [name for name, _ in charter.options]
+    if charter.round.mixing != "exact":
+        raise UsageError(
+            f"{named} with {charter.round.mixing} mixing, where sums over neighbourhoods that overlap can be solved for"
+            " single models",
+            hint="mix exactly, or leave the masks out",
+        )
+    if RULE in names:
+        raise UsageError(
+            f"{named} with a rule, which compares single updates, and of those nobody sees any",
+            hint="leave one of the two out: masks where sites are curious, a rule where they may lie",
+        )
+    if charter.contribution is not None and charter.contribution.judged:
+        raise UsageError(
+            f"{named} with contribution = {charter.contribution.text!r}, which judges single updates, and of those"
+            " nobody sees any",
+            hint="let shares follow from size, or leave the masks out",
+        )
+    if ASYNCHRONOUS in names:
+        raise UsageError(
+            f"{named} and asynchronous, where a round is over without those that a mask needs",
+            hint="wait for the sites, or leave the masks out",
+        )
+    if CODEC in names:
+        raise UsageError(
+            f"{named} under the codec {charter.codec}, whose messages do not add up",
+            hint="leave the codec out: masks of 32 bits (pairwise:32) take as many bytes as plain updates",
+        )
+    if ROUTE in names:
+        raise UsageError(
+            f"{named} with a route, on which masked updates cannot go yet", hint="go by spread, or leave the masks out"
+        )
+
+
 def _check_arcs(charter: Charter, text: str) -> None:
     """Refuse links of one way that are no text of their kind, that no link carries, or that do not reach everybody."""
     arcs = charter.arcs
@@ -1062,8 +1129,23 @@ def _check_choices(*choices: tuple[str, str, tuple[str, ...]]) -> None:
             )
 
 
-def check_policy(policy: RoundPolicy, members: int, rule: rules.Rule | None = None) -> None:
-    """Raise `UsageError` for the first term of a round policy that cannot stand with that many members, and a rule."""
+def check_policy(policy: RoundPolicy, members: int, rule: rules.Rule | None = None, *, masked: bool = False) -> None:
+    """Raise `UsageError` for the first term of a round policy that cannot stand with that many members.
+
+    Nor with a rule, or where updates are `masked`.
+    """
+    if masked and members < FEWEST:
+        raise UsageError(
+            f"couldn't accept the charter: masks with {_count(members, 'member')}, and a sum of two tells each of them"
+            " what the other's update is",
+            hint="leave the masks out, or find a third",
+        )
+    if masked and policy.min_contributions < FEWEST:
+        raise UsageError(
+            f"couldn't accept the charter: with masks a round may close with {policy.min_contributions} contributions,"
+            " and a sum of two tells each of them what the other's update is",
+            hint=f"let rounds wait for {FEWEST} sites at least (--min-contributions)",
+        )
     _check_ranges(
         ("rounds", policy.rounds, 1, ROUNDS_MAX),
         ("min_contributions", policy.min_contributions, 1, members),

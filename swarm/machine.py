@@ -63,6 +63,7 @@ class Started:
     partial: Mapping[Digest, int] = field(default_factory=dict)
     snapshot: bytes = b""
     unaudited: bool = False
+    guarded: bytes = field(default=b"", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +100,8 @@ class Stepped:
 @dataclass(frozen=True, slots=True)
 class Trained:
     """Local training ended. On success `update` names a blob already in the store; else `error` says why not.
+
+    Where updates travel masked it is not in the store, from which others are served, but kept aside for `MaskUpdate`.
 
     Where updates travel as `slices`, those (digest, size) are in the store, and `update` is the name they make.
     `privacy` is what the site has come to with it, as a contribution says it: epsilon in thousandths and -log10 delta.
@@ -163,7 +166,7 @@ class Mixed:
 
     Under a rule `weights` are what each update got in the mean, in the order of the effect; of a `Blend` see there.
     `likeness` is, in that order too, the norm of each update and its cosine to the sum of the others; empty where it
-    was not measured.
+    was not measured. `void` is whether the sum of masked updates is none that could be: trying again is of no use.
     """
 
     round: int
@@ -173,6 +176,31 @@ class Mixed:
     sketch: bytes = b""
     weights: tuple[int, ...] = ()
     likeness: tuple[tuple[float, float], ...] = ()
+    void: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Masked:
+    """This site's update has been masked, and waits for an `Adopt`; or `error` says why not.
+
+    `round`, `attempt` and `update` are those of the effect. With `lost` the update itself is not there any more.
+    """
+
+    round: int
+    attempt: int
+    update: Digest
+    masked: Digest | None
+    size: int = 0
+    error: str = ""
+    lost: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class BlobRead:
+    """What is in a small blob; empty if it could not be read."""
+
+    digest: Digest
+    data: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,6 +290,8 @@ Event: TypeAlias = (
     | Inspected
     | Mixed
     | Parted
+    | Masked
+    | BlobRead
     | Checked
     | Stored
     | StoreFailed
@@ -371,7 +401,7 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Forget:
-    """These blobs (complete or partial) are no longer needed."""
+    """These blobs (complete or partial), or updates that were kept aside, are no longer needed."""
 
     digests: tuple[Digest, ...]
 
@@ -417,6 +447,72 @@ class Audit:
     """
 
     later: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """Keep a secret, durable before anything that follows, in place of the one before; empty, that is gone for good.
+
+    It belongs to this process's life and no other's: it is in no backup, and in no journal.
+    """
+
+    data: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Deposit:
+    """Put this small blob, of the machine's own making, into the store. Answered by `Stored`."""
+
+    data: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ReadBlob:
+    """Read a small blob that is in the store. Answered by `BlobRead`."""
+
+    digest: Digest
+    size: int
+
+
+Worn: TypeAlias = tuple[tuple[bytes, bool], ...]
+"""Masks: of each the seed, and whether it is added or taken off."""
+
+RingForm: TypeAlias = tuple[int, int, int]
+"""The words of masked updates: bits, binary places, and the most that weights sum to (`swarm.masking.ring.Ring`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class MaskUpdate:
+    """Weight this site's own update, which was kept aside, and put masks on it. Answered by `Masked`."""
+
+    round: int
+    attempt: int
+    update: Digest
+    weight: int
+    ring: RingForm
+    masks: Worn = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Adopt:
+    """Let a masked update into the store, from which others are served. Answered by `Stored`."""
+
+    digest: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class Unmask:
+    """Add masked updates, take these masks off, and make the mean the model of a round of `model`.
+
+    `weight` is that of all of them together. Answered by `Mixed`.
+    """
+
+    round: int
+    model: Digest
+    terms: tuple[Digest, ...]
+    weight: int
+    ring: RingForm
+    masks: Worn = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -641,6 +737,12 @@ Effect: TypeAlias = (
     | Snapshot
     | Publish
     | Audit
+    | Guard
+    | Deposit
+    | ReadBlob
+    | MaskUpdate
+    | Adopt
+    | Unmask
     | Inspect
     | Follow
     | Train

@@ -23,11 +23,13 @@ from swarm.charter import Charter
 from swarm.ledger import entry as e
 from swarm.ledger.state import Closed, State, attested, best_of, outcome
 from swarm.machine import (
+    BlobRead,
     Digest,
     Effect,
     Evaluate,
     Evaluated,
     Finished,
+    Masked,
     Mix,
     Mixed,
     NodeId,
@@ -204,6 +206,16 @@ class Round:
         """Whether the charter's route does not seem to lead the closed round to a mean. Here there is one route."""
         return False
 
+    def dealt(self, node: NodeId, digest: Digest) -> bool | None:
+        """Whether a member's deal of shares has been read and is one. Here nobody masks, and nobody deals."""
+        del node, digest
+        return None
+
+    def resume(self, guarded: bytes) -> list[Action]:
+        """Take back the secret that an earlier process had kept. Here there is none."""
+        del guarded
+        return []
+
     # --- what happened ------------------------------------------------------------------------------------------
 
     def trained(self, event: Trained, state: State, mine: Sequence[msgspec.Struct], now: float) -> list[Action]:
@@ -278,6 +290,16 @@ class Round:
     def parted(self, event: Parted, state: State) -> list[Action]:
         """Say what part of the mean this peer has computed for the others. Here each computes it whole."""
         del event, state
+        return []
+
+    def masked(self, event: Masked, state: State, now: float) -> list[Action]:
+        """Offer an update that has been masked. Here none is."""
+        del event, state, now
+        return []
+
+    def blob_read(self, event: BlobRead, now: float) -> list[Action]:
+        """Take in what has been dealt. Here there are no deals."""
+        del event, now
         return []
 
     def evaluated(self, event: Evaluated) -> list[Action]:

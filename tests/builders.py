@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,7 @@ from swarm.errors import LedgerError, PeerError, StoreError, SwarmError, UsageEr
 from swarm.identity import Identity, verify
 from swarm.ledger import entry as e
 from swarm.ledger.block import FINALIZE, Certificate, Header, vote_message
+from swarm.masking.statements import Keys, Reveal
 from swarm.mixing.outer import parse as parse_outer
 from swarm.vector import blob_digest, leaf_hashes
 from topologies.world.clock import EPOCH_S
@@ -70,8 +72,14 @@ class Swarm:
             code_digest=CODE,
             layout_digest=LAYOUT,
             snapshot_blocks=snapshot_blocks,
-            **{"decode": decode_once, "verify": verify_once, **more},
+            **{"decode": decode_once, "verify": verify_once, "draw": drawing(index, seed), **more},
         )
+
+
+def drawing(index: int, seed: int) -> Callable[[], bytes]:
+    """Return what draws secrets for a process: others for each member and seed, and each time."""
+    drawn = itertools.count()
+    return lambda: hashlib.sha256(f"draw/{seed}/{index}/{next(drawn)}".encode()).digest()
 
 
 @functools.lru_cache(maxsize=256)
@@ -113,6 +121,7 @@ def make_swarm(
     outer: str = "none",
     buffers: str = "",
     stop: str = "",
+    masks: str = "",
 ) -> Swarm:
     """Return a swarm of `n` members whose model starts at zero. `first` picks other identities.
 
@@ -156,6 +165,7 @@ def make_swarm(
             correction=correction,
             gamma=gamma,
             links=links,
+            masks=masks,
             min_cell=str(min_cell) if min_cell else "",
             pace=str(pace) if pace else "",
             relay=relay,
@@ -229,6 +239,9 @@ class Feeds:
             e.Annotation: e.ANNOTATION,
             e.MemberProposal: e.MEMBER_PROPOSAL,
             e.MemberVote: e.MEMBER_VOTE,
+            Keys: e.MASK_KEYS,
+            e.MaskDeal: e.MASK_DEAL,
+            Reveal: e.MASK_REVEAL,
         }
         who = self._swarm.identities[author]
         seq, prev = self.ends[author]

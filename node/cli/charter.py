@@ -30,7 +30,9 @@ from swarm.contribution.policy import Policy, complete
 from swarm.disclosure import MIN_CELL_DEFAULT
 from swarm.errors import UsageError
 from swarm.ledger.audit import Audit
+from swarm.ledger.masking import fewest
 from swarm.ledger.state import State
+from swarm.masking.graph import shape
 from swarm.mixing import rules
 from swarm.mixing.compress.choco import gamma_words
 from swarm.mixing.compress.forms import FORMS, encoded_bytes
@@ -133,6 +135,13 @@ def charter() -> None:
     show_default=True,
     help="How sites get to the mean: spread (every update to everybody), sharded (two sites average each slice), fold"
     " (sums double from step to step), or auto, for what is quickest by --uplink and --latency.",
+)
+@click.option(
+    "--masks",
+    metavar="MASKS",
+    default="",
+    help="Updates travel masked, so that nobody learns more of them than the sum: pairwise, pairwise:64 (nothing is"
+    " rounded, twice the bytes) or pairwise:32 (as many bytes as without).  [default: everybody sees every update]",
 )
 @click.option("--uplink", type=float, default=100.0, show_default=True, help="For --route auto: a site's Mbit/s.")
 @click.option("--latency", type=float, default=30.0, show_default=True, help="For --route auto: one way, in ms.")
@@ -261,6 +270,7 @@ def new(
     codec: str,
     gamma: str,
     route: str,
+    masks: str,
     uplink: float,
     latency: float,
     clip: str,
@@ -304,6 +314,8 @@ def new(
     if clip or chosen is not None:
         takes = terms.CLIP_ENDING if chosen is None else chosen
         enough = max(enough, min(takes.least, len(members)))
+    if masks:
+        enough = max(enough, min(fewest(len(members), enough), len(members)))
     ways = "directed" if directed else ""
     if arcs is not None:
         if gossip or directed:
@@ -348,6 +360,7 @@ def new(
             correction=correction,
             gamma=gamma,
             links=ways,
+            masks=masks,
             min_cell=str(min_cell) if min_cell else "",
             local=local,
             pace=str(pace) if pace else "",
@@ -420,7 +433,7 @@ def _routed(draft: terms.Charter, route: str, uplink: float, latency: float) -> 
     lines: tuple[str, ...] = ()
     if route == "auto":
         dialable = draft.relayed or sum(not card.endpoint for card in draft.members) <= 1
-        whole = draft.schedule or draft.rule is not None
+        whole = draft.schedule or draft.rule is not None or draft.masks
         offered = ROUTES if not whole and not draft.edges and dialable else (SPREAD,)
         codec = draft.codec
         ratio = 1.0 if codec is None else encoded_bytes(codec, draft.task.parameters) / draft.model_bytes
@@ -744,6 +757,7 @@ def _summary(signed: terms.SignedCharter) -> str:
         f"tolerance     {c.fault_tolerance()}",
         f"task          {c.task.name}, {c.task.parameters:,} parameters, file {c.task.digest.hex()[:16]}",
         f"mixing        {_mixing(c)}",
+        *([f"masks         {_masks(c)}"] if c.masks else []),
         *([f"compression   {c.codec}: {FORMS[c.codec.name].description}"] if c.codec else []),
         *([f"public copies {_copies(c)}"] if c.follows else []),
         *([f"correction    {c.correction.words()}"] if c.correction != UNCORRECTED else []),
@@ -782,6 +796,16 @@ def _rule(c: terms.Charter, rule: rules.Rule) -> str:
         f", {least} of {fewest} where no more are in" if fewest != len(c.members) else ""
     )
     return f"{rule}: {rule.words}; made for at most {bears}"
+
+
+def _masks(c: terms.Charter) -> str:
+    """Say what masks hide, from how many that collude, and how many sites a round can do without."""
+    found = shape(len(c.members))
+    return (
+        f"nobody sees an update, only their sum; {count(found.threshold, 'site')} together could see them, and with"
+        f" everybody there {count(found.dropping, 'site')} may be lost between the roster and the close;"
+        f" {c.masks} bits an element"
+    )
 
 
 def _clip(c: terms.Charter) -> str:

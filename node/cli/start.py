@@ -201,6 +201,7 @@ def run_site(site: Site, settings: Settings, signed: SignedCharter) -> Ending:
             rule=charter.rule_of(exchanging=False),
             own_bound=policy_of(settings.egress).bound(charter),
             tracks=charter.tracks,
+            masked=charter.masks > 0,
         )
         node = Node(
             signed=signed,
@@ -218,6 +219,7 @@ def run_site(site: Site, settings: Settings, signed: SignedCharter) -> Ending:
             sponsors=sponsors,
             invites=site.load_invites(clock.now()),
             successor=site.load_successor(),
+            draw=lambda: secrets.token_bytes(32),
         )
         if site.restored_path.exists():
             state = snapshot.decode(recovered.snapshot, State, signed) if recovered.snapshot else genesis(signed)
@@ -276,6 +278,7 @@ def run_site(site: Site, settings: Settings, signed: SignedCharter) -> Ending:
             paused=site.paused_path,
             baseline=lambda: baseline_of(site, node.replica.head),
             slots=charter.outer.slots,
+            guarded=site.masks_path,
             finished=lambda: endings.append(
                 _export(site, signed, node, journal, store, layout_path, report, clock.now())
             ),
@@ -283,7 +286,16 @@ def run_site(site: Site, settings: Settings, signed: SignedCharter) -> Ending:
         signal.signal(signal.SIGTERM, lambda *_: runtime.stop())
         signal.signal(signal.SIGINT, lambda *_: runtime.stop())
         blobs, partial = store.listing()
-        finished = runtime.run(Started(opened.records, blobs, partial, recovered.snapshot, unaudited=auditor.due))
+        finished = runtime.run(
+            Started(
+                opened.records,
+                blobs,
+                partial,
+                recovered.snapshot,
+                unaudited=auditor.due,
+                guarded=site.load_masks(),
+            )
+        )
         return Ending(finished, node.forked, endings[-1] if endings else "")
     finally:
         trainer.close()

@@ -50,6 +50,7 @@ def render(answer: Mapping[str, object]) -> str:
         f"model      {_model(answer)}",
         f"quorum     {answer['quorum']}  ({answer['tolerance']})",
     ]
+    lines += _masks(answer)
     lines += _outcome(answer)
     lines += _unlike(answer)
     lines += [f"{key.upper():<10} {answer[key]}" for key in ("refused", "paused", "halted") if answer.get(key)]
@@ -89,6 +90,24 @@ def _outcome(answer: Mapping[str, object]) -> list[str]:
         missing = "; ".join(f"{name} in round{'s' * (len(r) > 1)} {ranges(r)}" for name, r in gaps.items())
         lines.append(f"took part  {f'a SUBSET: no work of {missing}' if missing else 'every site, in every round'}")
     return lines
+
+
+def _masks(answer: Mapping[str, object]) -> list[str]:
+    """Return how far the open round has come with its masks, where updates are masked."""
+    masks = answer.get("masks")  # A node that was started before an update does not say it.
+    if not isinstance(masks, Mapping) or answer.get("outcome") == "DONE":
+        return []
+    words = {
+        "keys": "have posted keys",
+        "deals": "have dealt shares of their secrets",
+        "offers": "have offered what they masked",
+        "reveals": "have revealed what the sum takes",
+        "void": "",
+    }[masks["stage"]]
+    if not words:
+        return [f"masks      round {masks['round']} is void: no sum could be had, and the model stays as it was"]
+    again = f", attempt {masks['attempt']}" if masks["attempt"] > 1 else ""
+    return [f"masks      round {masks['round']}{again}: {masks['done']} of {masks['of']} {words}"]
 
 
 def _unlike(answer: Mapping[str, object]) -> list[str]:

@@ -55,6 +55,7 @@ from swarm.machine import (
     Appraised,
     Asked,
     Audited,
+    BlobRead,
     Buffer,
     Checked,
     Contact,
@@ -65,6 +66,7 @@ from swarm.machine import (
     Finished,
     Inspected,
     LinkChanged,
+    Masked,
     Mixed,
     NodeId,
     Parted,
@@ -83,6 +85,8 @@ from swarm.machine import (
     WakeAt,
     Woke,
 )
+from swarm.masked_round import MaskedRound
+from swarm.masking.statements import Keys, Reveal
 from swarm.round import Action, Fetch, Phase, Round, Say
 from swarm.routed_round import FoldRound, ShardedRound
 from swarm.terms import Change
@@ -105,6 +109,8 @@ class Node:
     place of `identity`; from the epoch on in which they stand, it signs with them. With `relays` it forwards, where the
     charter allows relays, what members that only dial out have sealed for one another. `decode` and `verify` are what
     they are unless many nodes share a process: what follows from bytes alone need not be found again by each of them.
+    `draw` returns 32 bytes that nobody could guess, for masks: without it there is no node where the charter asks for
+    those.
     """
 
     def __init__(
@@ -129,6 +135,7 @@ class Node:
         min_cell: int = 0,
         decode: Callable[[bytes], m.Message] = wire.decode,
         verify: Verify = verify,
+        draw: Callable[[], bytes] | None = None,
     ) -> None:
         charter, ledger_id = signed.charter, signed.ledger_id
         self._signed, self._charter, self._ledger_id = signed, charter, ledger_id
@@ -160,6 +167,11 @@ class Node:
         elif charter.route is not None:
             kind = ShardedRound if charter.cuts else FoldRound
             self.round = kind(charter, me, code_digest=code_digest, data_digest=data_digest, workshop=self)
+        elif charter.masks:
+            assert draw is not None, "masks are made of what nobody could guess"
+            self.round = MaskedRound(
+                charter, me, code_digest=code_digest, data_digest=data_digest, workshop=self, draw=draw
+            )
         else:
             self.round = Round(charter, me, code_digest=code_digest, data_digest=data_digest)
         self.round.withhold_below(min_cell)
@@ -235,6 +247,10 @@ class Node:
                 effects += self._do(self.round.mixed(event, self.replica.head, now), now)
             case Parted():
                 effects += self._do(self.round.parted(event, self.replica.head), now)
+            case Masked():
+                effects += self._do(self.round.masked(event, self.replica.head, now), now)
+            case BlobRead():
+                effects += self._do(self.round.blob_read(event, now), now)
             case Inspected():
                 effects += self._updates.inspected(event)
             case Checked():
@@ -349,6 +365,7 @@ class Node:
             "policy": {name: getattr(head.terms.round, name) for name in head.terms.round.__struct_fields__},
             "closed": self._telling.closed(),
             "likeness": self._telling.likeness(),
+            "masks": self._telling.masks(),
             "phase": self._phase.name.lower(),
             "resting": self._resting,
             "protocol": version_text(PROTOCOL),
@@ -393,6 +410,27 @@ class Node:
             assert isinstance(body, e.Partial)
             yield author, body
 
+    def deals(self) -> Iterator[tuple[NodeId, e.MaskDeal]]:
+        """Yield the deals of shares that members have named, and the log does not have yet."""
+        for author, body in self.replica.bodies(e.MaskDeal):
+            assert isinstance(body, e.MaskDeal)
+            yield author, body
+
+    def reveals(self) -> Iterator[tuple[NodeId, Reveal]]:
+        """Yield what members have revealed, and the log does not have yet."""
+        for author, body in self.replica.bodies(Reveal):
+            assert isinstance(body, Reveal)
+            yield author, body
+
+    def quorate(self, now: float) -> bool:
+        """Whether enough members are there for anything to become final."""
+        terms = self._who.terms
+        return sum(not self.peers.absent(seat.node, now) for seat in terms.members) >= terms.quorum
+
+    def dealt(self, node: NodeId, digest: Digest) -> bool | None:
+        """Whether a deal for the roster at hand has been read and is one; None while it has not been read."""
+        return self.round.dealt(node, digest)
+
     def stuck(self) -> bool:
         """Whether the charter's route does not seem to lead the closed round to a mean any more."""
         return self.round.stuck()
@@ -432,6 +470,7 @@ class Node:
             record for record in event.records if record.kind in (RECORD_BLOCK, RECORD_ENTRY) or record.height >= view
         ]
         effects += self._agreement.obey(self.consensus.restore(live))
+        effects += self._do(self.round.resume(event.guarded), now)
         head = self.replica.head
         where = f"all {head.last} rounds committed" if head.complete else f"round {head.round} of {head.last}"
         text = f"ledger at block {head.height}, {outcome(head) if head.stopped else where}"
@@ -622,6 +661,8 @@ class Node:
         self.peers.moved(author, now)
         if isinstance(pending.body, e.Contribution):
             self._pacing.offered(author, pending.body, now)
+        elif isinstance(pending.body, Keys):
+            self._pacing.posted(author, pending.body, now)
         effects = self.engine.relay(frame, author, sender)
         # Later entries may have come before this one. Nothing was kept of what they offer while this one was missing.
         for one in self.replica.own(author):
@@ -740,7 +781,7 @@ class Node:
 
     def _heard(self) -> int:
         """Return how many entries have been taken in, where words count that are not in the log yet."""
-        return 0 if self._charter.route is None else self.replica.admitted
+        return self.replica.admitted if self._charter.route is not None or self._charter.masks else 0
 
     def _govern(self, now: float) -> list[Effect]:
         """Say to open changes of terms what this site's standing rule says."""
@@ -845,6 +886,8 @@ class Node:
                     effects += self._voice.say(action, now)
                     if isinstance(action.body, e.Contribution):
                         self._pacing.offered(self._who.node, action.body, now)
+                    elif isinstance(action.body, Keys):
+                        self._pacing.posted(self._who.node, action.body, now)
                 case Fetch():
                     effects += self._updates.fetch(action.digest, action.size, action.hints, now)
                 case _:
@@ -862,7 +905,8 @@ class Node:
 def needs(charter: Charter) -> tuple[str, ...]:
     """Return the capabilities that a charter asks of every member."""
     route = () if charter.route is None else (charter.route.name,)
-    return (charter.round.mixing, *route, *(("relay",) if charter.relayed else ()))
+    further = [name for name, asked in (("masks", charter.masks), ("relay", charter.relayed)) if asked]
+    return (charter.round.mixing, *route, *further)
 
 
 @dataclass(frozen=True, slots=True)

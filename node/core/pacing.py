@@ -16,6 +16,7 @@ from swarm.charter import Charter
 from swarm.ledger import entry as e
 from swarm.ledger.replica import Replica
 from swarm.machine import NodeId
+from swarm.masking.statements import Keys
 from swarm.pace import allowance, given_up, left_s, worth
 from swarm.round import Phase
 
@@ -33,6 +34,7 @@ class Pacing:
         self._in_round: dict[NodeId, int] = {}
         self._took: dict[NodeId, deque[float]] = {}
         self._samples: dict[NodeId, int] = {}
+        self._worked: dict[NodeId, int] = {}  # where updates are masked: the round whose time was taken last
 
     def committed(self, now: float) -> None:
         """Learn that a round has just been committed, in a block of which this site hears as it becomes final."""
@@ -42,7 +44,7 @@ class Pacing:
 
     def offered(self, author: NodeId, body: e.Contribution, now: float) -> None:
         """Learn of a contribution as it comes."""
-        if not self._charter.pace:
+        if not self._charter.pace or self._charter.masks:
             return
         began = self._opened.get(body.round)
         if began is not None and body.attempt == 1:
@@ -51,6 +53,19 @@ class Pacing:
         if number is not None:
             self._in[author], self._in_round[author] = now, number
         self._samples[author] = body.samples
+
+    def posted(self, author: NodeId, keys: Keys, now: float) -> None:
+        """Learn of keys as they come: where updates are masked, they are what says that a member has trained."""
+        head = self._replica.head
+        if not self._charter.pace or keys.base_digest not in head.bases:
+            return
+        work = keys.round - head.bases.index(keys.base_digest)
+        began = self._opened.get(work)
+        if began is not None and self._worked.get(author, 0) < work:
+            self._worked[author] = work
+            self._took.setdefault(author, deque(maxlen=ROUNDS_REMEMBERED)).append(max(0.0, now - began))
+        self._in[author], self._in_round[author] = now, keys.round
+        self._samples[author] = keys.samples
 
     def outpaced(self, node: NodeId, round_: int, now: float) -> bool:
         """Whether a round, if it is the open one, goes on without a member for being slow."""

@@ -72,16 +72,24 @@ class Telling:
                 named = [f"{name} ({why[name]})" if name in why else name for name in missing]
                 without = f", without {', '.join(named)}" if missing else ""
                 again = "again, to go by spread, " if close.attempt > 1 else ""
+                if not close.included:
+                    again = (
+                        "again, and is void: no sum could be had of what was masked, and the model stays as it was, "
+                    )
                 text = (
                     f"round {close.round} closed {again}with {_sites(len(close.included))}{without}{self._late(close)}"
                 )
                 told: dict[str, str | int | float | bool] = {"round": close.round, "missing": ",".join(missing)}
                 told |= {"rejected": ",".join(f"{name}: {words}" for name, words in why.items())} if why else {}
+                if not close.included:
+                    text = f"round {close.round} is void: what was masked has no sum, and the model stays as it was"
                 met = self._exchanged(close)
                 if met is not None:
                     text += f"; this site exchanged with {', '.join(met) or 'nobody'}"
                     told["exchanged"] = ",".join(met)
                 effects.append(Report("round_closed", text, told))
+            elif entry.kind == e.MASK_ROSTER:
+                effects.append(self._rostered(codec.decode(entry.body, e.MaskRoster, limit=e.ENTRY_BYTES_MAX)))
             elif entry.kind == e.EVIDENCE:
                 evidence = codec.decode(entry.body, e.Evidence, limit=e.ENTRY_BYTES_MAX)
                 text = f"on record, with proof: {describe(evidence, self.name)}"
@@ -111,6 +119,32 @@ class Telling:
                 self._committed_at.append(now)
         final = Report("block_final", f"block {header.height} is final", {"height": header.height}, level="debug")
         return [final, *effects]
+
+    def _rostered(self, roster: e.MaskRoster) -> Report:
+        """Say who masks with whom, or that they begin anew."""
+        told: dict[str, str | int | float | bool] = {"round": roster.round, "attempt": roster.attempt}
+        missing = ", ".join(self.name(NodeId(node)) for node in roster.missing)
+        if roster.included:
+            without = f", without {missing}" if missing else ""
+            text = f"round {roster.round}: {_sites(len(roster.included))} mask their updates{without}"
+            return Report("masks_agreed", text, told)
+        why = f", kept waiting by {missing}" if missing else ", for what was said could not be used"
+        text = f"round {roster.round}: attempt {roster.attempt} at masks ended{why}; the others begin anew"
+        return Report("masks_ended", text, told, level="warning")
+
+    def masks(self) -> dict[str, object] | None:
+        """Return how far the open round has come with its masks; None where updates are not masked."""
+        head = self._replica.head
+        if head.masking is None:
+            return None
+        masking, roster = head.masking, head.masking.roster
+        stage, done = "keys", len(masking.keys)
+        if roster is not None:
+            stage, done = ("deals", len(masking.deals)) if not head.offered else ("offers", len(head.offered))
+        if head.close is not None:
+            stage, done = "void" if head.void else "reveals", len(masking.reveals)
+        of = len(head.terms.members) if roster is None else len(roster.terms)
+        return {"round": head.round, "attempt": masking.attempt, "stage": stage, "done": done, "of": of}
 
     def _rejections(self, close: e.RoundClose) -> dict[str, str]:
         """Say by name why the newest close leaves out what it rejects; what an older one did is told no more."""

@@ -43,6 +43,8 @@ class Updates:
 
         One that says how a public copy moves is, if the copy that it leads to is.
         """
+        if self._charter.masks:
+            return True if self._transfer.has(digest) else None  # It has the right size: no more can be seen of it.
         if digest in self._copies:
             digest = self._copies[digest][-1]
         if digest not in self._slices:
@@ -150,7 +152,7 @@ class Updates:
 
     def _expect(self, body: e.Contribution) -> list[Digest]:
         """Note what a contribution consists of; return what of it has not been read through."""
-        if not self._charter.carries(body) or (body.slices and self._charter.follows):
+        if not self._charter.carries(body) or (body.slices and self._charter.follows) or self._charter.masks:
             return []
         if body.slices:
             self._slices[Digest(body.update_digest)] = tuple(digest for digest, _ in body.blobs)

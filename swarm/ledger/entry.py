@@ -56,6 +56,10 @@ RECEIPT = 14
 PARTIAL = 15
 PUSH = 16
 SCORE = 17
+MASK_KEYS = 18
+MASK_ROSTER = 19
+MASK_DEAL = 20
+MASK_REVEAL = 21
 
 KIND_NAMES = {
     CHARTER: "charter",
@@ -76,15 +80,25 @@ KIND_NAMES = {
     PARTIAL: "partial",
     PUSH: "push",
     SCORE: "score",
+    MASK_KEYS: "mask_keys",
+    MASK_ROSTER: "mask_roster",
+    MASK_DEAL: "mask_deal",
+    MASK_REVEAL: "mask_reveal",
 }
 
 NO_AUTHOR = NodeId(bytes(32))
 
-# Why a close leaves a contribution out.
+# Why a close leaves a contribution out, or a roster a member's keys or deal.
 UNUSABLE = 1  # the bytes were read and may not be averaged: not finite, or over the charter's norm
 UNAVAILABLE = 2  # the bytes could not be had before the round had to close
 OTHER_BASE = 3  # it does not start from the model of the round before
-REASONS = {UNUSABLE: "unusable", UNAVAILABLE: "unavailable", OTHER_BASE: "started from another model"}
+VOID = 4  # it was masked, and no sum came of the round
+REASONS = {
+    UNUSABLE: "unusable",
+    UNAVAILABLE: "unavailable",
+    OTHER_BASE: "started from another model",
+    VOID: "masked in a round of which no sum came",
+}
 
 # What an annotation says.
 WITHDRAWAL = 1  # the author takes back its work of these rounds
@@ -214,12 +228,38 @@ class Push(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=T
     targets: tuple[bytes, ...]
 
 
+class MaskRoster(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """Who masks with whom in an attempt at a round, or, with nobody included, that the attempt has ended.
+
+    `included` pairs the leaf index of a member's keys with the weight of its update, in member order; `missing` names
+    those without keys, and `rejected` pairs the leaf index of keys that are left out with a reason code. Where it ends
+    an attempt, `missing` has those that did not deal, or, where all did, that did not offer; `rejected` the leaf index
+    of deals, or of offers, that nobody could use. See `swarm.ledger.masking`.
+    """
+
+    round: int
+    attempt: int
+    included: tuple[tuple[int, int], ...]
+    missing: tuple[bytes, ...]
+    rejected: tuple[tuple[int, int], ...]
+
+
+class MaskDeal(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """The author's secrets in shares, as a blob (`swarm.masking.statements.Deal`), for the roster at a leaf index."""
+
+    round: int
+    roster: int
+    digest: bytes
+    size: int
+
+
 class RoundClose(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """Who is in a round, with what weight, who is not, and why.
 
     `included` pairs a contribution's leaf index with its integer weight, in member order. `missing` names the members
     that contributed nothing; `rejected` pairs the leaf index of a contribution that is left out with a reason code.
-    `attempt` is 1, and 2 where the charter's route did not lead to a mean and the round goes by spread after all.
+    `attempt` is 1, and 2 where the charter's route did not lead to a mean and the round goes by spread after all, or
+    where the sum of masked updates cannot be had: then nobody is included, and the model stays what it was.
     """
 
     round: int

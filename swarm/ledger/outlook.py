@@ -5,8 +5,8 @@ of messages that a block takes would make a node's work grow with the square of 
 arrives is applied to it, and who was waited for last is asked about first.
 
 Entries are applied here as they come and in a block in member order. For what is asked of an outlook that is the same:
-contributions, attests, receipts, parts and evaluations of different authors do not touch each other. Motions, votes on
-them and evidence do; when one comes the outlook is made anew.
+contributions, attests, receipts, parts, words on masks and evaluations of different authors do not touch each other.
+Motions, votes on them and evidence do; when one comes the outlook is made anew.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from msgspec.structs import replace
 from swarm.ledger import entry as e
 from swarm.ledger.state import Authored, State, apply_authored, apply_derived, due_commit
 from swarm.machine import NodeId
+from swarm.masking.statements import Keys, Reveal
 
 
 class Waiting(Protocol):
@@ -120,4 +121,4 @@ class Outlook:
 def _apart(body: msgspec.Struct) -> bool:
     """Whether entries of this type mean the same in whatever order those of different authors are applied."""
     means_the_same = (e.Contribution, e.Attest, e.Receipt, e.Push, e.Partial, e.Evaluation, e.Annotation, e.Score)
-    return isinstance(body, means_the_same)
+    return isinstance(body, (*means_the_same, Keys, e.MaskDeal, Reveal))

@@ -33,6 +33,7 @@ from swarm.ledger.block import (
     justify_hash,
 )
 from swarm.ledger.consensus import Invalid, Overtaken, Valid, Verdict, Wait
+from swarm.ledger.masked_waits import MaskedWaits
 from swarm.ledger.outlook import Outlook
 from swarm.ledger.state import (
     Authored,
@@ -43,6 +44,7 @@ from swarm.ledger.state import (
     apply_authored,
     apply_block,
     apply_derived,
+    before_close,
     begin_block,
     derived_leaf,
     due_commit,
@@ -91,6 +93,10 @@ class Witness(Protocol):
 
     def stuck(self) -> bool:
         """Whether the charter's route does not seem to lead the closed round to a mean any more."""
+        ...
+
+    def dealt(self, node: NodeId, digest: Digest) -> bool | None:
+        """Whether a deal for the roster at hand has been read and is one; None while it has not been read."""
         ...
 
     def silent(self, node: NodeId, now: float) -> bool:
@@ -148,6 +154,7 @@ class Replica:
         self._waiting_since: tuple[float | None] | None = None  # of the oldest entry that waits, when that is known
         self._recent: dict[NodeId, dict[int, bytes]] = {}
         self._orphans: list[tuple[NodeId, bytes]] = []
+        self._masks = MaskedWaits(witness, self._given_up)
         self._seen_open: dict[int, float] = {}  # rounds, and when this member first asked whether they can be closed
         self.forks: dict[NodeId, tuple[bytes, bytes]] = {}
         self.admitted = 0
@@ -375,6 +382,9 @@ class Replica:
         except Reject as reason:
             return Invalid(reason.message)
         before = self._states[header.parent_hash]
+        if self._charter.masks:
+            step = before_close(before, header, block.leaves, self._signatures)
+            return Valid() if step is None else self._masks.judge(*step, now)
         if state.close is not None and (before.close is None or before.close.index != state.close.index):
             return self._judge_close(state, now)
         return Valid()
@@ -430,10 +440,11 @@ class Replica:
         if commit is not None:
             leaves.append(derived_leaf(state, e.ROUND_COMMIT, commit, time_ms))
             state = apply_derived(state, e.ROUND_COMMIT, commit, time_ms)
-        close = self._ready(state, now, time_ms)
-        if close is not None:
-            leaves.append(derived_leaf(state, e.ROUND_CLOSE, close, time_ms))
-            state = apply_derived(state, e.ROUND_CLOSE, close, time_ms)
+        step = self._masks.due(state, now, time_ms) if self._charter.masks else self._ready(state, now, time_ms)
+        if step is not None:
+            kind = e.ROUND_CLOSE if isinstance(step, e.RoundClose) else e.MASK_ROSTER
+            leaves.append(derived_leaf(state, kind, step, time_ms))
+            state = apply_derived(state, kind, step, time_ms)
         due = due_epoch(state)
         if due is not None:
             leaves.append(derived_leaf(state, e.EPOCH, due[0], time_ms))
@@ -525,6 +536,8 @@ class Replica:
         if outlook.due and not outlook.next_complete:
             return False  # What waits ends a round: in the block that opens the next one nobody is given up.
         state = outlook.reopened(time_ms)
+        if self._charter.masks:
+            return self._masks.due(state, now, time_ms) is not None
         if outlook.sure or state.complete or self._is_closed(state):
             return outlook.sure
         spread = self._goes_by_spread(state)

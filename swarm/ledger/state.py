@@ -5,7 +5,8 @@ for byte, and an auditor can recompute every derived entry. Soft questions, whic
 update? has that site gone silent?), are not asked here: see `swarm.ledger.replica`.
 
 The order inside a block is fixed: at most one `block_cert`, then authored entries, then `round_commit` when it is due,
-then `round_close` when the proposer found the round ready, then `epoch` when a motion is carried. Commit and epoch are
+then `round_close` (or, where updates are masked, perhaps a `mask_roster`) when the proposer found the round ready, then
+`epoch` when a motion is carried. Commit and epoch are
 not a choice: the block in which the quorum of equal attests, or of votes, is reached must hold it.
 
 An epoch's last block is the one that holds the entry of the next. The next epoch's blocks extend it and are judged by
@@ -25,15 +26,18 @@ from swarm import codec, identity, stopping
 from swarm.charter import ROUNDS_MAX, Charter, SignedCharter
 from swarm.errors import Reject
 from swarm.ledger import entry as e
+from swarm.ledger import masking as masked
 from swarm.ledger import snapshot
 from swarm.ledger.block import FINALIZE, MEMBERS_MAX, NO_HASH, Header, Root
 from swarm.ledger.evidence import judge
 from swarm.ledger.exchange import Due, Exchange, Mass, Own, Part, distances_ppm, partners
+from swarm.ledger.masking import Masking
 from swarm.ledger.merkle import Frontier, leaf_hash
 from swarm.ledger.motions import Motion, carried, moved, open_at, open_change, voted
 from swarm.ledger.partials import counts
 from swarm.ledger.pushing import Settled, settle
 from swarm.machine import NodeId
+from swarm.masking.statements import DEAL_BYTES_MAX, Keys, Reveal, read_reveal
 from swarm.mixing.average import WEIGHT_TOTAL_MAX, integer_weights
 from swarm.mixing.sketch import SKETCH_BYTES
 from swarm.routes import SLICES_MAX, slices_digest
@@ -47,11 +51,11 @@ ROUNDS_AHEAD = 1
 PAST_TERMS_MAX = 4
 """Epochs before the one at hand whose members can still be shown to have contradicted themselves."""
 
-_PLACE = {e.BLOCK_CERT: 0, e.ROUND_COMMIT: 2, e.ROUND_CLOSE: 3, e.EPOCH: 4}
+_PLACE = {e.BLOCK_CERT: 0, e.ROUND_COMMIT: 2, e.ROUND_CLOSE: 3, e.MASK_ROSTER: 3, e.EPOCH: 4}
 """Where a kind stands in a block; authored kinds stand at 1."""
 
 
-Derived: TypeAlias = e.RoundCommit | e.RoundClose | e.BlockCert | e.Epoch
+Derived: TypeAlias = e.RoundCommit | e.RoundClose | e.MaskRoster | e.BlockCert | e.Epoch
 
 Noted: TypeAlias = tuple[int, e.Entry, msgspec.Struct]
 """An entry as applied: its index in the log, its envelope, its body."""
@@ -126,8 +130,8 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     charter lets late work count, one to an earlier round that came after its close. For that, `models` are those of the
     rounds before the committed one, the latest first, and `counted` is each member's work that was counted last.
 
-    `stopping` is there only where the charter may end the run early. Where it is not, it is not written either: the
-    bytes of a state are those that it had before there was such an option.
+    `stopping` is there only where the charter may end the run early, `masking` only where updates are masked. Where one
+    is not, it is not written either: the bytes of a state are those that it had before there was such an option.
     """
 
     signed: SignedCharter
@@ -154,6 +158,22 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     models: tuple[bytes, ...] = ()
     counted: Mapping[NodeId, Counted] = {}
     stopping: Watch | None = None
+    masking: Masking | None = None
+
+    @property
+    def void(self) -> bool:
+        """Whether the open round is closed without a sum, for masks stayed on it: it ends with the model before."""
+        return self.masking is not None and self.close is not None and not self.close.terms
+
+    @property
+    def offered(self) -> dict[NodeId, int]:
+        """The leaf indices of what stands for members in the open round, by author."""
+        return {node: placed.index for (r, node), placed in self.contributions.items() if r == self.round}
+
+    @property
+    def bases(self) -> tuple[bytes, ...]:
+        """The models that updates in the open round may start from, in exact mixing: that of the round before first."""
+        return (self.committed.model, *self.models)
 
     @property
     def on_route(self) -> bool:
@@ -305,6 +325,7 @@ def genesis(signed: SignedCharter) -> State:
         certified=0,
         exchange=_first_exchange(charter) if charter.round.mixing == "gossip" else None,
         stopping=None if charter.stop is None else Watch(),
+        masking=Masking() if charter.masks else None,
     )
 
 
@@ -348,6 +369,17 @@ def decode_body(entry: e.Entry) -> msgspec.Struct:
             if push.round < 1 or not fair or any(len(target) != 32 for target in push.targets):
                 raise Reject("couldn't accept a push: a field is out of range or order")
             return push
+        case e.MASK_KEYS:
+            keys = codec.decode(entry.body, Keys, limit=e.ENTRY_BYTES_MAX)
+            keys.check()
+            return keys
+        case e.MASK_DEAL:
+            deal = codec.decode(entry.body, e.MaskDeal, limit=e.ENTRY_BYTES_MAX)
+            if deal.round < 1 or deal.roster < 0 or len(deal.digest) != 32 or not 0 < deal.size <= DEAL_BYTES_MAX:
+                raise Reject("couldn't accept a deal of shares: a field is out of range")
+            return deal
+        case e.MASK_REVEAL:
+            return read_reveal(entry.body)
         case e.EVALUATION:
             evaluation = codec.decode(entry.body, e.Evaluation, limit=e.ENTRY_BYTES_MAX)
             if evaluation.round < 0 or len(evaluation.model_digest) != 32 or evaluation.samples < 0:
@@ -387,6 +419,8 @@ def open_authored(state: State, entry: e.Entry, leaf: bytes, signatures: Signatu
     if isinstance(body, e.Score):
         _check_asked_for(state.signed.charter, body)
     charter = state.signed.charter
+    if isinstance(body, Keys | e.MaskDeal | Reveal) and not charter.masks:
+        raise Reject("couldn't accept an entry: it is for masks, and the charter asks for none")
     if isinstance(body, e.Attest) and body.used and not (charter.rule or charter.clip):
         raise Reject("couldn't accept an attest: it tells weights, and what it averaged follows from the log")
     if isinstance(body, e.Annotation) and body.code == e.ANEW and not charter.tracks:
@@ -416,6 +450,8 @@ def apply_authored(state: State, authored: Authored) -> State:
             noted = _note_receipt(state, author, authored.body)
         case e.Partial():
             noted = _note_partial(state, author, authored.body)
+        case Keys() | e.MaskDeal() | Reveal():
+            noted = _note_masks(state, author, authored.body)
         case e.Evaluation():
             noted = _note_evaluation(state, author, authored.body)
         case e.Evidence():
@@ -522,6 +558,9 @@ def _weights(state: State, ordered: Sequence[Placed]) -> tuple[tuple[int, ...], 
     """
     late = [state.round - placed.body.round for placed in ordered]
     cap, charter = state.terms.round.weight_cap_ppm, state.signed.charter
+    if state.masking is not None:
+        worn = state.masking.weights  # Those with which updates were masked.
+        return tuple(worn[placed.author] for placed in ordered), 0
     if charter.rule_of(exchanging=state.exchanging) is not None:
         return (1,) * len(ordered), 0  # A rule believes no sample count.
     if not charter.asynchronous:
@@ -537,6 +576,8 @@ def _weights(state: State, ordered: Sequence[Placed]) -> tuple[tuple[int, ...], 
 
 def check_close(state: State, close: e.RoundClose) -> tuple[Placed, ...]:
     """Return the contributions a close names, after checking all that the log alone can tell. Raises `Reject`."""
+    if state.masking is not None:
+        return _check_masked_close(state, state.masking, close)
     named = f"couldn't accept the close of round {close.round}"
     closed = state.close is not None and not state.on_route
     if closed or state.complete or close.round != state.round:
@@ -562,6 +603,69 @@ def check_close(state: State, close: e.RoundClose) -> tuple[Placed, ...]:
     if make_close(state, terms, dict(close.rejected)) != close:
         raise Reject(f"{named}: weights, order or missing members are not what follows from the log")
     return terms
+
+
+def make_void(state: State) -> e.RoundClose:
+    """Return the close by which the open round, closed with masks that cannot be taken off, ends with nothing."""
+    assert state.close is not None, "there is a sum to give up"
+    return make_close(state, (), dict.fromkeys(state.offered.values(), e.VOID))
+
+
+def _check_masked_close(state: State, masking: Masking, close: e.RoundClose) -> tuple[Placed, ...]:
+    """As `check_close`, where updates are masked: of them nothing can be said but whether they are there."""
+    named = f"couldn't accept the close of round {close.round}"
+    if state.complete or close.round != state.round:
+        raise Reject(f"{named}: round {state.round} is the open one")
+    if state.close is not None:
+        if state.void or make_void(state) != close:
+            raise Reject(f"{named}: the round is already closed")
+        return ()
+    roster = masking.roster
+    if roster is None or len(masking.deals) < len(roster.terms):
+        raise Reject(f"{named}: nobody could mask for it yet")
+    by_index = {placed.index: placed for (r, _), placed in state.contributions.items() if r == state.round}
+    indices, reasons = [index for index, _ in close.included], dict(close.rejected)
+    if sorted([*indices, *reasons]) != sorted(by_index) or not {*reasons.values()} <= {e.UNAVAILABLE}:
+        raise Reject(f"{named}: it does not account for every contribution")
+    least = masked.included_min(roster, state.terms.round.min_contributions)
+    if len(indices) < least:
+        raise Reject(f"{named}: {len(indices)} of {len(roster.terms)}, a sum must be of {least}")
+    terms = tuple(by_index[index] for index in indices)
+    if make_close(state, terms, reasons) != close:
+        raise Reject(f"{named}: weights, order or missing members are not what follows from the log")
+    return terms
+
+
+def make_roster(state: State) -> e.MaskRoster | None:
+    """Return the roster of all who have posted keys for the open round; None if they are too few for one."""
+    masking, policy = state.masking, state.terms.round
+    if masking is None or masking.roster is not None or state.close is not None or state.complete:
+        return None
+    nodes = [seat.node for seat in state.terms.members]
+    bits = state.signed.charter.masks
+    done = {node: one.round for node, one in state.counted.items()}
+    made = masked.make_roster(masking, nodes, state.round, state.bases, done, cap_ppm=policy.weight_cap_ppm, bits=bits)
+    return made if len(made.included) >= masked.fewest(len(nodes), policy.min_contributions) else None
+
+
+def check_roster(state: State, body: e.MaskRoster) -> None:
+    """Check a roster, or what ends an attempt, as far as the log alone can tell. Raises `Reject`."""
+    masking = state.masking
+    if masking is None or state.close is not None or state.complete:
+        raise Reject(f"couldn't accept a roster for round {body.round}: no round is open to masks")
+    if masking.roster is not None:
+        masked.check_ending(masking, state.round, state.offered, body, state.terms.round.min_contributions)
+    elif make_roster(state) != body:
+        raise Reject(f"couldn't accept a roster for round {body.round}: it is not what follows from the log")
+
+
+def _rostered(state: State, masking: Masking, index: int, body: e.MaskRoster) -> dict[str, Any]:
+    """Return what changes with a roster, or with the end of an attempt."""
+    nodes = [seat.node for seat in state.terms.members]
+    if body.included:
+        return {"masking": masked.rostered(masking, index, body, len(nodes))}
+    after = masked.ended(masking, body, state.offered, nodes, state.terms.round.min_contributions)
+    return {"masking": after, "contributions": {}}
 
 
 def fits(state: State, body: e.Contribution) -> bool:
@@ -600,6 +704,15 @@ def activate(state: State, root: Root) -> State:
     terms = state.coming
     assert terms is not None, "somebody has looked"
     gone = {seat.node for seat in state.terms.members if terms.index(seat.node) is None}
+    changed = [seat.node for seat in terms.members] != [seat.node for seat in state.terms.members]
+    masking, closed = state.masking, state.close is not None
+    contributions: Mapping[tuple[int, NodeId], Placed] = {
+        k: v for k, v in state.contributions.items() if k[1] not in gone
+    }
+    if masking is not None:
+        # Masked for others than today's members, updates are of no use; in a closed round it is too late for that.
+        contributions = state.contributions if closed else contributions if not changed else {}
+        masking = masked.without(masking, gone, changed=changed, closed=closed)
     heads = {**{seat.node: Head(0, state.ledger_id) for seat in terms.members}, **state.heads}
     return replace(
         state,
@@ -608,11 +721,12 @@ def activate(state: State, root: Root) -> State:
         coming=None,
         past=(state.terms, *state.past)[:PAST_TERMS_MAX],
         heads=heads,
-        contributions={k: v for k, v in state.contributions.items() if k[1] not in gone},
+        contributions=contributions,
         attests={k: v for k, v in state.attests.items() if k not in gone},
         partials={k: v for k, v in state.partials.items() if k[1] not in gone},
         exchange=_exchange_without(state, gone),
         stopping=_still_watched(state, terms, gone),
+        masking=masking,
     )
 
 
@@ -656,6 +770,7 @@ def _append_derived(state: State, leaf: bytes, body: Derived, time_ms: int) -> S
                 attests={},
                 partials={},
                 exchange=None if state.exchange is None else _after_commit(state, state.exchange, body),
+                masking=None if state.masking is None else Masking(),
             )
             if state.stopping is None:
                 return after
@@ -667,6 +782,10 @@ def _append_derived(state: State, leaf: bytes, body: Derived, time_ms: int) -> S
             closed = Closed(index, body, included, state.exchanging, state.terms.epoch, rest)
             exchange = _published(state, closed)
             return replace(state, frontier=frontier, exchange=exchange, close=closed, attests={}, partials={})
+        case e.MaskRoster():
+            check_roster(state, body)
+            assert state.masking is not None, "somebody has looked"
+            return replace(state, frontier=frontier, **_rostered(state, state.masking, index, body))
         case e.BlockCert():
             return replace(state, frontier=frontier, certified=body.certified.height)
         case e.Epoch():
@@ -788,6 +907,25 @@ def apply_block(
     return state
 
 
+def before_close(
+    state: State, header: Header, leaves: Sequence[bytes], signatures: Signatures
+) -> tuple[State, e.RoundClose | e.MaskRoster] | None:
+    """Return the state at which a block closes a round, or makes a roster, and that entry; None if it does neither.
+
+    The block is known to be acceptable; `state` is the one after its parent.
+    """
+    kinds: dict[int, type[e.RoundClose | e.MaskRoster]] = {e.ROUND_CLOSE: e.RoundClose, e.MASK_ROSTER: e.MaskRoster}
+    entries = [e.decode_entry(leaf) for leaf in leaves]
+    if not any(entry.kind in kinds for entry in entries):
+        return None
+    state = begin_block(state, header.epoch, header.time_ms, Root(header.parent_hash, header.parent_view, state.height))
+    for entry, leaf in zip(entries, leaves, strict=True):
+        if entry.kind in kinds:
+            return state, codec.decode(entry.body, kinds[entry.kind], limit=e.ENTRY_BYTES_MAX)
+        state, _ = _apply_leaf(state, entry, leaf, header, signatures)
+    return None
+
+
 def _apply_empty(state: State, header: Header, leaves: Sequence[bytes]) -> State:
     """Return the state after a block that only helps the last one of its epoch to become final."""
     if leaves:
@@ -828,6 +966,13 @@ def _apply_leaf(
             ):
                 raise Reject(f"couldn't accept the close of round {close.round}: it is not in its derived form")
             return _append_derived(state, leaf, close, header.time_ms), close
+        case e.MASK_ROSTER:
+            roster = codec.decode(entry.body, e.MaskRoster, limit=e.ENTRY_BYTES_MAX)
+            if due_commit(state, measured=False) is not None or not e.is_derived(
+                entry, state.ledger_id, state.size, header.time_ms
+            ):
+                raise Reject(f"couldn't accept a roster for round {roster.round}: it is not in its derived form")
+            return _append_derived(state, leaf, roster, header.time_ms), roster
         case _:
             authored = open_authored(state, entry, leaf, signatures)
             return apply_authored(state, authored), authored.body
@@ -853,6 +998,15 @@ def _note_contribution(state: State, author: NodeId, body: e.Contribution) -> di
     closed = state.close is not None and body.round == state.round
     late = body.round < state.round or closed
     noted: dict[str, Any] = {"late": (*state.late, state.size)} if late else {}
+    if state.masking is not None:
+        # What was not masked for the roster at hand is of no use, and the first of a member is the only one.
+        fresh = state.close is None and (state.round, author) not in state.contributions
+        fitting = masked.offers(state.masking, state.round, state.bases, author, body)
+        if not (fresh and fitting and state.signed.charter.carries(body)):
+            return noted
+        return noted | {
+            "contributions": {**state.contributions, (state.round, author): Placed(state.size, author, body)}
+        }
     number = state.destined(author, body)
     if number is None or number > state.round + ROUNDS_AHEAD:
         return noted
@@ -878,6 +1032,8 @@ def _left_over(state: State) -> dict[str, Any]:
     if not staleness or close is None:
         return {"contributions": left}
     away = {index for index, reason in close.body.rejected if reason == e.UNAVAILABLE}
+    if state.masking is not None:
+        away = set()  # What was masked for this round's roster is of no use in another.
     for (number, author), placed in state.contributions.items():
         if number == state.round and placed.index in away and number + 1 - placed.body.round <= staleness:
             other = left.get((number + 1, author))
@@ -957,6 +1113,24 @@ def _note_partial(state: State, author: NodeId, body: e.Partial) -> dict[str, An
     if not counts(charter, [placed.author for placed in close.terms], author, body):
         return {}
     return {"partials": {**state.partials, (body.number, author): body}}
+
+
+def _note_masks(state: State, author: NodeId, body: Keys | e.MaskDeal | Reveal) -> dict[str, Any]:
+    """Words on masks count for the open round alone, each until what comes after it is settled."""
+    masking, close = state.masking, state.close
+    if masking is None or body.round != state.round or state.complete:
+        return {}
+    after = masking
+    match body:
+        case Keys() if close is None:
+            after = masked.with_keys(masking, state.size, author, body)
+        case e.MaskDeal() if close is None:
+            after = masked.with_deal(masking, state.size, author, body)
+        case Reveal() if close is not None and not state.void:
+            after = masked.with_reveal(masking, close.index, author, body)
+        case _:
+            pass
+    return {} if after is masking else {"masking": after}
 
 
 def _note_evaluation(state: State, author: NodeId, body: e.Evaluation) -> dict[str, Any]:

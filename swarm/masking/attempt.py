@@ -136,7 +136,7 @@ class Attempt:
         if self._silent:
             return None
         roster.check()
-        assert roster.occasion == self._secrets_occasion, "of this attempt"
+        assert roster.occasion == self.occasion, "of this attempt"
         if self._record.roster and self._record.roster != roster.digest:
             self._silent = True
             raise LedgerError(f"couldn't mask round {roster.round}: the ledger has two rosters for it", hint=_FORKED)
@@ -269,8 +269,19 @@ class Attempt:
         return Digest(self._record.offered) if self._record.offered else None
 
     @property
-    def _secrets_occasion(self) -> Occasion:
+    def occasion(self) -> Occasion:
+        """Which attempt at which round this is a part in."""
         return Occasion(self._record.ledger_id, self._record.round, self._record.attempt)
+
+    @property
+    def enrolled(self) -> bool:
+        """Whether it has taken a roster that this member is on, in this life, and has anything more to say."""
+        return self._roster is not None and not self._silent
+
+    @property
+    def closed(self) -> bool:
+        """Whether it has taken a close: it masks nothing any more."""
+        return bool(self._record.close)
 
     @property
     def _enrolled(self) -> tuple[Roster, int]:

@@ -41,7 +41,19 @@ WIDTHS = (32, 36, 64)
 NARROW_WEIGHT = 64
 """What weights sum to, for each member, in a ring with no room to spare: shares are right to a percent or so."""
 
+PAIRWISE = "pairwise"
+"""What a charter's option for masks begins with: each two members have a mask between them."""
+
+_BITS = {PAIRWISE: 36, f"{PAIRWISE}:64": 64, f"{PAIRWISE}:32": 32}
+
 _SLACK_PPM = round(NORM_SLACK * 1_000_000)
+
+
+def parse(text: str) -> int:
+    """Return the width in bits that a charter's option names: "pairwise" is 36. Raises `UsageError` for another."""
+    if text not in _BITS:
+        raise UsageError(f"couldn't accept the charter: masks = {text!r}", hint=f"known are {', '.join(_BITS)}")
+    return _BITS[text]
 
 
 def weight_total(bits: int, members: int) -> int:
@@ -196,6 +208,16 @@ class Ring:
             pairs[:] = upper[0::2]
             pairs[: upper.size // 2] |= upper[1::2] << 4
         return packed.tobytes()
+
+    def spans(self, start: int, count: int, elements: int) -> tuple[tuple[int, int, int], ...]:
+        """Return where packed words of a stretch lie among those of all elements: (offset here, offset there, bytes).
+
+        `count` words from `start` on, which is even; where `count` is odd, the last word is the last of all.
+        """
+        if self.bits != 36:
+            each = self.dtype.itemsize
+            return ((0, each * start, each * count),)
+        return (0, 4 * start, 4 * count), (4 * count, 4 * elements + start // 2, (count + 1) // 2)
 
     def unpack(self, data: Buffer, elements: int) -> Words:
         """Return the words that were packed, of which there are `elements`. Any residues are words: they look random.

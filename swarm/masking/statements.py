@@ -62,7 +62,7 @@ class Keys(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=T
         """Raise `Reject` unless every field is in range and the keys are two."""
         if self.round < 1 or self.attempt < 1 or self.base_height < 0 or len(self.base_digest) != HASH_BYTES:
             raise Reject("couldn't accept keys for masks: a field is out of range")
-        if not 0 < self.samples < 2**53:
+        if not 0 < self.samples < 2**40:
             raise Reject("couldn't accept keys for masks: they are for an update of no samples")
         if self.mask_key == self.seal_key or not (admissible(self.mask_key) and admissible(self.seal_key)):
             raise Reject("couldn't accept keys for masks: one is no key to agree with, or both are the same")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from node.core import node
 from node.storage import RealDisk, sync_folder
-from swarm import codec, gossip_round, identity, routed_round
+from swarm import codec, gossip_round, identity, masked_round, routed_round
 from swarm.ledger import (
     audit,
     block,
@@ -17,6 +17,7 @@ from swarm.ledger import (
     evidence,
     exchange,
     journal,
+    masked_waits,
     merkle,
     motions,
     partials,
@@ -26,6 +27,7 @@ from swarm.ledger import (
     views,
 )
 from swarm.ledger import entry as e
+from swarm.ledger import masking as log_masks
 from swarm.mixing import average, robust
 from tests.bugbank import test_claims as claims
 from tests.bugbank.seeding import Bug, Edit
@@ -36,6 +38,7 @@ from tests.simulation import test_membership as membership
 from tests.swarm import test_codec as bytes_
 from tests.swarm import test_copies as copies
 from tests.swarm import test_identity as keys
+from tests.swarm import test_masked_round as mask_rounds
 from tests.swarm import test_routed_round as routed
 from tests.swarm import test_routes as routes
 from tests.swarm import test_rule_terms as terms_
@@ -47,6 +50,8 @@ from tests.swarm.ledger import test_evidence as proofs
 from tests.swarm.ledger import test_exchange as exchanges
 from tests.swarm.ledger import test_journal as journals
 from tests.swarm.ledger import test_late as late
+from tests.swarm.ledger import test_masked_waits as waits
+from tests.swarm.ledger import test_masking as masking
 from tests.swarm.ledger import test_merkle as trees
 from tests.swarm.ledger import test_pushing as pushes
 from tests.swarm.ledger import test_replica as replicas
@@ -995,6 +1000,105 @@ RULES = (
     ),
 )
 
+MASKS = (
+    Bug(
+        "a second masked update takes the place of the first",
+        (Edit(state._note_contribution, " and (state.round, author) not in state.contributions", ""),),
+        masking.test_a_second_masked_update_takes_nobodys_place,
+    ),
+    Bug(
+        "a masked update need not be made of what its author announced",
+        (Edit(log_masks.offers, "return (body.samples, body.base_digest) == ", "return True or "),),
+        masking.test_what_is_not_the_masked_form_of_what_was_announced_stands_in_no_round,
+    ),
+    Bug(
+        "a sum of two is closed upon",
+        (Edit(state._check_masked_close, "if len(indices) < least:", "if len(indices) < 2:"),),
+        masking.test_a_close_is_of_as_many_as_a_sum_takes_once_all_have_dealt,
+    ),
+    Bug(
+        "a round is closed before all have dealt",
+        (Edit(state._check_masked_close, "len(masking.deals) < len(roster.terms)", "False"),),
+        masking.test_a_close_is_of_as_many_as_a_sum_takes_once_all_have_dealt,
+    ),
+    Bug(
+        "of what a member reveals the last word counts",
+        (Edit(log_masks.with_reveal, " or author in masking.reveals", ""),),
+        masking.test_of_what_is_revealed_the_first_for_this_close_counts,
+    ),
+    Bug(
+        "keys of an attempt that has ended count in the next",
+        (Edit(log_masks.with_keys, "body.attempt != masking.attempt or ", ""),),
+        masking.test_who_does_not_deal_is_barred_and_all_others_begin_anew,
+    ),
+    Bug(
+        "everybody may be barred, and the round never ends",
+        (Edit(log_masks.ended, "barred = ()", "pass"),),
+        masking.test_so_many_are_barred_that_the_round_can_go_on_or_nobody,
+    ),
+    Bug(
+        "an attempt is ended although enough have offered",
+        (Edit(log_masks.check_ending, "if not dealing and", "if False and"),),
+        masking.test_who_does_not_offer_is_barred_if_too_few_have,
+    ),
+    Bug(
+        "a roster outlives its members",
+        (Edit(log_masks.without, "if closed or not changed:", "if True:"),),
+        masking.test_a_change_of_members_ends_an_attempt_and_leaves_a_close_as_it_is,
+    ),
+    Bug(
+        "keys are said before the root is durable that they are made of",
+        (Edit(masked_round.MaskedRound._post_keys, "yield from self._remember()\n", "pass\n"),),
+        mask_rounds.test_nothing_is_said_before_the_record_holds_what_it_follows_from,
+    ),
+    Bug(
+        "a masked update is let into the store before the record says that it was offered",
+        (Edit(masked_round.MaskedRound.masked, "[*self._remember(), Adopt(event.masked)]", "[Adopt(event.masked)]"),),
+        mask_rounds.test_nothing_is_said_before_the_record_holds_what_it_follows_from,
+    ),
+    Bug(
+        "shares are revealed before the record holds for which close",
+        (
+            Edit(
+                masked_round.MaskedRound._reveal,
+                "yield from self._remember()\n        yield Say",
+                "yield Say",
+            ),
+        ),
+        mask_rounds.test_nothing_is_said_before_the_record_holds_what_it_follows_from,
+    ),
+    Bug(
+        "what was trained is offered under no mask",
+        (Edit(masked_round.MaskedRound._offer, "update_digest=offered,", ""),),
+        mask_rounds.test_what_was_trained_is_said_to_nobody,
+    ),
+    Bug(
+        "a vote for a sum is cast without holding all of it",
+        (Edit(masked_waits.MaskedWaits._judge_close, "if not here:", "if False:"),),
+        waits.test_nobody_votes_for_a_sum_without_holding_all_of_it_and_all_deals,
+    ),
+    Bug(
+        "an attempt is ended at once by who would rather have another roster",
+        (Edit(masked_waits.MaskedWaits._out_of_patience, "return now >= since", "return True or now >= since"),),
+        waits.test_an_attempt_ends_when_no_deal_has_come_for_the_charters_patience,
+    ),
+    Bug(
+        "a round is void at one member's word",
+        (Edit(masked_waits.MaskedWaits._judge_void, "if self._witness.stuck():", "if True:"),),
+        waits.test_a_round_is_void_for_who_cannot_have_the_sum_and_for_nobody_else,
+    ),
+    Bug(
+        "late work is on a roster as often as it is posted",
+        (Edit(log_masks.make_roster, " or round_ - late <= done.get(keyed.author, 0)", ""),),
+        masking.test_late_work_is_on_a_roster_for_what_it_is_still_worth_and_once,
+    ),
+    Bug(
+        "secrets outlive their round",
+        (Edit(masked_round.MaskedRound._follow, "< (state.round, masking.attempt)", "< (0, 0)"),),
+        mask_rounds.test_with_the_round_its_secrets_are_gone,
+    ),
+)
+
 STANDSTILL = (
     Bug(
         "a site may be given up in the block that commits the round before",
@@ -1025,6 +1129,7 @@ BANK = (
     + LATE
     + ASYNCHRONOUS
     + RULES
+    + MASKS
     + STANDSTILL
     + DISK
 )

@@ -54,6 +54,7 @@ from swarm.ledger.block import FINALIZE, NOTARIZE, Block, Certificate, FinalBloc
 from swarm.ledger.consensus import Status
 from swarm.ledger.cosign import Cosignature
 from swarm.machine import Contact, Digest, LinkChanged, NodeId, Received, Record, Started, Stored
+from swarm.masked_round import Kept, read_kept
 from swarm.masking import ring, statements
 from swarm.masking.attempt import Attempt
 from swarm.mixing import sketch
@@ -163,6 +164,9 @@ def _leaves() -> tuple[bytes, ...]:
         feeds.write(1, e.Partial(1, 0, 0, H, 64, (5,))),
         feeds.write(2, e.MemberProposal(codec.encode(remove(who[3].node)), int(NOW_S * 1000) + 9_999, b"")),
         feeds.write(2, e.MemberVote(H, True)),
+        feeds.write(3, statements.Keys(1, 1, 0, H, 5, *_masking().attempts[0].keys)),
+        feeds.write(3, e.MaskDeal(1, 3, H, 1_000)),
+        feeds.write(3, statements.Reveal(1, 1, 9, ((0, bytes(64)), (2, bytes(64))))),
     ]
     found: dict[int, bytes] = {}
     for leaf in (*(leaf for final in _finals() for leaf in final.block.leaves), *written, SIGNED.genesis().encode()):
@@ -343,7 +347,8 @@ _PROXY_RAISES = (
 RECORDS: tuple[type, ...] = (
     FinalBlock, Block, Vote, Certificate, e.Entry, e.Contribution, e.Attest, e.Receipt, e.Partial, e.Push, e.Evaluation,
     e.RoundClose, e.RoundCommit, e.BlockCert, e.Evidence, e.MemberProposal, e.MemberVote, e.Epoch, evidence.Proposal,
-    Change, Invite, c.Charter, c.Card, vector.Layout, Status, e.Score,
+    Change, Invite, c.Charter, c.Card, vector.Layout, Status, e.Score, e.MaskRoster, e.MaskDeal, statements.Keys,
+    statements.Reveal,
 )  # fmt: skip
 
 
@@ -679,6 +684,11 @@ def _keys_for_masks(data: bytes) -> None:
     codec.decode(data, statements.Keys, limit=e.ENTRY_BYTES_MAX).check()
 
 
+def _kept() -> list[bytes]:
+    draft = contribution(make_swarm(3), 0)
+    return [codec.encode(Kept(1, _masking().attempts[0].to_bytes(), 1, (draft,))), codec.encode(Kept(1, b"", 0, ()))]
+
+
 def _masked(data: bytes) -> None:
     """The first byte says in how many bits, and how many elements there are."""
     bits, elements = (ring.WIDTHS[data[0] % 3], (1, 2, 127, ELEMENTS)[data[0] // 64]) if data else (32, 1)
@@ -871,7 +881,9 @@ PARSERS: Mapping[str, Parser] = MappingProxyType(
             Attempt.from_bytes, lambda: [_masking().attempts[0].to_bytes()], (Reject,),
             ("swarm.masking.attempt:Attempt.from_bytes",), "msgpack",
         ),
-        "masked": Parser(_masked, lambda: [bytes((first,)) + bytes(size) for first, size in ((0, 4), (1, 5), (67, 9), (130, 8 * 127))], (Reject,)),
+        "mask kept": Parser(read_kept, _kept, (Reject,), ("swarm.masked_round:read_kept",), "msgpack"),
+        "masked": Parser(_masked, lambda: [bytes((first,)) + bytes(size) for first, size in ((0, 4), (1, 5), (67, 9), (130, 8 * 127))], (Reject,),
+                         ("node.masked:Masks.unmask", "topologies.world.blobs:BlobStore.unmask.work")),
         "sketch": Parser(sketch.unpack, lambda: [bytes(sketch.SKETCH_BYTES)], (Reject,), ("swarm.mixing.sketch:unpack",)),
         "layout": Parser(vector.Layout.decode, lambda: [vector.Layout((vector.TensorSpec("a", (2, 3)),
                          vector.TensorSpec("b", ()))).encode()], (Reject,), ("swarm.vector:Layout.decode",), "msgpack"),

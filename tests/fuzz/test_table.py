@@ -28,6 +28,7 @@ WRITES = "no reading: it writes, or reads back what it has just written"
 KEPT: dict[str, str] = {
     "swarm.ledger.participation:Participation.note": CHECKED, "swarm.ledger.scores:Scores.note": CHECKED,
     "node.coalitions:coalition_from": "said by the node that has started it, of updates that were read through",
+    "swarm.ledger.state:before_close": CHECKED,
     "swarm.ledger.replica:Replica._check_recorded": CHECKED, "swarm.ledger.consensus:Consensus.restore": CHECKED,
     "swarm.ledger.evidence:from_contradiction": CHECKED,
     "node.core.telling:Telling.tell": CHECKED, "node.core.node:Node._restore_blocks": CHECKED,

@@ -189,6 +189,11 @@ class Rounds:
         assert not (self.watch.asked and self.asynchronous)
         self.authors: dict[int, bytes] = {}
         self.scoring: dict[int, Scoring] = {}
+        masks = options.pop("masks", "")
+        assert masks in ("", "pairwise", "pairwise:32", "pairwise:64")
+        self.bits = int(masks.partition(":")[2] or 36) if masks else 0
+        assert not masks or not (self.gossips or self.rule or self.routed or self.asynchronous or self.codec or judged)
+        self.masks: Masks | None = Masks() if masks else None
         self.before: list[bytes] = []
         self.counted: dict[bytes, list[int]] = {}
         assert self.gossips or not {*options} & {"correction", "links"}
@@ -247,6 +252,11 @@ class Rounds:
                 done = max([0, self.counted.get(author, [0])[0], *averaged])
                 if place - body[0] > self.staleness or body[0] <= done:
                     place = None
+            if self.masks is not None:
+                known = self.contributions.get((self.open, author))
+                size = -(-self.bits * self.parameters // 8)
+                offers = not self.close and known is None and self.masks.offers(author, body, self.open, self.bases())
+                place = self.open if offers and (body[5], body[11]) == (size, []) else None
             if place is not None and place <= self.open + 1:
                 known = self.contributions.get((place, author))
                 if known is None or known[2][:2] < body[:2]:
@@ -258,6 +268,10 @@ class Rounds:
                 self.receipts[author] = body[1]
                 if self.directed:
                     self.targets[author] = body[2]
+        elif entry[1] in (18, 20, 21):
+            assert self.masks is not None
+            if body[0] == self.open and self.open <= self.last(terms):
+                self.masks.hear(entry[1], author, body, index, self.close)
         elif entry[1] == 15:
             named = self.close is not None and self.close[1][1] == 1 and body[:2] == [self.open, self.close[0]]
             if named and self.routed and (body[2], author) not in self.partials and self._computes(author, body):
@@ -320,6 +334,9 @@ class Rounds:
         if self.rule or (self.clips and not self.exchanging(terms)):
             return [1] * len(chosen), 0
         cap = terms.array[3][7]
+        if self.masks is not None:
+            worn = self.masks.weights()
+            return [worn[placed[1]] for placed in chosen], 0
         late = [math.isqrt(10**6 * (1 + number - placed[2][0])) for placed in chosen]
         if not self.asynchronous:
             worth = [max(1, p[2][6] * 1000 // root) for p, root in zip(chosen, late, strict=True)]
@@ -335,6 +352,12 @@ class Rounds:
         """A close, which must be what follows from the log but for who is unusable or unavailable."""
         number, attempt, included, missing, rejected = body
         again = self.close is not None
+        if self.masks is not None and again:
+            standing = sorted(placed[0] for (of, _), placed in self.contributions.items() if of == self.open)
+            assert self.close[2]  # type: ignore[index]
+            assert body == [self.open, 2, [], self.close[1][3], [[at, 4] for at in standing]]  # type: ignore[index]
+            self.close, self.attests = [index, body, [], False, terms.epoch, 0], {}
+            return
         assert not again or (self.routed and self.close[1][1] == 1)  # type: ignore[index]
         assert (number, attempt) == (self.open, 2 if again else 1)
         assert number <= self.last(terms)
@@ -361,6 +384,9 @@ class Rounds:
                 assert contribution[4] == sha(b"swarm-update/slices/v1\0", pack(contribution[11]))
                 assert contribution[5] == sum(size for _, size in contribution[11])
         assert len(included) >= terms.array[3][3]
+        if self.masks is not None:
+            assert self.masks.closes(len(included))
+            assert {*reasons.values()} <= {2}
         if self.asked not in ("", "size"):
             there = {self.authors[at] for at in (*reasons, *(i for i, _ in included))} | {*missing}
             self.scoring[number] = Scoring({i: self.authors[i] for i, _ in included}, there)
@@ -388,8 +414,31 @@ class Rounds:
             assert exchanging
             return parts, [sizes(self.codec, self.parameters), (whole, whole), (whole, whole)]
         assert bool(contribution[11]) == bool(self.lengths)
+        if self.bits:
+            size = -(-self.bits * self.parameters // 8)
+            return parts, [(size, size)]
         codec = "" if self.follows else self.codec
         return parts, [sizes(codec, length) for length in self.lengths or [self.parameters]]
+
+    def bases(self) -> list[bytes]:
+        return [self.committed[1], *self.before]
+
+    def rostered(self, index: int, body: list, terms: Terms) -> None:
+        """A roster, which must be what follows from the log, or the end of an attempt."""
+        assert self.masks is not None
+        assert not self.close
+        assert self.open <= self.last(terms)
+        order, policy = [node for node, _ in terms.array[1]], terms.array[3]
+        offered = {node: placed[0] for (of, node), placed in self.contributions.items() if of == self.open}
+        if self.masks.roster is None:
+            total = 1 << 20 if self.bits == 64 else min(1 << 20, 64 * max(64, len(order)))
+            done = {node: number for node, (number, _) in self.counted.items()}
+            assert body == self.masks.follows(self.open, self.bases(), done, order, policy[7], total)
+            assert len(body[2]) >= self.masks.fewest(order, policy[3])
+            self.masks.take(index, body, len(order))
+        else:
+            self.masks.end(body, self.open, offered, order, policy[3])
+            self.contributions = {}
 
     def due(self, terms: Terms) -> list | None:
         """The body of the commit that must come now, if any."""
@@ -469,7 +518,7 @@ class Rounds:
             self.counted |= {author: [said[0], said[6]] for _, author, said in self.close[2]}
             self.before = [self.committed[1], *self.before][: self.staleness]
         self.committed, self.opened_ms = [body[0], body[2], body[3]], time_ms
-        away = {at for at, reason in self.close[1][4] if reason == 2}
+        away = {at for at, reason in self.close[1][4] if reason == 2 and self.masks is None}
         for (number, author), placed in list(self.contributions.items()):
             if number == body[0] and placed[0] in away and number + 1 - placed[2][0] <= self.staleness:
                 other = self.contributions.get((number + 1, author))
@@ -482,6 +531,7 @@ class Rounds:
             self.models = {node: list(self.committed) for node, _ in terms.array[1]}
             self.copies = dict.fromkeys(self.models, body[2]) if self.follows else {}
             self.anew = body[0] + 1
+        self.masks = Masks() if self.bits else None
         if self.watch.asked and not self.watch.last:
             self.watch.heard.append([*self.committed, {}])
         self.judge(terms)
@@ -499,7 +549,12 @@ class Rounds:
             del gone[0][gone[1]]
         if terms.array[3][0] != before.array[3][0]:
             self.watch.idle = self.watch.last = 0
-        self.contributions = {key: placed for key, placed in self.contributions.items() if key[1] in terms.by_id}
+        if not (self.masks is not None and self.close):
+            self.contributions = {key: placed for key, placed in self.contributions.items() if key[1] in terms.by_id}
+        if self.masks is not None and not self.close and [*terms.by_id] != [*before.by_id]:
+            gone = {*before.by_id} - {*terms.by_id}
+            self.contributions = {} if self.masks.roster else self.contributions
+            self.masks.leave(gone)
         for node, due in self.dues.items():
             if node in self.masses:
                 self.masses[node][1] -= sum(part[3] for part in due[4] if part[0] not in terms.by_id)
@@ -524,10 +579,137 @@ class Rounds:
         """Fields 22 and 23."""
         return [self.before, rows(self.counted)]
 
+    def watched(self) -> list:
+        """Fields 24 and 25, as far as they are written."""
+        if self.masks is None:
+            return self.watch.state()
+        return [*(self.watch.state() or [[]]), [self.masks.state()]]
+
     def exchanges(self) -> list:
         """Field 20."""
         kept = (self.receipts, self.models, self.sketches, self.targets, self.masses, self.dues, self.copies)
         return [[*map(rows, kept), *([[self.anew]] if self.tracks else [])]] if self.gossips else []
+
+
+class Masks:
+    """Field 25: who masks with whom in the open round, under a charter with `masks`."""
+
+    def __init__(self) -> None:
+        self.attempt = 1
+        self.keys: dict[bytes, list] = {}
+        self.barred: list[bytes] = []
+        self.roster: list | None = None  # index, body, keys `[index, author, body]`, members
+        self.deals: dict[bytes, list] = {}
+        self.reveals: dict[bytes, list] = {}
+
+    def seats(self) -> dict[bytes, list]:
+        return {keyed[1]: keyed for keyed in self.roster[2]} if self.roster else {}
+
+    def weights(self) -> dict[bytes, int]:
+        assert self.roster is not None
+        return {keyed[1]: weight for keyed, (_, weight) in zip(self.roster[2], self.roster[1][2], strict=True)}
+
+    def offers(self, author: bytes, body: list, number: int, bases: list[bytes]) -> bool:
+        keyed = self.seats().get(author)
+        if keyed is None or keyed[2][3] not in bases:
+            return False
+        late = bases.index(keyed[2][3])
+        own = [number - late, self.attempt + 65_536 * late, keyed[2][3], keyed[2][4]]
+        return [body[0], body[1], body[3], body[6]] == own
+
+    def hear(self, kind: int, author: bytes, body: list, index: int, close: list | None) -> None:
+        if kind == 18:
+            round_, attempt, height, base, samples, *keys = body
+            assert min(round_, attempt) >= 1
+            assert height >= 0
+            assert len(base) == 32
+            assert 0 < samples < 1 << 40
+            assert keys[0] != keys[1]
+            assert all(len(key) == 32 for key in keys)
+            if not (close or self.roster) and attempt == self.attempt and author not in self.barred:
+                self.keys[author] = [index, author, body]
+        elif kind == 20:
+            assert 0 < body[3] <= 1 << 18
+            if not close and self.roster and body[1] == self.roster[0] and author in {*self.seats()} - {*self.deals}:
+                self.deals[author] = [index, body]
+        else:
+            places = [place for place, _ in body[3]]
+            assert places == sorted({*places})
+            if (
+                close
+                and close[2]
+                and body[1:3] == [self.attempt, close[0]]
+                and author in {*self.seats()} - {*self.reveals}
+            ):
+                self.reveals[author] = body
+
+    def fewest(self, order: list[bytes], policy: int) -> int:
+        return max(3, (len(order) - 1) // 3 + 2, policy)
+
+    def follows(
+        self, number: int, bases: list[bytes], done: dict[bytes, int], order: list[bytes], cap: int, total: int
+    ) -> list:
+        standing, rejected, known = [], [], set()
+        for index, author, body in [self.keys[node] for node in order if node in self.keys]:
+            late = bases.index(body[3]) if body[3] in bases else number
+            if number - late <= done.get(author, 0):
+                rejected.append([index, 3])
+            elif {*body[5:]} & known:
+                rejected.append([index, 1])
+            else:
+                standing.append((index, max(1, body[4] * 1000 // math.isqrt(10**6 * (1 + late)))))
+                known |= {*body[5:]}
+        found = weights([samples for _, samples in standing], cap, total) if standing else []
+        included = [[index, weight] for (index, _), weight in zip(standing, found, strict=True)]
+        return [number, self.attempt, included, [node for node in order if node not in self.keys], sorted(rejected)]
+
+    def take(self, index: int, body: list, members: int) -> None:
+        known = {keyed[0]: keyed for keyed in self.keys.values()}
+        self.roster, self.keys = [index, body, [known[at] for at, _ in body[2]], members], {}
+
+    def closes(self, included: int) -> bool:
+        assert self.roster is not None
+        m, f = len(self.roster[2]), (self.roster[3] - 1) // 3
+        assert m <= 30, "beyond that swarm/masking/graph.py says how many"
+        return len(self.deals) == m and included >= max(3, (m + f) // 2 + 1)
+
+    def end(self, body: list, number: int, offered: dict[bytes, int], order: list[bytes], policy: int) -> None:
+        _, attempt, included, missing, rejected = body
+        assert (body[0], attempt, included) == (number, self.attempt, [])
+        assert rejected == sorted(rejected)
+        useless = {index for index, _ in rejected}
+        assert {reason for _, reason in rejected} <= {1, 2}
+        dealt = {deal[0]: node for node, deal in self.deals.items()}
+        undealt = [node for node in self.seats() if node not in self.deals]
+        if undealt or useless & {*dealt}:
+            assert useless <= {*dealt}
+            assert missing == undealt
+        else:
+            assert useless <= {*offered.values()}
+            assert missing == [node for node in self.seats() if node not in offered]
+            enough = len(offered) - len(useless)
+            assert not self.closes(enough) or enough < policy
+        authors = dealt | {index: node for node, index in offered.items()}
+        late = {*missing, *self.barred, *(authors[index] for index in useless)}
+        attempt = self.attempt + 1
+        self.__init__()  # type: ignore[misc]
+        self.attempt = attempt
+        if len(order) - len(late) >= self.fewest(order, policy):
+            self.barred = [node for node in order if node in late]
+
+    def leave(self, gone: set[bytes]) -> None:
+        barred, keys = [node for node in self.barred if node not in gone], self.keys
+        if self.roster:
+            attempt = self.attempt + 1
+            self.__init__()  # type: ignore[misc]
+            self.attempt = attempt
+        else:
+            self.keys = {node: keyed for node, keyed in keys.items() if node not in gone}
+        self.barred = barred
+
+    def state(self) -> list:
+        roster = [self.roster] if self.roster else []
+        return [self.attempt, rows(self.keys), self.barred, roster, rows(self.deals), rows(self.reveals)]
 
 
 class Watch:
@@ -637,7 +819,7 @@ def rows(table: dict) -> list:
     return [[key, value] for key, value in sorted(table.items())]
 
 
-def weights(samples: list[int], cap: int) -> list[int]:
+def weights(samples: list[int], cap: int, total: int = 1 << 20) -> list[int]:
     """The weights of a close, from the numbers of samples of the included and the cap in millionths."""
     n, capped = len(samples), set()
     if cap * n <= 10**6:
@@ -648,9 +830,9 @@ def weights(samples: list[int], cap: int) -> list[int]:
             break
         capped.add(i)
         left -= samples[i]
-    if not capped and sum(samples) <= 1 << 20:
+    if not capped and sum(samples) <= total:
         return samples
-    scale = (1 << 20) - n
+    scale = total - n
     most = scale * cap // 10**6
     shares = (most if i in capped else s * (scale - most * len(capped)) // left for i, s in enumerate(samples))
     return [max(1, share) for share in shares]
@@ -806,16 +988,18 @@ def followed(folder: Path, genesis: bytes) -> tuple[bytes, list[bytes], Rounds]:
                 key = terms.by_id[entry[3]][1]
                 check_signature(key, b"swarm-ledger/entry/v1\0" + ledger_id + unsigned, entry[8])
                 feeds[entry[3]] = (entry[4] + 1, sha(unsigned))
-            place = {8: 0, 3: 2, 12: 3, 6: 4}.get(entry[1], 1)
+            place = {8: 0, 3: 2, 12: 3, 19: 3, 6: 4}.get(entry[1], 1)
             assert place > last_place or place == last_place == 1 or leaf is block_leaves[0]
             last_place = place
             votes.hear(entry, len(leaves), fields[5])
             rounds.hear(entry, len(leaves), terms)
-            if entry[1] in (3, 12):
+            if entry[1] in (3, 12, 19):
                 body, due = msgpack.unpackb(entry[7]), rounds.due(terms)
                 assert due == (body if entry[1] == 3 else None)
                 if entry[1] == 3:
                     rounds.commit(body, fields[5], terms)
+                elif entry[1] == 19:
+                    rounds.rostered(len(leaves), body, terms)
                 else:
                     rounds.closed(len(leaves), body, terms)
             if entry[1] == 8:
@@ -845,7 +1029,7 @@ def followed(folder: Path, genesis: bytes) -> tuple[bytes, list[bytes], Rounds]:
         whole = [[], ledger_id, height, fields[5], frontier(leaves), rows(feeds), *rounds.begun(), recorded]
         whole += [terms.array, begun, [], votes.state(), [coming.array] if coming else []]
         whole += [[before.array for before in past[-2:-6:-1]], rounds.exchanges(), rounds.computed()]
-        state = pack([*whole, *rounds.late_work(), *rounds.watch.state()])
+        state = pack([*whole, *rounds.late_work(), *rounds.watched()])
         assert fields[11] == sha(b"swarm-ledger/state/v6\0", state)
         covered, certified, view = False, block, fields[1]
         assert not cover or (coming is not None and certificates)
@@ -1026,6 +1210,22 @@ def remembering() -> tuple[SignedCharter, Sequence[bytes]]:
 
 
 @functools.cache
+def masked() -> tuple[SignedCharter, Sequence[bytes]]:
+    """Five members mask; one is away when it should deal, and two lose their secrets when they should reveal."""
+    from tests.simulation.test_masks import ledger
+
+    return ledger()
+
+
+@functools.cache
+def masked_and_changing() -> tuple[SignedCharter, Sequence[bytes]]:
+    """Five members mask, and one is voted out."""
+    from tests.simulation.test_masks_abused import changing_ledger
+
+    return changing_ledger()
+
+
+@functools.cache
 def stopped() -> tuple[SignedCharter, Sequence[bytes]]:
     """Four members who end the run early; messages are lost, one is away for a while and another keeps scores back."""
     from tests.simulation.test_stopping import troubled
@@ -1138,6 +1338,7 @@ def made(folder: Path, make: Made = calm, *, segment_bytes: int = 1 << 14) -> tu
     [
         *(calm, taken_back, changing, lossy, ring, star, in_slices, folded, ruled, clipping, behind, unwaiting),
         *(judged, remembering, stopped, stopped_gossip, resumed),
+        *(masked, masked_and_changing),
         *GOSSIP,
     ],
 )

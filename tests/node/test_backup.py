@@ -157,6 +157,9 @@ def test_a_restored_site_has_every_byte_it_needs_and_none_it_must_not_have(site:
     (site.folder / "data" / "patients.csv").write_text("patient-4711")
     (site.run).mkdir()
     (site.run / "log.jsonl").write_text("{}")
+    site.masks_path.write_bytes(b"an old root with a new update would be two updates under one mask")
+    (site.blobs / "aside").mkdir()
+    (site.blobs / "aside" / "update").write_bytes(b"unmasked")
     before = contents(site.folder)
     target = made(site, passphrase)
     assert (target.stat().st_mode & 0o777) == 0o600
@@ -169,7 +172,7 @@ def test_a_restored_site_has_every_byte_it_needs_and_none_it_must_not_have(site:
     back = site.folder.with_name("back")
     swarm("restore", target, back, "--passphrase-file", passphrase)
     after = contents(back)
-    left_behind = {"data/patients.csv", "run/log.jsonl"}
+    left_behind = {"data/patients.csv", "run/log.jsonl", "masks", "blobs/aside/update"}
     assert {*after} == {*before} - left_behind | {"restored"}
     assert {name for name in after if name in before and after[name] != before[name]} <= set()
     for path in (back / "keys").iterdir():

@@ -96,6 +96,9 @@ KINDS = ("exact", "exact", "async", "paced", "sharded", "fold", "ring", "base2",
 """How a swarm mixes: by the plain mean (twice as often), for nobody's sake waiting, waiting by pace, by a route, by a
 gossip schedule, compressed."""
 
+MASKED = "masked"
+"""Where updates travel masked: one plain mean in three."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forgery:
@@ -368,6 +371,8 @@ def draw(seed: int) -> Trial:
     rng = random.Random(f"trial/{seed}")
     n = rng.choice((3, 3, 4, 4, 4, 5, 5, 6, 7))
     kind = rng.choice(KINDS)
+    if kind == "exact" and random.Random(f"masked/{seed}").random() < 1 / 3:
+        kind = MASKED
     dice = _Dice(rng, n, heal_s=rng.uniform(20.0, 60.0))
     # Who is doubtful first: its misfortunes find a time at which all others are up.
     doubtful = rng.randrange(n) if n > 3 and rng.random() < 0.6 else -1
@@ -427,7 +432,8 @@ def swarm_of(trial: Trial) -> Swarm:
         rounds=trial.rounds,
         elements=512 if kind in ("sharded", "fold", "int8") else 32,
         deadline_ms=60_000,
-        min_contributions=trial.fewest,
+        min_contributions=max(3, trial.fewest) if kind == MASKED else trial.fewest,
+        masks=("pairwise", "pairwise:64", "pairwise:32")[trial.seed % 3] if kind == MASKED else "",
         schedule=kind if gossip else "",
         route=kind if kind in ("sharded", "fold") else "",
         codec="int8" if kind == "int8" else "",
@@ -467,6 +473,7 @@ def run(trial: Trial) -> Story:
         momentum=swarm.charter.momentum,
         follows=swarm.charter.follows,
         outer=swarm.charter.outer,
+        masks=swarm.charter.masks > 0,
         ledger_id=swarm.signed.ledger_id,
     )
     last_s = max([trial.heal_s, *(f.at_s + f.duration_s for f in planned if isinstance(f, Freeze))])
@@ -632,7 +639,7 @@ def _smaller(trial: Trial) -> Iterator[Trial]:
         for begin in range(0, len(trial.kept), size):
             yield replace(trial, kept=trial.kept[:begin] + trial.kept[begin + size :])
         size //= 2
-    if trial.members > 1:
+    if trial.members > (3 if trial.kind == MASKED else 1):
         yield replace(trial, members=trial.members - 1, fewest=min(trial.fewest, trial.members - 1))
     if trial.rounds > 1:
         yield replace(trial, rounds=trial.rounds - 1)
@@ -704,7 +711,7 @@ def main() -> int:
     options.add_argument("--cores", type=int, default=1)
     options.add_argument("--members", type=int, help="as many in place of those drawn; fewer leave faults out")
     options.add_argument("--rounds", type=int, help="as many in place of those drawn")
-    options.add_argument("--kind", choices=sorted(set(KINDS)), help="mix so in place of the way drawn")
+    options.add_argument("--kind", choices=sorted({*KINDS, MASKED}), help="mix so in place of the way drawn")
     options.add_argument("--keep", help="only these misfortunes, by number: 0,4,7, or none")
     options.add_argument("--show", action="store_true", help="print what is drawn for the first seed and end")
     options.add_argument("--shrink", type=int, metavar="SEED", help="look for the smallest part of it that fails")

@@ -70,6 +70,7 @@ def gossiping(
         follows=swarm.charter.follows,
         outer=swarm.charter.outer,
         rule=swarm.charter.rule_of(exchanging=False),
+        masks=swarm.charter.masks > 0,
         ledger_id=swarm.signed.ledger_id,
     )
     return world

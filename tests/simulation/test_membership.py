@@ -49,6 +49,7 @@ def changing(
     outer: str = "none",
     stop: str = "",
     correction: str = "",
+    masks: str = "",
     learner: QuadraticTask | None = None,
 ) -> World:
     """Return a world in which some sites are not members yet: they know the charter and follow the ledger."""
@@ -64,6 +65,7 @@ def changing(
         outer=outer,
         stop=stop,
         correction=correction,
+        masks=masks,
     )
     everybody = founders + newcomers
     later = successors or {}
@@ -91,6 +93,7 @@ def changing(
         codec=swarm.charter.codec,
         follows=swarm.charter.follows,
         outer=swarm.charter.outer,
+        masks=swarm.charter.masks > 0,
         checkers=[Agreement(), HonestOnTheWire(), PersistBeforeSend(), *checkers],
         ledger_id=swarm.signed.ledger_id,
     )

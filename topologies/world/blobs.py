@@ -22,9 +22,11 @@ from swarm.errors import Reject, UsageError
 from swarm.ledger.disk import DiskFull
 from swarm.machine import (
     AddUp,
+    Adopt,
     Appraise,
     Appraised,
     Blend,
+    BlobRead,
     Buffer,
     Check,
     Checked,
@@ -40,17 +42,24 @@ from swarm.machine import (
     Join,
     Keep,
     Learn,
+    Masked,
+    MaskUpdate,
     Mix,
     Mixed,
     MixSlice,
     Parted,
+    ReadBlob,
     Seal,
     Stepped,
     Stored,
     StoreFailed,
     Train,
     Trained,
+    Unmask,
 )
+from swarm.masking import masks as masking
+from swarm.masking.masks import Mask
+from swarm.masking.ring import Ring
 from swarm.mixing.average import (
     Sums,
     add_weighted,
@@ -126,8 +135,12 @@ class BlobStore:
         follows: bool = False,
         outer: Outer = NONE,
         rule: Rule | None = None,
+        masks: bool = False,
     ) -> None:
         self.full = False
+        self._masks = masks
+        self._aside: dict[Digest, Vector] = {}
+        self._masked: dict[Digest, Buffer] = {}
         self._outer = outer
         self._rule = rule
         self._cuts, self._averages = cuts, averages
@@ -230,6 +243,7 @@ class BlobStore:
             self._complete.pop(digest, None)
             self._partial.pop(digest, None)
             self._synced.pop(digest, None)
+            self._aside.pop(digest, None)
 
     def check(self, effect: Check) -> Work:
         """Compare a partial blob with its leaf hashes."""
@@ -273,6 +287,72 @@ class BlobStore:
             except (DiskFull, Reject) as error:
                 return (Inspected(effect.after, str(error)),)
             return (stored, Inspected(effect.after, *inspect(made, elements=self._elements, bound=0.0)))
+
+        return work
+
+    def deposit(self, data: bytes) -> Sequence[Event]:
+        """Add a small blob of the machine's own."""
+        try:
+            return (self.put(data),)
+        except DiskFull as full:
+            return (StoreFailed(Digest(blob_digest(len(data), leaf_hashes(data))), full.message),)
+
+    def adopt(self, effect: Adopt) -> Sequence[Event]:
+        """Let a masked update into the store. One that a crash has taken is masked again."""
+        data = self._masked.pop(effect.digest, None)
+        return () if data is None else self.deposit(bytes(data))
+
+    def read_blob(self, effect: ReadBlob) -> Work:
+        """Read a small blob."""
+        data = self.read(effect.digest, 0, effect.size)
+        return lambda: (BlobRead(effect.digest, b"" if data is None else bytes(data)),)
+
+    def mask(self, effect: MaskUpdate) -> Work:
+        """Weight an update that was kept aside, and put masks on it."""
+        update = self._aside.get(effect.update)
+        said = functools.partial(Masked, effect.round, effect.attempt, effect.update)
+
+        def work() -> Sequence[Event]:
+            if update is None:
+                return (said(None, error="it is not there any more", lost=True),)
+            ring = _ring(effect.ring)
+            try:
+                words = masking.masked(update, ring, effect.weight, [Mask(*one) for one in effect.masks])
+            except UsageError as error:
+                return (said(None, error=error.message, lost=True),)
+            data = ring.pack(words)
+            digest = blob_digest(len(data), leaf_hashes(data))
+            self._masked = {digest: data}
+            return (said(digest, len(data)),)
+
+        return work
+
+    def unmask(self, effect: Unmask) -> Work:
+        """Add masked updates, take the masks off, and average; the inputs are read now."""
+        base, ring = self.vector(effect.model), _ring(effect.ring)
+        found = [self._complete.get(digest) for digest in effect.terms]
+
+        def work() -> Sequence[Event]:
+            present = [one[1] for one in found if one is not None]
+            if base is None or len(present) < len(found):
+                return (Mixed(effect.round, None, error="couldn't unmask: a blob that it names is not in the store"),)
+            total = ring.words(self._elements)
+            try:
+                for data in present:
+                    masking.add(total, ring.unpack(data, self._elements))
+                masking.apply(total, ring, [Mask(*one) for one in effect.masks])
+                sums = ring.sums(total, effect.weight)
+            except Reject as reason:
+                return (Mixed(effect.round, None, error=reason.message, void=True),)
+            if problem := sums_problem(sums, effect.weight, self._bound):
+                return (Mixed(effect.round, None, error=problem, void=True),)
+            mean = np.zeros(self._elements, np.float32)
+            mean_of_sums_into(mean, mean, sums, effect.weight)
+            try:
+                stored = self.put(self._stepped(base, mean).tobytes(), synced=True)
+            except DiskFull as full:
+                return (Mixed(effect.round, None, error=full.message),)
+            return (stored, Mixed(effect.round, stored.digest, stored.size))
 
         return work
 
@@ -506,6 +586,8 @@ class BlobStore:
                 if self._beta:
                     carry_into(lesson.update, self._momentum(effect, base), self._beta, lesson.parameters)
                 step_into(lesson.update, base)
+            if self._masks:
+                return (self._set_aside(number, lesson, lesson.update),)
             if self._cuts:
                 return self._hand_in_slices(number, lesson, lesson.update)
             if self._follows and effect.copy is not None and (moved := self._moved(lesson.update, effect.copy)):
@@ -514,6 +596,13 @@ class BlobStore:
         except DiskFull as error:
             return (Trained(number, None, error=error.message),)
         return (stored, Trained(number, stored.digest, stored.size, lesson.samples, lesson.metrics))
+
+    def _set_aside(self, number: int, lesson: Lesson, update: Vector) -> Trained:
+        """Keep what nobody may ask for."""
+        data = update.tobytes()
+        digest = blob_digest(len(data), leaf_hashes(data))
+        self._aside[digest] = update
+        return Trained(number, digest, len(data), lesson.samples, lesson.metrics)
 
     def _hand_in_slices(self, number: int, lesson: Lesson, update: Vector) -> Sequence[Event]:
         messages = tuple(update[start:end].tobytes() for start, end in self._cuts)
@@ -612,11 +701,20 @@ class BlobStore:
                 self._partial[digest] = _torn(data, rng)
         if self._momenta and rng.randrange(2):
             self._momenta.clear()
+        self._masked.clear()
+        for digest in list(self._aside):
+            if rng.randrange(2):
+                del self._aside[digest]
         for digest, partial in list(self._partial.items()):
             if rng.randrange(3) == 0:
                 del self._partial[digest]
             elif partial:
                 self._partial[digest] = _torn(partial, rng)
+
+
+def _ring(form: tuple[int, int, int]) -> Ring:
+    bits, fraction, weight_total = form
+    return Ring(bits=bits, fraction=fraction, weight_total=weight_total)
 
 
 def _stretch(vector: Vector, start: int, count: int) -> Vector:

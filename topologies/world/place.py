@@ -67,6 +67,9 @@ class Place:
     snapshot: tuple[int, bytes] | None = None
     """The height and the state that the machine last had kept. A power failure may take it."""
 
+    guarded: bytes = field(default=b"", repr=False)
+    """The secret that the machine last had kept, which a power failure spares."""
+
     unaudited: bool = False
     """Whether the machine believes blocks that it has not had checked."""
 

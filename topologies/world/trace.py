@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from swarm.machine import (
     AddUp,
+    Adopt,
     Answer,
     Appraise,
     Appraised,
@@ -20,9 +21,11 @@ from swarm.machine import (
     Audit,
     Audited,
     Blend,
+    BlobRead,
     Buffer,
     Check,
     Checked,
+    Deposit,
     Divide,
     Effect,
     Evaluate,
@@ -31,11 +34,14 @@ from swarm.machine import (
     Finished,
     Follow,
     Forget,
+    Guard,
     Inspect,
     Inspected,
     Join,
     Keep,
     LinkChanged,
+    Masked,
+    MaskUpdate,
     Mix,
     Mixed,
     MixSlice,
@@ -45,6 +51,7 @@ from swarm.machine import (
     Prune,
     Publish,
     Reach,
+    ReadBlob,
     Received,
     Report,
     Resting,
@@ -59,6 +66,7 @@ from swarm.machine import (
     StoreFailed,
     Train,
     Trained,
+    Unmask,
     WakeAt,
     Woke,
 )
@@ -143,6 +151,10 @@ class Words:
                 return f"mixed {number} {_short(model)}{_because(error)}"
             case Parted(round=number, number=part, part=made, error=error):
                 return f"parted {number}/{part} {_short(made)}{_because(error)}"
+            case Masked(round=number, attempt=attempt, masked=made, error=error):
+                return f"masked {number}/{attempt} {_short(made)}{_because(error)}"
+            case BlobRead(digest=digest, data=data):
+                return f"blob-read {_short(digest)} {len(data)}"
             case Checked(digest=digest, leaves=leaves):
                 return f"checked {_short(digest)} {len(leaves)}"
             case Stored(digest=digest, size=size):
@@ -191,6 +203,18 @@ class Words:
                 return f"publish {name} {checksum(data)}"
             case Audit(later=later):
                 return "audit later" if later else "audit"
+            case Guard(data=data):
+                return f"guard {len(data)}"
+            case Deposit(data=data):
+                return f"deposit {len(data)}"
+            case ReadBlob(digest=digest):
+                return f"read-blob {_short(digest)}"
+            case MaskUpdate(round=number, attempt=attempt, update=update, weight=weight):
+                return f"mask {number}/{attempt} {_short(update)}*{weight}"
+            case Adopt(digest=digest):
+                return f"adopt {_short(digest)}"
+            case Unmask(round=number, terms=masked, weight=weight):
+                return f"unmask {number} {','.join([_short(digest) for digest in masked])} /{weight}"
             case Inspect(digest=digest):
                 return f"inspect {_short(digest)}"
             case Train(round=number, model=model):

@@ -27,6 +27,7 @@ from swarm.ledger.snapshot import CONTEXT_BLOCKS
 from swarm.machine import (
     RECORD_BLOCK,
     AddUp,
+    Adopt,
     Answer,
     Appraise,
     Asked,
@@ -35,6 +36,7 @@ from swarm.machine import (
     Blend,
     Buffer,
     Check,
+    Deposit,
     Divide,
     Effect,
     Evaluate,
@@ -42,11 +44,13 @@ from swarm.machine import (
     Finished,
     Follow,
     Forget,
+    Guard,
     Inspect,
     Join,
     Keep,
     LinkChanged,
     Machine,
+    MaskUpdate,
     Mix,
     MixSlice,
     NodeId,
@@ -54,6 +58,7 @@ from swarm.machine import (
     Prune,
     Publish,
     Reach,
+    ReadBlob,
     Received,
     Record,
     Report,
@@ -66,6 +71,7 @@ from swarm.machine import (
     Started,
     StoreFailed,
     Train,
+    Unmask,
     WakeAt,
     Woke,
 )
@@ -143,6 +149,7 @@ class World:
         follows: Whether contributions say how public copies move (`Charter.follows`).
         outer: What a round does with the mean of its updates (`Charter.outer`).
         rule: By which updates are averaged, as the charter has it.
+        masks: Whether updates travel masked, as the charter has it.
         passages: Makes the links through relays of each start of a process: the very ones of the real shell. A pair of
             members that is linked through a relay is no link of the topology.
         learner: Answers Train, Evaluate and Inspect; without one training fails with a sentence.
@@ -177,6 +184,7 @@ class World:
         follows: bool = False,
         outer: Outer = NONE,
         rule: Rule | None = None,
+        masks: bool = False,
         ids: Sequence[NodeId] | None = None,
         twins: Collection[int] = (),
         twin_split: bool = True,
@@ -189,7 +197,7 @@ class World:
         self.seed, self.topology, self.plan = seed, topology, plan or FaultPlan()
         self.learner, self._audit, self._codec, self._momentum = learner, audit, codec, momentum
         self._cuts, self._averages, self._follows = cuts, averages, follows
-        self._outer, self._rule = outer, rule
+        self._outer, self._rule, self._masks = outer, rule, masks
         self.stats = Stats()
         self.trace = Trace(record=record_trace)
         self._make, self._sync_s, self._ledger_id = make, sync_s, ledger_id
@@ -271,6 +279,7 @@ class World:
             follows=self._follows,
             outer=self._outer,
             rule=self._rule,
+            masks=self._masks,
         )
 
     def _hook(self, checkers: Sequence[Checker]) -> None:
@@ -541,6 +550,17 @@ class World:
                 place.unaudited = True
             case Audit():
                 self._later(place, AUDIT_S, functools.partial(self._audited, place))
+            case Guard(data=data):
+                place.guarded = data
+            case Deposit() | Adopt():
+                made = place.blobs.deposit(effect.data) if isinstance(effect, Deposit) else place.blobs.adopt(effect)
+                self._later(place, BLOB_S, lambda: made)
+            case ReadBlob():
+                self._later(place, BLOB_S, place.blobs.read_blob(effect))
+            case MaskUpdate():
+                self._later(place, BLOB_S, place.blobs.mask(effect))
+            case Unmask():
+                self._later(place, BLOB_S, place.blobs.unmask(effect))
             case Inspect():
                 assert self.learner is not None, "a machine that inspects updates needs a learner"
                 self._later(place, BLOB_S, place.blobs.inspect(effect, self.learner))
@@ -759,7 +779,7 @@ class World:
             hook(self, place.member, place.twin, opened.records if kept is None else self._durable(place, opened))
         blobs, partial = place.blobs.listing()
         state = b"" if kept is None else kept[1]
-        started = Started(opened.records, blobs, partial, state, place.unaudited)
+        started = Started(opened.records, blobs, partial, state, place.unaudited, place.guarded)
         try:
             self._give(place, place.incarnation, started)
         except LedgerError as error:  # blocks that do not follow from each other: nothing to go on from
@@ -890,12 +910,12 @@ def _sound(opened: Opened) -> Opened:
 def _replace(place: Place, crash: Crash) -> None:
     """Give a process that is down the ledger it had when its disk was copied, or none, if that is what happens to it.
 
-    Its blobs stay: they are what they are called.
+    Its blobs stay: they are what they are called. What it kept secret is in no copy.
     """
     if crash.anew or crash.restored:
         kept = place.backup if crash.restored else None
         place.disk = SimulatedDisk() if kept is None else kept.copy()
-        place.snapshot, place.unaudited = None, False
+        place.snapshot, place.unaudited, place.guarded = None, False, b""
 
 
 def _stream(purpose: str, seed: int) -> random.Random:

@@ -31,6 +31,7 @@ from swarm.ledger.motions import open_change
 from swarm.ledger.participation import rounds_words
 from swarm.ledger.state import Signatures, State, best_of, genesis, open_authored, outcome
 from swarm.machine import NodeId
+from swarm.masking.statements import Keys, Reveal
 from swarm.terms import ADD, POLICY, REMOVE, Change, Seat, Terms, founding
 
 BODIES: dict[int, type[msgspec.Struct]] = {
@@ -41,6 +42,10 @@ BODIES: dict[int, type[msgspec.Struct]] = {
     e.PUSH: e.Push,
     e.EVALUATION: e.Evaluation,
     e.SCORE: e.Score,
+    e.MASK_KEYS: Keys,
+    e.MASK_ROSTER: e.MaskRoster,
+    e.MASK_DEAL: e.MaskDeal,
+    e.MASK_REVEAL: Reveal,
     e.ROUND_CLOSE: e.RoundClose,
     e.ROUND_COMMIT: e.RoundCommit,
     e.MEMBER_PROPOSAL: e.MemberProposal,
@@ -415,9 +420,22 @@ def describe(entry: e.Entry, known: Words) -> tuple[int | None, str]:
             s = codec.decode(entry.body, e.Score, limit=limit)
             named = count(len(s.scores), "contribution")
             return s.round, f"round {s.round}, finds what {named} added, from {count(s.evaluations, 'model')}"
+        case e.MASK_KEYS:
+            k = codec.decode(entry.body, Keys, limit=limit)
+            return k.round, f"round {k.round}, attempt {k.attempt}, posts keys for an update of {k.samples} samples"
+        case e.MASK_ROSTER:
+            return rostered_words(codec.decode(entry.body, e.MaskRoster, limit=limit), known)
+        case e.MASK_DEAL:
+            d = codec.decode(entry.body, e.MaskDeal, limit=limit)
+            return d.round, f"round {d.round}, dealt its secrets in shares, {d.digest.hex()[:12]}"
+        case e.MASK_REVEAL:
+            shown = codec.decode(entry.body, Reveal, limit=limit)
+            return shown.round, f"round {shown.round}, revealed {count(len(shown.shares), 'share')} for the sum"
         case e.ROUND_CLOSE:
             close = codec.decode(entry.body, e.RoundClose, limit=limit)
             without = f", without {known.named(close.missing)}" if close.missing else ""
+            if not close.included:
+                return close.round, f"round {close.round} is void: no sum could be had of what was masked"
             again = ", closed again to go by spread" if close.attempt > 1 else ""
             return close.round, f"round {close.round}, {count(len(close.included), 'site')} in{without}{again}"
         case e.ROUND_COMMIT:
@@ -448,6 +466,15 @@ def describe(entry: e.Entry, known: Words) -> tuple[int | None, str]:
             return None, f"epoch {epoch.epoch} follows: {what}; yes: {known.named(epoch.yes)}{no}"
         case _:
             return None, ""
+
+
+def rostered_words(roster: e.MaskRoster, known: Words) -> tuple[int, str]:
+    """Return the round of a roster, and what it says: who masks, or that an attempt has ended."""
+    named = f"round {roster.round}, attempt {roster.attempt}"
+    without = f" without {known.named(roster.missing)}" if roster.missing else ""
+    if roster.included:
+        return roster.round, f"{named}, {count(len(roster.included), 'site')} mask{without}"
+    return roster.round, f"{named} ended{f', kept waiting by {known.named(roster.missing)}' if roster.missing else ''}"
 
 
 def committed_words(commit: e.RoundCommit) -> str:

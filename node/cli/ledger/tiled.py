@@ -124,7 +124,7 @@ class _Follower:
                 self.found.rounds = codec.decode(entry.body, e.RoundCommit, limit=e.ENTRY_BYTES_MAX).round
             case e.EPOCH:
                 self._begin(codec.decode(entry.body, e.Epoch, limit=e.ENTRY_BYTES_MAX))
-            case e.ROUND_CLOSE | e.BLOCK_CERT:
+            case e.ROUND_CLOSE | e.MASK_ROSTER | e.BLOCK_CERT:
                 pass
             case _:
                 raise Reject("it is signed by nobody, and is of a kind that members sign")

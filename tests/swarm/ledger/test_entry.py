@@ -111,8 +111,10 @@ def test_an_unknown_version_is_refused(version: int) -> None:
 def test_kind_numbers_are_on_disk_for_ever() -> None:
     names = "charter contribution attest round_commit member_proposal member_vote epoch evidence block_cert snapshot"
     names += " annotation anchor round_close evaluation receipt partial push score"
+    names += " mask_keys mask_roster mask_deal mask_reveal"
     assert list(e.KIND_NAMES.items()) == list(enumerate(names.split()))
     assert [e.REASONS[code] for code in (1, 2, 3)] == ["unusable", "unavailable", "started from another model"]
+    assert e.REASONS[4] == "masked in a round of which no sum came"
 
 
 @pytest.mark.parametrize("name", ["ledger_id", "author", "prev"])

@@ -21,9 +21,11 @@ from swarm.ledger import snapshot
 from swarm.ledger.audit import audit
 from swarm.ledger.block import FinalBlock, Header, Root
 from swarm.ledger.exchange import Exchange, Own
+from swarm.ledger.masking import Dealt, Keyed, Masking, Rostered
 from swarm.ledger.motions import Motion
 from swarm.ledger.state import Closed, Counted, Head, Placed, State
 from swarm.machine import NodeId
+from swarm.masking.statements import Keys, Reveal
 from swarm.stopping import Best, Heard, Watch
 from swarm.terms import founding, remove
 from tests.benchmarks.ledgers import make_ledger
@@ -67,6 +69,21 @@ def full() -> State:
             heard=(Heard(2, digest("another"), 128, {node: (-5,), NodeId(digest("another")): ()}),),
             last=3,
         ),
+        masking=masked(node),
+    )
+
+
+def masked(node: NodeId) -> Masking:
+    """Masks with nothing left out."""
+    keyed = Keyed(9, node, Keys(1, 2, 3, digest("model"), 100, digest("mask key"), digest("seal key")))
+    other = NodeId(digest("another"))
+    return Masking(
+        attempt=2,
+        keys={node: keyed},
+        barred=(other,),
+        roster=Rostered(10, e.MaskRoster(1, 2, ((9, 100),), (other,), ((8, 3),)), (keyed,), 4),
+        deals={node: Dealt(11, e.MaskDeal(1, 10, digest("deal"), 1_000))},
+        reveals={node: Reveal(1, 2, 12, ((0, bytes(64)),))},
     )
 
 
@@ -89,9 +106,11 @@ def test_a_state_with_everything_in_it_comes_back() -> None:
 def test_what_the_charter_does_not_ask_for_leaves_no_trace_in_the_bytes() -> None:
     """So a field can be added and every state under a charter without it, and its hash, stay what they were."""
     state = full()
-    shorter = replace(state, stopping=None)
-    told, less = (msgpack.unpackb(one.encode()) for one in (state, shorter))
+    shorter = replace(state, masking=None)
+    told, less, least = (msgpack.unpackb(one.encode()) for one in (state, shorter, replace(shorter, stopping=None)))
     assert less == told[:-1]
+    assert least == told[:-2]
+    assert msgpack.unpackb(replace(state, stopping=None).encode()) == [*least, [], told[-1]]
     assert snapshot.decode(shorter.encode(), State, state.signed) == shorter
     with pytest.raises(Reject, match="not in canonical form"):
         snapshot.decode(codec.encode((*codec.decode(shorter.encode(), tuple, limit=1 << 20), ())), State, state.signed)

@@ -1,0 +1,116 @@
+"""Masks on the command line: what they hide before anybody signs, what they cannot stand with, and what a ledger says."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+import pytest
+
+from node.cli.status import render
+from swarm import charter as c
+from swarm.charter import SignedCharter
+from tests.builders import CODE, LAYOUT, digest
+from tests.node.test_cli_charter import TASK, new, refused, said, sites, swarm
+from tests.node.test_cli_charter import data as told
+from tests.node.test_cli_ledger import written
+from tests.simulation.test_masks import ledger as troubled_ledger
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(
+        "node.cli.charter.described_task", lambda *_: (c.Task("t", CODE, LAYOUT, 1234, digest("m"), 7), "")
+    )
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "task.py").write_text(TASK)
+    sites(tmp_path, 4)
+    return tmp_path
+
+
+CARDS = [f"{name}/card.toml" for name in "abcd"]
+
+
+def test_a_charter_with_masks_says_what_they_hide_and_from_how_many(home: Path) -> None:
+    text = said(*new(*CARDS), "--masks", "pairwise")
+    assert "nobody sees an update, only their sum; 3 sites together could see them" in text
+    assert "1 site may be lost between the roster and the close; 36 bits an element" in text
+    made = c.from_toml((home / "charter.toml").read_text()).charter
+    assert made.options == (("masks", "pairwise"), ("min_cell", "5"), ("staleness", "16"))
+    assert made.round.min_contributions == 3
+    assert made.masked_bytes == 1234 * 36 // 8
+    assert c.to_toml(c.from_toml((home / "charter.toml").read_text())) == (home / "charter.toml").read_text()
+
+
+def test_the_cheapest_route_under_masks_is_spread(home: Path) -> None:
+    said(*new(*CARDS), "--masks", "pairwise:64", "--route", "auto")
+    assert c.from_toml((home / "charter.toml").read_text()).charter.route is None
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--gossip", "ring"), "sums over neighbourhoods"),
+        (("--rule", "trimmed:1"), "compares single updates"),
+        (("--contribution", "loo:loss:lower:20", "--metrics", "loss"), "judges single updates"),
+        (("--asynchronous",), "without those that a mask needs"),
+        (("--codec", "int8"), "do not add up"),
+        (("--route", "sharded"), "cannot go yet"),
+        (("--min-contributions", "2"), "a sum of two tells each of them"),
+        (("--masks", "pairwise:48"), "masks = 'pairwise:48'"),
+    ],
+)
+def test_what_masks_cannot_stand_with_is_said(home: Path, options: tuple[str, ...], words: str) -> None:
+    message, hint = refused(*new(*CARDS), "--masks", "pairwise", *options)
+    assert words in message
+    assert hint
+
+
+def test_two_sites_have_no_secret_in_a_sum(home: Path) -> None:
+    message, hint = refused(*new(*CARDS[:2]), "--masks", "pairwise")
+    assert "masks with 2 members" in message
+    assert "find a third" in hint
+
+
+@functools.cache
+def ledger() -> tuple[SignedCharter, list[bytes]]:
+    return troubled_ledger()
+
+
+def test_a_ledger_tells_who_masked_who_kept_others_waiting_and_which_round_is_void(tmp_path: Path) -> None:
+    signed, payloads = ledger()
+    folder = written(tmp_path / "site", payloads, signed=signed)
+    log = said("ledger", "log", folder)
+    for words in (
+        "round 1, attempt 1, 5 sites mask",
+        "round 1, attempt 1 ended, kept waiting by site-2",
+        "dealt its secrets in shares",
+        "revealed",
+        "is void: no sum could be had of what was masked",
+    ):
+        assert words in log, words
+    assert "VALID" in said("ledger", "verify", folder).upper()
+    assert "mask_roster" in str(told("ledger", "log", folder))
+    index = next(int(line.split()[0]) for line in log.splitlines() if "mask_reveal" in line)
+    assert '"shares"' in swarm("ledger", "show", index, folder, "--json").stdout
+
+
+def test_a_status_tells_how_far_the_round_has_come_with_its_masks() -> None:
+    base = {
+        "rounds": 3,
+        "committed": 1,
+        "swarm": "s",
+        "me": "a",
+        "height": 1,
+        "entries": 1,
+        "root": "",
+        "model": "m",
+        "quorum": 3,
+        "tolerance": "",
+        "members": [],
+    }
+    at = {"round": 2, "attempt": 1, "stage": "deals", "done": 3, "of": 4}
+    assert "masks      round 2: 3 of 4 have dealt shares of their secrets" in render({**base, "masks": at})
+    assert "round 2, attempt 3: 3 of 4" in render({**base, "masks": {**at, "attempt": 3}})
+    assert "round 2 is void" in render({**base, "masks": {**at, "stage": "void"}})
+    assert "masks" not in render({**base, "masks": None}) + render(base)
