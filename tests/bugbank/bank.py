@@ -244,7 +244,7 @@ CERTIFICATES = (
     ),
     Bug(
         "an auditor judges every certificate by the founders' keys",
-        (Edit(audit.audit, "terms = result.state.terms", "terms = result.epochs[0].terms"),),
+        (Edit(audit.Auditing._check, "terms = result.state.terms", "terms = result.epochs[0].terms"),),
         membership.test_a_member_takes_new_keys_and_stays_who_it_was,
     ),
     Bug(

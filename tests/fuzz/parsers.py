@@ -452,6 +452,8 @@ def _disk(data: bytes) -> None:
             disk.write(path, 0, data[1:])
         with contextlib.suppress(LedgerError, StoreError):
             list(journal.scan(disk, log, H))
+        with contextlib.suppress(LedgerError, StoreError):
+            list(journal.Tail(disk, H).read())
         with contextlib.suppress(StoreError):
             list(journal.cut(disk, log))
         journal.foreign(disk, H)
@@ -810,7 +812,7 @@ PARSERS: Mapping[str, Parser] = MappingProxyType(
         ),
         "audit": Parser(
             _audit, lambda: [journal.joined(_payloads()[:2]), journal.joined(_payloads())], (Reject,),
-            ("swarm.ledger.audit:audit",), "msgpack", 4, calls=600_000, memory=16 << 20,
+            ("swarm.ledger.audit:Auditing.take",), "msgpack", 4, calls=600_000, memory=16 << 20,
         ),
         "snapshot": Parser(
             lambda data: snapshot.decode(data, state.State, _signed()), _snapshots, (Reject,),
@@ -820,7 +822,8 @@ PARSERS: Mapping[str, Parser] = MappingProxyType(
             _disk, _disks, (), ("swarm.ledger.journal:foreign", "swarm.ledger.journal:_passed",
             "swarm.ledger.journal:_first_height", "swarm.ledger.journal:_check_header",
             "swarm.ledger.journal:_read_segment", "swarm.ledger.journal:_parse", "swarm.ledger.journal:Journal._walk",
-            "swarm.ledger.journal:Journal._read"), calls=60_000,
+            "swarm.ledger.journal:Journal._read",
+            "swarm.ledger.journal:Tail._records"), calls=60_000,
         ),
         "bundle": Parser(
             _bundle, lambda: [b"".join(bundle.encode(_signed(), _payloads()[:2], _checkpoint()))], WORDS,
