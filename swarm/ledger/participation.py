@@ -38,7 +38,7 @@ class Participation:
     waits: bool = True
     rounds: dict[int, Attendance] = field(default_factory=dict)
     _works: dict[int, tuple[NodeId, int]] = field(default_factory=dict)
-    _named: tuple[int, ...] = ()
+    _counted: tuple[int, ...] = ()
     _round: int = 0
 
     def read(self, final: FinalBlock) -> None:
@@ -97,10 +97,10 @@ class Participation:
 
     def _close(self, close: e.RoundClose) -> None:
         if close.round != self._round:  # A round may be closed again, with the same work; none counts in two rounds.
-            for index in self._named:
+            for index in self._counted:
                 self._works.pop(index, None)
-            self._round, self._named = close.round, ()
-        self._named += tuple(index for index, _ in (*close.included, *close.rejected))
+            self._round, self._counted = close.round, ()
+        self._counted += tuple(index for index, _ in close.included)  # What is left out may count in a later one.
         works = [self._works[index] for index, _ in close.included if index in self._works]
         included = dict(works)
         rejected = [self._works[index][0] for index, _ in close.rejected if index in self._works]

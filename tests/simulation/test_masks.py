@@ -149,8 +149,8 @@ def on_grid(ring: Ring) -> type[QuadraticTask]:
 
     class Rounded(QuadraticTask):
         @override
-        def train(self, member: int, number: int, model: Vector) -> Lesson:
-            lesson = super().train(member, number, model)
+        def train(self, member: int, number: int, model: Vector, correction: Vector | None = None) -> Lesson:
+            lesson = super().train(member, number, model, correction)
             assert lesson.update is not None
             lesson.update[:] = ring.on_grid(lesson.update)
             return lesson
