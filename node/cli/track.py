@@ -8,8 +8,8 @@ import click
 
 from node.cli.init import JSON
 from node.cli.ledger.following import Following
-from node.cli.ledger.reading import WHERE, read
-from node.cli.ledger.sources import Files
+from node.cli.ledger.reading import WHERE, followed
+from node.cli.ledger.sources import Files, open_ledger
 from node.cli.output import count, emit
 from node.clock import sleep
 from node.tracking import Fed, MLflow, TensorBoard, Tracker, scored
@@ -45,10 +45,14 @@ def track(
     """
     if (tensorboard is None) == (uri is None):
         raise UsageError("couldn't track the run: name one place", hint="give --tensorboard FOLDER or --mlflow URI")
-    files, result = read(folder)
+    files = open_ledger(folder)
     if follow and not isinstance(files, Files):
         text = f"couldn't follow {folder}: nothing is ever added to a bundle or to tiles"
         raise UsageError(text, hint="leave --follow out, or name a site's folder")
+    following = Following(files) if follow and isinstance(files, Files) else None
+    if following is not None:
+        following.catch_up()
+    result = followed(files) if following is None else following.result
     tracker: Tracker
     if tensorboard is not None:
         tracker = TensorBoard(tensorboard)
@@ -56,13 +60,11 @@ def track(
         assert uri is not None, "one of the two is there"
         tracker = MLflow(uri, experiment or result.state.signed.charter.name, result)
     fed = Fed(tracker)
-    total = fed.feed(result, over=result.state.complete and not follow)
-    if follow:
-        assert isinstance(files, Files), "others were refused"
-        following, waited = Following(files), 0
-        following.catch_up()
+    total = fed.feed(result, over=result.state.complete and following is None)
+    if following is not None:
+        waited = 0
         # Scores of the last round come after the run is done; a site that is gone by then tells none.
-        while not (result := following.result).state.complete or (waited < LAST_LOOKS and not scored(result)):
+        while not result.state.complete or (waited < LAST_LOOKS and not scored(result)):
             sleep(every)
             following.catch_up()
             fresh = fed.feed(result, over=False)

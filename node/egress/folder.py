@@ -28,7 +28,7 @@ def objections_at(site: Site, settings: Settings, signed: SignedCharter, me: Nod
     Raises:
         StoreError: the record of what has left cannot be read.
     """
-    elsewhere = rounds_elsewhere(record_at(site).lines(), signed.ledger_id.hex()[:16])
+    elsewhere = rounds_elsewhere(record_at(site).each(), signed.ledger_id.hex()[:16])
     budget = budget_of(settings, signed)
     return objections(policy_of(settings.egress), signed.charter, me, elsewhere=elsewhere, budget=budget)
 
