@@ -256,9 +256,8 @@ class BulkWorker:
             if isinstance(result, _Made):
                 taken += self._adopt(result)
             elif isinstance(result, Trained) and result.update is not None:
-                taken += self._adopt(
-                    _Made((), result)
-                )  # Its bytes are kept elsewhere; the outlet has its say all the same.
+                # Its bytes are kept elsewhere; the outlet has its say all the same.
+                taken += self._adopt(_Made((), result))
             else:
                 taken.append(result)
         return taken

@@ -24,20 +24,18 @@ def metrics(folder: Path, listen: str | None, *, anywhere: bool, as_json: bool) 
 
     They come from its ledger and, while its node runs, from the node. Signatures are not checked here.
     """
-    from prometheus_client import CollectorRegistry, generate_latest
+    from prometheus_client import generate_latest
 
     from node.watch.alerts import alerts
     from node.watch.look import Watch
     from node.watch.metrics import families
-    from node.watch.server import Families, Latest, server, unready
+    from node.watch.server import registry_of, server, unready
 
     address = None if listen is None else _address(listen, anywhere=anywhere)
     watch = Watch(folder)
     try:
         if address is None:
             look = watch.look()
-            registry = CollectorRegistry(auto_describe=False)
-            registry.register(Families(Latest(lambda: look)))
             told = [
                 {"name": sample.name, "labels": sample.labels, "value": sample.value}
                 for family in families(look)
@@ -45,7 +43,7 @@ def metrics(folder: Path, listen: str | None, *, anywhere: bool, as_json: bool) 
             ]
             why = unready(look)
             data = {"samples": told, "alerts": [asdict(one) for one in alerts(look)], "ready": not why, "why": why}
-            emit(data, as_json=as_json, text=generate_latest(registry).decode().rstrip())
+            emit(data, as_json=as_json, text=generate_latest(registry_of(lambda: look)).decode().rstrip())
             return
         host, port = address
         try:

@@ -48,15 +48,20 @@ class Latest:
         return self._look
 
 
-class Families(Collector):
-    """A look in numbers, as Prometheus's library asks for them."""
-
-    def __init__(self, latest: Latest) -> None:
-        self._latest = latest
+class _Families(Collector):
+    def __init__(self, look: Callable[[], Look]) -> None:
+        self._look = look
 
     @override
     def collect(self) -> Iterable[Metric]:
-        return families(self._latest.get())
+        return families(self._look())
+
+
+def registry_of(look: Callable[[], Look]) -> CollectorRegistry:
+    """Return a look in numbers as Prometheus's library writes them, made anew each time that it does."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Families(look))
+    return registry
 
 
 def unready(look: Look) -> list[str]:
@@ -89,8 +94,7 @@ def server(watch: Watch, host: str, port: int) -> WSGIServer:
 def application(look: Callable[[], Look]) -> WSGIApplication:
     """Return what answers."""
     latest = Latest(look)
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(Families(latest))
+    registry = registry_of(latest.get)
 
     def metrics(environment: WSGIEnvironment) -> tuple[str, str, bytes]:
         encode, kind = choose_encoder(str(environment.get("HTTP_ACCEPT", "")))

@@ -14,13 +14,13 @@ from pathlib import Path
 import msgspec
 import pytest
 from click.testing import CliRunner
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from node.cli.main import cli
 from node.watch.alerts import MISSED_ROUNDS, alerts
 from node.watch.look import Look, Watch
-from node.watch.server import Families, Latest, application, server, unready
+from node.watch.server import application, registry_of, server, unready
 from swarm.ledger.audit import audit, member_names, weights
 from swarm.ledger.entry import UNUSABLE
 from tests.node.test_cli_ledger import calm, data, said, written
@@ -72,9 +72,7 @@ def about(found: Look, **changed: object) -> dict[str, str]:
 
 def samples(found: Look) -> dict[tuple[str, str], float]:
     """Return the numbers of a look as a monitoring system reads them, by name and labels."""
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(Families(Latest(lambda: found)))
-    families = text_string_to_metric_families(generate_latest(registry).decode())
+    families = text_string_to_metric_families(generate_latest(registry_of(lambda: found)).decode())
     return {(s.name, ",".join(s.labels.values())): s.value for family in families for s in family.samples}
 
 
