@@ -94,6 +94,15 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def four_sites(home: Path, monkeypatch: pytest.MonkeyPatch, *, parameters: int = 1234) -> list[str]:
+    """Make four sites and a task of so many parameters, which is not run; return the sites' cards."""
+    described = c.Task("t", CODE, LAYOUT, parameters, digest("m"), 7)
+    monkeypatch.setattr("node.cli.charter.described_task", lambda *_: (described, ""))
+    (home / "task.py").write_text(TASK)
+    sites(home, 4)
+    return [f"{name}/card.toml" for name in "abcd"]
+
+
 def sites(home: Path, count: int = 2, *, hidden: int | None = None) -> list[Site]:
     """Make sites named `a`, `b`, ... The last `hidden` ones only dial out: one of three or more."""
     hidden = int(count >= 3) if hidden is None else hidden
@@ -656,12 +665,7 @@ def test_a_draft_that_cannot_stand_is_refused_before_the_model_is_built(
 
 
 def test_a_charter_says_how_sites_mix_and_compress(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        "node.cli.charter.described_task", lambda *_: (c.Task("t", CODE, LAYOUT, 1234, digest("m"), 7), "")
-    )
-    sites(home, 4)
-    (home / "task.py").write_text(TASK)
-    cards = [f"{name}/card.toml" for name in "abcd"]
+    cards = four_sites(home, monkeypatch)
     text = said(*new(*cards), "--gossip", "base2", "--codec", "bf16", "--correction", "qg")
     assert "gossip over base2; the last round averages all models into one" in text
     assert "bf16: half the bytes" in text
@@ -691,12 +695,7 @@ def test_a_charter_says_how_sites_mix_and_compress(home: Path, monkeypatch: pyte
 
 
 def test_a_charter_says_how_contributions_are_told(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        "node.cli.charter.described_task", lambda *_: (c.Task("t", CODE, LAYOUT, 1234, digest("m"), 7), "")
-    )
-    sites(home, 4)
-    (home / "task.py").write_text(TASK)
-    cards = [f"{name}/card.toml" for name in "abcd"]
+    cards = four_sites(home, monkeypatch)
     text = said(*new(*cards), "--contribution", "shapley")
     assert "contribution  shapley by accuracy (more is better), in at most 20 % of a round's training time" in text
     made = c.from_toml((home / "charter.toml").read_text()).charter
@@ -720,12 +719,7 @@ def test_a_charter_says_how_contributions_are_told(home: Path, monkeypatch: pyte
 
 
 def test_a_charter_says_how_public_copies_are_kept(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        "node.cli.charter.described_task", lambda *_: (c.Task("t", CODE, LAYOUT, 250_000, digest("m"), 7), "")
-    )
-    sites(home, 4)
-    (home / "task.py").write_text(TASK)
-    cards = [f"{name}/card.toml" for name in "abcd"]
+    cards = four_sites(home, monkeypatch, parameters=250_000)
     text = said(*new(*cards), "--gossip", "ring", "--codec", "topk:50")
     assert "topk:50: the largest elements" in text
     assert "gamma 0.1, twice the share of 5 % that is kept, at most 0.9; 1 MB on the disk for each partner" in text
@@ -736,12 +730,7 @@ def test_a_charter_says_how_public_copies_are_kept(home: Path, monkeypatch: pyte
 
 
 def test_a_charter_says_that_links_go_one_way(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        "node.cli.charter.described_task", lambda *_: (c.Task("t", CODE, LAYOUT, 1234, digest("m"), 7), "")
-    )
-    sites(home, 4)
-    (home / "task.py").write_text(TASK)
-    cards = [f"{name}/card.toml" for name in "abcd"]
+    cards = four_sites(home, monkeypatch)
     message, hint = refused(*new(*cards), "--gossip", "one_peer_exponential")
     assert "in it members send to others than they hear from" in message
     assert "--directed takes those in which models go one way" in hint
@@ -765,12 +754,7 @@ def test_a_charter_says_that_links_go_one_way(home: Path, monkeypatch: pytest.Mo
 
 
 def test_links_that_a_schedule_needs_must_be_there(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        "node.cli.charter.described_task", lambda *_: (c.Task("t", CODE, LAYOUT, 1234, digest("m"), 7), "")
-    )
-    sites(home, 4)
-    (home / "task.py").write_text(TASK)
-    cards = [f"{name}/card.toml" for name in "abcd"]
+    cards = four_sites(home, monkeypatch)
     message, hint = refused(*new(*cards), "--gossip", "complete", "--topology", "ring")
     assert "gossip over complete needs a link between a and c, which ring has not" in message
     assert "leave --topology out" in hint
@@ -810,13 +794,8 @@ RING = {
 
 @pytest.mark.parametrize("name", RING)
 def test_links_of_ones_own_are_those_of_the_charter(home: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    monkeypatch.setattr(
-        "node.cli.charter.described_task", lambda *_: (c.Task("t", CODE, LAYOUT, 1234, digest("m"), 7), "")
-    )
-    sites(home, 4)
-    (home / "task.py").write_text(TASK)
     (home / name).write_text(RING[name])
-    cards = [f"{name}/card.toml" for name in "abcd"]
+    cards = four_sites(home, monkeypatch)
     said(*new(*cards), "--links", name)
     made = c.from_toml((home / "charter.toml").read_text()).charter
     assert (made.edges, made.round.mixing) == (((0, 1), (0, 3), (1, 2), (1, 3)), "exact")

@@ -8,21 +8,16 @@ import pytest
 
 from node.cli.status import render
 from swarm import charter as c
-from tests.builders import CODE, LAYOUT, digest
-from tests.node.test_cli_charter import TASK, new, refused, said, sites
 from tests.node.test_cli_charter import data as told
+from tests.node.test_cli_charter import four_sites, new, refused, said
 from tests.node.test_cli_ledger import written
 from tests.simulation.test_rules import ledger_of
 
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(
-        "node.cli.charter.described_task", lambda *_: (c.Task("t", CODE, LAYOUT, 1234, digest("m"), 7), "")
-    )
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "task.py").write_text(TASK)
-    sites(tmp_path, 4)
+    assert four_sites(tmp_path, monkeypatch) == CARDS
     return tmp_path
 
 
