@@ -32,7 +32,7 @@ from typing_extensions import override
 
 from swarm.charter import Charter
 from swarm.ledger import entry as e
-from swarm.ledger.exchange import Due, Own, Part, partners
+from swarm.ledger.exchange import Due, Own, partners
 from swarm.ledger.pushing import step
 from swarm.ledger.replica import Witness
 from swarm.ledger.state import Closed, Placed, State, masses, settled
@@ -86,11 +86,14 @@ class GossipRound(Round):
         self._blending: tuple[int, int] | None = None
         self._who: tuple[NodeId, ...] = ()
         self._wait_until: float | None = None
+        self._despaired: set[Digest] = set()
 
     @override
     def advance(
         self, state: State, mine: Sequence[msgspec.Struct], holds: Callable[[Digest], bool], now: float
     ) -> list[Action]:
+        self._wait_until = None
+        self._despair(state, holds, now)
         actions = super().advance(state, mine, holds, now)
         return [*actions, *self._receipt(state, mine, now), *self._make_up(state, mine, holds, now)]
 
@@ -107,6 +110,7 @@ class GossipRound(Round):
     def watch(
         self, state: State, mine: Sequence[msgspec.Struct], holds: Callable[[Digest], bool], now: float
     ) -> list[Action]:
+        self._wait_until = None
         return [*self._receipt(state, mine, now), *self._make_up(state, mine, holds, now)]
 
     @override
@@ -221,7 +225,7 @@ class GossipRound(Round):
         found: list[tuple[Digest, int]] = []
         for part in due.parts:
             digest = Digest(part.digest)
-            if not holds(digest) and self._lost(state, part, now) and own is not None:
+            if not holds(digest) and self._lost(state, digest, now) and own is not None:
                 digest = Digest(own.model)  # It is nowhere any more: this member's own has to stand for it.
                 if not holds(digest):
                     yield Fetch(digest, own.model_bytes, ())
@@ -252,9 +256,8 @@ class GossipRound(Round):
         row = dict(self._plan.shares(terms, due.round, self._me, weights, {*weights} - {self._me}))
         return [row.get(part.giver, 0.0) for part in due.parts], 1.0
 
-    def _lost(self, state: State, part: Part, now: float) -> bool:
+    def _lost(self, state: State, digest: Digest, now: float) -> bool:
         """Whether a model has not moved for the charter's deadline: long enough for whoever has it to come back."""
-        digest = Digest(part.digest)
         if self._witness.moving(digest, now):
             self._still_since[digest] = now
         until = self._still_since.setdefault(digest, now) + state.terms.round.deadline_ms / 1000
@@ -285,7 +288,6 @@ class GossipRound(Round):
 
     def _receipt(self, state: State, mine: Sequence[msgspec.Struct], now: float) -> Iterator[Action]:
         """Say which partners' models are here, once all are or there is nothing to wait for any more."""
-        self._wait_until = None
         exchange = state.exchange
         if exchange is None or not state.exchanging or state.close is not None:
             return
@@ -347,24 +349,63 @@ class GossipRound(Round):
         if self._attested(state, close, mine):
             self._recall(round_, state, mine)
             return
-        placed = {term.author: term for term in close.terms}
-        terms_then = state.terms_of(close.epoch)  # An epoch may have begun since, and others have blended before.
-        if self._me not in placed or round_ in self._mixed or terms_then is None:
+        shares = self._row(state, close)
+        if round_ in self._mixed or not shares:
             return
+        placed, began = {term.author: term for term in close.terms}, self._mixed.get(round_ - 1)
+        terms: list[tuple[Digest, float]] = []
+        for node, share in shares:
+            digest, size = placed[node].body.offered
+            sources: tuple[NodeId, ...] = (node,)
+            if digest in self._despaired and began is not None:
+                digest, size, sources = began.digest, began.size, ()
+            if not holds(digest):  # It was here, and a crash took it: the round waits for nobody else by now.
+                yield Fetch(digest, size, sources)
+            terms.append((digest, share))
+        if not all(holds(digest) for digest, _ in terms):
+            return
+        self._mixing, self._blending = round_, (round_, close.index)
+        self.phase = Phase.MIXING
         done = settled(state)
-        shares = self._shares(state, close, terms_then) if done is None else _in_order(done.row(self._me), close)
-        terms = tuple((placed[node].body.offered[0], share) for node, share in shares)
-        missing = [(node, digest) for (node, _), (digest, _) in zip(shares, terms, strict=True) if not holds(digest)]
-        for node, digest in missing:  # It was here, and a crash took it: the round waits for nobody else by now.
-            yield Fetch(digest, placed[node].body.offered[1], (node,))
-        if not missing:
-            self._mixing, self._blending = round_, (round_, close.index)
-            self.phase = Phase.MIXING
-            rest = 1.0 if done is None else done.rest(self._me)
-            weights = zip(close.terms, close.body.included, strict=True)
-            weight = next(weight for term, (_, weight) in weights if term.author == self._me)
-            learn = self._learns(state, weight)
-            yield self._blend(state, round_, terms, rest, [node for node, _ in shares], learn)
+        rest = 1.0 if done is None else done.rest(self._me)
+        weights = zip(close.terms, close.body.included, strict=True)
+        weight = next(weight for term, (_, weight) in weights if term.author == self._me)
+        # With another model in the place of one, what it would learn is not what the others did.
+        learn = None if self._despaired else self._learns(state, weight)
+        if self._despaired:
+            text = (
+                f"what this site was to blend in round {round_} is nowhere any more; the model it had before stands in"
+            )
+            yield Report("model_lost", text, {"round": round_}, level="warning")
+        yield self._blend(state, round_, tuple(terms), rest, [node for node, _ in shares], learn)
+
+    def _row(self, state: State, close: Closed) -> tuple[tuple[NodeId, float], ...]:
+        """Return this member's row of the matrix of the open round; nothing where it has no part in it."""
+        terms_then = state.terms_of(close.epoch)  # An epoch may have begun since, and others have blended before.
+        if terms_then is None or all(term.author != self._me for term in close.terms):
+            return ()
+        done = settled(state)
+        return self._shares(state, close, terms_then) if done is None else _in_order(done.row(self._me), close)
+
+    def _despair(self, state: State, holds: Callable[[Digest], bool], now: float) -> None:
+        """Find what nobody has any more of what this member is to blend.
+
+        A power cut takes what was not synced, this member's own model among it, and where no partner had it yet it is
+        gone. The model that this member began the round with then stands for it: the others wait for what it attests.
+        """
+        close = state.close
+        if self._mixing is not None:
+            return
+        if close is None or not state.exchanging or close.body.round in self._mixed:
+            self._despaired.clear()
+            return
+        placed = {term.author: term for term in close.terms}
+        for node, _ in self._row(state, close):
+            digest = placed[node].body.offered[0]
+            if holds(digest):
+                self._despaired.discard(digest)
+            elif self._lost(state, digest, now):
+                self._despaired.add(digest)
 
     def _learns(self, state: State, weight: int) -> Learn | None:
         """Return what a blend is to teach this member: it goes on from what it knew of the model it attested last."""

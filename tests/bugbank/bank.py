@@ -34,6 +34,7 @@ from tests.bugbank.seeding import Bug, Edit
 from tests.conformance import test_signing as signing
 from tests.node import test_core as core
 from tests.node import test_storage as storage
+from tests.simulation import test_fault_campaign as campaign
 from tests.simulation import test_membership as membership
 from tests.swarm import test_codec as bytes_
 from tests.swarm import test_copies as copies
@@ -800,7 +801,7 @@ GOSSIP = (
     ),
     Bug(
         "a round that was closed in one epoch is blended by the schedule of the next",
-        (Edit(gossip_round.GossipRound._mix, "terms_then = state.terms_of(close.epoch)", "terms_then = state.terms"),),
+        (Edit(gossip_round.GossipRound._row, "terms_then = state.terms_of(close.epoch)", "terms_then = state.terms"),),
         exchanges.test_an_epoch_that_begins_before_a_member_has_blended_does_not_change_its_row,
     ),
     Bug(
@@ -817,6 +818,11 @@ GOSSIP = (
         "a message is fetched though the copy that it starts from is lost",
         (Edit(gossip_round.GossipRound._steps, "if self._will_hold(author, body.round, before, state)", "if True"),),
         copies.test_who_has_the_copy_fetches_the_message_and_who_lacks_it_the_next_copy,
+    ),
+    Bug(
+        "a model that nobody has any more is waited for",
+        (Edit(gossip_round.GossipRound._despair, "elif self._lost(state, digest, now):", "elif False:"),),
+        campaign.test_a_model_that_a_power_cut_took_before_anybody_had_it_holds_up_no_round,
     ),
     Bug(
         "copies are averaged in the last round, in place of models",

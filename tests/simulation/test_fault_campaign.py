@@ -26,6 +26,13 @@ def test_whatever_is_drawn_nothing_final_is_lost_and_everybody_finishes(seed: in
     assert 0 < story.kept <= campaign.KEPT_MAX
 
 
+def test_a_model_that_a_power_cut_took_before_anybody_had_it_holds_up_no_round() -> None:
+    """Member 3 offered, was cut off and lost what it had not synced; its partner was not in the round. It blends, all
+    the same, for the others wait for what it attests: two of four are no quorum."""
+    trial = replace(campaign.draw(130_875), kept=(0, 1, 3, 6, 7))
+    assert campaign.run(trial).virtual_s < trial.heal_s + 2 * 60.0, "one deadline, and what remains of the run"
+
+
 def test_the_same_seed_is_the_same_story() -> None:
     trial = replace(campaign.draw(2), kept=(0, 2, 3, 6), rounds=2)
     assert campaign.run(trial).digest == campaign.run(trial).digest
