@@ -47,7 +47,8 @@ class RoundView:
     contributions it said to hold, as of the close, and `models` the digest of the model that each says it ended with.
     Where links go one way `settled` has what that did to masses, and `targets` by author to whom it gave. Under a rule
     `used` has by author what weights it tells for which model, and `mixed`, once the round is committed, the weights
-    that those tell who made it.
+    that those tell who made it. `offered_ms` and `attested_ms` are when each author wrote that it has an update, and a
+    model, in Unix milliseconds by its own clock: its claim, which orders nothing.
     """
 
     number: int
@@ -65,6 +66,8 @@ class RoundView:
     settled: Settled | None = None
     used: dict[NodeId, tuple[bytes, tuple[int, ...]]] = field(default_factory=dict)
     mixed: Mapping[NodeId, int] = field(default_factory=dict)
+    offered_ms: dict[NodeId, int] = field(default_factory=dict)
+    attested_ms: dict[NodeId, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,6 +271,7 @@ def _note(result: Audit, header: Header, noted: Sequence[Noted]) -> None:
                 placed = state.contributions.get((body.round, author))
                 if placed is not None and placed.index == index:
                     _round(result, body.round).contributions[author] = placed
+                    _round(result, body.round).offered_ms[author] = entry.ts_ms
             case e.Evaluation():
                 if body.round in result.rounds and body.round <= state.committed.round:
                     result.rounds[body.round].evaluations[author] = body
@@ -286,6 +290,8 @@ def _note(result: Audit, header: Header, noted: Sequence[Noted]) -> None:
                 own = None if state.exchange is None else state.exchange.models.get(author)
                 if own == Own(body.round, body.model_digest, body.model_bytes) and body.round in result.rounds:
                     result.rounds[body.round].models[author] = body.model_digest
+                if body.round in result.rounds:
+                    result.rounds[body.round].attested_ms[author] = entry.ts_ms
                 if body.used and body.round in result.rounds:
                     _note_used(result.rounds[body.round], author, body)
             case e.RoundCommit():
