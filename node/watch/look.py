@@ -9,7 +9,7 @@ from pathlib import Path
 
 from node.cli.control import ask
 from node.cli.ledger.following import Following
-from node.cli.ledger.sources import open_folder
+from node.cli.ledger.sources import Files, open_folder
 from node.cli.privacy import account_of
 from node.clock import Clock
 from node.site import Site
@@ -76,6 +76,16 @@ class Watch:
             epsilon=epsilon,
             budget=budget,
         )
+
+    @property
+    def following(self) -> Following:
+        """The ledger as far as it was read, to look into: another one after each `look` that finds it mended."""
+        return self._following
+
+    @property
+    def files(self) -> Files:
+        """Where it lies."""
+        return self._files
 
     def close(self) -> None:
         """Let go of the files."""

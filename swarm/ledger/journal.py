@@ -422,12 +422,13 @@ class Tail:
     """The blocks of a ledger, read from the first on while its node appends more. Nothing is ever written or cut.
 
     What cannot be read is taken for what is being written, and is looked at again; if it is damage, nothing comes any
-    more, and `scan` says what is wrong.
+    more, and `scan` says what is wrong. `place` is where the block that was yielded last lies, for `block_at`.
     """
 
     def __init__(self, disk: Disk, ledger_id: bytes) -> None:
         self._disk, self._ledger_id = disk, ledger_id
         self._number, self._offset = 0, 0
+        self.place = 0, 0
 
     def read(self) -> Iterator[bytes]:
         """Yield the payloads of the blocks that were appended since the last call.
@@ -464,9 +465,28 @@ class Tail:
             if record.kind == _FOOTER_TYPE:
                 self._number, self._offset = self._number + 1, 0
                 return
+            self.place = self._number, self._offset
             self._offset += length
             if record.kind == RECORD_BLOCK:
                 yield record.payload
+
+
+def block_at(disk: Disk, place: tuple[int, int]) -> bytes:
+    """Return the payload of the block that lies at a place that `Tail` told: (segment, byte).
+
+    Raises:
+        LedgerError: there is no block any more, or it cannot be read.
+    """
+    number, offset = place
+    path = f"{BLOCKS}/{number:08d}.seg"
+    head = disk.read(path, offset, _RECORD.size)
+    if len(head) == _RECORD.size and (length := _record_bytes(_RECORD.unpack(head)[0])) <= _record_bytes(
+        RECORD_BYTES_MAX
+    ):
+        parsed = _parse(disk.read(path, offset, length), 0)
+        if parsed is not None and parsed[0].kind == RECORD_BLOCK:
+            return parsed[0].payload
+    raise LedgerError(f"couldn't read the block at byte {offset} of {path}", hint="run `swarm ledger verify`")
 
 
 def foreign(disk: Disk, ledger_id: bytes) -> bytes | None:
