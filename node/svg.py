@@ -53,7 +53,7 @@ MARKS = (
 )
 """Shapes of marks, one for each style of line."""
 
-STYLE = """
+PALETTE = """
 :root{color-scheme:light dark;--ground:#fff;--soft:#f3f5f7;--ink:#1b1f24;--dim:#50585f;--edge:#c9d0d6;--link:#0b4f9e;
 --good:#11632c;--good-soft:#e7f4ea;--bad:#a3161f;--bad-soft:#fcebeb;--unsure:#7a4b00;--unsure-soft:#fdf3e0;
 --s0:#0b5fa5;--s1:#b3490a;--s2:#00735c;--s3:#8a3f8f;--s4:#6b5600;--s5:#a3195b;--s6:#2b6f77;--s7:#4a4a4a}
@@ -61,7 +61,12 @@ STYLE = """
 --edge:#404a53;--link:#8cc1ff;--good:#7ddc98;--good-soft:#12301c;--bad:#ff9a9a;--bad-soft:#3a1719;--unsure:#f4c568;
 --unsure-soft:#33270f;--s0:#6cb2ff;--s1:#ff9d5c;--s2:#4fd1a5;--s3:#d79be0;--s4:#e0c34a;--s5:#ff86b5;--s6:#6fd0d8;
 --s7:#c8c8c8}}
-*{box-sizing:border-box}
+"""
+"""The colours of light and dark, each at least 4.5 to 1 against its ground; on paper always those of light."""
+
+STYLE = (
+    PALETTE
+    + """*{box-sizing:border-box}
 html{scroll-padding-top:1rem}
 body{margin:0 auto;padding:1.5rem 1.25rem 3rem;max-width:66rem;background:var(--ground);color:var(--ink);
 font:16px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",Arial,sans-serif}
@@ -169,6 +174,7 @@ table{font-size:8.5pt}.matrix thead th{font-size:6pt}.matrix td{min-width:0}
 .verdict,.glance div,.ground{print-color-adjust:exact;-webkit-print-color-adjust:exact}
 details::details-content{content-visibility:visible;block-size:auto}}
 """
+)
 """The look of the page: the colours of light and dark (each at least 4.5 to 1 against its ground), phone and paper."""
 
 
