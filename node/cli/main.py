@@ -38,6 +38,7 @@ COMMANDS = {
     "egress": ("node.cli.egress:egress", "What may leave this site, and what has."),
     "privacy": ("node.cli.privacy:privacy", "Plan what noise a budget asks for; show what is spent."),
     "support-bundle": ("node.cli.support:support_bundle", "Gather what others need to help, and no secret."),
+    "dashboard": ("node.cli.dashboard:dashboard", "Show this site in a browser."),
     "metrics": ("node.cli.metrics:metrics", "Show numbers for Prometheus, and whether this site is well."),
     "track": ("node.cli.track:track", "Show a run in TensorBoard or MLflow."),
     "ledger": ("node.cli.ledger:ledger", "Inspect and verify the ledger."),
