@@ -47,6 +47,11 @@ test-integrations: $(STAMP) ## Run the tests that need Lightning, Transformers a
 	@$(PYTHON) scripts/bootstrap.py --venv $(VENV) --extras integrations
 	@$(BIN)/python -m pytest -q tests/node/integrations tests/node/tables
 
+.PHONY: test-page
+test-page: $(STAMP) ## Run the tests of the live page in Chromium (installs what drives it)
+	@$(PYTHON) scripts/bootstrap.py --venv $(VENV) --extras page
+	@$(BIN)/python -m pytest -q -rs tests/integration/test_page.py
+
 .PHONY: test-onnx
 test-onnx: $(STAMP) ## Run the tests that need ONNX (installs it)
 	@$(PYTHON) scripts/bootstrap.py --venv $(VENV) --extras onnx
