@@ -39,6 +39,7 @@ COMMANDS = {
     "privacy": ("node.cli.privacy:privacy", "Plan what noise a budget asks for; show what is spent."),
     "support-bundle": ("node.cli.support:support_bundle", "Gather what others need to help, and no secret."),
     "dashboard": ("node.cli.dashboard:dashboard", "Show this site in a browser."),
+    "top": ("node.cli.top:top", "Watch this site on a terminal."),
     "metrics": ("node.cli.metrics:metrics", "Show numbers for Prometheus, and whether this site is well."),
     "track": ("node.cli.track:track", "Show a run in TensorBoard or MLflow."),
     "ledger": ("node.cli.ledger:ledger", "Inspect and verify the ledger."),

@@ -1,0 +1,171 @@
+"""A look on one screen of a terminal: what there is to look at, who is there, and how the last rounds went.
+
+As much as fits: of many sites those first that somebody may have to do something about.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from node.console import PHASES, bar, duration_words, member_state, size_words
+from node.svg import clean
+from node.watch.alerts import ERROR, alerts, members
+from node.watch.look import Look
+from swarm.ledger.audit import Audit, RoundView, mean_scores, member_names, weights
+from swarm.machine import NodeId
+
+HEAD_LINES = 4
+"""Lines that are there whatever happens: title, ledger, and a gap before each table."""
+
+TABLE_LINES = 4
+"""Besides their rows: two lines of headings, one of what is left out, one with a curve."""
+
+ROUNDS_MAX = 12
+BLOCKS = "▁▂▃▄▅▆▇█"
+
+
+def screen(look: Look, *, width: int, height: int) -> RenderableType:
+    """Return a look for a terminal of so many columns and lines."""
+    found = alerts(look)
+    said = [_alert(one.level, one.text, one.hint) for one in found[: max(1, height // 5)]]
+    if len(found) > len(said):
+        said.append(Text(f"  and {len(found) - len(said)} more: swarm metrics --json", style="yellow"))
+    left = height - HEAD_LINES - len(said)
+    rounds = min(ROUNDS_MAX, max(2, left // 3))
+    sites = _sites(look, max(2, left - rounds - TABLE_LINES))
+    return Group(_title(look), _ledger(look), *said, Text(), sites, Text(), _rounds(look, rounds, width))
+
+
+def _title(look: Look) -> Text:
+    state = look.audit.state
+    done, planned = state.committed.round, state.last
+    text = Text.assemble(
+        (clean(state.signed.charter.name), "bold"),
+        f"  as {clean(look.name)} sees it   ",
+        f"round {done} of {planned}  ",
+    )
+    text.append(bar(done, planned), "green")
+    if look.status is not None and look.status.get("eta_s") is not None and not state.complete:
+        text.append(f"  about {duration_words(float(str(look.status['eta_s'])))} to go")
+    return _one_line(text)
+
+
+def _ledger(look: Look) -> Text:
+    audit = look.audit
+    holds = ("ledger holds", "green") if not look.trouble else ("LEDGER DOES NOT HOLD", "bold red")
+    text = Text.assemble(holds, f", {audit.entries} entries in {audit.blocks} blocks", style="")
+    text.append(f"   disk {size_words(look.disk_free)} free", "dim")
+    if look.epsilon is not None:
+        limit = "" if look.budget is None else f" of {look.budget:g}"
+        text.append(f"   epsilon {look.epsilon:.2f}{limit}")
+    text.append(f"   {datetime.fromtimestamp(look.at_s, tz=UTC).astimezone():%H:%M:%S}", "dim")
+    return _one_line(text)
+
+
+def _alert(level: str, text: str, hint: str) -> Text:
+    mark, style = ("✗ ", "bold red") if level == ERROR else ("! ", "bold yellow")
+    return _one_line(Text.assemble((mark, style), clean(text), (f"  ({clean(hint)})", "dim")))
+
+
+def _one_line(text: Text) -> Text:
+    text.no_wrap, text.overflow = True, "ellipsis"
+    return text
+
+
+def _sites(look: Look, room: int) -> RenderableType:
+    told = members(look)
+    if not told:
+        names = ", ".join(clean(seat.name) for seat in look.audit.state.terms.members)
+        return Text(f"the node does not run, so nothing is known of links between {names}", "dim")
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for name, width in (("", 1), ("site", 12), ("round", 5), ("does", 0), ("in", 7), ("out", 7), ("idle", 7)):
+        side = "right" if name in ("round", "in", "out", "idle") else "left"
+        table.add_column(name, justify=side, no_wrap=True, overflow="ellipsis", min_width=width)  # type: ignore[arg-type]
+    table.add_column("clock", justify="right", no_wrap=True, min_width=7)
+    urgency = {"red": 0, "yellow": 1, "green": 2}
+    ranked = sorted(told, key=lambda one: (not one.get("me"), urgency[member_state(one)[2]]))
+    for member in ranked[:room]:
+        table.add_row(*_row(member))
+    if len(ranked) > room:
+        table.add_row("", f"and {len(ranked) - room} more", "", "all linked", "", "", "", "")
+    return table
+
+
+def _row(member: Mapping[str, object]) -> Sequence[RenderableType]:
+    mark, words, style = member_state(member)
+    name = clean(str(member["name"]))
+    if member.get("me"):
+        phase = str(member.get("phase"))
+        return Text(mark, style), Text(name, "bold"), str(member.get("round")), PHASES.get(phase, phase), "", "", "", ""
+    offset = int(str(member.get("clock_offset_ms") or 0))
+    return (
+        Text(mark, style),
+        Text(name),
+        str(member.get("round")),
+        Text(clean(words), "" if style == "green" else style),
+        size_words(int(str(member.get("received_bytes") or 0))),
+        size_words(int(str(member.get("sent_bytes") or 0))),
+        duration_words(float(str(member.get("moved_s") or 0))),
+        f"{offset:+d} ms" if member.get("linked") else "",
+    )
+
+
+def _rounds(look: Look, room: int, width: int) -> RenderableType:
+    audit = look.audit
+    closed = [view for view in audit.rounds.values() if view.closed is not None]
+    if not closed:
+        return Text("no round is closed yet", "dim")
+    metrics = audit.state.signed.charter.metrics[:3]
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for name in ("round", "took", "sites", *metrics):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("last to offer", no_wrap=True, overflow="ellipsis")
+    table.add_column("without", no_wrap=True, overflow="ellipsis")
+    names = member_names(audit.epochs)
+    for view in closed[-room:]:
+        table.add_row(*_of_round(audit, view, metrics, names))
+    return Group(table, *_curve(closed, metrics, width))
+
+
+def _of_round(
+    audit: Audit, view: RoundView, metrics: Sequence[str], names: Mapping[NodeId, str]
+) -> Iterable[RenderableType]:
+    before = audit.rounds.get(view.number - 1)
+    began = before.committed_ms if before is not None else 0
+    took = duration_words((view.committed_ms - began) / 1000) if began and view.committed_ms else ""
+    if began and view.committed_ms and view.committed_ms - began < 10_000:
+        took = f"{(view.committed_ms - began) / 1000:.1f} s"
+    scores = mean_scores(view, metrics)
+    shares = weights(view)
+    last = max(view.offered_ms, key=lambda node: view.offered_ms[node], default=None)
+    terms = view.terms or audit.state.terms
+    absent = [names[seat.node] for seat in terms.members if seat.node not in shares]
+    return (
+        str(view.number) if view.commit is not None else f"{view.number} …",
+        took,
+        str(len(shares)),
+        *(f"{scores[metric]:.4f}" if metric in scores else "" for metric in metrics),
+        "" if last is None else clean(names[last]),
+        Text(", ".join(clean(name) for name in absent[:4]) + (" …" if len(absent) > 4 else ""), "yellow"),
+    )
+
+
+def _curve(closed: Sequence[RoundView], metrics: Sequence[str], width: int) -> Iterable[Text]:
+    """Yield the first metric over the last rounds, one character a round."""
+    for metric in metrics[:1]:
+        values = [mean_scores(view, [metric]).get(metric) for view in closed]
+        told = [value for value in values if value is not None][-max(10, width - len(metric) - 24) :]
+        if len(told) > 1:
+            low, high = min(told), max(told)
+            spread = high - low
+            steps = [round((value - low) / spread * (len(BLOCKS) - 1)) if spread else 0 for value in told]
+            yield Text.assemble(
+                (f"{metric}  {low:.4f} ", "dim"),
+                ("".join(BLOCKS[step] for step in steps), "green"),
+                (f" {high:.4f}", "dim"),
+            )
