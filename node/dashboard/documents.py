@@ -8,11 +8,11 @@ named by their place in `sites`, in the order in which they came; times are Unix
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import TypeAlias
 
 from node.console import member_state
-from node.contributions import accounts
+from node.contributions import Account, accounts
 from node.exchanges import exchanges_of
 from node.watch.alerts import alerts, members
 from node.watch.look import Look
@@ -65,8 +65,21 @@ _LINK = (
 """What a node says of each member and the page shows."""
 
 
-def state(look: Look) -> Document:
-    """Return how a site stands, without its rounds."""
+@dataclass(frozen=True, slots=True)
+class Sums:
+    """What all rounds so far come to, by site: the rounds that no work of it covers, and what it contributed."""
+
+    gaps: Mapping[NodeId, Sequence[int]]
+    accounts: Mapping[NodeId, Account]
+
+
+def sums(audit: Audit) -> Sums:
+    """Add up all rounds: who asks every second does so again only when there are more blocks."""
+    return Sums(of_audit(audit).gaps(), {account.node: account for account in accounts(audit)})
+
+
+def state(look: Look, whole: Sums | None = None) -> Document:
+    """Return how a site stands, without its rounds; `whole` is `sums` of its audit, if somebody has it already."""
     audit, charter = look.audit, look.audit.state.signed.charter
     best = best_of(audit.state)
     why = unready(look)
@@ -101,19 +114,17 @@ def state(look: Look) -> Document:
         "budget": look.budget,
         "node": None if look.status is None else {name: look.status.get(name) for name in _TOLD},
         "silence": look.silence,
-        "sites": _sites(look),
+        "sites": _sites(look, sums(look.audit) if whole is None else whole),
     }
 
 
-def _sites(look: Look) -> list[Document]:
+def _sites(look: Look, whole: Sums) -> list[Document]:
     audit = look.audit
     told = {str(one["node"]): one for one in members(look)}
     seats = {seat.node: seat for seat in audit.state.terms.members}
-    gaps = of_audit(audit).gaps()
-    settled = {account.node: account for account in accounts(audit)}
     found = []
     for node, name in member_names(audit.epochs).items():
-        link, account = told.get(node.hex()), settled[node]
+        link, account = told.get(node.hex()), whole.accounts[node]
         seat = seats.get(node)
         found.append(
             {
@@ -127,7 +138,7 @@ def _sites(look: Look) -> list[Document]:
                 "mark": "" if link is None else member_state(link)[0],
                 "words": "" if link is None else member_state(link)[1],
                 "update": None if link is None else link.get("update"),
-                "gaps": list(gaps.get(node, ())),
+                "gaps": list(whole.gaps.get(node, ())),
                 "rounds": account.rounds,
                 "samples": account.samples,
                 "share": None if account.share_ppm is None else account.share_ppm / 1e6,

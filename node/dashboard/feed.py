@@ -15,6 +15,7 @@ from typing import TypeVar
 from node.clock import Clock
 from node.dashboard import documents
 from node.watch.look import Look, Watch
+from swarm.ledger.audit import Audit
 
 T = TypeVar("T")
 
@@ -31,6 +32,8 @@ class Feed:
         self._making: asyncio.Task[Look] | None = None
         self._look: Look | None = None
         self._at = 0.0
+        self._told: tuple[Look | None, str] = None, ""
+        self._sums: tuple[tuple[Audit, int], documents.Sums] | None = None
 
     async def within(self, work: Callable[[Watch], T]) -> T:
         """Return what `work` makes of the watch, in the thread in which it is looked through."""
@@ -61,7 +64,16 @@ class Feed:
     async def update(self, since: int) -> str:
         """Return as JSON how the site stands, and the rounds that are new to who knows all up to `since`."""
         look = await self.look()
-        return await self.within(lambda _: told(look, since))
+        return await self.within(lambda _: told(self._state_of(look), look, since))
+
+    def _state_of(self, look: Look) -> str:
+        """Return as JSON how a site stands: made once a look; its rounds are added up once a block."""
+        if self._told[0] is not look:
+            as_of = look.audit, look.audit.blocks
+            if self._sums is None or self._sums[0][0] is not as_of[0] or self._sums[0][1] != as_of[1]:
+                self._sums = as_of, documents.sums(look.audit)
+            self._told = look, json.dumps(documents.state(look, self._sums[1]), separators=(",", ":"))
+        return self._told[1]
 
     async def stream(self, since: int) -> AsyncIterator[str]:
         """Yield updates, each as soon as it says anything new; an empty text when nothing has been new for a while."""
@@ -90,7 +102,7 @@ PING_LOOKS = 10
 """After so many looks in which nothing is new a stream says that it is alive: proxies cut what is silent."""
 
 
-def told(look: Look, since: int) -> str:
-    """Return a site as it stands and its rounds from `since` on, as JSON, the time of the look first."""
-    document = {"state": documents.state(look), "rounds": documents.rounds(look.audit, since)}
-    return json.dumps({"at_s": look.at_s, **document}, separators=(",", ":"))
+def told(state: str, look: Look, since: int) -> str:
+    """Return a site as it stands, JSON already, and its rounds from `since` on, the time of the look first."""
+    rounds = json.dumps(documents.rounds(look.audit, since), separators=(",", ":"))
+    return f'{{"at_s":{look.at_s},"state":{state},"rounds":{rounds}}}'
