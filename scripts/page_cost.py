@@ -3,7 +3,7 @@
     PYTHONPATH=. python scripts/page_cost.py [--sites 5 50 200] [--rounds 3]
 
 A node of the simulated world is asked what a page, a terminal or Prometheus asks once a second: the answer it makes
-and writes down is all that the node does for them. What the page's own process does for it - parse the answer, judge it,
+and writes down is all that the node does for them. What the page's own process does - parse the answer, judge it,
 write the documents - is told beside it. Medians of processor time, so that other work on the machine matters little.
 """
 

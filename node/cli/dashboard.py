@@ -6,15 +6,20 @@ import asyncio
 import ipaddress
 import os
 import secrets
+import socket
 import ssl
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from node.cli.init import FOLDER, JSON
 from node.cli.output import FAILED, Failure, emit
 from swarm.errors import UsageError
+
+if TYPE_CHECKING:
+    from node.watch.look import Watch
 
 LISTEN = "127.0.0.1:9460"
 
@@ -69,18 +74,21 @@ def dashboard(
     tls = _tls(cert, key)
     watch = Watch(folder)
     watch.look()  # Whatever is wrong with the ledger is better said here than in a browser.
+    try:
+        bound = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except OSError as error:
+        text = f"couldn't listen on {listen}: {os.strerror(error.errno or 0)}"
+        raise Failure(text, code=FAILED, hint="choose another port: something else may use this one") from error
     scheme = "https" if tls else "http"
     shown = f"[{host}]" if ":" in host else host
     address = f"{scheme}://{shown}:{port}/" + (f"?token={token}" if token else "")
     emit({"address": address}, as_json=as_json, text=f"the page is at {address}; interrupt to end")
-    asyncio.run(_serve(watch, folder, (host, port), token, tls, listen))
+    asyncio.run(_serve(watch, folder, bound, token, tls))
 
 
-def _export(watch: object, path: Path) -> dict[str, object]:
+def _export(watch: Watch, path: Path) -> dict[str, object]:
     from node.dashboard import documents, explorer, page
-    from node.watch.look import Watch
 
-    assert isinstance(watch, Watch), "made one line above"
     look = watch.look()
     data = {
         "at_s": look.at_s,
@@ -149,21 +157,15 @@ def _tls(cert: Path | None, key: Path | None) -> tuple[str, str] | None:
     return str(cert), str(key)
 
 
-async def _serve(
-    watch: object, folder: Path, address: tuple[str, int], token: str, tls: tuple[str, str] | None, listen: str
-) -> None:
+async def _serve(watch: Watch, folder: Path, bound: socket.socket, token: str, tls: tuple[str, str] | None) -> None:
     import uvicorn
 
     from node.dashboard.server import Access, application, verified
-    from node.watch.look import Watch
 
-    assert isinstance(watch, Watch), "made one line above"
     command = (sys.executable, "-m", "node.cli.main", "ledger", "verify", str(folder), "--json")
     app = application(watch, Access(token=token), verify=lambda: verified(command))
     config = uvicorn.Config(
         app,
-        host=address[0],
-        port=address[1],
         log_level="critical",
         access_log=False,
         lifespan="on",
@@ -173,9 +175,5 @@ async def _serve(
         ssl_certfile=tls[0] if tls else None,
         ssl_keyfile=tls[1] if tls else None,
     )
-    serving = uvicorn.Server(config)
-    try:
-        await serving.serve()
-    except SystemExit:
-        text = f"couldn't listen on {listen}"
-        raise Failure(text, code=FAILED, hint="choose another port: something else may use this one") from None
+    with bound:
+        await uvicorn.Server(config).serve(sockets=[bound])
