@@ -32,7 +32,6 @@ from swarm.ledger.state import State
 from swarm.machine import (
     RECORD_ENTRY,
     Adopt,
-    Digest,
     Event,
     Mixed,
     NodeId,
@@ -339,7 +338,8 @@ class Gate:
         """Whether every byte of what waits is here; of what will be masked they lie where masks are put on."""
         if offer.pieces:
             return self._waiting.whole(offer, self._store)
-        return is_kept(self._store, Digest(bytes.fromhex(offer.update)))
+        update = offer.trained().update
+        return update is not None and is_kept(self._store, update)
 
     def _held(self) -> bool:
         """Whether an update has to wait for people now."""

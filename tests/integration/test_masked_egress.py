@@ -123,6 +123,12 @@ def entries(peer: LocalPeer, by: LocalPeer) -> list[e.Entry]:
     return [entry for entry in map(e.decode_entry, leaves) if entry.author == by.site.node()]
 
 
+def posted(peer: LocalPeer) -> int:
+    """Return how many members have posted keys for the open round, as far as a node knows."""
+    masks = peer.status.get("masks")
+    return masks["done"] if isinstance(masks, dict) and masks["stage"] == "keys" else 0
+
+
 def charges(peer: LocalPeer) -> list[int]:
     return [charge.round for charge in Spending(peer.site.spending_path).charges()]
 
@@ -159,8 +165,8 @@ def story(tmp_path_factory: pytest.TempPathFactory, forkserver: Path) -> Story:
             until(lambda: waits(d) not in ("", *trained), peers)
             if number == 1:
                 # The others have posted their keys by now; of d nobody has heard a word.
-                until(lambda: any(entry.kind == e.MASK_KEYS for entry in entries(peers[0], peers[1])), peers)
-                before += [e.KIND_NAMES[entry.kind] for entry in entries(peers[0], d)]
+                until(lambda: posted(peers[0]) == len(NAMES) - 1, peers)
+                before += [line.what for line in record_at(d.site).lines()]
                 offer = waits(d)
                 d.kill()
                 assert is_kept(BlobStore(d.site.blobs), Digest(bytes.fromhex(offer)))
@@ -177,7 +183,12 @@ def story(tmp_path_factory: pytest.TempPathFactory, forkserver: Path) -> Story:
 
 
 def test_before_its_people_have_said_yes_nobody_hears_how_many_samples_a_site_has(story: Story) -> None:
-    assert story.before == []
+    assert story.before == [r.WAITING]
+    approved = next(line for line in record_at(story.d.site).lines() if line.what == r.APPROVED)
+    said = entries(story.peers[0], story.d)
+    assert said[0].seq == 0
+    assert e.MASK_KEYS in {entry.kind for entry in said}
+    assert all(entry.ts_ms >= approved.time_ms for entry in said)
 
 
 def test_an_update_that_waits_to_be_masked_is_not_trained_and_paid_for_twice(story: Story) -> None:
