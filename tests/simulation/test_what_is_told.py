@@ -17,7 +17,7 @@ from gossip import messages as m
 from gossip import wire
 from gossip.transfer import Transfer
 from swarm.ledger import entry as e
-from swarm.machine import Digest, NodeId, Send, SendChunk
+from swarm.machine import Digest, Guard, NodeId, Send, SendChunk
 from swarm.masking.statements import Keys
 from swarm.mixing.sketch import BUCKETS, FRACTION_BITS, unpack
 from swarm.round import Phase
@@ -25,7 +25,7 @@ from swarm.terms import founding
 from swarm.vector import blob_digest, leaf_hashes
 from tests.builders import Swarm, make_swarm
 from tests.simulation.test_gossip import all_done, gossiping, head, merged
-from tests.simulation.test_routes import blocks, said
+from tests.simulation.test_routes import CrashAt, blocks, said
 from topologies.plan import SchedulePlan
 from topologies.world.checkers import Checker
 from topologies.world.learner import Lesson, QuadraticTask, Vector
@@ -130,6 +130,33 @@ def test_under_masks_the_digest_of_what_was_trained_is_told_to_nobody() -> None:
     assert not names & announced.names
     offered = {body.update_digest for body in said(world, *CONTRIBUTIONS)}
     assert len(offered & announced.names) == 10, "while the masked ones are there for everybody"
+
+
+class Steady(Remembering):
+    """Sites whose updates hardly change from round to round, as near the end of a run: here, not at all."""
+
+    @override
+    def train(self, member: int, number: int, model: Vector, correction: Vector | None = None) -> Lesson:
+        lesson = QuadraticTask.train(self, member, 1, np.zeros(self.elements, np.float32))
+        assert lesson.update is not None
+        self.made[member, number] = lesson.update.copy(), model.copy()
+        return lesson
+
+
+def test_two_sums_that_differ_by_one_site_give_its_update_away() -> None:
+    """Masks hide an update in a round's sum, and say nothing of what two rounds tell together. Site 2 misses some."""
+    Remembering.made.clear()
+    swarm = make_swarm(5, rounds=8, elements=ELEMENTS, masks="pairwise:64", patience_ms=3_000, **EXACT)
+    task = Steady(seed=3, samples=SAMPLES, elements=ELEMENTS, bound=200.0, steps=2, rate=0.2)
+    world = ran(swarm, task, [CrashAt(2, Guard, down_s=6.0)])
+    sums: dict[int, tuple[int, np.ndarray]] = {}  # by how many sites are in it: their weight, and what they made
+    for close in said(world, e.ROUND_CLOSE, e.RoundClose)[:-1]:
+        before, after = (Remembering.made[0, number][1].astype(float) for number in (close.round, close.round + 1))
+        weight = sum(share for _, share in close.included)
+        sums.setdefault(len(close.included), (weight, (after - before) * weight))
+    assert {*sums} == {4, 5}
+    (some, without), (whole, withal) = sums[4], sums[5]
+    assert np.allclose((withal - without) / (whole - some), Remembering.made[2, 1][0], atol=1e-4)
 
 
 def test_a_ledger_of_gossip_holds_a_small_model_whole_and_what_each_site_made_of_it() -> None:
