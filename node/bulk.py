@@ -368,7 +368,7 @@ class BulkWorker:
             if self._masks is not None:
                 update.flush()
                 kept = self._masks.set_aside(path)
-                return [replace(trained, update=kept.digest, size=kept.size)]
+                return [_Made((), replace(trained, update=kept.digest, size=kept.size), norm)]
             if self._cuts:
                 return [replace(self._sliced(trained, update, path), norm=norm)]
             if self._copies is not None and copy is not None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from node.storage import BlobStore, store_error
-from swarm.errors import Reject, SwarmError
+from swarm.errors import Reject, StoreError, SwarmError
 from swarm.machine import Digest, Masked, MaskUpdate, RingForm, Stored, Unmask, Worn
 from swarm.masking import masks
 from swarm.masking.masks import Mask
@@ -23,6 +23,8 @@ from swarm.mixing.average import Sums, sums_problem
 STRETCH_ELEMENTS = 1 << 20
 """Elements at a time, an even number: words of 36 bits are packed in pairs."""
 
+ASIDE = "aside"
+"""The folder of what was trained and is not masked yet."""
 
 KEPT_MAX = 3
 """Updates that are kept aside: one that is masked, one trained meanwhile, and one that a crash may have left."""
@@ -33,7 +35,7 @@ class Masks:
 
     def __init__(self, store: BlobStore, *, elements: int, bound: float) -> None:
         self._store, self._elements, self._bound = store, elements, bound
-        self._folder = store.beside("aside")
+        self._folder = store.beside(ASIDE)
         for left in self._folder.glob("scratch-*"):
             left.unlink()
         self._masked: dict[Digest, tuple[Path, Stored]] = {}
@@ -119,6 +121,14 @@ class Masks:
 
     def _aside(self, digest: Digest) -> Path:
         return self._folder / digest.hex()
+
+
+def is_kept(store: BlobStore, digest: Digest) -> bool:
+    """Whether what was trained is here to be masked, every byte of it."""
+    try:
+        return store.hash_file(store.beside(ASIDE) / digest.hex()).digest == digest
+    except StoreError:
+        return False
 
 
 def ring_of(form: RingForm) -> Ring:

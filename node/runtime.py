@@ -532,6 +532,8 @@ class Runtime:
             case MaskUpdate():
                 self._bulk.submit_mask(effect)
             case Adopt():
+                if self._gate is not None:
+                    self._gate.releasing(effect)
                 if (released := self._bulk.release(effect.digest)) is not None:
                     self._events.append(released)
             case Unmask():

@@ -182,6 +182,8 @@ class SnapshotFile:
         """Put a snapshot in place of the one before. Raises `StoreError`; the one before is still there then."""
         beside = self._path.with_name(f".{self._path.name}")
         try:
+            beside.unlink(missing_ok=True)
+            beside.touch(mode=0o600)  # What the ledger says is for this user alone, here as in its blocks.
             beside.write_bytes(snapshot.height.to_bytes(8, "big") + snapshot.state)
             beside.replace(self._path)
         except OSError as error:

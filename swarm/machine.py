@@ -495,9 +495,14 @@ class MaskUpdate:
 
 @dataclass(frozen=True, slots=True)
 class Adopt:
-    """Let a masked update into the store, from which others are served. Answered by `Stored`."""
+    """Let a masked update into the store, from which others are served. Answered by `Stored`.
+
+    `round` is the one that it was trained for, which for late work is not the open one; `size` is in bytes.
+    """
 
     digest: Digest
+    size: int
+    round: int
 
 
 @dataclass(frozen=True, slots=True)

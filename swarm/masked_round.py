@@ -241,7 +241,7 @@ class MaskedRound(Round):
             return [*again, Report("mask_failed", text, {"round": event.round}, level="error")]
         if attempt.enrolled and attempt.offer(event.masked):
             self._mask_at = now + RETRY_S  # By then it is in the store, or has to be made once more.
-            return [*self._remember(), Adopt(event.masked)]
+            return [*self._remember(), Adopt(event.masked, event.size, self._work)]
         # Another update went under these masks before, and their difference would be that of the two.
         self._sits_out = "another update was offered with these masks before"
         return [Report("mask_sits_out", self._sat_out(event.round), {"round": event.round}, level="warning")]

@@ -39,6 +39,7 @@ from swarm.mixing.compress.forms import FORMS, encoded_bytes
 from swarm.mixing.corrections import NONE as UNCORRECTED
 from swarm.mixing.local import parse as parse_local
 from swarm.mixing.outer import NONE, buffers_text, lengthened, untrained
+from swarm.mixing.sketch import BUCKETS
 from swarm.routes import FOLD, ROUTES, SHARDED, SPREAD
 from swarm.staleness import BUFFER_SHARE, STALENESS_ASYNCHRONOUS, STALENESS_DEFAULT
 from swarm.vector import blob_digest, leaf_hashes
@@ -780,6 +781,7 @@ def _summary(signed: terms.SignedCharter) -> str:
         f"waiting       {_waiting(c)}",
         f"bounds        update norm {c.clip_norm:g}, one site's weight at most {c.round.weight_cap_ppm / 10_000:g} %",
         f"shared        {_shared(c)}",
+        *([f"on record     {_sketched(c)}"] if c.schedule and c.task.parameters <= BUCKETS else []),
     ]
     for card in c.members:
         where = card.endpoint or "dials out only"
@@ -850,6 +852,14 @@ def _waiting(c: terms.Charter) -> str:
 def _shared(c: terms.Charter) -> str:
     small = f", from {count(c.min_cell, 'case')} of each class on" if c.min_cell and c.metrics else ""
     return f"{', '.join(c.metrics) or 'no metrics'}{small}"
+
+
+def _sketched(c: terms.Charter) -> str:
+    """Say what a ledger of gossip holds where a sketch has no fewer sums than a model has parameters."""
+    return (
+        f"each site's whole model, in every round and for good: a sketch of {BUCKETS} sums hides nothing of"
+        f" {count(c.task.parameters, 'parameter')}"
+    )
 
 
 def _copies(c: terms.Charter) -> str:

@@ -134,6 +134,8 @@ def _told(line: r.Line) -> str:
     if isinstance(metrics := rest.get("metrics"), dict) and metrics:
         told = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
         parts.append(f"{told} of {rest.get('samples')}")
+    elif isinstance(samples := rest.get("samples"), int) and samples:
+        parts.append(count(samples, "sample"))
     parts += [str(rest[name]) for name in ("by", "why", "reason", "path") if rest.get(name)]
     if isinstance(to := rest.get("to"), list):
         parts.append(f"to {', '.join(str(one) for one in to) or 'nobody'}")

@@ -6,8 +6,9 @@ machine, and to everybody else, a training that takes long, and the rounds' own 
 refused is a round that this site does not train. A training whose update could not leave anyway is not begun.
 
 Three moments, in this order, each written to the record before it happens (`node.egress.record`): a file becomes a blob
-that others can fetch (`offered`); people have let one out (`turn`); this site says something on the ledger that its
-data went into (`saying`). The last is at the only place where entries become durable, so no kind of entry is forgotten.
+that others can fetch (`offered`, and where updates travel masked, `releasing`); people have let one out (`turn`); this
+site says something on the ledger that its data went into (`saying`). The last is at the only place where entries become
+durable, so no kind of entry is forgotten.
 """
 
 from __future__ import annotations
@@ -22,12 +23,26 @@ from node.clock import Clock
 from node.egress import record as r
 from node.egress.policy import EVERY, FIRST, LIMIT, Policy
 from node.egress.waiting import Offer, Piece, Waiting
+from node.masked import is_kept
 from node.spending import Spending, stretches
 from node.storage import BlobStore
 from swarm.charter import SignedCharter
 from swarm.ledger import entry as e
 from swarm.ledger.state import State
-from swarm.machine import RECORD_ENTRY, Event, Mixed, NodeId, Parted, Record, Report, Stored, Train, Trained
+from swarm.machine import (
+    RECORD_ENTRY,
+    Adopt,
+    Event,
+    Mixed,
+    NodeId,
+    Parted,
+    Record,
+    Report,
+    Stored,
+    Train,
+    Trained,
+)
+from swarm.masking.statements import Keys
 from swarm.privacy.accounting import Budget, epsilon
 
 Files: TypeAlias = tuple[tuple[Path, Stored], ...]
@@ -37,6 +52,9 @@ T = TypeVar("T")
 RECENT = 4096
 """Own entries, blobs and approvals that are recognised if they come again, as after a crash or on a disk that was full:
 those of some hundred rounds. All would be too many: a site may learn for a hundred thousand."""
+
+NORMS = 2
+"""Rounds of which the norm of an update is known that will leave masked: as many as are trained and not yet offered."""
 
 UNAPPROVED = "its people have let nothing out for that round"
 
@@ -94,7 +112,8 @@ class Gate:
         self._approved, self._entries, self._released = Recent[int](), Recent[str](), Recent[str]()
         for line in record.each():
             self._recall(line)
-        self._norms: dict[str, float] = {}
+        self._norms: dict[str, float] = {}  # of the update that left last, by the digest that others see
+        self._unmasked: dict[int, float] = {}  # by round, of those that are still to be masked
         self._asked: Train | None = None  # what the machine waits for
         self._offer = self._found()
         self._due = False  # whether the machine waits for what waits
@@ -129,7 +148,7 @@ class Gate:
         if self._offer is None:
             return False
         if not self._offer.answers(asked, self._ledger):
-            if self._offer.update in self._released:
+            if self._has_left(self._offer):
                 self._forget()
             elif self._offer.round == asked.round:
                 self._lapse("its round was to be trained from another model")
@@ -185,6 +204,14 @@ class Gate:
         self._say_waiting(offer)
         return []
 
+    def releasing(self, effect: Adopt) -> None:
+        """Write down that an update becomes a blob in its masked form. Raises `StoreError`: then it must not."""
+        norm = self._unmasked.get(effect.round)
+        digest = effect.digest.hex()
+        if digest not in self._released:
+            self._note_update(digest, effect.round, effect.size, norm)
+        self._norms = {} if norm is None else {digest: norm}
+
     # --- people -------------------------------------------------------------------------------------------------
 
     def turn(self) -> Out | Trained | None:
@@ -219,8 +246,6 @@ class Gate:
         self._let_out(trained, offer.norm, fetched=bool(offer.pieces))
         files = self._waiting.copies(offer, self._store)
         self._due = False
-        if not offer.pieces:
-            self._forget()  # There is nothing here that could be let out once more.
         self._tell(Report("approved", f"the update of round {offer.round} was let out by {decision.by}"))
         return Out(files, trained)
 
@@ -256,11 +281,8 @@ class Gate:
         if told is not None:
             word, body = told
             if isinstance(body, e.Contribution) and body.update_digest.hex() not in self._released:
-                # It leaves in a form that it takes on its way: what is said comes before the bytes then.
-                digest = body.update_digest.hex()
-                self._note(r.UPDATE, body.round, digest=digest, bytes=body.update_bytes, to=self._to())
-                self._left(self._ledger, body.round)
-                self._released.add(digest)
+                # Its bytes are here no more, as after a crash: what is said of them can be heard all the same.
+                self._note_update(body.update_digest.hex(), body.round, body.update_bytes, None)
             rest = {"entry": entry.id.hex(), **self._told(body), "to": self._to()}
             self._note(word, body.round, seq=entry.seq, **rest)
             self._entries.add(entry.id.hex())
@@ -288,22 +310,36 @@ class Gate:
                 return {"digest": body.digest.hex(), "bytes": body.size}
             case e.Attest():
                 return {"bytes": len(body.sketch)}
+            case Keys():
+                return {"samples": body.samples}
 
     def _named(self, metrics: Sequence[tuple[int, int]]) -> dict[str, float]:
         return {self._charter.metrics[index]: value / e.METRIC_SCALE for index, value in metrics}
 
     # --- parts --------------------------------------------------------------------------------------------------
 
+    def _has_left(self, offer: Offer) -> bool:
+        """Whether others can have it; what leaves masked does so under another name, once people have let it out."""
+        return offer.update in self._released or (not offer.pieces and offer.round in self._approved)
+
     def _found(self) -> Offer | None:
         """Return what has waited since before this process; what is of another swarm, or not whole, is let go of."""
         offer = self._waiting.offer()
         if offer is None:
             return None
-        if offer.ledger == self._ledger and offer.pieces and self._waiting.whole(offer, self._store):
+        if offer.ledger == self._ledger and self._whole(offer):
             return offer
-        self._note(r.LAPSED, offer.round, digest=offer.update, why="it is not whole, or of another swarm")
+        if offer.ledger != self._ledger or not self._has_left(offer):
+            self._note(r.LAPSED, offer.round, digest=offer.update, why="it is not whole, or of another swarm")
         self._waiting.clear()
         return None
+
+    def _whole(self, offer: Offer) -> bool:
+        """Whether every byte of what waits is here; of what will be masked they lie where masks are put on."""
+        if offer.pieces:
+            return self._waiting.whole(offer, self._store)
+        update = offer.trained().update
+        return update is not None and is_kept(self._store, update)
 
     def _held(self) -> bool:
         """Whether an update has to wait for people now."""
@@ -329,8 +365,9 @@ class Gate:
     def _excess(self, trained: Trained) -> str:
         """Say why an update may not leave; empty if it may."""
         policy = self._policy
-        if policy.update_bytes and trained.size > policy.update_bytes:
-            return f"the update has {trained.size} bytes, this site lets out {policy.update_bytes} [{LIMIT}]"
+        size = self._charter.masked_bytes if self._charter.masks else trained.size
+        if policy.update_bytes and size > policy.update_bytes:
+            return f"the update has {size} bytes, this site lets out {policy.update_bytes} [{LIMIT}]"
         if not (policy.noise or policy.epsilon_round):
             return ""
         charges = [] if self._spending is None else self._spending.charges()
@@ -392,12 +429,22 @@ class Gate:
         """Note that an update leaves. `fetched` is whether its bytes can be had now, and not later in another form."""
         assert trained.update is not None, "somebody has looked"
         digest = trained.update.hex()
-        if fetched and digest not in self._released:  # Else the same bytes leave again, as after a crash.
-            self._note(r.UPDATE, trained.round, digest=digest, bytes=trained.size, norm=norm, to=self._to())
-        self._left(self._ledger, trained.round)
-        if fetched:
-            self._released.add(digest)
+        if not fetched:
+            self._left(self._ledger, trained.round)
+            self._unmasked = dict([*self._unmasked.items(), (trained.round, norm)][-NORMS:])
+            return
+        if digest in self._released:  # The same bytes leave again, as after a crash.
+            self._left(self._ledger, trained.round)
+        else:
+            self._note_update(digest, trained.round, trained.size, norm)
         self._norms = {digest: norm}
+
+    def _note_update(self, digest: str, round_: int, size: int, norm: float | None) -> None:
+        """Note that these bytes leave, once."""
+        rest = {} if norm is None else {"norm": norm}
+        self._note(r.UPDATE, round_, digest=digest, bytes=size, **rest, to=self._to())
+        self._left(self._ledger, round_)
+        self._released.add(digest)
 
     def _lapse(self, why: str) -> Trained:
         assert self._offer is not None, "somebody has looked"

@@ -167,6 +167,8 @@ def has(charter: Charter, term: str) -> bool:
 
 def largest_update(charter: Charter) -> int:
     """Return how many bytes of one site's update may travel in a round under a charter, at most."""
+    if charter.masks:
+        return charter.masked_bytes
     lengths = [end - start for start, end in charter.cuts] or [charter.task.parameters]
     if charter.codec is None or charter.follows:  # Who has no copy of a model to follow is sent it whole.
         return charter.model_bytes

@@ -3,8 +3,9 @@
 A line stands in it, synced, before the bytes or the words that it is about can be had by anybody else. So after a crash
 at any moment it may name what never left, and never lacks what did. There are two kinds of lines about leaving:
 `update`, `part` and `model` when a blob of this site's own making goes where others can fetch it, and `contribution`,
-`evaluation`, `score`, `partial` and `sketch` when this site says something on the ledger that its data went into. What
-is said has the id of its entry, so that the ledger can be held against it: `compare`. The rest is what people decided.
+`mask_keys`, `evaluation`, `score`, `partial` and `sketch` when this site says something on the ledger that its data
+went into: with keys for masks it is the number of samples. What is said has the id of its entry, so that the ledger can
+be held against it: `compare`. The rest is what people decided.
 
 `to` are the members of the day. Whoever is a member may fetch an update from any other that has it, so "who fetched it
 here" would say less than the truth.
@@ -21,20 +22,22 @@ from node.chained import Chained
 from swarm import codec
 from swarm.errors import StoreError
 from swarm.ledger import entry as e
+from swarm.masking.statements import Keys
 
 UPDATE, PART, MODEL = "update", "part", "model"
 CONTRIBUTION, EVALUATION, SCORE, PARTIAL, SKETCH = "contribution", "evaluation", "score", "partial", "sketch"
+MASK_KEYS = "mask_keys"
 WAITING, APPROVED, REJECTED, LAPSED, REFUSED, EXPORT = "waiting", "approved", "rejected", "lapsed", "refused", "export"
 
 BLOBS = (UPDATE, PART, MODEL)
-SAID = (CONTRIBUTION, EVALUATION, SCORE, PARTIAL, SKETCH)
+SAID = (CONTRIBUTION, EVALUATION, SCORE, PARTIAL, SKETCH, MASK_KEYS)
 DECIDED = (WAITING, APPROVED, REJECTED, LAPSED, REFUSED)
 KINDS = (*BLOBS, *SAID, *DECIDED, EXPORT)
 
 DAMAGED = "SWARM-EGRESS-RECORD"
 
 
-Body: TypeAlias = e.Contribution | e.Evaluation | e.Score | e.Partial | e.Attest
+Body: TypeAlias = e.Contribution | e.Evaluation | e.Score | e.Partial | e.Attest | Keys
 
 _TOLD: Mapping[int, tuple[str, type[Body]]] = {
     e.CONTRIBUTION: (CONTRIBUTION, e.Contribution),
@@ -42,6 +45,7 @@ _TOLD: Mapping[int, tuple[str, type[Body]]] = {
     e.SCORE: (SCORE, e.Score),
     e.PARTIAL: (PARTIAL, e.Partial),
     e.ATTEST: (SKETCH, e.Attest),
+    e.MASK_KEYS: (MASK_KEYS, Keys),
 }
 
 

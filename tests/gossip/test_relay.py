@@ -193,6 +193,22 @@ def test_a_relay_receives_no_word_of_what_is_said(net: Net) -> None:
     assert b"beat" not in seen
 
 
+def test_a_relay_sees_no_difference_between_two_updates_of_one_size(net: Net) -> None:
+    """Nothing but their length: what it gets of zeros and of anything else is as long, and both look like chance."""
+    shapes, counts = [], []
+    for update in (bytes(1 << 16), random.Random(1).randbytes(1 << 16)):
+        before = len(net.relayed)
+        assert net.say("a", "b", b"header", update)
+        net.settle()
+        shapes.append([len(one) for one in net.relayed[before:]])
+        seen = max(net.relayed[before:], key=len)
+        counts.append([seen.count(byte) for byte in range(256)])
+    assert shapes[0] == shapes[1]
+    expected = (1 << 16) / 256
+    for found in counts:  # 255 degrees of freedom: more than 400 comes once in ten million.
+        assert sum((count - expected) ** 2 / expected for count in found) < 400
+
+
 def test_the_next_relay_is_taken_at_once_when_the_first_goes(net: Net) -> None:
     net.run(1)
     net.cut("a", "r1")

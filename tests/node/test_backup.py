@@ -589,6 +589,7 @@ def test_what_is_private_and_what_the_task_begins_with_come_back(site: Site, tmp
     (site.folder / "start.safetensors").write_bytes(b"values to begin with")
     target = made(site, None)
     assert "start.safetensors: it is not there" not in swarm("verify", target)
+    assert b"private/head" in target.read_bytes(), "only keys are encrypted in a backup"
     site.folder.rename(tmp_path / "gone")
     swarm("restore", target, tmp_path / "back")
     back = Site(tmp_path / "back")

@@ -82,6 +82,17 @@ def test_gossip_that_clips_says_how_and_asks_for_two_partners(home: Path) -> Non
     assert "with exact mixing" in message
 
 
+@pytest.mark.parametrize(("parameters", "whole"), [(128, True), (129, False)])
+def test_gossip_with_a_small_model_says_that_the_ledger_has_all_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parameters: int, whole: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert four_sites(tmp_path, monkeypatch, parameters=parameters) == CARDS
+    words = "each site's whole model, in every round and for good: a sketch of 128 sums hides nothing of 128 parameters"
+    assert (words in said(*new(*CARDS), "--gossip", "ring")) is whole
+    assert "on record" not in said(*new(*CARDS), "--force")
+
+
 def test_a_status_names_who_is_unlike_the_others() -> None:
     site = {"name": "rome", "norm": 9.0, "cosine": 0.2, "share": None, "unlike": "its norm is 9, 8 times the median"}
     alike = {"name": "oslo", "norm": 1.0, "cosine": 0.2, "share": None, "unlike": ""}

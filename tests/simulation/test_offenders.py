@@ -11,7 +11,7 @@ from swarm.errors import Reject
 from swarm.ledger import entry as e
 from swarm.ledger.audit import audit
 from swarm.ledger.block import FinalBlock
-from swarm.machine import RECORD_BLOCK, LinkChanged, NodeId, Received, Record
+from swarm.machine import RECORD_BLOCK, LinkChanged, NodeId, Received, Record, Report
 from tests.builders import make_swarm
 from tests.simulation.stories import done, tell, told
 from topologies.families import ring
@@ -139,6 +139,17 @@ def test_a_member_without_a_link_in_the_charter_is_not_listened_to() -> None:
     swarm = make_swarm(5, edges=edges)
     world = tell(5, swarm=swarm, topology=ring(5))
     assert world.run(done, end_s=END_S), "a ring of five goes round"
+    node, model = world.place(0).machine, swarm.charter.task.initial_model
+    assert node is not None
+    said = [wire.encode(word) for word in (m.Have(model, 128, b""), m.Want(model, 0, 64), m.GetLeaves(model))]
+    for other, heard in ((2, False), (1, True)):
+        sender = swarm.identities[other].node
+        answers = [*node.handle(LinkChanged(sender, True), 2e9)]
+        answers += [
+            effect for frame in [*said, b"\x01\x07garbage"] for effect in node.handle(Received(sender, frame), 2e9)
+        ]
+        told = [effect for effect in answers if getattr(effect, "to", None) == sender or isinstance(effect, Report)]
+        assert bool(told) is heard
 
 
 def test_a_full_disk_holds_one_site_still_and_loses_nothing() -> None:

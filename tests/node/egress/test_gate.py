@@ -17,6 +17,7 @@ from node.egress import record as r
 from node.egress.gate import Gate, Out
 from node.egress.policy import Policy
 from node.egress.waiting import Decision, Waiting
+from node.masked import Masks
 from node.spending import Spending, charge
 from node.storage import BlobStore
 from swarm import codec
@@ -24,7 +25,8 @@ from swarm.errors import StoreError
 from swarm.ledger import entry as e
 from swarm.ledger.disk import DiskFull
 from swarm.ledger.state import State
-from swarm.machine import RECORD_ENTRY, Digest, Finished, NodeId, Record, Report, Train, Trained
+from swarm.machine import RECORD_ENTRY, Adopt, Digest, Finished, NodeId, Record, Report, Train, Trained
+from swarm.masking.statements import Keys
 from swarm.privacy.accounting import Budget
 from tests.builders import make_swarm
 from tests.node.test_runtime import EPOCH_S, Site
@@ -370,8 +372,8 @@ def test_a_pause_leaves_what_waits_as_it_is(tmp_path: Path) -> None:
 class Door:
     """A gate beside a state that the test makes up."""
 
-    def __init__(self, folder: Path, policy: Policy, *, counts: bool = True, members: int = 3) -> None:
-        swarm = make_swarm(members)
+    def __init__(self, folder: Path, policy: Policy, *, counts: bool = True, members: int = 3, masks: str = "") -> None:
+        swarm = make_swarm(members, masks=masks, min_contributions=3 if masks else 1)
         self.store = BlobStore(folder / "blobs")
         self.counts = counts
         terms = SimpleNamespace(members=swarm.signed.charter.members)
@@ -484,7 +486,7 @@ def test_an_update_that_comes_without_files_passes_the_same_gate(tmp_path: Path)
     door, asked = Door(tmp_path, Policy(approve="every")), Train(1, Digest(bytes(32)))
     assert not door.gate.resumes(asked)
     trained = Trained(1, Digest(b"\1" * 32), 128, samples=4)
-    assert door.gate.offered((), trained, 0.0) == []
+    assert door.gate.offered((), trained, 1.5) == []
     place = waiting_of(tmp_path, door.store)
     offer = place.offer()
     assert offer is not None
@@ -493,12 +495,51 @@ def test_an_update_that_comes_without_files_passes_the_same_gate(tmp_path: Path)
     out = door.gate.turn()
     assert isinstance(out, Out)
     assert (out.files, out.trained) == ((), trained)
-    assert place.offer() is None
+    say(door, e.MASK_KEYS, Keys(1, 1, 0, bytes(32), 4, b"\3" * 32, b"\4" * 32))
+    door.gate.releasing(Adopt(Digest(b"\2" * 32), 130, 1))
+    assert place.offer() is not None, "if it were lost now, it would be let out again without a question"
     body = e.Contribution(1, 1, 0, bytes(32), b"\2" * 32, 130, 4, (), (0, 0, 0), bytes(32), bytes(32))
     say(door, e.CONTRIBUTION, body)
+    door.gate.releasing(Adopt(Digest(b"\2" * 32), 130, 1))  # As after a crash.
     lines = door.record.lines()
-    assert [line.what for line in lines] == [r.WAITING, r.APPROVED, r.UPDATE, r.CONTRIBUTION]
-    assert lines[2].rest["digest"] == lines[3].rest["digest"] == "02" * 32
+    assert [line.what for line in lines] == [r.WAITING, r.APPROVED, r.MASK_KEYS, r.UPDATE, r.CONTRIBUTION]
+    assert [lines[2].rest["samples"], lines[4].rest["samples"]] == [4, 4]
+    assert lines[3].rest["digest"] == lines[4].rest["digest"] == "02" * 32
+    assert [lines[number].rest["norm"] for number in (0, 3, 4)] == [1.5, 1.5, 1.5], "as it was before the masks"
+    # Nothing lapses of what has left, and the next waits in its turn.
+    assert not door.gate.resumes(Train(2, Digest(bytes(32))))
+    assert place.offer() is None
+    assert len(door.record.lines()) == len(lines)
+
+
+def test_who_must_not_see_a_digest_cannot_have_its_bytes_before_the_record_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A masked update goes into the store once it is masked, and from then on neighbours are told that it is there."""
+    door = Door(tmp_path, Policy())
+
+    def full(self: r.Record, what: str, **rest: object) -> r.Line:
+        raise StoreError("couldn't write")
+
+    monkeypatch.setattr(r.Record, "add", full)
+    with pytest.raises(StoreError, match="couldn't write"):
+        door.gate.releasing(Adopt(Digest(b"\2" * 32), 130, 1))
+
+
+def test_what_will_be_masked_waits_through_a_restart_where_masks_are_put_on(tmp_path: Path) -> None:
+    door, asked = Door(tmp_path, Policy(approve="every")), Train(1, Digest(bytes(32)))
+    assert not door.gate.resumes(asked)
+    path = door.store.new_file()
+    path.write_bytes(bytes(128))
+    kept = Masks(door.store, elements=32, bound=1.0).set_aside(path)
+    assert door.gate.offered((), Trained(1, kept.digest, 128, samples=4), 1.5) == []
+    again = Door(tmp_path, Policy(approve="every"))
+    assert again.gate.resumes(asked), "it is not trained again"
+    assert [line.what for line in again.record.lines()] == [r.WAITING]
+    (door.store.beside("aside") / kept.digest.hex()).write_bytes(bytes(127) + b"\1")
+    damaged = Door(tmp_path, Policy(approve="every"))
+    assert not damaged.gate.resumes(asked)
+    assert [line.what for line in damaged.record.lines()] == [r.WAITING, r.LAPSED]
 
 
 def test_what_was_under_way_when_the_site_began_to_rest_is_let_go_of(tmp_path: Path) -> None:
@@ -515,6 +556,13 @@ def test_what_was_under_way_when_the_site_began_to_rest_is_let_go_of(tmp_path: P
         assert not path.exists()
     assert waiting_of(tmp_path, door.store).offer() is None
     assert door.record.lines() == []
+
+
+@pytest.mark.parametrize(("limit", "leaves"), [(255, False), (256, True)])
+def test_what_counts_is_the_size_under_masks(tmp_path: Path, limit: int, leaves: bool) -> None:
+    door = Door(tmp_path, Policy(update_bytes=limit), masks="pairwise:64")
+    answer = door.gate.offered((), Trained(1, Digest(b"\1" * 32), 128, samples=4), 1.0)
+    assert answer is None if leaves else "the update has 256 bytes" in refused(answer)
 
 
 def test_without_files_it_is_made_again_after_a_restart(tmp_path: Path) -> None:

@@ -109,6 +109,14 @@ def test_a_term_may_be_named_with_the_beginning_of_its_value() -> None:
     assert largest_update(charter) < largest_update(FOUR) == 128
 
 
+def test_the_size_of_a_masked_update_is_that_of_its_words() -> None:
+    charter = make_swarm(4, masks="pairwise:64", min_contributions=3).charter
+    assert largest_update(charter) == 2 * largest_update(FOUR)
+    assert reasons(Policy(update_bytes=200), charter) == [
+        "an update has up to 0.000244 MiB, this site lets out 0.000191 MiB"
+    ]
+
+
 def test_the_stricter_norm_counts() -> None:
     assert Policy(norm=1.5).bound(FOUR) == 1.5
     assert Policy(norm=1e9).bound(FOUR) == Policy().bound(FOUR) == FOUR.clip_norm

@@ -12,10 +12,13 @@ import itertools
 import random
 from collections import Counter
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 import pytest
 
+from swarm.ledger import entry as e
+from swarm.ledger.masking import Keyed, Rostered, included_min
 from swarm.machine import Digest
 from swarm.masking.statements import MASK, SELF, Close, own_shares
 from tests.swarm.masking.members import CLOSE, Members
@@ -124,6 +127,22 @@ def test_colluders_below_the_threshold_learn_the_sum_of_the_others_and_nothing_m
         follows = what_follows(again, range(count), colluding, known)
         right = only_the_sum(count, included, colluding)
         assert np.array_equal(follows, right), (included, colluding)
+
+
+def test_more_colluders_than_the_ledger_bears_liars_may_have_one_other_for_a_sum() -> None:
+    """Of four sites one has dropped out, and two collude, fewer than the threshold: they know all of the sum but one update.
+
+    A charter that asks for more contributions to a round keeps more others in its sums.
+    """
+    members = Members(4).deal()
+    offer_all(members)
+    included, colluding = [0, 1, 2], [0, 1]
+    assert len(colluding) < members.roster.shape.threshold
+    known = known_secrets(members, colluding, dict.fromkeys([2, 3], members.close(included)))
+    follows = what_follows(members, range(4), colluding, known)
+    assert any(np.flatnonzero(row).tolist() == [2] for row in follows)
+    roster = Rostered(1, e.MaskRoster(1, 1, (), (), ()), cast("tuple[Keyed, ...]", (None,) * 4), swarm=4)
+    assert [included_min(roster, asked) for asked in (3, 4)] == [3, 4]
 
 
 def test_on_a_sparse_graph_it_is_the_sum_as_well() -> None:

@@ -318,6 +318,14 @@ def test_a_site_pushed_over_the_cap_by_anothers_excess_is_capped_too() -> None:
     assert integer_weights([80, 15, 5], cap_ppm=400_000) == (419429, 419429, 209715)
 
 
+def test_without_a_cap_whoever_claims_enough_samples_is_the_mean() -> None:
+    honest, liar = [900, 500, 40], 2**39
+    weights = integer_weights([*honest, liar])
+    assert weights[-1] / sum(weights) > 0.99999
+    capped = integer_weights([*honest, liar], cap_ppm=300_000)
+    assert capped[-1] / sum(capped) <= 0.3
+
+
 def test_shares_at_the_cap_are_not_touched() -> None:
     assert integer_weights([40, 40, 20], cap_ppm=400_000) == (40, 40, 20)
 
