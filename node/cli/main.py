@@ -47,6 +47,7 @@ COMMANDS = {
     "solo": ("node.cli.solo:solo", "Train a task alone, with no swarm."),
     "simulate": ("node.cli.simulate:simulate", "Try topologies before you deploy one."),
     "demo": ("node.cli.demo:demo", "Five hospitals learn together on this machine."),
+    "completion": ("node.cli.completion:completion", "Let a shell complete commands and options."),
 }
 
 
