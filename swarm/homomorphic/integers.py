@@ -31,10 +31,13 @@ except ImportError:
 
     power: Callable[[int, int, int], int] = pow
     """Return base ** exponent modulo an odd modulus; a negative exponent takes a base that has an inverse."""
+
+    _divisor: Callable[[int, int], int] = math.gcd
 else:
     GMP = True
     natural = cast("Callable[[int], int]", gmpy2.mpz)
     power = cast("Callable[[int, int, int], int]", gmpy2.powmod)
+    _divisor = cast("Callable[[int, int], int]", gmpy2.gcd)
 
 _SPARE_BYTES = 16
 """More than a bound takes: no residue is likelier than another by more than 2**-128."""
@@ -50,7 +53,7 @@ def coprime(values: Sequence[int], modulus: int) -> bool:
     product = natural(1)
     for value in values:
         product = product * value % modulus
-    return math.gcd(int(product), int(modulus)) == 1
+    return _divisor(product, modulus) == 1
 
 
 def inverses(values: Sequence[int], modulus: int) -> list[int]:
@@ -92,27 +95,36 @@ def product_of_powers(bases: Sequence[int], exponents: Sequence[int], modulus: i
 
 
 class FixedBase:
-    """Powers of one number, looked up: a table of base ** (digit * 256 ** place), and one product a byte of exponent.
+    """Powers of one number, looked up: a table of base ** (digit * 2 ** (window * place)), and a product a digit.
 
-    Brickell, Gordon, McCurley & Wilson 1992. The table takes 255 numbers for each byte of the longest exponent: 17 MB
-    for 1,024 bits of it modulo 4,096 bits.
+    Brickell, Gordon, McCurley & Wilson 1992. The table has 2 ** window numbers for each `window` bits of the longest
+    exponent. For 1,024 bits of it, modulo 4,096 bits:
+
+    | window | numbers | MB | products a power |
+    |---|---|---|---|
+    | 8 | 32,768 | 18 | 128 |
+    | 10 | 105,472 | 58 | 103 |
     """
 
-    def __init__(self, base: int, modulus: int, bits: int) -> None:
-        self._modulus, self._bytes = modulus, -(-bits // 8)
+    def __init__(self, base: int, modulus: int, bits: int, window: int = 8) -> None:
+        assert 1 <= window <= 12, "a table that has room"
+        self._modulus, self._window = modulus, window
         self._rows: list[list[int]] = []
         step = natural(base)
-        for _ in range(self._bytes):
+        for _ in range(-(-bits // window)):
             row = [natural(1)]
-            for _ in range(255):
+            for _ in range((1 << window) - 1):
                 row.append(row[-1] * step % modulus)
             self._rows.append(row)
             step = row[-1] * step % modulus
 
     def power(self, exponent: int) -> int:
         """Return base ** exponent, of no more bits than the table has."""
-        modulus, total = self._modulus, natural(1)
-        for row, digit in zip(self._rows, int(exponent).to_bytes(self._bytes, "little"), strict=True):
+        modulus, window, mask, total = self._modulus, self._window, (1 << self._window) - 1, natural(1)
+        assert int(exponent).bit_length() <= window * len(self._rows), "as long as the table"
+        for row in self._rows:
+            digit = exponent & mask
+            exponent >>= window
             if digit:
                 total = total * row[digit] % modulus
         return total

@@ -28,7 +28,7 @@ as with masks (0039).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NewType
@@ -244,10 +244,10 @@ class Opening:
         self.roster, self.context = roster, roster.context(close)
         if missing := [node.hex()[:8] for node in close.included if node not in offers]:
             raise Reject(f"couldn't sum encrypted updates: those of {', '.join(missing)} are not here")
-        total = [natural(1)] * roster.count
+        total: Sequence[int] = [natural(1)] * roster.count
         for node in close.included:
             assert len(offers[node]) == roster.count, "read by `read_offer`"
-            total = [roster.key.public.add(one, other) for one, other in zip(total, offers[node], strict=True)]
+            total = roster.key.public.add_all(total, offers[node])
         self.total: tuple[int, ...] = tuple(total)
         self.weight = sum(roster.weight(node) for node in close.included)
         self._shares: dict[int, tuple[int, ...]] = {}

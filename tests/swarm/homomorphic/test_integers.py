@@ -29,9 +29,9 @@ def test_a_product_of_powers_is_the_product_of_the_powers(pairs: list[tuple[int,
 
 
 @settings(max_examples=30)
-@given(residues, st.integers(0, 2**61 - 1))
-def test_a_table_looks_powers_up(base: int, exponent: int) -> None:
-    assert integers.FixedBase(base, MODULUS, 61).power(exponent) == pow(base, exponent, MODULUS)
+@given(residues, st.integers(0, 2**61 - 1), st.integers(1, 9))
+def test_a_table_looks_powers_up(base: int, exponent: int, window: int) -> None:
+    assert integers.FixedBase(base, MODULUS, 61, window).power(exponent) == pow(base, exponent, MODULUS)
 
 
 @given(st.lists(residues, min_size=1, max_size=20))

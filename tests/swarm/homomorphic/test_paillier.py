@@ -57,6 +57,7 @@ def test_ciphertexts_add_and_multiply(one: int, other: int, factor: int) -> None
     key, public = secret(), secret().public
     a, b = encryptor().encrypt(one), encryptor().encrypt(other)
     assert key.decrypt(public.add(a, b)) == (one + other) % N
+    assert public.add_all([a, b], [b, b]) == [public.add(a, b), public.add(b, b)]
     assert key.decrypt(public.multiply(a, factor)) == one * factor % N
     assert key.decrypt(public.add(a, public.plain(other))) == (one + other) % N
     assert key.decrypt(public.add(a, public.plain(-other))) == (one - other) % N
