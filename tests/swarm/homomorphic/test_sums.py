@@ -1,6 +1,5 @@
 """Encrypted updates sum to the bytes that masked ones sum to, whoever is there; and to nothing for who cheats."""
 
-from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -18,43 +17,12 @@ from swarm.masking.ring import WIDTHS, Ring
 from swarm.masking.statements import Close
 from swarm.mixing.average import mean_of_sums_into
 from swarm.vector import Vector
-from tests.swarm.homomorphic.keys import draw, encryptor, secret, shared, update
+from tests.swarm.homomorphic.keys import draw, encryptor, secret, update
 from tests.swarm.homomorphic.keys import node as holder
+from tests.swarm.homomorphic.parties import Encrypted, story, weighted
 from tests.swarm.masking.members import CLOSE, LEDGER, Members, mean, total_of
 
 N = int(secret().public.n)
-
-
-class Encrypted:
-    """Members of a sum, all of whom hold shares of its key."""
-
-    def __init__(
-        self, count: int, threshold: int, *, elements: int = 23, bits: int = 36, weights: list[int] | None = None
-    ) -> None:
-        self.key, shares = shared(count, threshold)
-        self.nodes = [holder(number) for number in range(count)]
-        ring = Ring.fitting(bits, weight_total=4096, clip_norm_milli=10_000)
-        seats = tuple(zip(self.nodes, weights or [3 + 5 * i % 11 for i in range(count)], strict=True))
-        self.roster = Roster(Occasion(LEDGER, 3, 1), ring, elements, self.key, seats)
-        self.parts = [self.part(number) for number in range(count)]
-        self.shares = shares
-
-    def part(self, number: int, answered: bytes = b"") -> Part:
-        _, shares = shared(len(self.nodes), self.key.threshold)
-        return Part(
-            self.roster,
-            self.nodes[number],
-            encryptor=encryptor(),
-            draw=draw(number),
-            share=shares[number],
-            answered=answered,
-        )
-
-    def close(self, who: Sequence[int]) -> Close:
-        return Close(CLOSE, tuple(self.nodes[number] for number in who))
-
-    def offers(self, updates: list[Vector], who: Sequence[int]) -> dict[NodeId, Proven]:
-        return {self.nodes[n]: read_offer(self.parts[n].offer(updates[n]), self.roster, self.nodes[n]) for n in who}
 
 
 def encrypted_mean(
@@ -104,12 +72,6 @@ def test_encrypted_and_masked_updates_end_with_the_same_bytes(bits: int, data: s
     swarm = Encrypted(count, threshold, elements=elements, bits=bits, weights=weights)
     expected = masked_mean(swarm.roster.ring, weights, updates, who, base)
     assert encrypted_mean(swarm, updates, who, answering, base) == expected
-
-
-def story(who: Sequence[int] = (0, 1, 2, 4)) -> tuple[Encrypted, dict[NodeId, Proven], Opening]:
-    swarm = Encrypted(5, 3)
-    offers = swarm.offers([update(number) for number in range(5)], who)
-    return swarm, offers, Opening(swarm.roster, swarm.close(who), offers)
 
 
 def test_with_fewer_answers_than_it_takes_there_is_no_sum_and_it_says_why() -> None:
@@ -206,12 +168,6 @@ def test_offers_that_would_leave_one_update_alone_are_refused() -> None:
             read_offer(codec.encode(Offer(swarm.roster.digest, proof, data)), swarm.roster, thief)
     with pytest.raises(Reject, match="no proof"):
         read_offer(codec.encode(stolen), swarm.roster, thief)
-
-
-def weighted(swarm: Encrypted, number: int) -> np.ndarray:
-    words = swarm.roster.ring.words(swarm.roster.elements)
-    swarm.roster.ring.encode_into(words, update(number), swarm.roster.weight(swarm.nodes[number]))
-    return words
 
 
 def test_an_offer_is_for_one_roster_and_by_its_author() -> None:
