@@ -21,6 +21,8 @@ against the public v_i, and a decryption that does not come out is noticed. Let 
 witnesses, that is wiped; or somebody who never sees a ciphertext. Making such a key without a dealer is a protocol of
 its own (Nishide & Sakurai 2010, Hazay et al. 2019), with biprimality tests on shared primes; no well-kept library has
 one, and here is none. Who joins needs a new dealing; who leaves keeps its share, which counts until there is a new key.
+And the key is there for long: what was offered under it years ago is read by whoever gathers enough shares one day,
+where the secrets of masks are gone with their round.
 
 *A consortium key* is threshold 1: each holder has the whole of d. It protects what is encrypted from everybody who is
 no holder: relays, stores, outsiders. From holders it protects nothing, so a member that meets a single update of
@@ -62,6 +64,9 @@ NODE_BYTES = 32
 
 _BLINDING_BITS = 2 * 8 * CHALLENGE_BYTES
 """By how much the random exponent of a proof is longer than what it hides: the challenge's bits, and as many again."""
+
+HEDGE_BYTES = 32
+"""Of fresh randomness in each proof."""
 
 _PURPOSE = "decryption share"
 
@@ -277,7 +282,10 @@ class KeyShare:
         shares = tuple(power(one, 2 * exponent, squared) for one in ciphertexts)
         seed = key.seed(self.place, context, ciphertexts, shares)
         weighted, _ = _weighed(seed, ciphertexts, (), squared)
-        r = integers.of_bits(key.secret_bits + _BLINDING_BITS, draw)
+        # Two proofs with one r tell the share. So r is made of the share and of what is proven as well: a source that
+        # repeats itself, as in a machine that was put back to an earlier state, repeats the same proof and no other.
+        mixed = codec.encode((self.to_bytes(), seed, draw(HEDGE_BYTES)))
+        r = integers.of_bits(key.secret_bits + _BLINDING_BITS, lambda size: hashlib.shake_256(mixed).digest(size))
         e = _challenge(seed, power(key.base, r, squared), power(weighted, 4 * r, squared), size)
         return shares, e.to_bytes(CHALLENGE_BYTES, "big") + integers.to_bytes(r + e * exponent, key.answer_bytes)
 

@@ -1,6 +1,5 @@
 """Encrypted updates sum to the bytes that masked ones sum to, whoever is there; and to nothing for who cheats."""
 
-
 import numpy as np
 import pytest
 from hypothesis import given, settings

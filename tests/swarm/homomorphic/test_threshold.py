@@ -130,6 +130,15 @@ def test_a_proof_tells_no_more_of_the_share_than_its_length_hides() -> None:
     assert 8 * (key.proof_bytes - 16) >= bits + 256
 
 
+def test_a_source_that_repeats_itself_tells_nothing_of_a_share() -> None:
+    """With one r in two proofs, (z - z') / (e - e') would be D s. The same bytes drawn make other r for other sums."""
+    key, shares = shared(5, 3)
+    proofs = [shares[0].decrypt(HERE, [encryptor().encrypt(number)], bytes)[1] for number in (1, 2)]
+    (e, z), (e2, z2) = ((int.from_bytes(p[:16], "big"), int.from_bytes(p[16:], "big")) for p in proofs)
+    exponent = int(key.factorial * shares[0].secret)
+    assert z - e * exponent != z2 - e2 * exponent
+
+
 def test_a_consortium_key_is_read_by_each_holder_alone() -> None:
     key, shares = shared(4, 1)
     ciphertexts = [encryptor().encrypt(5)]
