@@ -1,7 +1,7 @@
 """Integers of thousands of bits: GMP's where it is installed, Python's own where not, the same numbers either way.
 
 The one file that knows gmpy2 (extra `homomorphic`). Everything above it is written once, for `int`; gmpy2's integers
-are used like it, and `natural` is where a number becomes one. Without gmpy2 all of it works and takes some ten times
+are used like it, and `natural` is where a number becomes one. Without gmpy2 all of it works and takes six to eight times
 as long: `GMP` says which it is, so that whoever measures can say so.
 
 *Nothing here takes constant time.* GMP, and Python more so, spends less time on some numbers than on others, tables are
@@ -121,10 +121,11 @@ class FixedBase:
     def power(self, exponent: int) -> int:
         """Return base ** exponent, of no more bits than the table has."""
         modulus, window, mask, total = self._modulus, self._window, (1 << self._window) - 1, natural(1)
-        assert int(exponent).bit_length() <= window * len(self._rows), "as long as the table"
+        left = int(exponent)  # whose digits are cut off quicker than GMP's
+        assert left.bit_length() <= window * len(self._rows), "as long as the table"
         for row in self._rows:
-            digit = exponent & mask
-            exponent >>= window
+            digit = left & mask
+            left >>= window
             if digit:
                 total = total * row[digit] % modulus
         return total
