@@ -16,7 +16,7 @@ Who does what in a round of ten, all of whom may offer:
 - *answer*: a holder's share of the decryption, with its proof. *check*, *combine*: of as many answers as it takes.
 - *decrypt*: in place of these three, by somebody who has the whole key.
 
-Beside it what the peers have, where it is installed: TenSEAL (CKKS, as NVFlare uses it), sf-heu (SecretFlow), and
+Beside it what the peers have, where it is installed: TenSEAL (CKKS, the scheme that NVFlare uses), sf-heu (SecretFlow), and
 fate-utils (FATE). Goals are those for Paillier of the product's own list, each a ratio of rates on one core.
 """
 

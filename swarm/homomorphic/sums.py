@@ -24,6 +24,10 @@ three members and as many as the threshold, and for one close of an occasion, wh
 in one member are that member's update. Which one it was must be durable before an answer leaves: `Part.answered`. On a
 ledger that forks no two closes get enough answers where twice the threshold is more than holders and liars together,
 as with masks (0039).
+
+*What a member keeps to.* An update that was in a close is not offered again for another occasion, whatever became of
+the sum: holders who have answered and holders who collude may be enough to open it, and of two sums with other members
+the difference is read. Masks have the same rule.
 """
 
 from __future__ import annotations
