@@ -16,8 +16,8 @@ Who does what in a round of ten, all of whom may offer:
 - *answer*: a holder's share of the decryption, with its proof. *check*, *combine*: of as many answers as it takes.
 - *decrypt*: in place of these three, by somebody who has the whole key.
 
-Beside it what the peers have, where it is installed: TenSEAL (CKKS, the scheme that NVFlare uses), sf-heu (SecretFlow), and
-fate-utils (FATE). Goals are those for Paillier of the product's own list, each a ratio of rates on one core.
+Beside it what the peers have, where it is installed: TenSEAL (CKKS, the scheme that NVFlare uses), sf-heu (of
+SecretFlow) and fate-utils (of FATE). Goals are the product's own for Paillier, each a ratio of rates on one core.
 """
 
 from __future__ import annotations
@@ -157,17 +157,17 @@ class Encrypted:
         # One ciphertext after the other.
         words = _words(ring, np.resize(update, slice_ * packing.slots))
         self.plaintexts = numbers = list(packing.plaintexts(words, SAMPLES))
-        ciphertexts = [half.encrypt(number) for number in numbers]
+        ciphertexts = half.encrypt(numbers)
         for name, one in (
             ("encrypt, half", half),
             ("encrypt, short", encryptors[Exponents.SHORT]),
             ("encrypt, half, own key", own),
         ):
-            bench.add(name, lambda one=one: [one.encrypt(number) for number in numbers], slice_)
+            bench.add(name, lambda one=one: one.encrypt(numbers), slice_)
         again, adds = ciphertexts[::-1], 200
         bench.add("add", lambda: [public.add_all(ciphertexts, again) for _ in range(adds)], adds * slice_)
         bench.add("decrypt", lambda: [secret.decrypt(one) for one in ciphertexts], slice_)
-        bench.add("rerandomise", lambda: [half.rerandomise(one) for one in ciphertexts], slice_)
+        bench.add("rerandomise", lambda: half.rerandomise(ciphertexts), slice_)
         bench.add("multiply, 33 bits", lambda: [public.multiply(one, (1 << 33) - 1) for one in ciphertexts], slice_)
 
         # A round, at full size. What a share of a decryption is does not matter to how long checking takes.

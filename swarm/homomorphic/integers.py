@@ -1,11 +1,11 @@
 """Integers of thousands of bits: GMP's where it is installed, Python's own where not, the same numbers either way.
 
 The one file that knows gmpy2 (extra `homomorphic`). Everything above it is written once, for `int`; gmpy2's integers
-are used like it, and `natural` is where a number becomes one. Without gmpy2 all of it works and takes six to eight times
-as long: `GMP` says which it is, so that whoever measures can say so.
+are used like it, and `natural` is where a number becomes one. Without gmpy2 all of it works and takes six to eight
+times as long: `GMP` says which it is, so that whoever measures can say so.
 
 *Nothing here takes constant time.* GMP, and Python more so, spends less time on some numbers than on others, tables are
-read at places that follow from secrets, and digits of zero are passed over. Who can measure single operations at a
+read at places that follow from secrets. Who can measure single operations at a
 site closely enough, from the same machine above all, may learn of its keys and random exponents. So operations on
 secrets belong where nobody else's code runs, and their answers leave in batches: a time that can be seen from outside
 is then that of thousands of operations. Keys that must withstand a neighbour on the same processor belong in hardware.
@@ -16,6 +16,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from typing import TypeAlias, cast
+
+import numpy as np
 
 Draw: TypeAlias = Callable[[int], bytes]
 """So many random bytes: from the system's source in production, from a seed in tests."""
@@ -38,6 +40,9 @@ else:
     natural = cast("Callable[[int], int]", gmpy2.mpz)
     power = cast("Callable[[int, int, int], int]", gmpy2.powmod)
     _divisor = cast("Callable[[int, int], int]", gmpy2.gcd)
+
+_BLOCK = 256
+"""Powers taken together."""
 
 _SPARE_BYTES = 16
 """More than a bound takes: no residue is likelier than another by more than 2**-128."""
@@ -118,17 +123,28 @@ class FixedBase:
             self._rows.append(row)
             step = row[-1] * step % modulus
 
-    def power(self, exponent: int) -> int:
-        """Return base ** exponent, of no more bits than the table has."""
-        modulus, window, mask, total = self._modulus, self._window, (1 << self._window) - 1, natural(1)
-        left = int(exponent)  # whose digits are cut off quicker than GMP's
-        assert left.bit_length() <= window * len(self._rows), "as long as the table"
-        for row in self._rows:
-            digit = left & mask
-            left >>= window
-            if digit:
-                total = total * row[digit] % modulus
-        return total
+    def powers(self, exponents: Sequence[int]) -> list[int]:
+        """Return base ** exponent for each, of no more bits than the table has."""
+        found: list[int] = []
+        for start in range(0, len(exponents), _BLOCK):
+            some = exponents[start : start + _BLOCK]
+            modulus, totals = self._modulus, [natural(1)] * len(some)
+            # A row for all of a block, then the next: a row has its place in the processor's cache, the table has not.
+            for row, digits in zip(self._rows, self._digits(some), strict=True):
+                totals = [total * row[digit] % modulus for total, digit in zip(totals, digits, strict=True)]
+            found += totals
+        return found
+
+    def _digits(self, exponents: Sequence[int]) -> list[list[int]]:
+        """Return, for each place from the lowest, the digits of all exponents there."""
+        rows, window = len(self._rows), self._window
+        assert max(int(exponent).bit_length() for exponent in exponents) <= rows * window, "as long as the table"
+        size = -(-rows * window // 8)
+        data = b"".join([int(exponent).to_bytes(size, "little") for exponent in exponents])
+        table = np.frombuffer(data, np.uint8).reshape(len(exponents), size)
+        bits = np.unpackbits(table, axis=1, count=rows * window, bitorder="little")
+        digits: list[list[int]] = (bits.reshape(-1, rows, window) @ (1 << np.arange(window))).T.tolist()
+        return digits
 
 
 def below(bound: int, draw: Draw) -> int:

@@ -203,34 +203,35 @@ class Encryptor:
         self._tables = tuple(FixedBase(base % square, square, self._bits, window) for square in self._squares)
         self._inverse = None if secret is None else inverse(secret.p**2, secret.q**2)
 
-    def encrypt(self, number: int) -> int:
-        """Return a ciphertext of a number. Raises `UsageError` unless it is from 0 to n - 1."""
-        return self.encrypt_with(number, self.exponent())
+    def encrypt(self, numbers: Sequence[int]) -> list[int]:
+        """Return a ciphertext of each number. Raises `UsageError` unless they are from 0 to n - 1."""
+        return self.encrypt_with(numbers, self.exponents(len(numbers)))
 
-    def encrypt_with(self, number: int, exponent: int) -> int:
-        """Return the ciphertext of a number for an exponent from `exponent`, that is used once and stays here."""
-        if not 0 <= number < self.key.n:
+    def encrypt_with(self, numbers: Sequence[int], exponents: Sequence[int]) -> list[int]:
+        """Return the ciphertexts of numbers for exponents from `exponents`, that are used once and stay here."""
+        if not all(0 <= number < self.key.n for number in numbers):
             raise UsageError(
                 "couldn't encrypt a number: it is negative, or not below the key's modulus",
                 hint="make it a residue, or use a larger key",
             )
-        return self.key.plain(number) * self._hiding(exponent) % self.key.n_squared
+        return self.key.add_all([self.key.plain(number) for number in numbers], self._hiding(exponents))
 
-    def exponent(self) -> int:
-        """Return a random exponent."""
-        return integers.of_bits(self._bits, self._draw)
+    def exponents(self, count: int) -> list[int]:
+        """Return so many random exponents."""
+        return [integers.of_bits(self._bits, self._draw) for _ in range(count)]
 
-    def rerandomise(self, ciphertext: int) -> int:
-        """Return another ciphertext of the same number, that cannot be told from one of any other number."""
-        return ciphertext * self._hiding(self.exponent()) % self.key.n_squared
+    def rerandomise(self, ciphertexts: Sequence[int]) -> list[int]:
+        """Return other ciphertexts of the same numbers, that cannot be told from those of any others."""
+        return self.key.add_all(ciphertexts, self._hiding(self.exponents(len(ciphertexts))))
 
-    def _hiding(self, exponent: int) -> int:
-        """Return (h**n)**exponent modulo n**2: what makes a ciphertext of a number one that cannot be read."""
-        first = self._tables[0].power(exponent)
+    def _hiding(self, exponents: Sequence[int]) -> list[int]:
+        """Return (h**n)**exponent modulo n**2 for each: what makes a ciphertext one that cannot be read."""
+        first = self._tables[0].powers(exponents)
         if self._inverse is None:
             return first
         of_p, of_q = self._squares
-        return first + of_p * ((self._tables[1].power(exponent) - first) * self._inverse % of_q)
+        second, inverse_p = self._tables[1].powers(exponents), self._inverse
+        return [a + of_p * ((b - a) * inverse_p % of_q) for a, b in zip(first, second, strict=True)]
 
 
 @dataclass(frozen=True)

@@ -199,10 +199,8 @@ class Part:
         assert update.size == roster.elements, "as many elements as the roster has"
         roster.ring.encode_into(words, update, weight)
         numbers = list(roster.packing.plaintexts(words, weight))
-        exponents = [encryptor.exponent() for _ in numbers]
-        ciphertexts = [
-            encryptor.encrypt_with(number, exponent) for number, exponent in zip(numbers, exponents, strict=True)
-        ]
+        exponents = encryptor.exponents(len(numbers))
+        ciphertexts = encryptor.encrypt_with(numbers, exponents)
         data = integers.many_to_bytes(ciphertexts, encryptor.key.ciphertext_bytes)
         context = _offered(roster, self._me)
         proof = knowledge.prove(encryptor, context, data, ciphertexts, numbers, exponents, self._draw)

@@ -15,8 +15,8 @@ N = int(KEY.n)
 def offered(numbers: list[int], context: bytes = b"me, here") -> tuple[bytes, list[int], bytes]:
     """What travels: bytes of the ciphertexts, the same as numbers, the proof."""
     one = encryptor()
-    exponents = [one.exponent() for _ in numbers]
-    ciphertexts = [one.encrypt_with(m, r) for m, r in zip(numbers, exponents, strict=True)]
+    exponents = one.exponents(len(numbers))
+    ciphertexts = one.encrypt_with(numbers, exponents)
     data = integers.many_to_bytes(ciphertexts, KEY.ciphertext_bytes)
     return data, ciphertexts, knowledge.prove(one, context, data, ciphertexts, numbers, exponents, draw(5))
 
@@ -45,7 +45,7 @@ def test_what_was_computed_from_others_ciphertexts_is_refused() -> None:
     data, ciphertexts, proof = offered([5, 6])
     copied, doubled = [*ciphertexts], [KEY.multiply(one, 2) for one in ciphertexts]
     anew, opposite = (
-        [encryptor().rerandomise(one) for one in ciphertexts],
+        encryptor().rerandomise(ciphertexts),
         [KEY.multiply(one, -1) for one in ciphertexts],
     )
     assert [int(secret().decrypt(one)) for one in opposite] == [N - 5, N - 6]
@@ -57,8 +57,8 @@ def test_what_was_computed_from_others_ciphertexts_is_refused() -> None:
 def test_not_knowing_one_number_of_many_is_noticed() -> None:
     one = encryptor()
     _, (stolen,), _ = offered([99])
-    numbers, exponents = [1, 2, 99], [one.exponent() for _ in range(3)]
-    ciphertexts = [one.encrypt_with(1, exponents[0]), one.encrypt_with(2, exponents[1]), stolen]
+    numbers, exponents = [1, 2, 99], one.exponents(3)
+    ciphertexts = [*one.encrypt_with([1, 2], exponents[:2]), stolen]
     data = integers.many_to_bytes(ciphertexts, KEY.ciphertext_bytes)
     refuses(b"x", data, ciphertexts, knowledge.prove(one, b"x", data, ciphertexts, numbers, exponents, draw(1)))
 

@@ -257,8 +257,8 @@ def test_a_liar_that_encrypts_what_no_update_is_shows_in_the_sum() -> None:
         ([N // 2] * swarm.roster.count, "larger than its words|too large"),
         ([1 << 35] * swarm.roster.count, "too large|empty"),
     ):
-        exponents = [one.exponent() for _ in numbers]
-        ciphertexts = [one.encrypt_with(m, r) for m, r in zip(numbers, exponents, strict=True)]
+        exponents = one.exponents(len(numbers))
+        ciphertexts = one.encrypt_with(numbers, exponents)
         data = integers.many_to_bytes(ciphertexts, one.key.ciphertext_bytes)
         proof = knowledge.prove(one, _offered(swarm.roster, liar), data, ciphertexts, numbers, exponents, draw(3))
         read = read_offer(codec.encode(Offer(swarm.roster.digest, proof, data)), swarm.roster, liar)

@@ -28,7 +28,7 @@ def decrypted(
 def test_any_threshold_of_holders_read_what_the_textbook_reads() -> None:
     key, shares = shared(5, 3)
     numbers = [0, 1, N - 1, 12_345]
-    ciphertexts = [encryptor().encrypt(number) for number in numbers]
+    ciphertexts = encryptor().encrypt(numbers)
     assert [textbook(secret()).decrypt(c) for c in ciphertexts] == numbers
     for places in itertools.combinations(range(1, 6), 3):
         assert decrypted(key, shares, places, ciphertexts) == numbers
@@ -39,7 +39,7 @@ def test_any_threshold_of_holders_read_what_the_textbook_reads() -> None:
 def test_so_it_is_with_any_number_of_holders(threshold: int, spare: int, number: int, rng: random.Random) -> None:
     key, shares = shared(threshold + spare, threshold)
     places = tuple(rng.sample(range(1, threshold + spare + 1), threshold))
-    assert decrypted(key, shares, places, [encryptor().encrypt(number)]) == [number]
+    assert decrypted(key, shares, places, encryptor().encrypt([number])) == [number]
 
 
 def test_shares_are_what_the_paper_says() -> None:
@@ -52,14 +52,14 @@ def test_shares_are_what_the_paper_says() -> None:
     assert (three - one) % order == 2 * (two - one) % order, "on a line"
     assert (d % N, d % ((p - 1) // 2 * (q - 1) // 2)) == (1, 0)
     assert [pow(int(key.base), 24 * int(share.secret), n2) for share in shares] == [*key.proven]
-    ciphertext = int(encryptor().encrypt(5))
+    ciphertext = int(encryptor().encrypt([5])[0])
     made, _ = shares[2].decrypt(HERE, [ciphertext], draw(1))
     assert made == (pow(ciphertext, 2 * 24 * three, n2),)
 
 
 def test_fewer_holders_than_it_takes_read_nothing_and_more_do_no_harm() -> None:
     key, shares = shared(5, 3)
-    ciphertexts = [encryptor().encrypt(77)]
+    ciphertexts = encryptor().encrypt([77])
     with pytest.raises(Reject, match="2 holders have answered, it takes 3"):
         decrypted(key, shares, (1, 4), ciphertexts)
     assert decrypted(key, shares, (1, 2, 3, 4, 5), ciphertexts) == [77]
@@ -67,7 +67,7 @@ def test_fewer_holders_than_it_takes_read_nothing_and_more_do_no_harm() -> None:
 
 def test_two_of_three_put_together_as_if_they_were_enough_give_no_number() -> None:
     key, shares = shared(5, 3)
-    taken = {place: shares[place - 1].decrypt(HERE, [encryptor().encrypt(77)], draw(1))[0] for place in (1, 4)}
+    taken = {place: shares[place - 1].decrypt(HERE, encryptor().encrypt([77]), draw(1))[0] for place in (1, 4)}
     # Believing the threshold to be 2: what comes out is no power of 1 + n.
     wrong = SharedKey(key.public, 2, key.base, key.holders, key.proven)
     with pytest.raises(Reject, match="do not belong together"):
@@ -77,7 +77,7 @@ def test_two_of_three_put_together_as_if_they_were_enough_give_no_number() -> No
 def test_a_right_share_proves_itself() -> None:
     key, shares = shared(5, 3)
     for count in (1, 2, 9):
-        ciphertexts = [encryptor().encrypt(number) for number in range(count)]
+        ciphertexts = encryptor().encrypt(range(count))
         for share in shares:
             made, proof = share.decrypt(HERE, ciphertexts, draw(4))
             assert len(proof) == key.proof_bytes
@@ -86,7 +86,7 @@ def test_a_right_share_proves_itself() -> None:
 
 def test_a_false_share_is_found_wherever_it_is() -> None:
     key, shares = shared(5, 3)
-    ciphertexts = [encryptor().encrypt(number) for number in range(6)]
+    ciphertexts = encryptor().encrypt(range(6))
     made, proof = shares[1].decrypt(HERE, ciphertexts, draw(4))
     n2 = N * N
     for at in range(6):
@@ -103,10 +103,10 @@ def test_a_false_share_is_found_wherever_it_is() -> None:
 
 def test_a_proof_is_for_one_holder_one_occasion_and_these_numbers() -> None:
     key, shares = shared(5, 3)
-    ciphertexts = [encryptor().encrypt(number) for number in range(3)]
+    ciphertexts = encryptor().encrypt(range(3))
     made, proof = shares[1].decrypt(HERE, ciphertexts, draw(4))
     key.check_share(2, HERE, ciphertexts, made, proof)
-    other = [encryptor().encrypt(9), *ciphertexts[1:]]
+    other = [*encryptor().encrypt([9]), *ciphertexts[1:]]
     for place, context, numbers in ((2, b"that sum", ciphertexts), (3, HERE, ciphertexts), (2, HERE, other)):
         with pytest.raises(Reject, match="does not hold"):
             key.check_share(place, context, numbers, made, proof)
@@ -123,7 +123,7 @@ def test_a_proof_is_for_one_holder_one_occasion_and_these_numbers() -> None:
 def test_a_proof_tells_no_more_of_the_share_than_its_length_hides() -> None:
     """z = r + e D s with r 256 bits longer: over many proofs of one share its high bits are those of r, all different."""
     key, shares = shared(5, 3)
-    ciphertexts = [encryptor().encrypt(1)]
+    ciphertexts = encryptor().encrypt([1])
     tops = {shares[0].decrypt(HERE, ciphertexts, draw(seed))[1][16:32] for seed in range(50)}
     assert len(tops) == 50
     bits = int(shares[0].secret * key.factorial).bit_length()
@@ -133,7 +133,7 @@ def test_a_proof_tells_no_more_of_the_share_than_its_length_hides() -> None:
 def test_a_source_that_repeats_itself_tells_nothing_of_a_share() -> None:
     """With one r in two proofs, (z - z') / (e - e') would be D s. The same bytes drawn make other r for other sums."""
     key, shares = shared(5, 3)
-    proofs = [shares[0].decrypt(HERE, [encryptor().encrypt(number)], bytes)[1] for number in (1, 2)]
+    proofs = [shares[0].decrypt(HERE, encryptor().encrypt([number]), bytes)[1] for number in (1, 2)]
     (e, z), (e2, z2) = ((int.from_bytes(p[:16], "big"), int.from_bytes(p[16:], "big")) for p in proofs)
     exponent = int(key.factorial * shares[0].secret)
     assert z - e * exponent != z2 - e2 * exponent
@@ -141,7 +141,7 @@ def test_a_source_that_repeats_itself_tells_nothing_of_a_share() -> None:
 
 def test_a_consortium_key_is_read_by_each_holder_alone() -> None:
     key, shares = shared(4, 1)
-    ciphertexts = [encryptor().encrypt(5)]
+    ciphertexts = encryptor().encrypt([5])
     for place in range(1, 5):
         assert decrypted(key, shares, (place,), ciphertexts) == [5]
     assert len({int(share.secret) for share in shares}) == 1
