@@ -84,7 +84,7 @@ class PublicKey:
 
     n: int
     h: int
-    test_only: bool = False
+    test_only: bool = field(default=False, compare=False)
 
     def __post_init__(self) -> None:
         sizes = ", ".join(f"{bits:,}" for bits in STRENGTHS)
