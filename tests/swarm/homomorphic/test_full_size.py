@@ -6,7 +6,9 @@ Its primes are published here, so it hides nothing.
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
+from swarm.homomorphic import integers
 from swarm.homomorphic.packing import Packing
 from swarm.homomorphic.paillier import Encryptor, Exponents, PrivateKey, PublicKey
 from swarm.homomorphic.primes import is_prime
@@ -51,6 +53,7 @@ def test_a_key_of_2048_bits_has_the_sizes_that_the_reference_names() -> None:
     assert PublicKey.from_bytes(public.to_bytes()) == public
 
 
+@pytest.mark.skipif(not integers.GMP, reason="half a minute without gmpy2: make test-homomorphic")
 def test_a_sum_of_three_is_encrypted_and_opened_by_two_of_three() -> None:
     secret = key()
     nodes = [node(number) for number in range(3)]

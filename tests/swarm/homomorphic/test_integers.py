@@ -97,7 +97,7 @@ print([int(x) for x in key.combine({n: made[n - 1][0] for n in (1, 3)})])
 def test_with_and_without_gmp_the_bytes_are_the_same() -> None:
     """The same seeds, keys, ciphertexts, proofs and numbers, by GMP and by Python's own integers."""
     if not integers.GMP:
-        pytest.skip("gmpy2 is not installed (the extra `homomorphic`)")
+        pytest.skip("needs gmpy2: make test-homomorphic")
     root = Path(__file__).parents[3]
     said = [
         subprocess.run(
