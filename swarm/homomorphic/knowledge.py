@@ -7,7 +7,7 @@ what is in what it offers. Masks need no such proof, as masked words are of no u
 
 For a list of ciphertexts c_j = (1 + n)**m_j * (h**r_j)**n there is one proof. All are weighted into one by numbers w_j
 that follow from a hash of the list, C = prod c_j**w_j, which encrypts M = sum w_j m_j with R = h**(sum w_j r_j); then
-(Cramer, Damgård & Nielsen 2001, section 6.1; by hash):
+(Cramer, Damgård & Nielsen 2001; by hash):
 
     a = (1 + n)**x * u**n          x below n and u random; only its hash is sent
     e = hash(context, list, a)

@@ -1,6 +1,6 @@
 """Keys in shares: any `threshold` of the holders read a ciphertext together, fewer learn nothing of it.
 
-Damgård, Jurik & Nielsen 2010, section 5, for s = 1, on Shoup's way of sharing an exponent (2000). With n = p q of safe
+Damgård, Jurik & Nielsen 2010, for s = 1, on Shoup's way of sharing an exponent (2000). With n = p q of safe
 primes, m = p' q', l holders and D = l!:
 
     d = 0 modulo m and 1 modulo n; the shares s_i = f(i) of a random polynomial f modulo n m with f(0) = d
@@ -19,7 +19,7 @@ modulo n**2, whose order n p' q' has no small factor, weighing many into one is 
 read everything under the key for ever, without a trace. Dealing wrongly gains it nothing: holders check their shares
 against the public v_i, and a decryption that does not come out is noticed. Let it be a machine without a network, with
 witnesses, that is wiped; or somebody who never sees a ciphertext. Making such a key without a dealer is a protocol of
-its own (Nishide & Sakurai 2010, Hazay et al. 2019), with biprimality tests on shared primes; no well-kept library has
+its own (Nishide & Sakurai 2010; Hazay et al. 2019), with biprimality tests on shared primes; no well-kept library has
 one, and here is none. Who joins needs a new dealing; who leaves keeps its share, which counts until there is a new key.
 And the key is there for long: what was offered under it years ago is read by whoever gathers enough shares one day,
 where the secrets of masks are gone with their round.

@@ -57,8 +57,8 @@ def parse(text: str) -> int:
     if text.partition(":")[0].lower() in _ENCRYPTIONS:
         raise UsageError(
             f"couldn't accept the charter: masks = {text!r}, but rounds are summed under masks and not under"
-            " homomorphic encryption, which takes hundreds of times the work, twice the bytes and a dealer of keys for"
-            " the same sum",
+            " homomorphic encryption, which takes a thousand times the work and more, twice the bytes and a dealer of"
+            " keys for the same sum",
             hint="take --masks pairwise; docs/guides/privacy.md says where encryption earns its place",
         )
     if text not in _BITS:
