@@ -80,3 +80,15 @@ def test_damaged_proofs_and_proofs_of_another_shape_are_refused() -> None:
         proof[:16] + z + integers.to_bytes(N - integers.from_bytes(y), size),
     ):
         refuses(b"me, here", data, ciphertexts, wrong)
+
+
+def test_a_proof_has_one_spelling() -> None:
+    """z and z + n answer alike, where the latter has room: only one of them is a proof."""
+    size = KEY.bits // 8
+    for number in range(100):
+        data, ciphertexts, proof = offered([number])
+        z = integers.from_bytes(proof[16:-size])
+        if (z + N).bit_length() <= 8 * size:
+            refuses(b"me, here", data, ciphertexts, proof[:16] + integers.to_bytes(z + N, size) + proof[-size:])
+            return
+    raise AssertionError("n is as long as its bytes, but not so close to their end")
