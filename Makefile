@@ -57,6 +57,11 @@ test-onnx: $(STAMP) ## Run the tests that need ONNX (installs it)
 	@$(PYTHON) scripts/bootstrap.py --venv $(VENV) --extras onnx
 	@$(BIN)/python -m pytest -q tests/node/test_onnx.py
 
+.PHONY: test-homomorphic
+test-homomorphic: $(STAMP) ## Run the tests of encrypted sums with GMP (installs gmpy2)
+	@$(PYTHON) scripts/bootstrap.py --venv $(VENV) --extras homomorphic
+	@$(BIN)/python -m pytest -q tests/swarm/homomorphic
+
 check: format-check lint types architecture test ## Everything CI runs
 
 format: $(STAMP) ## Format the code

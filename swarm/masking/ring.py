@@ -46,11 +46,21 @@ PAIRWISE = "pairwise"
 
 _BITS = {PAIRWISE: 36, f"{PAIRWISE}:64": 64, f"{PAIRWISE}:32": 32}
 
+_ENCRYPTIONS = ("paillier", "ckks", "bfv", "bgv", "elgamal", "homomorphic")
+"""What somebody may ask for who means to sum under encryption: an answer of its own, see `docs/decisions/0050`."""
+
 _SLACK_PPM = round(NORM_SLACK * 1_000_000)
 
 
 def parse(text: str) -> int:
     """Return the width in bits that a charter's option names: "pairwise" is 36. Raises `UsageError` for another."""
+    if text.partition(":")[0].lower() in _ENCRYPTIONS:
+        raise UsageError(
+            f"couldn't accept the charter: masks = {text!r}, but rounds are summed under masks and not under"
+            " homomorphic encryption, which takes a thousand times the work and more, twice the bytes and a dealer of"
+            " keys for the same sum",
+            hint="take --masks pairwise; docs/guides/privacy.md says where encryption earns its place",
+        )
     if text not in _BITS:
         raise UsageError(f"couldn't accept the charter: masks = {text!r}", hint=f"known are {', '.join(_BITS)}")
     return _BITS[text]

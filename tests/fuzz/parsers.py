@@ -45,6 +45,9 @@ from node.tables.forests import Forest
 from swarm import charter as c
 from swarm import codec, vector
 from swarm.errors import LedgerError, Reject, StoreError, UsageError
+from swarm.homomorphic.paillier import PublicKey
+from swarm.homomorphic.sums import read_offer
+from swarm.homomorphic.threshold import KeyShare, SharedKey
 from swarm.identity import transport_keys
 from swarm.invite import Invite, invite, open_invite
 from swarm.ledger import block, evidence, journal, merkle, note, snapshot, state, tiles, tlog
@@ -64,6 +67,8 @@ from swarm.vector import blob_digest, leaf_hashes
 from tests.builders import CODE, LAYOUT, Feeds, contribution, make_swarm
 from tests.builders import identity as member
 from tests.sites import calm_run
+from tests.swarm.homomorphic import keys as small
+from tests.swarm.homomorphic import parties
 from tests.swarm.masking.members import Members
 from topologies import own, scenario
 from topologies.world.clock import EPOCH_S
@@ -401,6 +406,31 @@ def _blocks_of_leaves() -> list[bytes]:
 def _evidence(data: bytes) -> None:
     body = codec.decode(data, e.Evidence, limit=e.ENTRY_BYTES_MAX)
     evidence.judge(body, SIGNED.ledger_id, [founding(SIGNED.charter)])
+
+
+def _offers() -> list[bytes]:
+    return [parties.story()[0].parts[0].offer(small.update(0))]
+
+
+def _encrypted(data: bytes) -> None:
+    swarm, _, _ = _summed()
+    read_offer(data, swarm.roster, swarm.nodes[0])
+
+
+@functools.cache
+def _summed() -> tuple[Any, ...]:
+    return parties.story()
+
+
+def _answers() -> list[bytes]:
+    swarm, _, opening = _summed()
+    return [part.answer(opening) for part in swarm.parts[:3]]
+
+
+def _answered(data: bytes) -> None:
+    swarm, _, opening = _summed()
+    opening.take(swarm.nodes[0], data)
+    opening.sums()
 
 
 def _evidences() -> list[bytes]:
@@ -887,6 +917,21 @@ PARSERS: Mapping[str, Parser] = MappingProxyType(
         "mask kept": Parser(read_kept, _kept, (Reject,), ("swarm.masked_round:read_kept",), "msgpack"),
         "masked": Parser(_masked, lambda: [bytes((first,)) + bytes(size) for first, size in ((0, 4), (1, 5), (67, 9), (130, 8 * 127))], (Reject,),
                          ("node.masked:Masks.unmask", "topologies.world.blobs:BlobStore.unmask.work")),
+        "paillier key": Parser(
+            functools.partial(PublicKey.from_bytes, test_only=True), lambda: [small.secret().public.to_bytes()], (Reject,),
+            ("swarm.homomorphic.paillier:PublicKey.from_bytes",), "msgpack",
+        ),
+        "shared key": Parser(
+            functools.partial(SharedKey.from_bytes, test_only=True), lambda: [small.shared(5, 3)[0].to_bytes()], (Reject,),
+            ("swarm.homomorphic.threshold:SharedKey.from_bytes",), "msgpack",
+        ),
+        "key share": Parser(
+            lambda data: KeyShare.from_bytes(data, small.shared(5, 3)[0]),
+            lambda: [one.to_bytes() for one in small.shared(5, 3)[1][:2]], (Reject,),
+            ("swarm.homomorphic.threshold:KeyShare.from_bytes",), "msgpack",
+        ),
+        "encrypted offer": Parser(_encrypted, _offers, (Reject,), ("swarm.homomorphic.sums:read_offer",), "msgpack"),
+        "encrypted answer": Parser(_answered, _answers, (Reject,), ("swarm.homomorphic.sums:Opening.take",), "msgpack"),
         "sketch": Parser(sketch.unpack, lambda: [bytes(sketch.SKETCH_BYTES)], (Reject,), ("swarm.mixing.sketch:unpack",)),
         "layout": Parser(vector.Layout.decode, lambda: [vector.Layout((vector.TensorSpec("a", (2, 3)),
                          vector.TensorSpec("b", ()))).encode()], (Reject,), ("swarm.vector:Layout.decode",), "msgpack"),

@@ -61,6 +61,13 @@ def test_what_masks_cannot_stand_with_is_said(home: Path, options: tuple[str, ..
     assert hint
 
 
+@pytest.mark.parametrize("asked", ["paillier", "Paillier:2048", "ckks"])
+def test_who_asks_for_encryption_is_told_why_not_and_what_instead(home: Path, asked: str) -> None:
+    message, hint = refused(*new(*CARDS), "--masks", asked)
+    assert f"masks = '{asked}', but rounds are summed under masks and not under homomorphic encryption" in message
+    assert hint.startswith("take --masks pairwise")
+
+
 def test_two_sites_have_no_secret_in_a_sum(home: Path) -> None:
     message, hint = refused(*new(*CARDS[:2]), "--masks", "pairwise")
     assert "masks with 2 members" in message
