@@ -31,8 +31,8 @@ def ring(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Rin
     return Ring.fitting(bits, weight_total=weight_total(bits, 3), clip_norm_milli=100_000)
 
 
-def form(ring: Ring) -> tuple[int, int, int]:
-    return ring.bits, ring.fraction, ring.weight_total
+def form(ring: Ring) -> tuple[int, int, int, int]:
+    return ring.bits, ring.fraction, ring.weight_total, ring.room
 
 
 def worn(member: int) -> tuple[tuple[bytes, bool], ...]:
