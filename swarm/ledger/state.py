@@ -37,7 +37,7 @@ from swarm.ledger.motions import Motion, carried, moved, open_at, open_change, v
 from swarm.ledger.partials import counts
 from swarm.ledger.pushing import Settled, settle
 from swarm.machine import NodeId
-from swarm.masking.noise import Share
+from swarm.masking.noise import Share, silent
 from swarm.masking.statements import DEAL_BYTES_MAX, Keys, Reveal, read_reveal
 from swarm.mixing.average import WEIGHT_TOTAL_MAX, integer_weights
 from swarm.mixing.sketch import SKETCH_BYTES
@@ -1199,6 +1199,19 @@ def outcome(state: State) -> str:
     if not why and state.stopped and noise is not None:
         why = f"stopped after round {state.last}: another one would cost more than {noise.budget}, for any one site"
     return why or f"all {state.committed.round} rounds are committed"
+
+
+def noise_words(state: State) -> str:
+    """Say what of a swarm's budget the sums so far have spent, and on what that rests; empty where sums are exact."""
+    noise = state.signed.charter.site_noise
+    if noise is None:
+        return ""
+    members = len(state.terms.members)
+    return (
+        f"epsilon {noise.epsilon(state.sums):g} of {noise.budget.epsilon:g} spent at delta {noise.budget.delta:g}, by"
+        f" {state.sums} of {noise.sums} sums, for any one site as a whole, if at most {silent(members)} of {members}"
+        " sites add no noise or tell others theirs"
+    )
 
 
 def _note_evidence(state: State, body: e.Evidence) -> dict[str, Any]:

@@ -37,7 +37,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
 from functools import cache, cached_property
-from math import ceil, floor, isqrt
+from math import ceil, floor, isqrt, log10
 
 from swarm.errors import UsageError
 from swarm.privacy import accounting
@@ -100,7 +100,7 @@ class SiteNoise:
             return 0.0
         with _arithmetic():
             rho = _decimal(self.rho * sums)
-            found = min(order * rho + left for order, left in _orders(_power(self.budget)))
+            found = min(order * rho + left for order, left in _orders(power_of(self.budget.delta)))
             return float(max(found, Decimal(0)).quantize(Decimal("0.001"), rounding=decimal.ROUND_CEILING))
 
 
@@ -136,7 +136,7 @@ def rho_of(budget: Budget) -> Fraction:
     with _arithmetic():
         epsilon = Decimal(repr(budget.epsilon))
         # The same orders as for epsilon, so that the two say the same; rounded down, by far more than it was up.
-        best = max((epsilon - left) / order for order, left in _orders(_power(budget)))
+        best = max((epsilon - left) / order for order, left in _orders(power_of(budget.delta)))
         return max(
             Fraction(0), Fraction(*best.quantize(Decimal("1e-30"), rounding=decimal.ROUND_FLOOR).as_integer_ratio())
         )
@@ -163,9 +163,12 @@ def _arithmetic() -> AbstractContextManager[decimal.Context]:
     return decimal.localcontext(decimal.Context(prec=DIGITS, rounding=decimal.ROUND_HALF_EVEN))
 
 
-def _power(budget: Budget) -> int:
-    """Return delta as charters name it: a whole number is the same everywhere, which 10.0 ** -5 need not be."""
-    return accounting.decimals(budget.delta)
+def power_of(delta: float) -> int:
+    """Return the least k with 10^-k no larger than delta: a whole number, which is the same everywhere.
+
+    Charters name delta so; of any other, in a plan, it is the stricter one.
+    """
+    return ceil(-log10(delta) - 1e-9)
 
 
 def _decimal(value: Fraction) -> Decimal:
@@ -174,4 +177,4 @@ def _decimal(value: Fraction) -> Decimal:
 
 def _budget_text(budget: Budget) -> str:
     epsilon = Decimal(repr(budget.epsilon)).normalize()
-    return f"{epsilon:f}:1e-{_power(budget)}"
+    return f"{epsilon:f}:1e-{power_of(budget.delta)}"

@@ -12,13 +12,16 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from typing_extensions import override
 
 from swarm.charter import SignedCharter
+from swarm.errors import UsageError
 from swarm.ledger import entry as e
+from swarm.ledger.masking import noise_share
 from swarm.ledger.state import outcome
 from swarm.machine import (
     Adopt,
@@ -236,3 +239,41 @@ def ledger() -> tuple[SignedCharter, list[bytes]]:
     """Return the charter and the blocks of a run with a dropout that its budget ends."""
     world = ran("2.5:3:1e-5", rounds=9, checkers=[CrashAt(2, MaskUpdate, down_s=30.0)])
     return head(world, 0).replica.head.signed, blocks(world)
+
+
+# --- votes ------------------------------------------------------------------------------------------------------------------
+
+
+def test_no_vote_takes_back_what_noise_was_shared_for_nor_pays_for_more_rounds() -> None:
+    """Shares were made for sums of four of five; by a vote three would do, and by another there would be 99 rounds."""
+
+    def masking(world: World) -> bool:
+        if world.place(0).machine is None:
+            return False
+        found = head(world, 0).replica.head.masking
+        return found is not None and found.roster is not None
+
+    swarm = swarm_of(5, "2.5:3:1e-5", 9, min_contributions=5)
+    world = gossiping(swarm, QuadraticTask(seed=5, samples=SAMPLES[:5], elements=ELEMENTS, bound=200.0))
+    assert world.run(masking, end_s=100.0)
+    state = head(world, 0).replica.head
+    voted = msgspec.structs.replace(state.terms.round, min_contributions=3, rounds=99)
+    after = msgspec.structs.replace(state, terms=msgspec.structs.replace(state.terms, round=voted))
+    assert state.masking is not None
+    assert state.masking.roster is not None
+    assert state.included_min(state.masking.roster) == after.included_min(state.masking.roster) == 5
+    assert (after.share, after.last) == (state.share, state.last)
+    assert state.last == 2
+    assert state.share is not None
+    assert state.share.counted_on == 4
+
+
+def test_a_roster_with_whose_weights_sums_would_wrap_is_none() -> None:
+    """Founders are refused such a charter; a swarm that has grown by votes waits."""
+    charter = swarm_of(5, NOISE, 1).charter
+    body = e.MaskRoster(1, 1, tuple((index, 2**17) for index in range(5)), (), ())
+    assert noise_share(charter, body, 5) is not None
+    louder = msgspec.structs.replace(charter, options=(("masks", "pairwise"), ("site_noise", "9000:500:1e-5")))
+    assert noise_share(louder, body, 5) is None
+    with pytest.raises(UsageError, match="a sum would wrap"):
+        msgspec.structs.replace(louder, round=msgspec.structs.replace(louder.round, clip_norm_milli=900_000)).check()
