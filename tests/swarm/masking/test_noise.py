@@ -41,12 +41,19 @@ def test_those_who_can_be_counted_on_have_three_times_what_one_site_can_change()
 
 
 def test_rounding_never_makes_an_update_longer_than_is_counted_with() -> None:
-    """A vector of halves is rounded to one of ones or zeros; at a norm of nothing all of it is rounding."""
-    found = share(**TEN | {"clip_norm_milli": 1, "elements": 4_000_001})
-    update = np.full(1, 0.501, np.float32) * np.float32(2.0**-found.ring.fraction)
-    whole = found.ring.steps(update)
-    assert abs(float(whole[0]) - 0.501) <= 0.5
-    assert found.norm_max >= 0.001 * 2**found.ring.fraction + math.sqrt(4_000_001) / 2
+    """Coarse steps and a million elements, each a little over a half above a whole one: rounded up, all of them."""
+    found = share(**TEN | {"bits": 32, "elements": 1_000_000})
+    bound = 10 * 2.0**found.ring.fraction  # In steps.
+    whole = math.floor(bound / 1000)
+    above = whole + 0.501
+    if above > bound / 1000:
+        above -= 1
+    update = np.full(1_000_000, above * 2.0**-found.ring.fraction, np.float32)
+    assert float(np.linalg.norm(update.astype(np.float64))) <= 10.0, "a site would not clip it"
+    rounded = math.ceil(above) * 1000
+    assert found.norm_max >= max(rounded, bound + 500)
+    assert found.norm_max < bound * 1.0001 + 503
+    assert measured((bytes(32), found.deviation, found.norm_max), update, found.ring) is not None
 
 
 @pytest.mark.parametrize(("members", "f"), [(3, 1), (4, 1), (6, 1), (7, 2), (10, 3), (50, 16)])
