@@ -36,7 +36,7 @@ DEVIATION_MAX = 1 << 40
 ACCEPTED = 0.7601734505331403
 """sqrt(pi / 2) exp(-1/2): what part of the Laplace numbers is kept, for s of ten and more."""
 
-_BATCH = 1 << 15
+_BATCH = 1 << 16
 """Numbers at a time: scratch stays in the second-level cache."""
 
 _CANDIDATES = 2.2

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from node.cli.charter import _spent_before
+from node.cli.ledger.reading import verify_quietly
 from node.cli.status import render
 from swarm import charter as c
 from swarm.charter import SignedCharter
@@ -120,6 +122,14 @@ def test_a_ledger_tells_what_its_sums_have_spent_and_that_the_run_is_over_for_it
     assert "No site says that it has trained privately besides" in card
     said("ledger", "report", folder, "-o", str(tmp_path / "report.html"))
     assert "by 2 of 2 sums" in (tmp_path / "report.html").read_text()
+
+
+def test_a_successor_is_told_that_what_was_spent_before_adds_to_its_own_budget(tmp_path: Path) -> None:
+    signed, payloads = noised_ledger()
+    folder = written(tmp_path / "site", payloads, signed=signed)
+    assert "adds to it: epsilon 2.485 of 3 spent" in _spent_before(verify_quietly(folder).state)
+    plain = written(tmp_path / "plain", ledger()[1], signed=ledger()[0])
+    assert "no epsilon bounds what its sums tell" in _spent_before(verify_quietly(plain).state)
 
 
 def test_two_sites_have_no_secret_in_a_sum(home: Path) -> None:

@@ -198,6 +198,14 @@ def test_who_starts_again_makes_the_same_noise_so_that_no_two_forms_of_an_update
     assert all(len(seeds) == 1 for seeds in shares.seeds.values())
 
 
+@pytest.mark.parametrize("kind", [e.MASK_DEAL, e.CONTRIBUTION, e.MASK_REVEAL])
+def test_a_word_that_is_said_again_after_a_crash_is_for_the_same_noise(kind: int) -> None:
+    shares = Shares()
+    world = ran(checkers=[CrashBefore([1, 3], kind, down_s=1.0), shares])
+    assert np.array_equal(model(world), model(noised()[0]))
+    assert all(len(seeds) == 1 for seeds in shares.seeds.values())
+
+
 def test_every_attempt_has_noise_of_its_own_and_only_the_one_that_was_summed_is_paid_for() -> None:
     shares = Shares()
     world = ran(checkers=[CrashAt(2, Deposit, down_s=12.0), shares])
