@@ -16,6 +16,7 @@ from node.cli.graphs import read_arcs, read_links
 from node.cli.init import JSON, fingerprint
 from node.cli.ledger.reading import verify_quietly
 from node.cli.output import INCOMPLETE, INVALID, Failure, Form, check_target, check_task, count, emit, emit_bytes
+from node.cli.privacy import length_words, on_mean
 from node.clock import Clock
 from node.egress.folder import check_at
 from node.lineage import holding, withdrawn
@@ -33,7 +34,7 @@ from swarm.ledger.audit import Audit
 from swarm.ledger.masking import fewest
 from swarm.ledger.state import State, noise_words
 from swarm.masking.graph import shape
-from swarm.masking.noise import silent
+from swarm.masking.noise import counted_on, silent
 from swarm.mixing import rules
 from swarm.mixing.compress.choco import gamma_words
 from swarm.mixing.compress.forms import FORMS, encoded_bytes
@@ -410,7 +411,7 @@ def new(
     signed = terms.SignedCharter(draft, {})
     write_file_durably(output, terms.to_toml(signed).encode(), mode=0o644)
     text = "".join(f"{line}\n" for line in costs)
-    text += f"{_price(signed.charter)}{_summary(signed)}\n"
+    text += f"{_price(signed.charter)}{_noise_price(signed.charter)}{_summary(signed)}\n"
     text += f"{found}\n" if found else ""
     text += f"{_spent_before(before)}\n" if before is not None and draft.site_noise is not None else ""
     text += f"Drafted in {output}. Each founder now runs `swarm charter sign {output}`."
@@ -859,6 +860,19 @@ def _price(c: terms.Charter) -> str:
         " comes late is lost.\nMeasured with sites of 94-fold different size and no liar (MediSwarm), errors of 0.023"
         " (mean by samples), 0.032 (norms clipped), 0.466 (trimmed mean), 0.600 (median), 0.639 (Krum). Without a rule"
         " norms are clipped to --clip-norm, which bounds one liar, and not several together.\n\n"
+    )
+
+
+def _noise_price(c: terms.Charter) -> str:
+    """Say how much of what is learned noise on sums leaves: with few sites, hardly any."""
+    if c.site_noise is None:
+        return ""
+    members = len(c.members)
+    shared = counted_on(max(shape(members).included_min, c.round.min_contributions), members)
+    found = length_words(on_mean(c.site_noise, members, shared), c.task.parameters)
+    return (
+        "The noise on the mean of a round, with all sites there and of equal weight, is"
+        f" {found}.\n`swarm privacy plan --sites {members}` says what needs less.\n\n"
     )
 
 

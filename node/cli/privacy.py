@@ -204,8 +204,7 @@ def _plan_sums(
         found = planned(Budget(target, delta), rounds)
     else:
         found = SiteNoise(math.floor(noise * 1000) if 0 <= noise < 1e6 else 0, Budget(EPSILON_MAX, delta))
-    # Each weighs one in so many, and adds sqrt(1 / shared) of what is promised; all of them are on the mean.
-    element = found.multiplier / math.sqrt(shared * sites)
+    element = on_mean(found, sites, shared)
     after = {number: found.epsilon(number) for number in _shown(rounds)}
     data: dict[str, object] = {
         "noise": found.multiplier,
@@ -221,7 +220,7 @@ def _plan_sums(
         f"noise multiplier   {found.multiplier:.3f} times the most that one site can change a sum",
         f"who adds it        all {sites}; {shared} can be counted on: of the fewest a round is of, {bad} may add none",
         f"in the mean        {element:.4g} times the norm bound (--clip-norm) on each element, at equal weights",
-        *([] if parameters is None else _length_words(element * math.sqrt(parameters), parameters)),
+        *([] if parameters is None else [f"of all elements    {length_words(element, parameters)}"]),
         f"delta              1e-{power_of(delta)}",
         "",
         "after round   epsilon",
@@ -235,15 +234,24 @@ def _plan_sums(
     emit(data, as_json=as_json, text="\n".join(lines))
 
 
-def _length_words(norm: float, parameters: int) -> list[str]:
+def on_mean(noise: SiteNoise, sites: int, shared: int) -> float:
+    """Return the deviation of the noise on an element of a mean, with all sites there, in multiples of the norm bound.
+
+    Each weighs one in so many, and adds sqrt(1 / shared) of what is promised, `shared` being how many are counted on.
+    """
+    return noise.multiplier / math.sqrt(shared * sites)
+
+
+def length_words(element: float, parameters: int) -> str:
     """Say how long the noise on a mean is beside the longest update, and what to expect of that."""
+    norm = element * math.sqrt(parameters)
     if norm >= 10:
         found = "the model will be noise"
     elif norm >= 1:
         found = "it costs much accuracy: try before anybody signs"
     else:
         found = "it costs some accuracy: try before anybody signs"
-    return [f"of all elements    {norm:.4g} times the norm bound, of {parameters:,} parameters: {found}"]
+    return f"{norm:.4g} times the norm bound, of {parameters:,} parameters: {found}"
 
 
 @dataclass(frozen=True, slots=True)

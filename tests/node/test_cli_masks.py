@@ -70,6 +70,8 @@ def test_a_charter_with_site_privacy_says_how_much_noise_whom_it_trusts_and_what
         "each sum has at least 2.852 times what one site can change, if at most 1 of 4 add none or tell others" in text
     )
     assert "epsilon 8 at delta 1e-05, for any one site as a whole, pays 20 rounds" in text
+    length = 2.852 / (2 * 4) ** 0.5 * 1234**0.5
+    assert f"is {length:.4g} times the norm bound, of 1,234 parameters: the model will be noise" in text
     path = home / "charter.toml"
     made = c.from_toml(path.read_text()).charter
     assert ("site_noise", "2.852:8:1e-5") in made.options
