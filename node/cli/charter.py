@@ -872,7 +872,8 @@ def _noise_price(c: terms.Charter) -> str:
     found = length_words(on_mean(c.site_noise, members, shared), c.task.parameters)
     return (
         "The noise on the mean of a round, with all sites there and of equal weight, is"
-        f" {found}.\n`swarm privacy plan --sites {members}` says what needs less.\n\n"
+        f" {found}.\nThat bound is {c.clip_norm:g} (--clip-norm): the longest that updates are of use, and no longer."
+        f" `swarm privacy plan --sites {members}` says what else needs less.\n\n"
     )
 
 

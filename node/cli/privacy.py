@@ -247,7 +247,7 @@ def length_words(element: float, parameters: int) -> str:
     norm = element * math.sqrt(parameters)
     if norm >= 10:
         found = "the model will be noise"
-    elif norm >= 1:
+    elif norm >= 2:
         found = "it costs much accuracy: try before anybody signs"
     else:
         found = "it costs some accuracy: try before anybody signs"

@@ -33,7 +33,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from swarm.errors import UsageError
 from swarm.ledger.block import faults
 from swarm.machine import NoiseForm
-from swarm.masking.ring import SLACK_PPM, Ring, Words
+from swarm.masking.ring import SLACK_PPM, WIDTHS, Ring, Words
 from swarm.mixing.average import BLOCK_ELEMENTS, FRACTION_BITS, Sums, sums_problem
 from swarm.privacy.discrete_gaussian import DEVIATION_MAX, DiscreteGaussian
 from swarm.privacy.site_noise import SHARE_MIN
@@ -143,7 +143,8 @@ def share(
     raise UsageError(
         f"couldn't find room in words of {bits} bits for noise of {multiplier_milli / 1000:g} times a norm of"
         f" {clip_norm_milli / 1000:g}: a sum would wrap",
-        hint="take masks of 36 bits (pairwise), a smaller --clip-norm, a larger epsilon or fewer rounds",
+        hint=("take masks of 36 bits (pairwise), or " if bits == min(WIDTHS) else "take ")
+        + "a smaller --clip-norm, a larger epsilon or fewer rounds",
     )
 
 
