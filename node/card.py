@@ -189,8 +189,8 @@ def _privacy(result: Audit) -> str:
     if not swarm:
         return sites
     return (
-        f"Sums of updates carry noise: {swarm}. Sample counts, scores and metrics that sites tell are outside of this;"
-        f" that an update is within the norm bound is its site's own word, and protects it.\n\n{sites}"
+        f"Sums of updates carry noise: {swarm}. Sample counts, and scores that sites tell on held-out data, are outside"
+        f" of this; that an update is within the norm bound is its site's own word, and protects it.\n\n{sites}"
     )
 
 

@@ -217,7 +217,9 @@ class MaskedRound(Round):
                 # At most two are of use: what is offered now, and what is trained while that is closed.
                 for old in [event.round, *sorted(self._drafts)[: 1 - DRAFTS_MAX]]:
                     actions += self._drop(old)
-                self._drafts[event.round] = action.body
+                # Beside noise on all updates, a loss of one site's own would say exactly what the noise is to hide.
+                told = action.body.metrics if self._charter.site_noise is None else ()
+                self._drafts[event.round] = msgspec.structs.replace(action.body, metrics=told)
                 actions += self._remember()
             else:
                 actions.append(action)

@@ -185,6 +185,13 @@ def test_a_round_that_waits_for_more_needs_less_from_each() -> None:
     assert all_five.added < usual.added * 0.87
 
 
+def test_no_site_tells_its_training_loss_beside_the_noise() -> None:
+    told, untold = (said(world, e.CONTRIBUTION, e.Contribution) for world in (exact(), noised()[0]))
+    assert all(body.metrics for body in told)
+    assert len(untold) == 5
+    assert not any(body.metrics for body in untold)
+
+
 # --- restarts, and attempts that come to nothing --------------------------------------------------------------------------
 
 
