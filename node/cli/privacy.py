@@ -66,7 +66,7 @@ What is promised   Whoever sees every model of the swarm and its ledger for ever
 It rests on        masks (--masks), no more than {silent} sites that add no noise or tell others theirs, and each site
                    clipping its own update: who does not is not protected, and endangers nobody else.
 It does not cover  that a site takes part, its sample counts, and scores that it tells on held-out data, nor what as
-                   many sites together as could take masks off would see; another swarm with these data adds its cost."""
+                   many sites together as could take masks off would see; another swarm with these data costs more."""
 
 
 @click.command()
