@@ -19,7 +19,7 @@ from swarm.charter import Charter, SignedCharter
 from swarm.ledger import entry as e
 from swarm.ledger.audit import Audit, RoundView, mean_scores, member_names, weights
 from swarm.ledger.participation import gaps_words, of_audit, ranges, rounds_words
-from swarm.ledger.state import best_of, outcome
+from swarm.ledger.state import best_of, noise_words, outcome
 from swarm.machine import NodeId
 
 QUESTIONS = (
@@ -183,9 +183,23 @@ def _scores(charter: Charter, view: RoundView | None, names: Mapping[NodeId, str
 
 
 def _privacy(result: Audit) -> str:
-    """The largest budget that any site says to have spent, by its last contribution."""
+    """What sums with noise have told of any one site, and the largest budget that any site says to have spent."""
+    swarm = noise_words(result.state)
+    sites = _sites_privacy(result, noised=bool(swarm))
+    if not swarm:
+        return sites
+    return (
+        f"Sums of updates carry noise: {swarm}. Sample counts, and scores that sites tell on held-out data, are outside"
+        f" of this; that an update is within the norm bound is its site's own word, and protects it.\n\n{sites}"
+    )
+
+
+def _sites_privacy(result: Audit, *, noised: bool) -> str:
+    """The largest budget that any site says to have spent on its records, by its last contribution."""
     spent = [placed.body.privacy for view in result.rounds.values() for placed in view.contributions.values()]
     epsilons = [(epsilon, delta) for epsilon, delta, _ in spent if epsilon]
+    if not epsilons and noised:
+        return "No site says that it has trained privately besides, which bounds what an update tells of one record.\n"
     if not epsilons:
         return (
             "No site says that it has added noise for differential privacy. Updates were clipped, which bounds what one"

@@ -150,6 +150,7 @@ def found(
     min_cell: int = 0,
     contribution: str = "",
     masks: str = "",
+    site_noise: str = "",
     outer: str = "none",
 ) -> list[LocalPeer]:
     """Make a site for each part of the data, a charter for all of them, and every signature.
@@ -159,7 +160,7 @@ def found(
     training. With a `route` they get to the mean in parts, with a `codec` they compress what they contribute. If
     `asynchronous` they wait for nobody. Those named in `hidden` only dial out; with `relay` others link them to one
     another. `outer` is the step that a round takes. Scores of fewer than `min_cell` stay. What work is worth sites tell
-    by the charter's `contribution`. With `masks` nobody sees an update.
+    by the charter's `contribution`. With `masks` nobody sees an update, and with `site_noise` sums carry noise.
     """
     late = STALENESS_ASYNCHRONOUS if asynchronous else STALENESS_DEFAULT
     learned, buffers = described_task(task, seed, forkserver, parse_outer(outer).slots)
@@ -206,6 +207,7 @@ def found(
             relay=terms.RELAYS[0] if relay else "",
             route=route,
             schedule=gossip,
+            site_noise=site_noise,
             staleness="" if gossip else str(late),
         ),
     )

@@ -17,8 +17,9 @@ from swarm.errors import Reject, StoreError, SwarmError
 from swarm.machine import Digest, Masked, MaskUpdate, RingForm, Stored, Unmask, Worn
 from swarm.masking import masks
 from swarm.masking.masks import Mask
+from swarm.masking.noise import measured, sum_problem
 from swarm.masking.ring import Ring
-from swarm.mixing.average import Sums, sums_problem
+from swarm.mixing.average import Sums
 
 STRETCH_ELEMENTS = 1 << 20
 """Elements at a time, an even number: words of 36 bits are packed in pairs."""
@@ -68,10 +69,11 @@ class Masks:
             return Masked(*said, None, error=f"what was trained can't be read: {error}", lost=True)
         ring, worn = ring_of(effect.ring), _worn(effect.masks)
         try:
+            noise = measured(effect.noise, update, ring)
             with path.open("wb", buffering=0) as file:
                 for start in range(0, self._elements, STRETCH_ELEMENTS):
                     part = update[start : start + STRETCH_ELEMENTS]
-                    data = ring.pack(masks.masked(part, ring, effect.weight, worn, start))
+                    data = ring.pack(masks.masked(part, ring, effect.weight, worn, start, noise))
                     for here, there, size in ring.spans(start, part.size, self._elements):
                         file.seek(there)
                         file.write(data[here : here + size])
@@ -114,7 +116,7 @@ class Masks:
             raise store_error(f"add up round {effect.round}", error) from error
         finally:
             path.unlink(missing_ok=True)  # What is mapped is there until nobody looks at it any more.
-        problem = sums_problem(sums, effect.weight, self._bound)
+        problem = sum_problem(sums, effect.weight, ring, effect.norm_max, self._bound)
         if problem:
             raise Reject(f"couldn't take the sum of round {effect.round}: {problem}")
         return sums
@@ -133,8 +135,8 @@ def is_kept(store: BlobStore, digest: Digest) -> bool:
 
 def ring_of(form: RingForm) -> Ring:
     """Return the ring that an effect names."""
-    bits, fraction, weight_total = form
-    return Ring(bits=bits, fraction=fraction, weight_total=weight_total)
+    bits, fraction, weight_total, room = form
+    return Ring(bits=bits, fraction=fraction, weight_total=weight_total, room=room)
 
 
 def _worn(worn: Worn) -> list[Mask]:

@@ -32,7 +32,7 @@ from swarm.charter import Charter, SignedCharter
 from swarm.ledger import evidence
 from swarm.ledger.audit import Audit
 from swarm.ledger.block import faults
-from swarm.ledger.state import best_of, outcome
+from swarm.ledger.state import best_of, noise_words, outcome
 from swarm.machine import NodeId
 
 
@@ -322,6 +322,7 @@ def _terms(told: Told) -> list[tuple[str, str]]:
         ("Rounds", f"{policy.rounds:,}. In each, every site trains {trains}"),
         *([("Ends early", f"{charter.stop.words}; {_ended(told)}")] if charter.stop is not None else []),
         ("How they are combined" if charter.schedule else "How updates are combined", combined),
+        *([("Noise on sums", noise_words(told.audit.state))] if charter.site_noise is not None else []),
         ("Largest share of one site", _largest_share(charter, cap)),
         ("Sites a round needs", f"at least {policy.min_contributions} of {len(told.terms.members)}"),
         (

@@ -30,8 +30,9 @@ from swarm.ledger.entry import (
     Entry,
 )
 from swarm.machine import NodeId
-from swarm.masking import ring
+from swarm.masking import noise, ring
 from swarm.masking.graph import FEWEST
+from swarm.masking.noise import Share
 from swarm.masking.ring import Ring
 from swarm.masking.statements import DEAL_BYTES_MAX
 from swarm.mixing import corrections, local, rules, selfcentred
@@ -40,7 +41,8 @@ from swarm.mixing.compress.choco import default_gamma
 from swarm.mixing.compress.forms import Spec, encoded_bytes, parse
 from swarm.mixing.outer import Outer, parse_buffers
 from swarm.mixing.outer import parse as parse_outer
-from swarm.privacy import accounting
+from swarm.privacy import accounting, site_noise
+from swarm.privacy.site_noise import SiteNoise
 from swarm.routes import FOLD, Route, cuts
 from swarm.routes import parse as parse_route
 
@@ -144,9 +146,14 @@ MASKS = "masks"
 """The option by which updates travel masked, so that nobody learns of them but the sum (`swarm.masking`): "pairwise",
 "pairwise:64" or "pairwise:32", which say how many bits an element takes. Without, everybody sees every update."""
 
+SITE_NOISE = "site_noise"
+"""The option by which the sum of each masked round carries noise, so that it says little of any one site
+(`swarm.privacy.site_noise.parse`): "7.25:3:1e-5", the noise in multiples of what a site can change, then what may be
+spent at most, epsilon and delta. The run ends before more would be. Without, sums are exact."""
+
 OPTIONS = (
     *(ASYNCHRONOUS, BUFFERS, CLIP, CODEC, CONTRIBUTION, CORRECTION, GAMMA, LINKS, LOCAL, MASKS, MIN_CELL, PACE),
-    *(PRIVACY, RELAY, ROUTE, RULE, SCHEDULE, STALENESS, STOP),
+    *(PRIVACY, RELAY, ROUTE, RULE, SCHEDULE, SITE_NOISE, STALENESS, STOP),
 )
 """All there are; a charter with another was made by a newer version."""
 
@@ -405,6 +412,30 @@ class Charter(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
         """Return the words of masked updates in a swarm of so many members."""
         total = ring.weight_total(self.masks, members)
         return Ring.fitting(self.masks, weight_total=total, clip_norm_milli=self.round.clip_norm_milli)
+
+    @cached_property
+    def site_noise(self) -> SiteNoise | None:
+        """What noise the sum of a masked round carries, and how much may be spent; None if sums are exact."""
+        text = dict(self.options).get(SITE_NOISE, "")
+        return site_noise.parse(text) if text else None
+
+    def share(self, *, heaviest: int, total: int, members: int, counted_on: int) -> Share:
+        """Return what each site on a roster adds of the noise on a sum; see `swarm.masking.noise.share`.
+
+        Raises:
+            UsageError: there is no room for it.
+        """
+        assert self.site_noise is not None, "somebody has looked"
+        return noise.share(
+            bits=self.masks,
+            heaviest=heaviest,
+            total=total,
+            members=members,
+            clip_norm_milli=self.round.clip_norm_milli,
+            elements=self.task.parameters,
+            multiplier_milli=self.site_noise.multiplier_milli,
+            counted_on=counted_on,
+        )
 
     @cached_property
     def masked_bytes(self) -> int:
@@ -834,6 +865,8 @@ def _check_options(charter: Charter) -> None:
         _check_route(charter, parse_route(dict(charter.options)[ROUTE], len(charter.members)))
     if MASKS in names:
         _check_masks(charter, dict(charter.options)[MASKS])
+    if SITE_NOISE in names:
+        _check_site_noise(charter, site_noise.parse(dict(charter.options)[SITE_NOISE]))
 
 
 def _check_tracking(charter: Charter) -> None:
@@ -1052,6 +1085,45 @@ def _check_masks(charter: Charter, text: str) -> None:
         raise UsageError(
             f"{named} with a route, on which masked updates cannot go yet", hint="go by spread, or leave the masks out"
         )
+
+
+def _check_site_noise(charter: Charter, found: SiteNoise) -> None:
+    """Refuse noise that is on no sum, or that there is no room for, or of too few sites, or that pays no round."""
+    named = f"couldn't accept the charter: site_noise = {found.text!r}"
+    if charter.round.mixing != "exact":
+        raise UsageError(
+            f"{named} with {charter.round.mixing} mixing, where neighbours see each site's model and not a sum: what"
+            " noise on sums promises would hold for nobody",
+            hint="mix exactly, with masks; or let sites train privately, each by itself (--privacy)",
+        )
+    if not charter.masks:
+        raise UsageError(
+            f"{named} without masks: everybody would see each update with a small share of the noise on it",
+            hint="let updates travel masked (--masks pairwise), or let sites train privately (--privacy)",
+        )
+    if charter.masks == max(ring.WIDTHS):
+        raise UsageError(
+            f"{named} with masks of {charter.masks} bits, which are for sums in which nothing is rounded, and noise is"
+            " larger than any rounding",
+            hint="take masks of 36 bits (pairwise)",
+        )
+    members = len(charter.members)
+    least = noise.silent(members) + noise.COUNTED_ON_MIN
+    if charter.round.min_contributions < least:
+        raise UsageError(
+            f"{named}: a round may close with {charter.round.min_contributions} contributions, and"
+            f" {_count(noise.silent(members), 'site')} may add no noise or know it",
+            hint=f"let rounds wait for {least} sites at least (--min-contributions)",
+        )
+    if not found.sums:
+        raise UsageError(
+            f"{named}: one round would cost more than {found.budget}",
+            hint="take more noise, or agree on a larger epsilon; --site-privacy works it out",
+        )
+    # With the most weight that one site can have, and the fewest to share the noise.
+    total = ring.weight_total(charter.masks, members)
+    heaviest = min(total - members + 1, total * charter.round.weight_cap_ppm // PPM + 1)
+    charter.share(heaviest=heaviest, total=total, members=members, counted_on=noise.COUNTED_ON_MIN)
 
 
 def _check_arcs(charter: Charter, text: str) -> None:

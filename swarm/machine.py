@@ -477,13 +477,21 @@ class ReadBlob:
 Worn: TypeAlias = tuple[tuple[bytes, bool], ...]
 """Masks: of each the seed, and whether it is added or taken off."""
 
-RingForm: TypeAlias = tuple[int, int, int]
-"""The words of masked updates: bits, binary places, and the most that weights sum to (`swarm.masking.ring.Ring`)."""
+RingForm: TypeAlias = tuple[int, int, int, int]
+"""The words of masked updates: bits, binary places, the most that weights sum to, and the room that is left for noise
+(`swarm.masking.ring.Ring`)."""
+
+NoiseForm: TypeAlias = tuple[bytes, int, int]
+"""Noise for an update: seed, deviation in words, and the largest norm in steps that it is measured by
+(`swarm.masking.noise`)."""
 
 
 @dataclass(frozen=True, slots=True)
 class MaskUpdate:
-    """Weight this site's own update, which was kept aside, and put masks on it. Answered by `Masked`."""
+    """Weight this site's own update, which was kept aside, and put masks on it. Answered by `Masked`.
+
+    Where sums carry noise, this site's share of it goes under the masks.
+    """
 
     round: int
     attempt: int
@@ -491,6 +499,7 @@ class MaskUpdate:
     weight: int
     ring: RingForm
     masks: Worn = field(repr=False)
+    noise: NoiseForm | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -509,7 +518,8 @@ class Adopt:
 class Unmask:
     """Add masked updates, take these masks off, and make the mean the model of a round of `model`.
 
-    `weight` is that of all of them together. Answered by `Mixed`.
+    `weight` is that of all of them together. Where there is noise on the sum, `norm_max` is the largest norm that it
+    may have with it, in words; 0 where there is none. Answered by `Mixed`.
     """
 
     round: int
@@ -518,6 +528,7 @@ class Unmask:
     weight: int
     ring: RingForm
     masks: Worn = field(repr=False)
+    norm_max: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -217,7 +217,9 @@ class MaskedRound(Round):
                 # At most two are of use: what is offered now, and what is trained while that is closed.
                 for old in [event.round, *sorted(self._drafts)[: 1 - DRAFTS_MAX]]:
                     actions += self._drop(old)
-                self._drafts[event.round] = action.body
+                # Beside noise on all updates, a loss of one site's own would say exactly what the noise is to hide.
+                told = action.body.metrics if self._charter.site_noise is None else ()
+                self._drafts[event.round] = msgspec.structs.replace(action.body, metrics=told)
                 actions += self._remember()
             else:
                 actions.append(action)
@@ -452,9 +454,10 @@ class MaskedRound(Round):
         if offered is None or not holds(offered):
             if not self._masking_update and now >= self._mask_at:
                 self._masking_update = True
-                ring, worn = self._ring(masking), _worn(attempt.masks())
+                ring, worn, share = self._ring(state), _worn(attempt.masks()), state.share
                 digest = Digest(draft.update_digest)
-                yield MaskUpdate(state.round, masking.attempt, digest, attempt.weight, ring, worn)
+                noise = None if share is None else (attempt.noise_seed, share.deviation, share.norm_max)
+                yield MaskUpdate(state.round, masking.attempt, digest, attempt.weight, ring, worn, noise)
             return
         late = state.bases.index(draft.base_digest)
         work, number = state.round - late, masking.attempt + late * log.LATE_ATTEMPT
@@ -539,7 +542,9 @@ class MaskedRound(Round):
         self._mixing, self._mixing_close = round_, close.index
         self.phase = Phase.MIXING
         weight = sum(weight for _, weight in close.body.included)
-        yield Unmask(round_, base.digest, terms, weight, self._ring(state.masking), _worn(masks))
+        share = state.share
+        norm_max = 0 if share is None else share.sum_norm_max(weight)
+        yield Unmask(round_, base.digest, terms, weight, self._ring(state), _worn(masks), norm_max)
 
     _mixing_close: int | None = None
     """The close whose sum is being unmasked."""
@@ -581,10 +586,12 @@ class MaskedRound(Round):
     def _stands(self, offered: e.Contribution, state: State, holds: Callable[[Digest], bool]) -> bool:
         return True  # What was masked is masked again if its bytes are lost; what was trained, as `masked` finds.
 
-    def _ring(self, masking: Masking) -> RingForm:
+    def _ring(self, state: State) -> RingForm:
+        masking, share = state.masking, state.share
+        assert masking is not None, "the charter asks for masks"
         assert masking.roster is not None, "somebody masks"
-        ring = self._charter.ring(masking.roster.swarm)
-        return ring.bits, ring.fraction, ring.weight_total
+        ring = self._charter.ring(masking.roster.swarm) if share is None else share.ring
+        return ring.bits, ring.fraction, ring.weight_total, ring.room
 
     def _sit_out(self, error: SwarmError, round_: int) -> Report:
         self._sits_out = error.message

@@ -122,13 +122,14 @@ def make_swarm(
     buffers: str = "",
     stop: str = "",
     masks: str = "",
+    site_noise: str = "",
 ) -> Swarm:
     """Return a swarm of `n` members whose model starts at zero. `first` picks other identities.
 
     With a `schedule` they mix by gossip, with a `codec` they compress what they contribute; a `route` leads to the mean.
     Late work counts for `staleness` rounds; slow sites are waited for `pace` times as long as the median needs. Those in
     `hidden` only dial out; with `relay` others link them. `outer` is the step that a round takes, but at `buffers`;
-    `stop` is when it is over before its last round.
+    `stop` is when it is over before its last round; with `site_noise` sums under `masks` carry noise.
     """
     identities = tuple(identity(first + i) for i in range(n))
     cards = tuple(
@@ -172,6 +173,7 @@ def make_swarm(
             route=route,
             rule=rule,
             schedule=schedule,
+            site_noise=site_noise,
             staleness=str(staleness) if staleness else "",
             stop=stop,
         ),

@@ -16,6 +16,7 @@ from node.cli.graphs import read_arcs, read_links
 from node.cli.init import JSON, fingerprint
 from node.cli.ledger.reading import verify_quietly
 from node.cli.output import INCOMPLETE, INVALID, Failure, Form, check_target, check_task, count, emit, emit_bytes
+from node.cli.privacy import length_words, on_mean
 from node.clock import Clock
 from node.egress.folder import check_at
 from node.lineage import holding, withdrawn
@@ -31,8 +32,9 @@ from swarm.disclosure import MIN_CELL_DEFAULT
 from swarm.errors import UsageError
 from swarm.ledger.audit import Audit
 from swarm.ledger.masking import fewest
-from swarm.ledger.state import State
+from swarm.ledger.state import State, noise_words
 from swarm.masking.graph import shape
+from swarm.masking.noise import counted_on, silent
 from swarm.mixing import rules
 from swarm.mixing.compress.choco import gamma_words
 from swarm.mixing.compress.forms import FORMS, encoded_bytes
@@ -40,6 +42,8 @@ from swarm.mixing.corrections import NONE as UNCORRECTED
 from swarm.mixing.local import parse as parse_local
 from swarm.mixing.outer import NONE, buffers_text, lengthened, untrained
 from swarm.mixing.sketch import BUCKETS
+from swarm.privacy import accounting
+from swarm.privacy.site_noise import SiteNoise, planned
 from swarm.routes import FOLD, ROUTES, SHARDED, SPREAD
 from swarm.staleness import BUFFER_SHARE, STALENESS_ASYNCHRONOUS, STALENESS_DEFAULT
 from swarm.vector import blob_digest, leaf_hashes
@@ -143,6 +147,14 @@ def charter() -> None:
     default="",
     help="Updates travel masked, so that nobody learns more of them than the sum: pairwise, pairwise:64 (nothing is"
     " rounded, twice the bytes) or pairwise:32 (as many bytes as without).  [default: everybody sees every update]",
+)
+@click.option(
+    "--site-privacy",
+    metavar="EPSILON:DELTA",
+    default="",
+    help="With --masks, let the sum of each round carry so much noise that over all --rounds it tells at most this of"
+    " any one site as a whole, as 8:1e-5. The run ends before more is told. `swarm privacy plan --sites` says what it"
+    " costs, which with few sites is a lot.",
 )
 @click.option("--uplink", type=float, default=100.0, show_default=True, help="For --route auto: a site's Mbit/s.")
 @click.option("--latency", type=float, default=30.0, show_default=True, help="For --route auto: one way, in ms.")
@@ -272,6 +284,7 @@ def new(
     gamma: str,
     route: str,
     masks: str,
+    site_privacy: str,
     uplink: float,
     latency: float,
     clip: str,
@@ -369,6 +382,7 @@ def new(
             relay=terms.RELAYS[0] if relay else "",
             rule=rule,
             schedule=gossip,
+            site_noise=planned(accounting.parse(site_privacy), rounds).text if site_privacy else "",
             staleness=str(late) if late else "",
             stop=stop,
         ),
@@ -398,8 +412,9 @@ def new(
     signed = terms.SignedCharter(draft, {})
     write_file_durably(output, terms.to_toml(signed).encode(), mode=0o644)
     text = "".join(f"{line}\n" for line in costs)
-    text += f"{_price(signed.charter)}{_summary(signed)}\n"
+    text += f"{_price(signed.charter)}{_noise_price(signed.charter)}{_summary(signed)}\n"
     text += f"{found}\n" if found else ""
+    text += f"{_spent_before(before)}\n" if before is not None and draft.site_noise is not None else ""
     text += f"Drafted in {output}. Each founder now runs `swarm charter sign {output}`."
     if begun is not None:
         text += f"\nThe model to start from is {begun}: copy it to the folder blobs of at least one new site."
@@ -421,6 +436,12 @@ def _begins_with(result: Audit, at_round: int | None) -> str:
         )
     which = f"the model of round {number}" if number else "the model that the other began with"
     return f"It continues {state.signed.charter.name}, {state.ledger_id.hex()[:16]}, from {which}."
+
+
+def _spent_before(before: State) -> str:
+    """Say that a successor's budget is a new one: what sums tell of the same sites' data adds up."""
+    spent = noise_words(before) or "without noise: no epsilon bounds what its sums tell of a site"
+    return f"The budget of site noise begins anew, and what the swarm before has told adds to it: {spent}."
 
 
 def _drawn_alike(task: terms.Task, before: State) -> bool:
@@ -759,6 +780,7 @@ def _summary(signed: terms.SignedCharter) -> str:
         f"task          {c.task.name}, {c.task.parameters:,} parameters, file {c.task.digest.hex()[:16]}",
         f"mixing        {_mixing(c)}",
         *([f"masks         {_masks(c)}"] if c.masks else []),
+        *([f"site noise    {_site_noise(c, c.site_noise)}"] if c.site_noise is not None else []),
         *([f"compression   {c.codec}: {FORMS[c.codec.name].description}"] if c.codec else []),
         *([f"public copies {_copies(c)}"] if c.follows else []),
         *([f"correction    {c.correction.words()}"] if c.correction != UNCORRECTED else []),
@@ -810,6 +832,18 @@ def _masks(c: terms.Charter) -> str:
     )
 
 
+def _site_noise(c: terms.Charter, noise: SiteNoise) -> str:
+    """Say how much noise a sum carries, against whom that is good, and how many rounds the budget pays."""
+    members = len(c.members)
+    pays = f"pays {count(noise.sums, 'round')}" + (
+        f", fewer than there are: the run ends after {noise.sums}" if noise.sums < c.round.rounds else ""
+    )
+    return (
+        f"each sum has at least {noise.multiplier:g} times what one site can change, if at most {silent(members)} of"
+        f" {members} add none or tell others theirs; {noise.budget}, for any one site as a whole, {pays}"
+    )
+
+
 def _clip(c: terms.Charter) -> str:
     ending = terms.CLIP_ENDING
     return (
@@ -828,6 +862,20 @@ def _price(c: terms.Charter) -> str:
         " comes late is lost.\nMeasured with sites of 94-fold different size and no liar (MediSwarm), errors of 0.023"
         " (mean by samples), 0.032 (norms clipped), 0.466 (trimmed mean), 0.600 (median), 0.639 (Krum). Without a rule"
         " norms are clipped to --clip-norm, which bounds one liar, and not several together.\n\n"
+    )
+
+
+def _noise_price(c: terms.Charter) -> str:
+    """Say how much of what is learned noise on sums leaves: with few sites, hardly any."""
+    if c.site_noise is None:
+        return ""
+    members = len(c.members)
+    shared = counted_on(max(shape(members).included_min, c.round.min_contributions), members)
+    found = length_words(on_mean(c.site_noise, members, shared), c.task.parameters)
+    return (
+        "The noise on the mean of a round, with all sites there and of equal weight, is"
+        f" {found}.\nThat bound is {c.clip_norm:g} (--clip-norm): the longest that updates are of use, and no longer."
+        f" `swarm privacy plan --sites {members}` says what else needs less.\n\n"
     )
 
 

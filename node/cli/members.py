@@ -164,7 +164,10 @@ def policy(changes: tuple[str, ...], folder: Path, days: int, *, as_json: bool) 
     except UsageError as error:
         why = error.message.partition(": ")[2]
         raise UsageError(f"couldn't propose {', '.join(changes)}: {why}", hint="choose numbers in range") from None
-    _propose(site, terms.repolicy(made), days, as_json=as_json, text=f"proposed {', '.join(changes)}")
+    text = f"proposed {', '.join(changes)}"
+    if made.rounds != current["rounds"] and status.get("site_noise"):
+        text += f"; no vote makes the noise on sums pay more of them: {status['site_noise']}"
+    _propose(site, terms.repolicy(made), days, as_json=as_json, text=text)
 
 
 def _propose(site: Site, change: terms.Change, days: int, *, as_json: bool, text: str) -> None:

@@ -15,10 +15,23 @@ from node.cli.ledger.reading import read
 from node.cli.output import INCOMPLETE, emit
 from node.site import Site
 from node.spending import Charge, Spending, budget_of, lacking, stretches
+from swarm.charter import PARAMETERS_MAX
 from swarm.errors import SwarmError, UsageError
+from swarm.ledger.block import MEMBERS_MAX
 from swarm.ledger.participation import ranges
-from swarm.privacy.accounting import Budget, Stretch, check_delta, epsilon, epsilon_renyi, noise_for
+from swarm.masking.graph import FEWEST, shape
+from swarm.masking.noise import COUNTED_ON_MIN, counted_on, silent
+from swarm.privacy.accounting import (
+    EPSILON_MAX,
+    Budget,
+    Stretch,
+    check_delta,
+    epsilon,
+    epsilon_renyi,
+    noise_for,
+)
 from swarm.privacy.loss import NOISE_MIN
+from swarm.privacy.site_noise import SiteNoise, planned, power_of
 
 TABLE = {
     "plan": ("node.cli.privacy:plan", "What noise a budget asks for, and what each round costs."),
@@ -46,17 +59,76 @@ def privacy() -> None:
     """Differential privacy of a site's records: see docs/guides/privacy.md."""
 
 
+SITE_PROMISE = """\
+What is promised   Whoever sees every model of the swarm and its ledger for ever, with up to {silent} of {sites} sites
+                   together, can tell whether any one other site's updates were in them or zeros in their place hardly
+                   better than by guessing: that covers all records of a site at once.
+It rests on        masks (--masks), no more than {silent} sites that add no noise or tell others theirs, and each site
+                   clipping its own update: who does not is not protected, and endangers nobody else.
+It does not cover  that a site takes part, its sample counts, and scores that it tells on held-out data, nor what as
+                   many sites together as could take masks off would see; another swarm with these data costs more."""
+
+
 @click.command()
-@click.option("--records", type=click.IntRange(1), required=True, help="How many records this site trains with.")
-@click.option("--batch", type=click.IntRange(1), required=True, help="How many are expected in a batch.")
+@click.option("--records", type=click.IntRange(1), help="How many records this site trains with.")
+@click.option("--batch", type=click.IntRange(1), help="How many are expected in a batch.")
 @click.option("--rounds", type=click.IntRange(1), required=True, help="How many rounds there are.")
 @click.option("--epochs", type=float, default=1.0, show_default=True, help="Passes over the records in a round.")
 @click.option("--steps", type=click.IntRange(1), help="Steps in a round, in place of --epochs.")
 @click.option("--epsilon", "target", type=float, help="The epsilon to end with: the noise for it is computed.")
 @click.option("--delta", type=float, required=True, help="Less than one in the number of records, as 0.00001.")
 @click.option("--noise", type=float, help="A noise multiplier in place of --epsilon, which then follows.")
+@click.option(
+    "--sites",
+    type=click.IntRange(FEWEST, MEMBERS_MAX),
+    help="In place of records and batch: plan noise on the sums of so many sites that mask, as `swarm charter new"
+    " --site-privacy` has it.",
+)
+@click.option("--min-contributions", type=click.IntRange(1), help="With --sites: how many a round waits for at least.")
+@click.option("--parameters", type=click.IntRange(1, PARAMETERS_MAX), help="With --sites: of the model.")
 @JSON
 def plan(
+    records: int | None,
+    batch: int | None,
+    rounds: int,
+    epochs: float,
+    steps: int | None,
+    target: float | None,
+    delta: float,
+    noise: float | None,
+    sites: int | None,
+    min_contributions: int | None,
+    parameters: int | None,
+    *,
+    as_json: bool,
+) -> None:
+    """Say what noise a budget asks for, and what epsilon is after each round.
+
+    Of a site's private training, by its records and batches; or of a swarm's sums under masks, by its --sites. Nothing
+    is read and nothing is trained: it is computed from these numbers alone.
+    """
+    check_delta(delta)
+    if (target is None) == (noise is None):
+        raise UsageError("couldn't plan: one of --epsilon and --noise must be given", hint="as --epsilon 3")
+    if sites is not None:
+        if records is not None or batch is not None or steps is not None:
+            raise UsageError(
+                "couldn't plan: --sites is for noise on sums, where a site's records and batches change nothing",
+                hint="leave out --records, --batch and --steps; or --sites",
+            )
+        _plan_sums(sites, rounds, target, delta, noise, min_contributions, parameters, as_json=as_json)
+        return
+    if min_contributions is not None or parameters is not None:
+        raise UsageError("couldn't plan: --min-contributions and --parameters go with --sites", hint="as --sites 10")
+    if records is None or batch is None:
+        raise UsageError(
+            "couldn't plan: how many records there are, and how many are in a batch, was not said",
+            hint="give --records and --batch for a site's private training, or --sites for noise on a swarm's sums",
+        )
+    _plan_site(records, batch, rounds, epochs, steps, target, delta, noise, as_json=as_json)
+
+
+def _plan_site(
     records: int,
     batch: int,
     rounds: int,
@@ -68,13 +140,7 @@ def plan(
     *,
     as_json: bool,
 ) -> None:
-    """Say what noise private training needs to stay within a budget, and what epsilon is after each round.
-
-    Nothing is read and nothing is trained: it is computed from these numbers alone.
-    """
-    check_delta(delta)
-    if (target is None) == (noise is None):
-        raise UsageError("couldn't plan: one of --epsilon and --noise must be given", hint="as --epsilon 3")
+    """Plan one site's private training."""
     if batch > records:
         raise UsageError(f"couldn't plan: a batch of {batch} of {records} records", hint="choose a smaller batch")
     if not 0 < epochs < math.inf:
@@ -109,6 +175,83 @@ def plan(
         PROMISE,
     ]
     emit(found, as_json=as_json, text="\n".join(lines))
+
+
+def _plan_sums(
+    sites: int,
+    rounds: int,
+    target: float | None,
+    delta: float,
+    noise: float | None,
+    min_contributions: int | None,
+    parameters: int | None,
+    *,
+    as_json: bool,
+) -> None:
+    """Plan noise on the sums of a masked swarm: how much, who adds it, and how long it is beside an update."""
+    waits = sites // 2 + 1 if min_contributions is None else min_contributions
+    if waits > sites:
+        raise UsageError(f"couldn't plan: rounds that wait for {waits} of {sites} sites", hint="choose fewer")
+    bad = silent(sites)
+    shared = counted_on(max(shape(sites).included_min, waits), sites)
+    if shared < COUNTED_ON_MIN:
+        raise UsageError(
+            f"couldn't plan: a round may be of so few that, less {bad} that may add none, nobody's noise is left",
+            hint=f"let rounds wait for {bad + COUNTED_ON_MIN} sites at least (--min-contributions)",
+        )
+    if noise is None:
+        assert target is not None, "one of them is given"
+        found = planned(Budget(target, delta), rounds)
+    else:
+        found = SiteNoise(math.floor(noise * 1000) if 0 <= noise < 1e6 else 0, Budget(EPSILON_MAX, delta))
+    element = on_mean(found, sites, shared)
+    after = {number: found.epsilon(number) for number in _shown(rounds)}
+    data: dict[str, object] = {
+        "noise": found.multiplier,
+        "sites": sites,
+        "silent": bad,
+        "counted_on": shared,
+        "mean_deviation": element,
+        "mean_norm": None if parameters is None else element * math.sqrt(parameters),
+        "delta": 10.0 ** -power_of(delta),
+        "epsilon": {str(number): value for number, value in after.items()},
+    }
+    lines = [
+        f"noise multiplier   {found.multiplier:.3f} times the most that one site can change a sum",
+        f"who adds it        all {sites}; {shared} can be counted on: of the fewest a round is of, {bad} may add none",
+        f"in the mean        {element:.4g} times the norm bound (--clip-norm) on each element, at equal weights",
+        *([] if parameters is None else [f"of all elements    {length_words(element, parameters)}"]),
+        f"delta              1e-{power_of(delta)}",
+        "",
+        "after round   epsilon",
+        *[f"{number:>11}   {value:.3f}" for number, value in after.items()],
+        "",
+        "Less is needed by fewer rounds, more sites, rounds that wait for more of them (--min-contributions), equal",
+        "weights (--weight-cap) and smaller models.",
+        "",
+        SITE_PROMISE.format(silent=bad, sites=sites),
+    ]
+    emit(data, as_json=as_json, text="\n".join(lines))
+
+
+def on_mean(noise: SiteNoise, sites: int, shared: int) -> float:
+    """Return the deviation of the noise on an element of a mean, with all sites there, in multiples of the norm bound.
+
+    Each weighs one in so many, and adds sqrt(1 / shared) of what is promised, `shared` being how many are counted on.
+    """
+    return noise.multiplier / math.sqrt(shared * sites)
+
+
+def length_words(element: float, parameters: int) -> str:
+    """Say how long the noise on a mean is beside the longest update, and what to expect of that."""
+    norm = element * math.sqrt(parameters)
+    if norm >= 10:
+        found = "the model will be noise"
+    elif norm >= 2:
+        found = "it costs much accuracy: try before anybody signs"
+    else:
+        found = "it costs some accuracy: try before anybody signs"
+    return f"{norm:.4g} times the norm bound, of {parameters:,} parameters: {found}"
 
 
 @dataclass(frozen=True, slots=True)

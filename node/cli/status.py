@@ -51,6 +51,7 @@ def render(answer: Mapping[str, object]) -> str:
         f"quorum     {answer['quorum']}  ({answer['tolerance']})",
     ]
     lines += _masks(answer)
+    lines += [f"site noise {answer['site_noise']}"] if answer.get("site_noise") else []
     lines += _outcome(answer)
     lines += _unlike(answer)
     lines += [f"{key.upper():<10} {answer[key]}" for key in ("refused", "paused", "halted") if answer.get(key)]

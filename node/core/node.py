@@ -46,7 +46,7 @@ from swarm.ledger.block import BLOCK_BYTES_MAX, Block, FinalBlock, Header
 from swarm.ledger.consensus import Consensus, Timing
 from swarm.ledger.cosign import Cosigners
 from swarm.ledger.replica import Replica
-from swarm.ledger.state import State, best_of, decode_body, outcome
+from swarm.ledger.state import State, best_of, decode_body, noise_words, outcome
 from swarm.ledger.tlog import origin
 from swarm.machine import (
     RECORD_BLOCK,
@@ -366,6 +366,7 @@ class Node:
             "closed": self._telling.closed(),
             "likeness": self._telling.likeness(),
             "masks": self._telling.masks(),
+            "site_noise": noise_words(head),
             "phase": self._phase.name.lower(),
             "resting": self._resting,
             "protocol": version_text(PROTOCOL),

@@ -82,7 +82,7 @@ class MaskedWaits:
         if any(self._expected(state, masking, node, now) for node in away):
             return None
         rejected = {placed.index: e.UNAVAILABLE for placed in away.values() if placed is not None}
-        if len(included) >= masked.included_min(roster, state.terms.round.min_contributions):
+        if len(included) >= state.included_min(roster):
             return make_close(state, included, rejected)
         return masked.make_ending(masking, state.round, state.offered, rejected)
 
@@ -191,7 +191,7 @@ class MaskedWaits:
         included, away = self._offers(state, roster)
         if any(placed.index in named for placed in included):
             return Overtaken("a masked update is here after all")
-        if len(included) >= masked.included_min(roster, state.terms.round.min_contributions):
+        if len(included) >= state.included_min(roster):
             return Invalid("enough have offered for a sum")
         awaited = next((node for node in away if self._expected(state, masking, node, now)), None)
         return Wait(f"{_name(state, awaited)} is still making progress", progressing=False) if awaited else Valid()

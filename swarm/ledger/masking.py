@@ -19,12 +19,14 @@ from collections.abc import Collection, Mapping, Sequence
 import msgspec
 from msgspec.structs import replace
 
-from swarm.errors import Reject
+from swarm.charter import Charter
+from swarm.errors import Reject, UsageError
 from swarm.ledger import entry as e
 from swarm.ledger.block import faults
 from swarm.machine import NodeId
-from swarm.masking import graph
+from swarm.masking import graph, noise
 from swarm.masking.keys import Occasion
+from swarm.masking.noise import Share
 from swarm.masking.ring import weight_total
 from swarm.masking.statements import Keys, Reveal, Roster, Seat, beacon
 from swarm.mixing.average import integer_weights
@@ -189,10 +191,12 @@ def make_ending(
     return e.MaskRoster(round_, masking.attempt, (), missing, tuple(sorted(unusable.items())))
 
 
-def check_ending(
-    masking: Masking, round_: int, offered: Mapping[NodeId, int], body: e.MaskRoster, min_contributions: int
-) -> None:
-    """Check what ends an attempt, as far as the log alone can tell. Raises `Reject`."""
+def check_ending(masking: Masking, round_: int, offered: Mapping[NodeId, int], body: e.MaskRoster, least: int) -> None:
+    """Check what ends an attempt, as far as the log alone can tell: `least` would be enough for a close.
+
+    Raises:
+        Reject: it does not follow.
+    """
     roster = masking.roster
     assert roster is not None, "somebody has looked"
     named = f"couldn't accept the end of attempt {masking.attempt} at round {round_}"
@@ -205,13 +209,33 @@ def check_ending(
         raise Reject(f"{named}: a reason it gives is unknown")
     if make_ending(masking, round_, offered, unusable) != body:
         raise Reject(f"{named}: it does not name those that are missing")
-    if not dealing and len(offered) - len(unusable) >= included_min(roster, min_contributions):
+    if not dealing and len(offered) - len(unusable) >= least:
         raise Reject(f"{named}: enough have offered")
 
 
 def included_min(roster: Rostered, min_contributions: int) -> int:
     """Return how many of a roster a close is of at least."""
     return max(graph.shape(len(roster.terms), roster.swarm).included_min, min_contributions)
+
+
+def noise_share(charter: Charter, body: e.MaskRoster, swarm: int) -> Share | None:
+    """Return what each on a roster, of so many members, adds of the noise on a sum; None if none can be shared on it.
+
+    It follows from the roster and the charter alone: noise that is added is not taken back by a vote on other terms.
+    """
+    weights = [weight for _, weight in body.included]
+    counted_on = noise.counted_on(noised_min(charter, len(weights), swarm), swarm)
+    if counted_on < noise.COUNTED_ON_MIN:
+        return None
+    try:
+        return charter.share(heaviest=max(weights), total=sum(weights), members=len(weights), counted_on=counted_on)
+    except UsageError:
+        return None  # The swarm has grown beyond what there is room for, which founders are refused.
+
+
+def noised_min(charter: Charter, rostered: int, swarm: int) -> int:
+    """Return of how many a sum with noise is at least: as many as the charter asks for, whatever it says by now."""
+    return max(graph.shape(rostered, swarm).included_min, min(charter.round.min_contributions, rostered))
 
 
 def rostered(masking: Masking, index: int, body: e.MaskRoster, members: int) -> Masking:

@@ -37,6 +37,7 @@ from swarm.ledger.motions import Motion, carried, moved, open_at, open_change, v
 from swarm.ledger.partials import counts
 from swarm.ledger.pushing import Settled, settle
 from swarm.machine import NodeId
+from swarm.masking.noise import Share, silent
 from swarm.masking.statements import DEAL_BYTES_MAX, Keys, Reveal, read_reveal
 from swarm.mixing.average import WEIGHT_TOTAL_MAX, integer_weights
 from swarm.mixing.sketch import SKETCH_BYTES
@@ -240,8 +241,10 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def last(self) -> int:
-        """The last round of the run: that of the terms, or an earlier one if it has been stopped."""
-        rounds = self.terms.round.rounds
+        """The last round of the run: that of the terms, or an earlier one if it stops, or no noise is paid for."""
+        rounds, noise = self.terms.round.rounds, self.signed.charter.site_noise
+        if noise is not None:
+            rounds = min(rounds, noise.sums)
         stopped = 0 if self.stopping is None else self.stopping.last
         return min(stopped, rounds) if stopped else rounds
 
@@ -249,6 +252,27 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     def stopped(self) -> bool:
         """Whether the run is over before the last round of the terms."""
         return self.complete and self.last < self.terms.round.rounds
+
+    @property
+    def sums(self) -> int:
+        """How many sums of masked updates somebody may know: one of each round that has been closed, void ones too."""
+        return self.committed.round + (self.close is not None) if self.masking is not None else 0
+
+    @property
+    def share(self) -> Share | None:
+        """What each on the roster at hand adds of the noise on its sum; None where there is no roster, or no noise."""
+        roster = None if self.masking is None else self.masking.roster
+        if roster is None or self.signed.charter.site_noise is None:
+            return None
+        return masked.noise_share(self.signed.charter, roster.body, roster.swarm)
+
+    def included_min(self, roster: masked.Rostered) -> int:
+        """Return how many of a roster its close is of at least; with noise, never fewer than that was shared for."""
+        charter, policy = self.signed.charter, self.terms.round
+        found = masked.included_min(roster, policy.min_contributions)
+        if charter.site_noise is None:
+            return found
+        return max(found, masked.noised_min(charter, len(roster.terms), roster.swarm))
 
     @property
     def size(self) -> int:
@@ -627,7 +651,7 @@ def _check_masked_close(state: State, masking: Masking, close: e.RoundClose) -> 
     indices, reasons = [index for index, _ in close.included], dict(close.rejected)
     if sorted([*indices, *reasons]) != sorted(by_index) or not {*reasons.values()} <= {e.UNAVAILABLE}:
         raise Reject(f"{named}: it does not account for every contribution")
-    least = masked.included_min(roster, state.terms.round.min_contributions)
+    least = state.included_min(roster)
     if len(indices) < least:
         raise Reject(f"{named}: {len(indices)} of {len(roster.terms)}, a sum must be of {least}")
     terms = tuple(by_index[index] for index in indices)
@@ -645,7 +669,10 @@ def make_roster(state: State) -> e.MaskRoster | None:
     bits = state.signed.charter.masks
     done = {node: one.round for node, one in state.counted.items()}
     made = masked.make_roster(masking, nodes, state.round, state.bases, done, cap_ppm=policy.weight_cap_ppm, bits=bits)
-    return made if len(made.included) >= masked.fewest(len(nodes), policy.min_contributions) else None
+    if len(made.included) < masked.fewest(len(nodes), policy.min_contributions):
+        return None
+    noised = state.signed.charter.site_noise is not None
+    return None if noised and masked.noise_share(state.signed.charter, made, len(nodes)) is None else made
 
 
 def check_roster(state: State, body: e.MaskRoster) -> None:
@@ -654,7 +681,7 @@ def check_roster(state: State, body: e.MaskRoster) -> None:
     if masking is None or state.close is not None or state.complete:
         raise Reject(f"couldn't accept a roster for round {body.round}: no round is open to masks")
     if masking.roster is not None:
-        masked.check_ending(masking, state.round, state.offered, body, state.terms.round.min_contributions)
+        masked.check_ending(masking, state.round, state.offered, body, state.included_min(masking.roster))
     elif make_roster(state) != body:
         raise Reject(f"couldn't accept a roster for round {body.round}: it is not what follows from the log")
 
@@ -1168,7 +1195,23 @@ def outcome(state: State) -> str:
     """Say how a run that is complete has come to its end."""
     watch, policy = state.stopping, state.signed.charter.stop
     why = stopping.words(watch, policy) if watch is not None and policy is not None and state.stopped else ""
+    noise = state.signed.charter.site_noise
+    if not why and state.stopped and noise is not None:
+        why = f"stopped after round {state.last}: another one would cost more than {noise.budget}, for any one site"
     return why or f"all {state.committed.round} rounds are committed"
+
+
+def noise_words(state: State) -> str:
+    """Say what of a swarm's budget the sums so far have spent, and on what that rests; empty where sums are exact."""
+    noise = state.signed.charter.site_noise
+    if noise is None:
+        return ""
+    members = len(state.terms.members)
+    return (
+        f"epsilon {noise.epsilon(state.sums):g} of {noise.budget.epsilon:g} spent at delta {noise.budget.delta:g}, by"
+        f" {state.sums} of {noise.sums} sums, for any one site as a whole, if at most {silent(members)} of {members}"
+        " sites add no noise or tell others theirs"
+    )
 
 
 def _note_evidence(state: State, body: e.Evidence) -> dict[str, Any]:

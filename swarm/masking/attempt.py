@@ -205,6 +205,11 @@ class Attempt:
         return tuple(found)
 
     @property
+    def noise_seed(self) -> bytes:
+        """The seed of the noise that goes under those masks: as long as this attempt lasts, always the same."""
+        return self._secrets.noise_seed
+
+    @property
     def weight(self) -> int:
         """By what this member multiplies its update before it masks it."""
         roster, me = self._enrolled

@@ -7,6 +7,7 @@ whoever has the root can say again what it said before, and nothing else. So a r
   common. If the member drops out, the others put this secret together from its shares, to take its masks off.
 - The *self seed*, of the mask that only this member has. If it does not drop out, the others put that together.
 - The *seal key*, an X25519 pair of its own, under which shares travel. Nobody ever puts it together.
+- The seed of its noise, where sums carry some. Nobody ever puts that together either.
 
 What is shared in shares are residues (`swarm.masking.shamir`) from which mask key and self seed are derived. Each
 derivation is HKDF-SHA-256 (RFC 5869) with the ledger's id as salt and, as info, a domain and all that the value is for:
@@ -81,6 +82,11 @@ class Secrets:
     def seal_key(self) -> bytes:
         """The public seal key."""
         return self._seal_key.public_key().public_bytes_raw()
+
+    @property
+    def noise_seed(self) -> bytes:
+        """The seed of this member's noise. It is in no share, so that nobody else can ever make that noise again."""
+        return self._occasion.derive(self._root, "noise", self._me)
 
     def coefficients(self, purpose: str, count: int) -> tuple[int, ...]:
         """Return so many random coefficients for the sharing of what `purpose` names."""

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Protocol, cast
 
 import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
@@ -80,7 +80,17 @@ def apply(words: Words, ring: Ring, masks: Sequence[Mask], start: int = 0) -> No
             put(block, stream.next(scratch, block.size), out=block)
 
 
-def masked(update: Vector, ring: Ring, weight: int, masks: Sequence[Mask], start: int = 0) -> Words:
+class Added(Protocol):
+    """What goes under the masks besides an update: this site's noise (`swarm.masking.noise.Noise`)."""
+
+    def add_to(self, words: Words) -> None:
+        """Set words += what comes next, shape (elements,)."""
+        ...
+
+
+def masked(
+    update: Vector, ring: Ring, weight: int, masks: Sequence[Mask], start: int = 0, noise: Added | None = None
+) -> Words:
     """Return a weighted update, shape (elements,), under masks.
 
     Raises:
@@ -88,6 +98,8 @@ def masked(update: Vector, ring: Ring, weight: int, masks: Sequence[Mask], start
     """
     words = ring.words(update.size)
     ring.encode_into(words, update, weight)
+    if noise is not None:
+        noise.add_to(words)
     apply(words, ring, masks, start)
     return words
 

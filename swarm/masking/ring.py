@@ -1,8 +1,9 @@
 """Updates as words: residues modulo 2**bits, in which masks cancel to the last bit.
 
-A weighted update becomes one word for each element: w * rint(u * 2**fraction), modulo 2**bits. Adding words of all who
-are in a round and reading the result as a signed number gives sum_i w_i rint(u_i 2**fraction), and that, in steps of
-2**-32, is the very sum that `swarm.mixing.average` divides: the mean of masked updates has the bytes of the plain one.
+A weighted update becomes one word for each element: w * rint(u * 2**fraction), modulo 2**bits. Adding words of all
+who are in a round and reading the result as a signed number gives sum_i w_i rint(u_i 2**fraction), and that, in steps
+of 2**-32, is the very sum that `swarm.mixing.average` divides: the mean of masked updates has the bytes of the plain
+one.
 
 Three widths. In 64 bits a step is 2**-32 as in the plain mean, so nothing at all is lost, and a word is twice a
 float32. In 36 and 32 bits (1.125 and 1 times a float32) the step is coarser: as fine as the charter's norm bound and
@@ -12,8 +13,9 @@ what is left out kept for the next round; the mean of masked updates has the byt
 *Headroom.* With W the most that all weights of a roster sum to, an element takes at most `steps_max` =
 floor((2**(bits-1) - 1) / W) steps either way, or is refused before it is masked. So for any members of any number,
 |sum_i w_i q_i| <= steps_max * sum_i w_i <= steps_max * W <= 2**(bits-1) - 1, and reading the sum as signed is exact.
-Nobody can see whether another keeps to that. What comes out of a sum is therefore held against the bound of its own
-weight, and then against the norm bound of the mean (`swarm.mixing.average.sums_problem`).
+Where sums carry noise (`swarm.masking.noise`) so many words as that may take, `room`, are left out of this to begin
+with. Nobody can see whether another keeps to that. What comes out of a sum is therefore held against the bound of its
+own weight, and then against the norm bound of the mean (`swarm.mixing.average.sums_problem`).
 
 Words wrap by design; only integer and correctly rounded element-wise operations are used.
 """
@@ -49,7 +51,7 @@ _BITS = {PAIRWISE: 36, f"{PAIRWISE}:64": 64, f"{PAIRWISE}:32": 32}
 _ENCRYPTIONS = ("paillier", "ckks", "bfv", "bgv", "elgamal", "homomorphic")
 """What somebody may ask for who means to sum under encryption: an answer of its own, see `docs/decisions/0050`."""
 
-_SLACK_PPM = round(NORM_SLACK * 1_000_000)
+SLACK_PPM = round(NORM_SLACK * 1_000_000)
 
 
 def parse(text: str) -> int:
@@ -83,17 +85,20 @@ class Ring:
         bits: The modulus is 2**bits, see `WIDTHS`.
         fraction: Binary places of an element: a step is 2**-fraction.
         weight_total: The most that the integer weights of a roster sum to.
+        room: Words that are kept for the noise of a sum, either way.
     """
 
     bits: int
     fraction: int
     weight_total: int
+    room: int = 0
 
     def __post_init__(self) -> None:
         assert self.bits in WIDTHS, "a width that there is"
         assert 1 <= self.weight_total <= WEIGHT_TOTAL_MAX, "weights come from integer_weights"
         # The lower end keeps a sum, in steps of 2**-32, within 64 bits whatever liars made of it.
         assert max(0, self.bits - 32) <= self.fraction <= FRACTION_BITS, "a fraction that `fitting` has found"
+        assert 0 <= self.room < 1 << (self.bits - 1), "less than there is"
 
     @classmethod
     def fitting(cls, bits: int, *, weight_total: int, clip_norm_milli: int) -> Ring:
@@ -107,7 +112,7 @@ class Ring:
         """
         if bits not in WIDTHS:
             raise UsageError(f"couldn't make a ring of {bits} bits", hint=f"take one of {', '.join(map(str, WIDTHS))}")
-        largest_milli = min(-(-clip_norm_milli * (1_000_000 + _SLACK_PPM) // 1_000_000), int(VALUE_LIMIT) * 1_000)
+        largest_milli = min(-(-clip_norm_milli * (1_000_000 + SLACK_PPM) // 1_000_000), int(VALUE_LIMIT) * 1_000)
         steps_max = ((1 << (bits - 1)) - 1) // weight_total
         # There always is one: 2**20 of weight leave 2,047 steps in 32 bits, and values are 1,024 at most.
         fraction = next(
@@ -125,7 +130,7 @@ class Ring:
     @property
     def steps_max(self) -> int:
         """The most steps that an element may take either way: see headroom, above."""
-        return ((1 << (self.bits - 1)) - 1) // self.weight_total
+        return ((1 << (self.bits - 1)) - 1 - self.room) // self.weight_total
 
     def size(self, elements: int) -> int:
         """Return the bytes of so many packed words."""
@@ -142,7 +147,7 @@ class Ring:
 
         Each value is a float32: either it has fewer than 24 binary digits in steps, or it was whole already.
         """
-        steps = self._steps(update)
+        steps = self.steps(update)
         np.multiply(steps, np.float32(2.0**-self.fraction), out=steps)
         return steps
 
@@ -158,7 +163,7 @@ class Ring:
             )
         whole = np.empty(min(BLOCK_ELEMENTS, update.size), np.int64)
         for start in range(0, update.size, BLOCK_ELEMENTS):
-            block = self._steps(update[start : start + BLOCK_ELEMENTS])
+            block = self.steps(update[start : start + BLOCK_ELEMENTS])
             part = whole[: block.size]
             largest = max(float(block.max()), -float(block.min()))
             if not largest <= self.steps_max:  # So that a value that is no number is refused as well.
@@ -171,8 +176,8 @@ class Ring:
             np.multiply(part, weight, out=part)
             words[start : start + block.size] = part.astype(self.dtype)  # Integers wrap: residues of negative numbers.
 
-    def _steps(self, update: Vector) -> Vector:
-        """Return rint(u * 2**fraction): the product is exact, and rounded once to a whole number."""
+    def steps(self, update: Vector) -> Vector:
+        """Return rint(u * 2**fraction), as float32: the product is exact, and rounded once to a whole number."""
         with np.errstate(over="ignore", invalid="ignore"):
             steps = np.multiply(update, np.float32(2.0**self.fraction))
         return np.rint(steps, out=steps)
@@ -185,7 +190,7 @@ class Ring:
         Raises:
             Reject: an element is larger than anything that updates of this weight can sum to: somebody lied.
         """
-        sums, bound = np.empty(total.size, np.int64), weight * self.steps_max
+        sums, bound = np.empty(total.size, np.int64), weight * self.steps_max + self.room
         spare, coarser = 64 - self.bits, FRACTION_BITS - self.fraction
         for start in range(0, total.size, BLOCK_ELEMENTS):
             signed = sums[start : start + BLOCK_ELEMENTS]

@@ -129,17 +129,18 @@ def add_weighted(sums: Sums, update: Vector, weight: int) -> None:
         np.add(block, whole[:n], out=block)
 
 
-def sums_problem(sums: Sums, weight: int, bound: float) -> str:
+def sums_problem(sums: Sums, weight: int, bound: float, *, largest: float = VALUE_LIMIT) -> str:
     """Return why these are not the sums of updates within a norm bound, of so much weight together; "" if they may be.
 
-    The norm of a sum is at most the sum of the norms. Values are those of a sum of nothing but allowed ones.
+    The norm of a sum is at most the sum of the norms. Values are those of a sum of nothing but allowed ones, of which
+    none is beyond `largest`.
     """
     total = 0.0
     for start in range(0, sums.size, BLOCK_ELEMENTS):
         wide = sums[start : start + BLOCK_ELEMENTS].astype(np.float64)
         np.multiply(wide, 2.0**-FRACTION_BITS, out=wide)
-        if float(np.abs(wide).max()) > weight * VALUE_LIMIT:
-            return f"a value in a sum of weight {weight} is larger than {weight * VALUE_LIMIT:g}"
+        if float(np.abs(wide).max()) > weight * largest:
+            return f"a value in a sum of weight {weight} is larger than {weight * largest:g}"
         total += float(np.einsum("i,i->", wide, wide))
     norm = float(np.sqrt(total))
     if norm > weight * bound * (1 + SUM_SLACK):

@@ -28,6 +28,7 @@ from swarm.ledger import (
 )
 from swarm.ledger import entry as e
 from swarm.ledger import masking as log_masks
+from swarm.masking import noise
 from swarm.mixing import average, robust
 from tests.bugbank import test_claims as claims
 from tests.bugbank.seeding import Bug, Edit
@@ -36,6 +37,7 @@ from tests.node import test_core as core
 from tests.node import test_storage as storage
 from tests.simulation import test_fault_campaign as campaign
 from tests.simulation import test_membership as membership
+from tests.simulation import test_site_noise as noised
 from tests.swarm import test_codec as bytes_
 from tests.swarm import test_copies as copies
 from tests.swarm import test_identity as keys
@@ -57,6 +59,7 @@ from tests.swarm.ledger import test_merkle as trees
 from tests.swarm.ledger import test_pushing as pushes
 from tests.swarm.ledger import test_replica as replicas
 from tests.swarm.ledger import test_state as states
+from tests.swarm.masking import test_noise as shares
 from tests.swarm.mixing import test_robust as rules
 
 _Node = consensus.Consensus
@@ -1105,6 +1108,39 @@ MASKS = (
     ),
 )
 
+NOISE = (
+    Bug(
+        "a site's own noise protects others from it",
+        (Edit(noise.silent, "max(1, faults(swarm))", "faults(swarm)"),),
+        shares.test_a_member_knows_its_own_noise_so_one_is_silent_at_least,
+    ),
+    Bug(
+        "noise is measured by a norm that rounding may exceed",
+        (Edit(noise.share, " + isqrt(elements) // 2 + 1", ""),),
+        shares.test_rounding_never_makes_an_update_longer_than_is_counted_with,
+    ),
+    Bug(
+        "an update is masked that is longer than the noise is made for",
+        (Edit(noise.check_norm, "if total > norm_max * norm_max:", "if False:"),),
+        shares.test_squares_are_added_exactly,
+    ),
+    Bug(
+        "a vote takes back noise that was shared for a larger sum",
+        (Edit(state.State.included_min, "if charter.site_noise is None:", "if True:"),),
+        noised.test_no_vote_takes_back_what_noise_was_shared_for_nor_pays_for_more_rounds,
+    ),
+    Bug(
+        "a run goes on when its budget is spent",
+        (Edit(state.State.last, "rounds = min(rounds, noise.sums)", "pass"),),
+        noised.test_the_run_ends_before_a_round_would_cross_the_budget_and_nobody_trains_for_it,
+    ),
+    Bug(
+        "updates are masked without their share of noise",
+        (Edit(masked_round.MaskedRound._offer, "noise = None if share is None else", "noise = None and"),),
+        noised.test_a_site_that_adds_none_is_missing_from_the_variance_and_the_rest_is_enough,
+    ),
+)
+
 STANDSTILL = (
     Bug(
         "a site may be given up in the block that commits the round before",
@@ -1136,6 +1172,7 @@ BANK = (
     + ASYNCHRONOUS
     + RULES
     + MASKS
+    + NOISE
     + STANDSTILL
     + DISK
 )

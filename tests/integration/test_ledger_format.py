@@ -194,6 +194,11 @@ class Rounds:
         self.bits = int(masks.partition(":")[2] or 36) if masks else 0
         assert not masks or not (self.gossips or self.rule or self.routed or self.asynchronous or self.codec or judged)
         self.masks: Masks | None = Masks() if masks else None
+        noise = options.pop("site_noise", "")
+        assert not noise or self.bits in (32, 36)
+        self.paid = sums_paid(noise) if noise else 1 << 20
+        self.noised = charter[5][3] if noise else 0
+        assert not noise or charter[5][3] >= max(1, (len(charter[3]) - 1) // 3) + 2
         self.before: list[bytes] = []
         self.counted: dict[bytes, list[int]] = {}
         assert self.gossips or not {*options} & {"correction", "links"}
@@ -228,7 +233,7 @@ class Rounds:
         return self.close[3] if self.close else self.gossips and self.open < self.last(terms)
 
     def last(self, terms: Terms) -> int:
-        return min(terms.array[3][0], self.watch.last or terms.array[3][0])
+        return min(terms.array[3][0], self.watch.last or terms.array[3][0], self.paid)
 
     def judge(self, terms: Terms) -> None:
         """What members tell may end the run: in exact mixing with the round that is closed, or before the open one."""
@@ -385,7 +390,7 @@ class Rounds:
                 assert contribution[5] == sum(size for _, size in contribution[11])
         assert len(included) >= terms.array[3][3]
         if self.masks is not None:
-            assert self.masks.closes(len(included))
+            assert self.masks.closes(len(included), self.noised)
             assert {*reasons.values()} <= {2}
         if self.asked not in ("", "size"):
             there = {self.authors[at] for at in (*reasons, *(i for i, _ in included))} | {*missing}
@@ -436,8 +441,9 @@ class Rounds:
             assert body == self.masks.follows(self.open, self.bases(), done, order, policy[7], total)
             assert len(body[2]) >= self.masks.fewest(order, policy[3])
             self.masks.take(index, body, len(order))
+            assert self.masks.shares_noise(self.noised)
         else:
-            self.masks.end(body, self.open, offered, order, policy[3])
+            self.masks.end(body, self.open, offered, order, policy[3], self.noised)
             self.contributions = {}
 
     def due(self, terms: Terms) -> list | None:
@@ -591,6 +597,19 @@ class Rounds:
         return [[*map(rows, kept), *([[self.anew]] if self.tracks else [])]] if self.gossips else []
 
 
+def sums_paid(text: str) -> int:
+    """How many sums of noise a budget pays, in floating point, which is near enough unless a budget is used up exactly."""
+    multiplier, epsilon, delta = text.split(":", 2)
+    assert multiplier == f"{float(multiplier):.3f}".rstrip("0").rstrip(".")
+    assert 0 < float(multiplier) <= 10_000
+    each = 1 / (2 * float(multiplier) ** 2) + 2.0**-60
+    orders = [1 + 2.0**k * (16 + j) / 16 for k in range(-4, 24) for j in range(16)]
+    left = [math.log(1 - 1 / a) - (math.log(float(delta)) + math.log(a)) / (a - 1) for a in orders]
+    pays = max((float(epsilon) - b) / a for a, b in zip(orders, left, strict=True)) / each
+    assert 1e-6 < pays % 1 < 1 - 1e-6, "too near to a whole number to be told from it so"
+    return min(1_000_000, int(pays))
+
+
 class Masks:
     """Field 25: who masks with whom in the open round, under a charter with `masks`."""
 
@@ -667,13 +686,24 @@ class Masks:
         known = {keyed[0]: keyed for keyed in self.keys.values()}
         self.roster, self.keys = [index, body, [known[at] for at, _ in body[2]], members], {}
 
-    def closes(self, included: int) -> bool:
+    def least(self, noised: int) -> int:
+        """Of how many a sum is at least, as far as the policy of today is not asked; with noise, that of the charter."""
         assert self.roster is not None
         m, f = len(self.roster[2]), (self.roster[3] - 1) // 3
         assert m <= 30, "beyond that swarm/masking/graph.py says how many"
-        return len(self.deals) == m and included >= max(3, (m + f) // 2 + 1)
+        return max(3, (m + f) // 2 + 1, min(noised, m))
 
-    def end(self, body: list, number: int, offered: dict[bytes, int], order: list[bytes], policy: int) -> None:
+    def closes(self, included: int, noised: int) -> bool:
+        assert self.roster is not None
+        return len(self.deals) == len(self.roster[2]) and included >= self.least(noised)
+
+    def shares_noise(self, noised: int) -> bool:
+        assert self.roster is not None
+        return not noised or self.least(noised) - max(1, (self.roster[3] - 1) // 3) >= 2
+
+    def end(
+        self, body: list, number: int, offered: dict[bytes, int], order: list[bytes], policy: int, noised: int
+    ) -> None:
         _, attempt, included, missing, rejected = body
         assert (body[0], attempt, included) == (number, self.attempt, [])
         assert rejected == sorted(rejected)
@@ -688,7 +718,7 @@ class Masks:
             assert useless <= {*offered.values()}
             assert missing == [node for node in self.seats() if node not in offered]
             enough = len(offered) - len(useless)
-            assert not self.closes(enough) or enough < policy
+            assert not self.closes(enough, noised) or enough < policy
         authors = dealt | {index: node for node, index in offered.items()}
         late = {*missing, *self.barred, *(authors[index] for index in useless)}
         attempt = self.attempt + 1
@@ -1226,6 +1256,14 @@ def masked_and_changing() -> tuple[SignedCharter, Sequence[bytes]]:
 
 
 @functools.cache
+def noised() -> tuple[SignedCharter, Sequence[bytes]]:
+    """Five members mask sums with noise on them, of which their budget pays two; one drops out."""
+    from tests.simulation.test_site_noise import ledger
+
+    return ledger()
+
+
+@functools.cache
 def stopped() -> tuple[SignedCharter, Sequence[bytes]]:
     """Four members who end the run early; messages are lost, one is away for a while and another keeps scores back."""
     from tests.simulation.test_stopping import troubled
@@ -1338,7 +1376,7 @@ def made(folder: Path, make: Made = calm, *, segment_bytes: int = 1 << 14) -> tu
     [
         *(calm, taken_back, changing, lossy, ring, star, in_slices, folded, ruled, clipping, behind, unwaiting),
         *(judged, remembering, stopped, stopped_gossip, resumed),
-        *(masked, masked_and_changing),
+        *(masked, masked_and_changing, noised),
         *GOSSIP,
     ],
 )

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from node.cli.charter import _spent_before
+from node.cli.ledger.reading import verify_quietly
 from node.cli.status import render
 from swarm import charter as c
 from swarm.charter import SignedCharter
@@ -14,6 +16,7 @@ from tests.node.test_cli_charter import data as told
 from tests.node.test_cli_charter import four_sites, new, refused, said, swarm
 from tests.node.test_cli_ledger import written
 from tests.simulation.test_masks import ledger as troubled_ledger
+from tests.simulation.test_site_noise import ledger as noised_ledger
 
 
 @pytest.fixture
@@ -68,6 +71,76 @@ def test_who_asks_for_encryption_is_told_why_not_and_what_instead(home: Path, as
     assert hint.startswith("take --masks pairwise")
 
 
+def test_a_charter_with_site_privacy_says_how_much_noise_whom_it_trusts_and_what_it_pays(home: Path) -> None:
+    text = said(*new(*CARDS), "--masks", "pairwise", "--site-privacy", "8:1e-5", "--rounds", "20")
+    assert (
+        "each sum has at least 2.852 times what one site can change, if at most 1 of 4 add none or tell others" in text
+    )
+    assert "epsilon 8 at delta 1e-05, for any one site as a whole, pays 20 rounds" in text
+    length = 2.852 / (2 * 4) ** 0.5 * 1234**0.5
+    assert f"is {length:.4g} times the norm bound, of 1,234 parameters: the model will be noise" in text
+    path = home / "charter.toml"
+    made = c.from_toml(path.read_text()).charter
+    assert ("site_noise", "2.852:8:1e-5") in made.options
+    assert made.site_noise is not None
+    assert made.site_noise.sums == 20
+    path.write_text(path.read_text().replace("rounds = 20", "rounds = 30"))
+    assert "pays 20 rounds, fewer than there are: the run ends after 20" in said("charter", "show", "charter.toml")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ((), "without masks: everybody would see each update"),
+        (("--gossip", "ring"), "with gossip mixing, where neighbours see each site's model and not a sum"),
+        (("--masks", "pairwise:64"), "with masks of 64 bits"),
+        (("--masks", "pairwise", "--clip-norm", "1024", "--site-privacy", "0.01:1e-9"), "a sum would wrap"),
+        (("--masks", "pairwise", "--site-privacy", "3"), "for a privacy budget"),
+        (("--masks", "pairwise", "--site-privacy", "0.001:1e-10", "--rounds", "1000000"), "no noise is enough"),
+    ],
+)
+def test_what_site_privacy_cannot_stand_with_is_said(home: Path, options: tuple[str, ...], words: str) -> None:
+    message, hint = refused(*new(*CARDS), "--site-privacy", "8:1e-5", *options)
+    assert words in message
+    assert hint
+
+
+def test_a_ledger_tells_what_its_sums_have_spent_and_that_the_run_is_over_for_it(tmp_path: Path) -> None:
+    signed, payloads = noised_ledger()
+    folder = str(written(tmp_path / "site", payloads, signed=signed))
+    words = (
+        "epsilon 2.485 of 3 spent at delta 1e-05, by 2 of 2 sums, for any one site as a whole, if at most 1 of 5 sites add"
+        " no noise or tell others theirs"
+    )
+    over = "stopped after round 2: another one would cost more than epsilon 3 at delta 1e-05, for any one site"
+    text = said("ledger", "status", folder)
+    assert f"site noise {words}" in text
+    assert over in text
+    assert told("ledger", "status", folder)["site_noise"] == {
+        "epsilon": 2.485,
+        "budget": 3.0,
+        "delta": 1e-5,
+        "sums": 2,
+        "of": 2,
+        "silent": 1,
+    }
+    said("ledger", "card", folder, "-o", str(tmp_path / "card.md"))
+    card = (tmp_path / "card.md").read_text()
+    assert f"Sums of updates carry noise: {words}." in card
+    assert over in card
+    assert "No site says that it has trained privately besides" in card
+    said("ledger", "report", folder, "-o", str(tmp_path / "report.html"))
+    assert "by 2 of 2 sums" in (tmp_path / "report.html").read_text()
+
+
+def test_a_successor_is_told_that_what_was_spent_before_adds_to_its_own_budget(tmp_path: Path) -> None:
+    signed, payloads = noised_ledger()
+    folder = written(tmp_path / "site", payloads, signed=signed)
+    assert "adds to it: epsilon 2.485 of 3 spent" in _spent_before(verify_quietly(folder).state)
+    plain = written(tmp_path / "plain", ledger()[1], signed=ledger()[0])
+    assert "no epsilon bounds what its sums tell" in _spent_before(verify_quietly(plain).state)
+
+
 def test_two_sites_have_no_secret_in_a_sum(home: Path) -> None:
     message, hint = refused(*new(*CARDS[:2]), "--masks", "pairwise")
     assert "masks with 2 members" in message
@@ -115,4 +188,5 @@ def test_a_status_tells_how_far_the_round_has_come_with_its_masks() -> None:
     assert "masks      round 2: 3 of 4 have dealt shares of their secrets" in render({**base, "masks": at})
     assert "round 2, attempt 3: 3 of 4" in render({**base, "masks": {**at, "attempt": 3}})
     assert "round 2 is void" in render({**base, "masks": {**at, "stage": "void"}})
+    assert "site noise epsilon 1 of 3 spent" in render({**base, "masks": at, "site_noise": "epsilon 1 of 3 spent"})
     assert "masks" not in render({**base, "masks": None}) + render(base)

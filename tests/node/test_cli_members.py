@@ -168,6 +168,13 @@ def test_a_policy_keeps_what_is_not_named(site: Site, node: Node) -> None:
     assert node.change == t.repolicy(msgspec.structs.replace(POLICY, rounds=60, patience_ms=9000))
 
 
+def test_who_proposes_more_rounds_is_told_that_noise_on_sums_pays_no_more_of_them(site: Site, node: Node) -> None:
+    node.status["site_noise"] = "epsilon 3 of 3 spent"
+    text = said("policy", "rounds=60", "--folder", "alpha")
+    assert "no vote makes the noise on sums pay more of them: epsilon 3 of 3 spent" in text
+    assert "noise" not in said("policy", "patience_ms=9000", "--folder", "alpha")
+
+
 def test_an_invitation_is_written_kept_and_told_to_the_node(site: Site, node: Node) -> None:
     text = said("invite", "delta", "--folder", "alpha", "--days", "2")
     found = invitation_from_toml(Path("delta.invite").read_text())

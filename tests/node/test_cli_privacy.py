@@ -64,6 +64,45 @@ def test_a_plan_that_cannot_be_is_refused(arguments: list[str], why: str) -> Non
         CliRunner().invoke(cli, ["privacy", "plan", *PLAN, *arguments], catch_exceptions=False, standalone_mode=False)
 
 
+SUMS = ["--sites", "10", "--rounds", "20", "--delta", "0.00001"]
+
+
+def test_a_plan_for_sums_says_who_adds_how_much_and_how_long_it_is_beside_an_update() -> None:
+    data = json.loads(said("plan", *SUMS, "--epsilon", "3", "--parameters", "650", "--json"))["data"]
+    assert (data["noise"], data["silent"], data["counted_on"]) == (6.678, 3, 4)
+    assert data["mean_deviation"] == pytest.approx(6.678 / 40**0.5)
+    assert data["mean_norm"] == pytest.approx(6.678 * (650 / 40) ** 0.5)
+    assert data["epsilon"]["20"] == 3.0
+    all_ten = json.loads(said("plan", *SUMS, "--noise", "6.678", "--min-contributions", "10", "--json"))["data"]
+    assert (all_ten["counted_on"], all_ten["mean_norm"], all_ten["epsilon"]) == (7, None, data["epsilon"])
+    text = said("plan", *SUMS, "--epsilon", "3", "--parameters", "650")
+    for words in ("What is promised", "up to 3 of 10 sites", "endangers nobody else", "the model will be noise"):
+        assert words in text
+
+
+def test_a_delta_that_is_no_power_of_ten_is_read_as_the_next_smaller_one() -> None:
+    data = json.loads(said("plan", *SUMS[:4], "--delta", "0.00002", "--epsilon", "3", "--json"))["data"]
+    assert (data["delta"], data["noise"]) == (1e-5, 6.678)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        ([*SUMS, "--epsilon", "1", "--records", "5"], "records and batches change nothing"),
+        ([*SUMS, "--epsilon", "1", "--min-contributions", "11"], "wait for 11 of 10"),
+        ([*SUMS, "--noise", "0"], "a noise multiplier"),
+        ([*SUMS, "--noise", "nan"], "a noise multiplier"),
+        ([*SUMS, "--epsilon", "0.001", "--rounds", "900000"], "no noise is enough"),
+        (["--sites", "100", "--rounds", "1", "--delta", "0.1"], "one of --epsilon and --noise"),
+        ([*PLAN[2:], "--epsilon", "1"], "was not said"),
+        ([*PLAN, "--epsilon", "1", "--parameters", "4"], "go with --sites"),
+    ],
+)
+def test_a_plan_for_sums_that_cannot_be_is_refused(arguments: list[str], why: str) -> None:
+    with pytest.raises(UsageError, match=why):
+        CliRunner().invoke(cli, ["privacy", "plan", *arguments], catch_exceptions=False)
+
+
 def test_what_is_spent_is_told_by_swarm_and_all_together(tmp_path: Path) -> None:
     folder = tmp_path / "a"
     assert CliRunner().invoke(cli, ["init", str(folder), "--name", "a"]).exit_code == 0

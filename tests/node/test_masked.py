@@ -14,6 +14,7 @@ from swarm.errors import Reject
 from swarm.machine import Digest, MaskUpdate, Unmask
 from swarm.masking import masks
 from swarm.masking.masks import Mask
+from swarm.masking.noise import share
 from swarm.masking.ring import Ring, weight_total
 from swarm.mixing.average import VALUE_LIMIT
 from tests.swarm.masking.members import mean, plain_mean, total_of, update
@@ -31,8 +32,8 @@ def ring(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Rin
     return Ring.fitting(bits, weight_total=weight_total(bits, 3), clip_norm_milli=100_000)
 
 
-def form(ring: Ring) -> tuple[int, int, int]:
-    return ring.bits, ring.fraction, ring.weight_total
+def form(ring: Ring) -> tuple[int, int, int, int]:
+    return ring.bits, ring.fraction, ring.weight_total, ring.room
 
 
 def worn(member: int) -> tuple[tuple[bytes, bool], ...]:
@@ -125,3 +126,41 @@ def test_a_start_leaves_what_was_kept_and_nothing_half_made(tmp_path: Path, ring
     _, later = site(tmp_path)
     assert [path.name for path in (tmp_path / "aside").iterdir()] == [digest.hex()]
     assert later.mask(MaskUpdate(1, 1, digest, 3, form(ring), worn(0))).masked is not None
+
+
+def test_noise_is_under_the_masks_and_once_more_the_same_after_a_crash(tmp_path: Path) -> None:
+    """In stretches, from files: the sum less the plain one is noise of two sites, and a second try has the same bytes."""
+    found = share(
+        bits=36,
+        heaviest=4,
+        total=7,
+        members=3,
+        clip_norm_milli=100_000,
+        elements=ELEMENTS,
+        multiplier_milli=500,
+        counted_on=2,
+    )
+    store, masks_ = site(tmp_path)
+    sums, names = [], []
+    for noisy in (False, True):
+        names = []
+        for member in (0, 1):
+            digest = kept(store, masks_, member)
+            noise = (OWN[member][::-1], found.deviation, found.norm_max) if noisy else None
+            effect = MaskUpdate(1, 1, digest, 3 + member, form(found.ring), worn(member), noise)
+            said = masks_.mask(effect)
+            assert said.masked is not None, said.error
+            assert Masks(store, elements=ELEMENTS, bound=BOUND).mask(effect).masked == said.masked
+            assert masks_.mask(effect).masked == said.masked
+            assert masks_.release(said.masked) is not None
+            names.append(said.masked)
+        off = tuple((seed, False) for seed in OWN)
+        limit = found.sum_norm_max(7) if noisy else 0
+        effect = Unmask(1, Digest(bytes(32)), tuple(names), 7, form(found.ring), off, limit)
+        sums.append(np.array(masks_.unmask(effect)))
+    apart = (sums[1] - sums[0]) * 2.0 ** (found.ring.fraction - 32) / found.deviation
+    assert abs(apart.var() / 2 - 1) < 6 * (2 / ELEMENTS) ** 0.5
+    with pytest.raises(Reject, match="over the charter's bound"):
+        masks_.unmask(Unmask(1, Digest(bytes(32)), tuple(names), 7, form(found.ring), off))
+    short = MaskUpdate(1, 1, digest, 4, form(found.ring), worn(1), (bytes(32), found.deviation, 10))
+    assert "its norm is over the charter's bound" in masks_.mask(short).error

@@ -137,7 +137,7 @@ class Table:
                     pass
 
     def mask(self, member: int, effect: MaskUpdate) -> Masked:
-        bits, fraction, total = effect.ring
+        bits, fraction, total, _ = effect.ring
         ring = Ring(bits=bits, fraction=fraction, weight_total=total)
         words = masks.masked(update(member), ring, effect.weight, [Mask(*one) for one in effect.masks])
         data = ring.pack(words)
@@ -175,7 +175,7 @@ def test_a_round_is_keys_deals_offers_and_reveals_and_then_a_sum() -> None:
     ] * 3
     assert len({*table.unmasked}) == 1, "everybody takes the same masks off the same words"
     (effect,) = {*table.unmasked}
-    bits, fraction, total = effect.ring
+    bits, fraction, total, _ = effect.ring
     ring = Ring(bits=bits, fraction=fraction, weight_total=total)
     words = ring.words(ELEMENTS)
     for name in effect.terms:

@@ -49,6 +49,7 @@ from swarm.machine import (
     MixSlice,
     Parted,
     ReadBlob,
+    RingForm,
     Seal,
     Stepped,
     Stored,
@@ -59,6 +60,7 @@ from swarm.machine import (
 )
 from swarm.masking import masks as masking
 from swarm.masking.masks import Mask
+from swarm.masking.noise import measured, sum_problem
 from swarm.masking.ring import Ring
 from swarm.mixing.average import (
     Sums,
@@ -317,7 +319,9 @@ class BlobStore:
                 return (said(None, error="it is not there any more", lost=True),)
             ring = _ring(effect.ring)
             try:
-                words = masking.masked(update, ring, effect.weight, [Mask(*one) for one in effect.masks])
+                noise = measured(effect.noise, update, ring)
+                worn = [Mask(*one) for one in effect.masks]
+                words = masking.masked(update, ring, effect.weight, worn, noise=noise)
             except UsageError as error:
                 return (said(None, error=error.message, lost=True),)
             data = ring.pack(words)
@@ -344,7 +348,7 @@ class BlobStore:
                 sums = ring.sums(total, effect.weight)
             except Reject as reason:
                 return (Mixed(effect.round, None, error=reason.message, void=True),)
-            if problem := sums_problem(sums, effect.weight, self._bound):
+            if problem := sum_problem(sums, effect.weight, ring, effect.norm_max, self._bound):
                 return (Mixed(effect.round, None, error=problem, void=True),)
             mean = np.zeros(self._elements, np.float32)
             mean_of_sums_into(mean, mean, sums, effect.weight)
@@ -712,9 +716,9 @@ class BlobStore:
                 self._partial[digest] = _torn(partial, rng)
 
 
-def _ring(form: tuple[int, int, int]) -> Ring:
-    bits, fraction, weight_total = form
-    return Ring(bits=bits, fraction=fraction, weight_total=weight_total)
+def _ring(form: RingForm) -> Ring:
+    bits, fraction, weight_total, room = form
+    return Ring(bits=bits, fraction=fraction, weight_total=weight_total, room=room)
 
 
 def _stretch(vector: Vector, start: int, count: int) -> Vector:

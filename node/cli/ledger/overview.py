@@ -26,8 +26,9 @@ from node.cli.output import UNAVAILABLE, Failure, emit
 from node.exchanges import apart_words
 from swarm.ledger.audit import Audit
 from swarm.ledger.evidence import RULES
-from swarm.ledger.state import best_of
+from swarm.ledger.state import best_of, noise_words
 from swarm.machine import NodeId
+from swarm.masking.noise import silent
 
 
 @click.command(epilog="Example: swarm ledger status --node hospital")
@@ -61,6 +62,7 @@ def status(folder: Path, trust_path: Path | None, *, node: bool, as_json: bool) 
             f"quorum     {terms.quorum}  ({terms.fault_tolerance()})",
             f"committed  {final}{when}",
             *([f"stopping   {stop_words(state)}"] if state.stopping is not None else []),
+            *([f"site noise {noise_words(state)}"] if signed.charter.site_noise is not None else []),
             f"final      {_final_words(result)}",
             f"model      {_model_words(result)}",
             *([f"outer      {signed.charter.outer.describe()}"] if signed.charter.outer.slots else []),
@@ -92,6 +94,15 @@ def status(folder: Path, trust_path: Path | None, *, node: bool, as_json: bool) 
     }
     if state.stopping is not None:
         data |= {"stopping": stop_words(state), "best": None if best is None else best.round}
+    if (noise := signed.charter.site_noise) is not None:
+        data["site_noise"] = {
+            "epsilon": noise.epsilon(state.sums),
+            "budget": noise.budget.epsilon,
+            "delta": noise.budget.delta,
+            "sums": state.sums,
+            "of": noise.sums,
+            "silent": silent(len(names)),
+        }
     if watch.standing in (Standing.NEW, Standing.CONSISTENT) or not as_json:
         emit(data, as_json=as_json, text=text)
     watch.refuse()

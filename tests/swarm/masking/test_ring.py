@@ -158,3 +158,14 @@ def test_cutting_words_down_commutes_with_adding_them() -> None:
 def test_a_packed_word_of_36_bits_costs_no_more_than_a_fifth_above_a_float32() -> None:
     ring = Ring.fitting(36, weight_total=2**12, clip_norm_milli=10_000)
     assert ring.size(1_000_000) / 4_000_000 == 1.125
+
+
+def test_room_for_noise_is_taken_from_what_an_element_may_be_and_given_to_what_a_sum_may_be() -> None:
+    roomy = Ring(bits=32, fraction=4, weight_total=16, room=1_000)
+    assert roomy.steps_max == (2**31 - 1 - 1_000) // 16
+    most = 3 * roomy.steps_max + 1_000
+    for value in (most, -most):
+        assert [*roomy.sums(np.array([value], np.int64).astype(np.uint32), 3)] == [value << 28]
+    for value in (most + 1, -most - 1):
+        with pytest.raises(Reject, match="too large for a weight of 3"):
+            roomy.sums(np.array([value], np.int64).astype(np.uint32), 3)
