@@ -81,6 +81,7 @@ def made_up(sites: int, rounds: int) -> dict[str, object]:
         "tolerance": "", "epoch": 0, "committed": rounds, "planned": 2 * rounds, "complete": False, "outcome": "",
         "best": None, "mixing": "exact", "asynchronous": False, "masks": 0, "metrics": ["accuracy", "loss"],
         "opened_ms": 1_700_000_000_000, "disk_free": 10**11, "ledger_size": 10**9, "epsilon": None, "budget": None,
+        "site_noise": "",
         "node": {"phase": "training", "round": rounds, "eta_s": 3600.0, "paused": "", "halted": "", "refused": ""},
         "silence": "", "sites": names,
     }  # fmt: skip

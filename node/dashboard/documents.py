@@ -20,7 +20,7 @@ from node.watch.server import unready
 from swarm.ledger.audit import Audit, RoundView, member_names, weights
 from swarm.ledger.entry import METRIC_SCALE, REASONS
 from swarm.ledger.participation import of_audit
-from swarm.ledger.state import best_of, outcome
+from swarm.ledger.state import best_of, noise_words, outcome
 from swarm.machine import NodeId
 
 Document: TypeAlias = dict[str, object]
@@ -112,6 +112,7 @@ def state(look: Look, whole: Sums | None = None) -> Document:
         "ledger_size": look.ledger_size,
         "epsilon": look.epsilon,
         "budget": look.budget,
+        "site_noise": noise_words(audit.state),
         "node": None if look.status is None else {name: look.status.get(name) for name in _TOLD},
         "silence": look.silence,
         "sites": _sites(look, sums(look.audit) if whole is None else whole),

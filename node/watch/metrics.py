@@ -65,6 +65,9 @@ def _of_ledger(look: Look) -> Iterator[Metric]:
     yield _gauge("rounds_committed", "Rounds that are committed.", state.committed.round)
     yield _gauge("rounds_planned", "The last round of the run.", state.last)
     yield _gauge("run_complete", "Whether the run is done.", state.complete)
+    if (noise := state.signed.charter.site_noise) is not None:
+        yield _gauge("site_epsilon_spent", "What all sums so far tell of any one site.", noise.epsilon(state.sums))
+        yield _gauge("site_epsilon_budget", "What they may come to.", noise.budget.epsilon)
 
 
 def _of_rounds(look: Look) -> Iterator[Metric]:

@@ -31,7 +31,7 @@ function facts(state) {
     fact("ledger", state.holds ? `holds, ${counted(state.entries, "entry")}` : "does not hold", state.holds ? "" : "bad"),
     state.epsilon === null ? null
       : fact("privacy spent", `ε ${state.epsilon.toFixed(2)}${state.budget === null ? "" : ` of ${state.budget}`}`),
-    state.masks ? fact("updates travel", "masked") : null,
+    state.masks ? fact("updates travel", state.site_noise ? "masked, with noise on their sum" : "masked") : null,
     fact("free on its disk", bytes(state.disk_free)),
   ];
 }

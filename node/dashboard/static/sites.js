@@ -22,6 +22,7 @@ export function contributions(state, rounds) {
       ...(shared ? [percent(site.share)] : []), ...(spent ? [epsilon ? `ε ${decimal(epsilon, 2)}` : "–"] : []),
     ];
   });
+  show(byId("site-noise"), state.site_noise ? `Noise on sums: ${state.site_noise}.` : "");
   show(byId("contributions-table"), table(`Over ${closed.length} closed rounds`, heads, rows));
 }
 

@@ -24,6 +24,7 @@ from node.watch.server import application, registry_of, server, unready
 from swarm.ledger.audit import audit, member_names, weights
 from swarm.ledger.entry import UNUSABLE
 from tests.node.test_cli_ledger import calm, data, said, written
+from tests.simulation.test_site_noise import ledger as noised_ledger
 
 ROOT = Path(__file__).parents[3]
 NAMES = ("site-0", "site-1", "site-2")
@@ -271,3 +272,14 @@ def test_the_command_prints_what_is_served_and_the_alerts_in_words(tmp_path: Pat
     told = data("metrics", site)
     assert {"name": "swarm_ledger_blocks", "labels": {}, "value": len(calm()[1])} in told["samples"]  # type: ignore[operator]
     assert (told["alerts"], told["ready"], told["why"]) == ([], True, [])
+
+
+def test_what_noisy_sums_have_spent_is_told_where_there_is_a_budget_for_them() -> None:
+    signed, payloads = noised_ledger()
+    *_, result = audit(payloads, signed, trusting=True)
+    told = samples(dataclasses.replace(look(), audit=result))
+    noise = signed.charter.site_noise
+    assert noise is not None
+    assert told["swarm_site_epsilon_spent", ""] == noise.epsilon(result.state.sums) > 0
+    assert told["swarm_site_epsilon_budget", ""] == noise.budget.epsilon
+    assert not any(name.startswith("swarm_site_epsilon") for name, _ in samples(look()))
