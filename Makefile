@@ -47,6 +47,11 @@ test-integrations: $(STAMP) ## Run the tests that need Lightning, Transformers a
 	@$(PYTHON) scripts/bootstrap.py --venv $(VENV) --extras integrations
 	@$(BIN)/python -m pytest -q tests/node/integrations tests/node/tables
 
+.PHONY: test-containers
+test-containers: $(STAMP) ## Check the image's file and the compose file (installs a linter)
+	@$(PYTHON) scripts/bootstrap.py --venv $(VENV) --extras containers
+	@$(BIN)/python -m pytest -q -rs tests/node/test_containers.py
+
 .PHONY: test-page
 test-page: $(STAMP) ## Run the tests of the live page in Chromium (installs what drives it)
 	@$(PYTHON) scripts/bootstrap.py --venv $(VENV) --extras page
