@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import hmac
 import json
+import re
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -52,6 +53,9 @@ STREAMS_MAX = 32
 
 COOKIE = "swarm_page"
 
+_HOST = re.compile(r"(\[[0-9a-f:]*\]|[^:]*)(?::[0-9]+)?")
+"""A name or an address, and perhaps a port."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Access:
@@ -88,12 +92,9 @@ class Guard:
         if request.method not in ("GET", "HEAD"):
             return PlainTextResponse("only to be read\n", 405)
         if not self._access.token:
-            host = (
-                request.headers.get("host", "").rsplit(":", 1)[0]
-                if ":" in request.headers.get("host", "")
-                else (request.headers.get("host", ""))
-            )
-            return None if host in LOCAL_NAMES else PlainTextResponse("ask for 127.0.0.1\n", 421)
+            host = _HOST.fullmatch(request.headers.get("host", ""))
+            local = host is not None and host[1] in LOCAL_NAMES
+            return None if local else PlainTextResponse("ask for 127.0.0.1\n", 421)
         given = request.query_params.get("token")
         if given is not None and self._fits(given):
             answer = RedirectResponse("." if request.url.path == "/" else request.url.path, 303)

@@ -102,9 +102,9 @@ def test_a_name_that_was_made_to_point_here_is_not_answered(site: Path) -> None:
     """DNS rebinding: a page elsewhere has its own name point to 127.0.0.1, and asks as if it were this one's."""
 
     async def questions(app: Starlette) -> None:
-        for host in ("127.0.0.1:9460", "localhost:1", "[::1]:9460", "localhost"):
+        for host in ("127.0.0.1:9460", "localhost:1", "[::1]:9460", "[::1]", "localhost"):
             assert (await ask(app, "/api/v1/state", host=host)).status == 200, host
-        for host in ("evil.example:9460", "evil.example", "127.0.0.1.evil.example:1", ""):
+        for host in ("evil.example:9460", "evil.example", "127.0.0.1.evil.example:1", "[::1].evil.example", ""):
             assert (await ask(app, "/api/v1/state", host=host)).status == 421, host
 
     asked(site, questions)
