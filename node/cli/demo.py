@@ -323,6 +323,7 @@ def _proof(peers: Sequence[LocalPeer], audits: Sequence[Audit], rounds: int, say
     say(f"  ledger   {peers[0].site.ledger}")
     program = "swarm" if shutil.which("swarm") else sys.argv[0]
     say(f"  look     {program} ledger round {rounds} {peers[0].site.folder}")
+    say(f"  page     {program} dashboard {peers[0].site.folder}")
 
 
 def _model(peer: LocalPeer, rounds: int) -> Path:

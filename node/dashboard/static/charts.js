@@ -42,26 +42,40 @@ function look(place, extra = {}) {
 
 export function scores(state, rounds, metric, local) {
   const name = state.metrics[metric];
-  const done = rounds.filter((round) => Object.keys(round.swarm).length);
+  const done = told(rounds);
   byId("scores-chart").hidden = !done.length;
-  if (!done.length) {
-    show(byId("scores-words"), "No site has told any score yet.");
-    show(byId("scores-table"));
-    return;
-  }
+  if (!done.length) { show(byId("scores-words"), "No site has told any score yet."); return; }
   const of = (told, place) => (told[place] && metric in told[place] ? told[place][metric] : null);
   const mean = done.map((round) => weighted(round, metric));
   const series = [["mean, by held-out cases", mean, { colour: "--ink", width: 2.6 }]];
   const places = state.sites.map((_, place) => place).filter((place) => done.some((round) => of(round.swarm, place) !== null));
-  for (const place of places) series.push([state.sites[place].name, done.map((round) => of(round.swarm, place)), look(place)]);
-  if (local) {
+  const crowd = places.length > LINES_MAX; // More lines than anybody can tell apart: their range instead.
+  if (crowd) series.push(...range(done, "swarm", metric, "", 0));
+  else for (const place of places) series.push([state.sites[place].name, done.map((round) => of(round.swarm, place)), look(place)]);
+  if (local && crowd) series.push(...range(done, "local", metric, ", own training", 3));
+  else if (local) {
     for (const place of places) series.push([`${state.sites[place].name}, own`, done.map((round) => of(round.local, place)), look(place, { width: 0.8, dash: [1, 3] })]);
   }
   chart("scores-chart", done.map((round) => round.round), series, (value) => String(Math.round(value * 1e4) / 1e4));
   const last = done[done.length - 1], first = mean.find((value) => value !== null), end = mean[mean.length - 1];
-  show(byId("scores-words"), `${name} of the swarm's model, round by round: ${decimal(first)} at first, ${decimal(end)} in round ${last.round}, told by ${counted(Object.keys(last.swarm).length, "site")}.`);
+  show(byId("scores-words"), `${name} of the swarm's model, round by round: ${decimal(first)} at first, ${decimal(end)} in round ${last.round}, told by ${counted(Object.keys(last.swarm).length, "site")}${crowd ? ", each in the table below" : ""}.`);
   byId("scores-chart").setAttribute("aria-label", byId("scores-words").textContent);
-  show(byId("scores-table"), scoreTable(state, last));
+}
+
+/** The highest, the middle and the lowest of all sites, round by round. */
+function range(done, which, metric, suffix, first) {
+  const sorted = done.map((round) => Object.values(round[which]).filter((one) => metric in one).map((one) => one[metric]).sort((a, b) => a - b));
+  const at = (share) => sorted.map((values) => (values.length ? values[Math.round(share * (values.length - 1))] : null));
+  return [["highest site", 1], ["middle site", 0.5], ["lowest site", 0]].map(([name, share], i) => [`${name}${suffix}`, at(share), look(first + i)]);
+}
+
+export function lastScores(state, rounds) {
+  const done = told(rounds);
+  show(byId("scores-table"), done.length ? scoreTable(state, done[done.length - 1]) : null);
+}
+
+function told(rounds) {
+  return rounds.filter((round) => Object.keys(round.swarm).length);
 }
 
 function weighted(round, metric) {
@@ -73,11 +87,11 @@ function weighted(round, metric) {
 }
 
 function scoreTable(state, round) {
-  const told = state.metrics.flatMap((name, i) => [["swarm", `${name}, swarm`, i], ["local", `${name}, own training`, i]])
+  const columns = state.metrics.flatMap((name, i) => [["swarm", `${name}, swarm`, i], ["local", `${name}, own training`, i]])
     .filter(([which, , i]) => Object.values(round[which]).some((values) => i in values));
-  const heads = [["Site", ""], ["Held-out cases", "n"], ...told.map(([, name]) => [name, "n"])];
+  const heads = [["Site", ""], ["Held-out cases", "n"], ...columns.map(([, name]) => [name, "n"])];
   const rows = Object.keys(round.swarm).map((place) => [state.sites[place].name, whole(round.held_out[place]),
-    ...told.map(([which, , i]) => decimal((round[which][place] || {})[i]))]);
+    ...columns.map(([which, , i]) => decimal((round[which][place] || {})[i]))]);
   return table(`Round ${round.round}: the swarm's model, and what each site's own training had made of the model before`, heads, rows);
 }
 

@@ -54,6 +54,7 @@ function draw(anew = false) {
     () => timeline(state, chosen),
     () => matrix(state, rounds, chosen),
     () => charts.scores(state, rounds, view.metric, view.local),
+    () => charts.lastScores(state, rounds),
     () => { charts.distance(rounds); charts.traffic(state, rounds); },
     () => contributions(state, rounds),
   ]);

@@ -26,7 +26,8 @@ function drawing(state, round) {
   const pairs = (round && round.pairs ? round.pairs : []).filter(([a, b]) => index.has(a) && index.has(b));
   const met = pairs.map(([a, b]) => line(place(index.get(a)), place(index.get(b)), "met"));
   const own = me < 0 ? [] : sites.map((site, i) => (i === me ? null
-    : line(place(me), place(i), `link ${tone(site, state)}`, site.link ? site.link.rate_bytes_s : 0)));
+    : line(place(me), place(i), `link ${tone(site, state)}`, site.link ? site.link.rate_bytes_s : 0,
+    Math.min(1, 12 / sites.length))));
   const radius = sites.length > 30 ? 4 : 7;
   const nodes = sites.map((site, i) => {
     const [x, y, angle] = place(i);
@@ -49,9 +50,9 @@ function short(name) {
   return name.length > 16 ? `${name.slice(0, 15)}…` : name;
 }
 
-function line(a, b, kind, rate = 0) {
+function line(a, b, kind, rate = 0, crowd = 1) {
   return el("line", { x1: a[0], y1: a[1], x2: b[0], y2: b[1], class: kind,
-    "stroke-width": (1.2 + Math.min(Math.log10(1 + rate / 1024), 5)).toFixed(1) });
+    "stroke-width": ((1.2 + Math.min(Math.log10(1 + rate / 1024), 5)) * crowd).toFixed(1) });
 }
 
 function words(state) {
