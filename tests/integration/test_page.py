@@ -296,7 +296,9 @@ def test_a_run_can_be_replayed_round_by_round(browser: Browser, finished: Path) 
     with served(finished) as address, opened(browser, address) as shown:
         shown.click("#play")
         shown.wait_for_function("() => document.getElementById('round-shown').textContent.startsWith('1 of')")
-        assert shown.inner_text("#matrix-words").startswith("1 closed round")
+        shown.wait_for_function(
+            "() => document.getElementById('matrix-words').textContent.startsWith('1 closed round')"
+        )
         shown.wait_for_function("() => document.getElementById('play').textContent === 'Replay'", timeout=10_000)
         shown.focus("#round")
         shown.keyboard.press("ArrowLeft")
