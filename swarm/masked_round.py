@@ -442,6 +442,10 @@ class MaskedRound(Round):
     ) -> Iterator[Action]:
         """Mask what was trained once everybody has dealt; name it once it is in the store."""
         attempt, draft, keyed = self._attempt, self._drafts.get(self._work), masking.seat(self._me)
+        if attempt is not None and draft is None and attempt.offered is not None and not holds(attempt.offered):
+            # A power cut took it, and what was trained: it cannot be masked again. Others may hold it and name it in a
+            # close, for which this member, too, votes only holding all that is in it.
+            yield Fetch(attempt.offered, self._charter.masked_bytes, ())
         if attempt is None or draft is None or keyed is None or self._sits_out:
             return
         if not attempt.enrolled or attempt.closed or attempt.missing():

@@ -823,6 +823,17 @@ GOSSIP = (
         copies.test_who_has_the_copy_fetches_the_message_and_who_lacks_it_the_next_copy,
     ),
     Bug(
+        "what a member masked and lost is nothing that it asks others for",
+        (
+            Edit(
+                masked_round.MaskedRound._offer,
+                "attempt.offered is not None and not",
+                "attempt.offered is None and not",
+            ),
+        ),
+        campaign.test_a_member_that_lost_what_it_masked_gets_it_from_those_who_hold_it_and_votes_for_the_sum,
+    ),
+    Bug(
         "a model that nobody has any more is waited for",
         (Edit(gossip_round.GossipRound._despair, "elif self._lost(state, digest, now):", "elif False:"),),
         campaign.test_a_model_that_a_power_cut_took_before_anybody_had_it_holds_up_no_round,

@@ -14,6 +14,7 @@ from swarm.ledger.block import NO_HASH, SKIP, Vote
 from tests.simulation import fault_campaign as campaign
 from tests.simulation.stories import done, tell
 from topologies.world.checkers import Violation
+from topologies.world.faults import Freeze
 
 FAR_VOTES = 100_000
 
@@ -31,6 +32,14 @@ def test_a_model_that_a_power_cut_took_before_anybody_had_it_holds_up_no_round()
     the same, for the others wait for what it attests: two of four are no quorum."""
     trial = replace(campaign.draw(130_875), kept=(0, 1, 3, 6, 7))
     assert campaign.run(trial).virtual_s < trial.heal_s + 2 * 60.0, "one deadline, and what remains of the run"
+
+
+def test_a_member_that_lost_what_it_masked_gets_it_from_those_who_hold_it_and_votes_for_the_sum() -> None:
+    """Member 1 lost its masked update, and what was trained, when the others had it; member 2 lives ten years earlier
+    and votes for nothing. Without the vote of 1 three of five are left, and would wait for ever."""
+    trial = campaign.draw(122_720)
+    frozen = max(fault.at_s + fault.duration_s for fault in trial.faults if isinstance(fault, Freeze))
+    assert campaign.run(trial).virtual_s < frozen + campaign.AFTER_S / 2
 
 
 def test_the_same_seed_is_the_same_story() -> None:
