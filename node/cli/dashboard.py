@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import click
 
 from node.cli.init import FOLDER, JSON
+from node.cli.metrics import host_and_port
 from node.cli.output import FAILED, Failure, emit
 from swarm.errors import UsageError
 
@@ -87,6 +88,7 @@ def dashboard(
 
 
 def _export(watch: Watch, path: Path) -> dict[str, object]:
+    from node.cli.ledger.entries import EVERY
     from node.dashboard import documents, explorer, page
 
     look = watch.look()
@@ -95,7 +97,7 @@ def _export(watch: Watch, path: Path) -> dict[str, object]:
         "state": documents.state(look),
         "rounds": documents.rounds(look.audit),
         "roots": explorer.roots(watch.following.result, watch.files),
-        "entries": explorer.entries(watch.following, watch.files, explorer.Wanted(), sys.maxsize, 200),
+        "entries": explorer.entries(watch.following, watch.files, EVERY, sys.maxsize, 200),
     }
     records = list(explorer.blocks(watch.following, 1, limit=BLOCKS_MAX))
     complete = len(records) == look.audit.blocks
@@ -109,19 +111,16 @@ def _export(watch: Watch, path: Path) -> dict[str, object]:
 
 
 def _address(text: str) -> tuple[str, int]:
-    """Return (host, port). Raises `UsageError` for what is none."""
-    host, _, port = text.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
-    if port.isascii() and port.isdecimal() and 0 < int(port) < 65_536 and _is_address(host):
-        return host, int(port)
-    raise UsageError(f"couldn't use --listen {text}", hint="write an address and a port, as in 127.0.0.1:9460")
-
-
-def _is_address(host: str) -> bool:
+    """Return (host, port). Raises `UsageError` for what is none: a name could mean any address but this machine's."""
+    host, port = host_and_port(text)
     try:
-        return host == "localhost" or ipaddress.ip_address(host) is not None
+        if host != "localhost":
+            ipaddress.ip_address(host)
     except ValueError:
-        return False
+        raise UsageError(
+            f"couldn't use --listen {text}", hint="write an address and a port, as 127.0.0.1:9460"
+        ) from None
+    return host, port
 
 
 def _token(path: Path) -> str:

@@ -63,13 +63,19 @@ def metrics(folder: Path, listen: str | None, *, anywhere: bool, as_json: bool) 
 
 def _address(text: str, *, anywhere: bool) -> tuple[str, int]:
     """Return (host, port). Raises `UsageError` for what is none, or is seen by others without that being asked for."""
-    host, _, port = text.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
-    if not host or not port.isdecimal() or not 0 < int(port) < 65_536:
-        raise UsageError(f"couldn't use --listen {text}", hint="write it as 127.0.0.1:9464")
+    host, port = host_and_port(text)
     if host not in LOOPBACK and not anywhere:
         raise UsageError(
             f"couldn't listen on {host}: whoever reaches it sees who was in which round, unencrypted",
             hint="use 127.0.0.1, or give --anywhere where a firewall or a proxy with TLS stands before it",
         )
+    return host, port
+
+
+def host_and_port(text: str) -> tuple[str, int]:
+    """Return what `--listen` names: (host, port). Raises `UsageError` for what is no such pair."""
+    host, _, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not host or not port.isdecimal() or not 0 < int(port) < 65_536:
+        raise UsageError(f"couldn't use --listen {text}", hint="write an address and a port, as 127.0.0.1:9464")
     return host, int(port)

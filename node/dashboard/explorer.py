@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 
+from node.cli.ledger.entries import Wanted
 from node.cli.ledger.following import Following
 from node.cli.ledger.reading import Placement, Row, Words, body_of, names_of, row_of
 from node.cli.ledger.sources import Files
@@ -25,19 +25,6 @@ ANSWER_BYTES_MAX = 2 << 20
 """Blocks of one answer, in all; a single one may be larger."""
 
 _LENGTH = struct.Struct(">I")
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """Which entries to show: of one round, of one author by name, of one kind. None is no limit."""
-
-    round: int | None = None
-    author: str | None = None
-    kind: str | None = None
-
-    def wants(self, row: Row) -> bool:
-        """Whether an entry is to be shown."""
-        return self.round in (None, row.round) and self.author in (None, row.author) and self.kind in (None, row.kind)
 
 
 def entries(following: Following, files: Files, wanted: Wanted, before: int, count: int) -> Document:

@@ -12,26 +12,20 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from node.clock import Clock
 from node.dashboard import documents
 from node.watch.look import Look, Watch
+from node.watch.server import FRESH_S, Latest
 from swarm.ledger.audit import Audit
 
 T = TypeVar("T")
-
-FRESH_S = 1.0
-"""How old a look may be that somebody is shown."""
 
 
 class Feed:
     """What a site is like, for as many as ask. To be used in one event loop, and closed."""
 
     def __init__(self, watch: Watch) -> None:
-        self._watch, self._clock = watch, Clock()
+        self._watch, self._latest = watch, Latest(watch.look)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="look")
-        self._making: asyncio.Task[Look] | None = None
-        self._look: Look | None = None
-        self._at = 0.0
         self._told: tuple[Look | None, str] = None, ""
         self._sums: tuple[tuple[Audit, int], documents.Sums] | None = None
 
@@ -45,21 +39,12 @@ class Feed:
         return await self.within(work)
 
     async def look(self) -> Look:
-        """Return a look that is fresh; of several who ask at once one has it made.
+        """Return a look that is fresh; of several who ask at once the first has it made.
 
         Raises:
             SwarmError: there is nothing to look at any more.
         """
-        if self._look is not None and self._clock.now() - self._at < FRESH_S:
-            return self._look
-        if self._making is None or self._making.done():
-            self._making = asyncio.create_task(self._make())
-        return await asyncio.shield(self._making)
-
-    async def _make(self) -> Look:
-        look = await self.within(lambda watch: watch.look())
-        self._look, self._at = look, self._clock.now()
-        return look
+        return await self.within(lambda _: self._latest.get())
 
     async def update(self, since: int) -> str:
         """Return as JSON how the site stands, and the rounds that are new to who knows all up to `since`."""

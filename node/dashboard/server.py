@@ -13,9 +13,9 @@ import hmac
 import json
 import re
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 from prometheus_client.exposition import choose_encoder
 from starlette.applications import Starlette
@@ -25,6 +25,7 @@ from starlette.responses import StreamingResponse as Streaming
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from node.cli.ledger.entries import Wanted
 from node.dashboard import explorer, page
 from node.dashboard.feed import Feed
 from node.watch.look import Watch
@@ -32,6 +33,9 @@ from node.watch.server import registry_of, unready
 from swarm.errors import SwarmError
 
 T = TypeVar("T")
+
+Verify: TypeAlias = Callable[[], Coroutine[None, None, Mapping[str, object]]]
+"""Checks a ledger whole, and says what came of it."""
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
@@ -109,7 +113,7 @@ class Guard:
         return hmac.compare_digest(given.encode(), self._access.token.encode())
 
 
-def application(watch: Watch, access: Access, *, verify: Callable[[], Awaitable[Mapping[str, object]]]) -> Starlette:
+def application(watch: Watch, access: Access, *, verify: Verify) -> Starlette:
     """Return what answers. `verify` checks the ledger whole, signatures and all, and says what came of it."""
     feed = Feed(watch)
     verdicts = _Verdicts(verify)
@@ -148,9 +152,8 @@ def application(watch: Watch, access: Access, *, verify: Callable[[], Awaitable[
 
     async def entries(request: Request) -> Response:
         query = request.query_params
-        wanted = explorer.Wanted(
-            round=_number(request, "round", None), author=query.get("author") or None, kind=query.get("kind") or None
-        )
+        number = _number(request, "round", None)
+        wanted = Wanted(number, number, query.get("author") or None, query.get("kind") or None)
         before, count = _number(request, "before", sys.maxsize), _number(request, "count", 50)
         return JSONResponse(
             await feed.ledger(lambda seen: explorer.entries(seen.following, seen.files, wanted, before, count))
@@ -233,24 +236,20 @@ async def _said(_: Request, error: Exception) -> Response:
 class _Verdicts:
     """A whole check of the ledger, one at a time, whoever asks; what came of the last one is kept until asked anew."""
 
-    def __init__(self, verify: Callable[[], Awaitable[Mapping[str, object]]]) -> None:
+    def __init__(self, verify: Verify) -> None:
         self._verify = verify
         self._running: asyncio.Task[Mapping[str, object]] | None = None
 
     async def get(self) -> Mapping[str, object]:
         """Begin a check if none runs, and wait for its end."""
         if self._running is None or self._running.done():
-            self._running = asyncio.create_task(_as_task(self._verify))
+            self._running = asyncio.create_task(self._verify())
         return await asyncio.shield(self._running)
 
     def cancel(self) -> None:
         """Let go of a check that runs."""
         if self._running is not None:
             self._running.cancel()
-
-
-async def _as_task(make: Callable[[], Awaitable[T]]) -> T:
-    return await make()
 
 
 async def verified(command: tuple[str, ...]) -> Mapping[str, object]:

@@ -58,13 +58,18 @@ class Wanted:
 
     def wants(self, row: Row) -> bool:
         """Whether an entry is to be listed."""
-        if self.first is not None and (row.round is None or not self.first <= row.round <= (self.last or row.round)):
+        if self.first is not None and (
+            row.round is None or not self.first <= row.round <= (row.round if self.last is None else self.last)
+        ):
             return False
         return self.peer in (None, row.author) and self.kind in (None, row.kind)
 
     def by_one_of(self, names: Mapping[NodeId, str]) -> Wanted:
         """Return the same, its author by the name that its entries carry. Raises `Failure` when there is none such."""
         return self if self.peer is None else replace(self, peer=names[member_named(names, self.peer)])
+
+
+EVERY = Wanted(None, None, None, None)
 
 
 @click.command(epilog="Example: swarm ledger log --round 3..7 --peer charite")

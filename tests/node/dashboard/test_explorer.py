@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from node.cli.ledger.entries import EVERY, Wanted
 from node.dashboard import explorer
-from node.dashboard.explorer import Wanted
 from node.watch.look import Watch
 from swarm import codec
 from swarm.errors import LedgerError
@@ -36,14 +36,14 @@ def test_entries_are_read_backwards_to_the_charter_without_a_gap(watch: Watch) -
         seen: list[int] = []
         before: int | None = entries
         while before is not None:
-            told = explorer.entries(watch.following, watch.files, Wanted(), before, count)
+            told = explorer.entries(watch.following, watch.files, EVERY, before, count)
             seen += indices(told)
             before = told["next"]  # type: ignore[assignment]
         assert seen == list(range(entries - 1, -1, -1))
 
 
 def test_a_filter_finds_what_it_asks_for_and_nothing_else(watch: Watch) -> None:
-    wanted = Wanted(round=2, author="site-1", kind="contribution")
+    wanted = Wanted(2, 2, "site-1", "contribution")
     told = explorer.entries(watch.following, watch.files, wanted, 10**9, 50)
     [found] = told["entries"]  # type: ignore[misc]
     assert (found["round"], found["author"], found["kind"]) == (2, "site-1", "contribution")
@@ -55,7 +55,7 @@ def test_a_rare_entry_is_searched_for_in_stretches(watch: Watch, monkeypatch: py
     before: int | None = 10**9
     answers, seen = 0, list[int]()
     while before is not None:
-        told = explorer.entries(watch.following, watch.files, Wanted(kind="charter"), before, 50)
+        told = explorer.entries(watch.following, watch.files, Wanted(None, None, None, "charter"), before, 50)
         answers, before = answers + 1, told["next"]  # type: ignore[assignment]
         seen += indices(told)
     assert (seen, answers >= len(calm()[1]) // 2) == ([0], True)
