@@ -80,9 +80,10 @@ def made_up(sites: int, rounds: int) -> dict[str, object]:
         "entries": 200 * rounds, "holds": True, "trouble": "", "alerts": [], "ready": True, "why": [], "quorum": 34,
         "tolerance": "", "epoch": 0, "committed": rounds, "planned": 2 * rounds, "complete": False, "outcome": "",
         "best": None, "mixing": "exact", "asynchronous": False, "masks": 0, "metrics": ["accuracy", "loss"],
+        "kinds": ["contribution"],
         "opened_ms": 1_700_000_000_000, "disk_free": 10**11, "ledger_size": 10**9, "epsilon": None, "budget": None,
         "site_noise": "",
-        "node": {"phase": "training", "round": rounds, "eta_s": 3600.0, "paused": "", "halted": "", "refused": ""},
+        "node": {"doing": "training", "round": rounds, "eta_s": 3600.0, "paused": "", "halted": "", "refused": ""},
         "silence": "", "sites": names,
     }  # fmt: skip
     return {"at_s": 1.7e9, "state": state, "rounds": told, "roots": {}, "entries": {"entries": [], "next": None}}

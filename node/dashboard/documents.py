@@ -11,14 +11,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TypeAlias
 
-from node.console import member_state
+from node.console import PHASES, member_state
 from node.contributions import Account, accounts
 from node.exchanges import exchanges_of
 from node.watch.alerts import alerts, members
 from node.watch.look import Look
 from node.watch.server import unready
 from swarm.ledger.audit import Audit, RoundView, member_names, weights
-from swarm.ledger.entry import METRIC_SCALE, REASONS
+from swarm.ledger.entry import KIND_NAMES, METRIC_SCALE, REASONS
 from swarm.ledger.participation import of_audit
 from swarm.ledger.state import best_of, noise_words, outcome
 from swarm.machine import NodeId
@@ -107,16 +107,22 @@ def state(look: Look, whole: Sums | None = None) -> Document:
         "asynchronous": charter.asynchronous,
         "masks": charter.masks,
         "metrics": list(charter.metrics),
+        "kinds": list(KIND_NAMES.values()),
         "opened_ms": charter.created_ms,
         "disk_free": look.disk_free,
         "ledger_size": look.ledger_size,
         "epsilon": look.epsilon,
         "budget": look.budget,
         "site_noise": noise_words(audit.state),
-        "node": None if look.status is None else {name: look.status.get(name) for name in _TOLD},
+        "node": None if look.status is None else _node(look.status),
         "silence": look.silence,
         "sites": _sites(look, sums(look.audit) if whole is None else whole),
     }
+
+
+def _node(status: Mapping[str, object]) -> Document:
+    phase = str(status.get("phase"))
+    return {"doing": PHASES.get(phase, phase), **{name: status.get(name) for name in _TOLD}}
 
 
 def _sites(look: Look, whole: Sums) -> list[Document]:
@@ -127,6 +133,7 @@ def _sites(look: Look, whole: Sums) -> list[Document]:
     for node, name in member_names(audit.epochs).items():
         link, account = told.get(node.hex()), whole.accounts[node]
         seat = seats.get(node)
+        mark, words = ("", "") if link is None else member_state(link)[:2]
         found.append(
             {
                 "name": name,
@@ -136,8 +143,8 @@ def _sites(look: Look, whole: Sums) -> list[Document]:
                 "member": seat is not None,
                 "me": bool(link.get("me")) if link else name == look.name,
                 "link": None if link is None else {field: link.get(field) for field in _LINK},
-                "mark": "" if link is None else member_state(link)[0],
-                "words": "" if link is None else member_state(link)[1],
+                "mark": mark,
+                "words": words,
                 "update": None if link is None else link.get("update"),
                 "gaps": list(whole.gaps.get(node, ())),
                 "rounds": account.rounds,

@@ -10,9 +10,14 @@ export function el(tag, attributes = {}, ...children) {
     if (value === null || value === undefined || value === false) continue;
     node.setAttribute(name, value === true ? "" : String(value));
   }
-  node.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false)
-    .map((child) => (child instanceof Node ? child : document.createTextNode(clean(String(child))))));
+  node.append(...nodes(children));
   return node;
+}
+
+/** What elements are made of: lists in lists flat, what is not there left out, everything else text. */
+function nodes(children) {
+  return children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false)
+    .map((child) => (child instanceof Node ? child : document.createTextNode(clean(String(child)))));
 }
 
 /** What cannot be seen, or turns the reading direction around, made visible. */
@@ -26,8 +31,7 @@ export function byId(id) {
 
 /** Make the children of `parent` what `fresh` are. */
 export function show(parent, ...fresh) {
-  const wanted = fresh.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false)
-    .map((child) => (child instanceof Node ? child : document.createTextNode(clean(String(child)))));
+  const wanted = nodes(fresh);
   const there = [...parent.childNodes];
   wanted.forEach((child, i) => (there[i] ? morph(there[i], child) : parent.append(child)));
   there.slice(wanted.length).forEach((child) => child.remove());

@@ -3,8 +3,6 @@ import { byId, el, marked, show, table } from "./dom.js";
 import { Broken, verifyLedger } from "./verify.js";
 import { counted, date, seconds, whole } from "./words.js";
 
-const KINDS = ["contribution", "round_close", "attest", "round_commit", "evaluation", "score", "receipt", "partial", "push", "mask_keys", "mask_roster", "mask_deal",
-  "mask_reveal", "member_proposal", "member_vote", "epoch", "block_cert", "evidence", "annotation", "charter"];
 const REFRESH_MS = 3000;
 const shown = { entries: [], next: null, older: false, asking: true, asked: 0 };
 
@@ -15,7 +13,7 @@ export function head(state) {
     state.trouble ? el("p", { class: "verdict bad" }, marked(state.trouble)) : null);
   const authors = byId("filter-author");
   if (authors.options.length !== state.sites.length + 1) show(authors, el("option", { value: "" }, "any"), state.sites.map((site) => el("option", { value: site.name }, site.name)));
-  if (!byId("filter-kind").options.length) show(byId("filter-kind"), el("option", { value: "" }, "any"), KINDS.map((kind) => el("option", { value: kind }, kind)));
+  if (!byId("filter-kind").options.length) show(byId("filter-kind"), el("option", { value: "" }, "any"), state.kinds.map((kind) => el("option", { value: kind }, kind)));
 }
 
 /** Show what has come since, unless somebody reads what is older, or one of the entries. */

@@ -2,11 +2,6 @@
 import { byId, el, fact, marked, show } from "./dom.js";
 import { bytes, counted, seconds } from "./words.js";
 
-export const PHASES = {
-  waiting: "waiting", fetching: "fetching the model", training: "training", offered: "has offered its update",
-  mixing: "averaging", attested: "has attested its model", done: "done", paused: "paused",
-};
-
 export function overview(state) {
   document.title = `${state.alerts.length ? `(${state.alerts.length}) ` : ""}${state.swarm}: ${state.site}`;
   show(byId("swarm"), state.swarm);
@@ -20,7 +15,7 @@ function facts(state) {
   const node = state.node;
   const linked = state.sites.filter((site) => site.member && site.link && site.link.linked).length;
   const doing = state.complete ? (state.outcome || "done") : !node ? "the node does not run"
-    : node.paused || node.halted || node.refused ? "paused" : PHASES[node.phase] || node.phase;
+    : node.paused || node.halted || node.refused ? "paused" : node.doing;
   return [
     fact("rounds committed", el("span", {}, `${state.committed} of ${state.planned}`,
       el("progress", { max: state.planned, value: state.committed, "aria-label": "rounds committed" }))),
