@@ -137,9 +137,8 @@ def _of_round(
 ) -> Iterable[RenderableType]:
     before = audit.rounds.get(view.number - 1)
     began = before.committed_ms if before is not None else 0
-    took = duration_words((view.committed_ms - began) / 1000) if began and view.committed_ms else ""
-    if began and view.committed_ms and view.committed_ms - began < 10_000:
-        took = f"{(view.committed_ms - began) / 1000:.1f} s"
+    spent_s = (view.committed_ms - began) / 1000 if began and view.committed_ms else None
+    took = "" if spent_s is None else f"{spent_s:.1f} s" if spent_s < 10 else duration_words(spent_s)
     scores = mean_scores(view, metrics)
     shares = weights(view)
     last = max(view.offered_ms, key=lambda node: view.offered_ms[node], default=None)
