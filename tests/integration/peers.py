@@ -51,12 +51,12 @@ def swarm(*words: object) -> Ran:
     return Ran(code, result.stdout, result.stderr + told)
 
 
-def wait(peers: Sequence[LocalPeer], reached: Callable[[], bool]) -> None:
+def wait(peers: Sequence[LocalPeer], reached: Callable[[], bool], *, every_s: float = 0.1) -> None:
     """Return once something is so; look at the peers meanwhile. Raises `AssertionError` with their last words."""
     clock = Clock()
     begun = clock.now()
     while not reached():
         assert clock.now() - begun < ENOUGH_S, [(peer.name, peer.up, peer.log_tail()) for peer in peers]
-        sleep(0.1)
+        sleep(every_s)
         for peer in peers:
             peer.poll()

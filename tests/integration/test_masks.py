@@ -14,7 +14,8 @@ from swarm.masked_round import read_kept
 from tests.integration.peers import lay_out, wait
 from topologies.scenario import Learning, plain
 
-ROUNDS = 3
+ROUNDS = 6
+"""Each is a chance to kill a site between its offer and the close, some hundredths of a second apart."""
 
 
 def offered(peer: LocalPeer) -> bool:
@@ -53,15 +54,14 @@ def test_real_peers_end_with_the_sum_of_what_none_of_them_has_seen(tmp_path: Pat
         if not killed and offered(peers[1]):
             modes.add(peers[1].site.masks_path.stat().st_mode & 0o777)
             peers[1].kill()
-            assert offered(peers[1]), "it was killed before it revealed anything"
+            killed = offered(peers[1])  # or it has revealed something meanwhile: the next round is another chance
             peers[1].start()
-            killed = True
         return all(peer.done for peer in peers)
 
     try:
         for peer in peers:
             peer.start()
-        wait(peers, look)
+        wait(peers, look, every_s=0.005)
     finally:
         stop_all(peers)
     told = "\n".join(peer.log_tail(200) for peer in peers)
