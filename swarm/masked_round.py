@@ -48,7 +48,7 @@ from swarm.masking.keys import Occasion
 from swarm.masking.masks import Mask
 from swarm.masking.statements import Close, Deal, Keys, Reveal, Roster, read_deal
 from swarm.masking.unmasking import Unmasking
-from swarm.round import RETRY_S, Action, Fetch, Phase, Round, Say
+from swarm.round import RETRY_S, Action, Fetch, Model, Phase, Round, Say
 from swarm.vector import blob_digest, leaf_hashes
 
 KEPT_VERSION = 1
@@ -519,36 +519,18 @@ class MaskedRound(Round):
             yield Say(e.MASK_REVEAL, reveal)
 
     @override
-    def _mix(self, state: State, mine: Sequence[msgspec.Struct], holds: Callable[[Digest], bool]) -> Iterator[Action]:
-        """Take the masks off the sum, once enough has been revealed. A void round ends with the model before it."""
-        close = state.close
-        if close is None or (self._mixing is not None and not state.void):
-            return
-        round_ = close.body.round
-        base = self._model_of(round_ - 1)
-        if state.void and base is not None:
-            self._mixed[round_] = base  # Also where this member has had a sum that others could not have.
-        if self._attested(state, close, mine):
-            self._recall(round_, state, mine)
-            return
-        if base is None:
-            return
-        if not holds(base.digest):
-            yield Fetch(base.digest, base.size, ())
-            return
-        if state.void:
-            yield Say(e.ATTEST, e.Attest(round_, close.index, base.digest, base.size, (), b""))
-            return
+    def _average(self, state: State, close: Closed, base: Model, holds: Callable[[Digest], bool]) -> Iterator[Action]:
+        """Take the masks off the sum, once enough has been revealed."""
         masks = None if self._unmasking is None else self._unmasking.masks()
         terms = tuple(Digest(placed.body.update_digest) for placed in close.terms)
         if masks is None or state.masking is None or self._impossible or not all(holds(digest) for digest in terms):
             return
-        self._mixing, self._mixing_close = round_, close.index
+        self._mixing, self._mixing_close = close.body.round, close.index
         self.phase = Phase.MIXING
         weight = sum(weight for _, weight in close.body.included)
         share = state.share
         norm_max = 0 if share is None else share.sum_norm_max(weight)
-        yield Unmask(round_, base.digest, terms, weight, self._ring(state), _worn(masks), norm_max)
+        yield Unmask(close.body.round, base.digest, terms, weight, self._ring(state), _worn(masks), norm_max)
 
     _mixing_close: int | None = None
     """The close whose sum is being unmasked."""

@@ -363,12 +363,14 @@ class Round:
                     yield Fetch(digest, size, (author,))
 
     def _mix(self, state: State, mine: Sequence[msgspec.Struct], holds: Callable[[Digest], bool]) -> Iterator[Action]:
-        """Average what the close names, once base and updates are here."""
+        """Bring a closed round to its end, once the model before it is here. A void one ends with that model."""
         close = state.close
-        if close is None or self._mixing is not None:
+        if close is None or (self._mixing is not None and not state.void):
             return
         round_ = close.body.round
         base = self._model_of(round_ - 1)
+        if state.void and base is not None:
+            self._mixed[round_] = base  # Also where this member has had a mean that others could not have.
         if self._attested(state, close, mine):
             self._recall(round_, state, mine)
             return
@@ -376,13 +378,20 @@ class Round:
             return
         if not holds(base.digest):
             yield Fetch(base.digest, base.size, ())
-            return
+        elif state.void:
+            yield Say(e.ATTEST, e.Attest(round_, close.index, base.digest, base.size, (), b""))
+        else:
+            yield from self._average(state, close, base, holds)
+
+    def _average(self, state: State, close: Closed, base: Model, holds: Callable[[Digest], bool]) -> Iterator[Action]:
+        """Average what the close names, once it is here. `base` is."""
+        del state
         weights = [weight for _, weight in close.body.included]
         terms = tuple((Digest(p.body.update_digest), w) for p, w in zip(close.terms, weights, strict=True))
         if all(holds(digest) for digest, _ in terms):
-            self._mixing = round_
+            self._mixing = close.body.round
             self.phase = Phase.MIXING
-            yield Mix(round_, base.digest, terms, close.rest)
+            yield Mix(close.body.round, base.digest, terms, close.rest)
 
     def _attested(self, state: State, close: Closed, mine: Sequence[msgspec.Struct]) -> bool:
         """Whether it has attested already, perhaps before a crash: what it said is what it holds, if that survived."""

@@ -4,7 +4,7 @@ Up to the close a round goes as ever, but for what a member fetches: only what i
 each computes its parts, says so in the log, and takes those of the others once all who computed a part have named the
 same bytes. Whether that leads to a mean depends on everybody. So if words differ, an update turns out to be unusable or
 nothing moves for the charter's patience, a member takes the route for stuck: it fetches everything, and a quorum that
-sees it so closes the round again, to go by spread like any other.
+sees it so closes the round again, to go by spread like any other; or, if too little of it is left anywhere, void.
 
 Like its parent a routed round is level-triggered: what is in the log, in the feeds and in the store decides.
 """
@@ -109,6 +109,8 @@ class RoutedRound(Round):
     @override
     def pieces(self, author: NodeId, body: e.Contribution, state: State) -> tuple[tuple[Digest, int], ...]:
         at_hand = state.close is not None and state.destined(author, body) == state.round
+        if at_hand and state.void:
+            return ()
         spread = at_hand and (self._stuck or not state.on_route)
         whole = super().pieces(author, body, state)
         if spread or not whole:
@@ -164,30 +166,17 @@ class RoutedRound(Round):
     """The close whose model is being put together."""
 
     @override
-    def _mix(self, state: State, mine: Sequence[msgspec.Struct], holds: Callable[[Digest], bool]) -> Iterator[Action]:
-        close = state.close
-        if close is None or self._mixing is not None:
-            return
+    def _average(self, state: State, close: Closed, base: Model, holds: Callable[[Digest], bool]) -> Iterator[Action]:
         if self._whole(state, close):
-            for action in super()._mix(state, mine, holds):
+            for action in super()._average(state, close, base, holds):
                 self._mixing_close = close.index if isinstance(action, Mix) else None
                 yield action
-            return
-        round_ = close.body.round
-        if self._attested(state, close, mine):
-            self._recall(round_, state, mine)
-            return
-        base = self._model_of(round_ - 1)
-        if base is None:
-            return
-        if not holds(base.digest):
-            yield Fetch(base.digest, base.size, ())
             return
         self.phase = Phase.MIXING
         words = self._words(state, close) if state.on_route else {}
         for action in self._parts(close, base, words, holds):
             if isinstance(action, (Join, Divide)):
-                self._mixing, self._mixing_close = round_, close.index
+                self._mixing, self._mixing_close = close.body.round, close.index
             yield action
 
     def _outdated(self, close: Closed | None) -> bool:
@@ -284,7 +273,7 @@ class ShardedRound(RoutedRound):
         for number in range(len(self._charter.cuts)):
             who = self._owners(number, nodes)
             if spread or self._me in who:
-                yield from self._average(number, close, words, holds)
+                yield from self._slice(number, close, words, holds)
             if spread:
                 parts += [self._made[number].digest] if number in self._made else []
                 continue
@@ -305,7 +294,7 @@ class ShardedRound(RoutedRound):
         else:
             self._stuck = self._stuck or "an update's slices are together over the charter's bound"
 
-    def _average(self, number: int, close: Closed, words: Words, holds: Callable[[Digest], bool]) -> Iterator[Action]:
+    def _slice(self, number: int, close: Closed, words: Words, holds: Callable[[Digest], bool]) -> Iterator[Action]:
         if self._recovered(number, words, holds) or number in self._in_hand:
             return
         digests = [placed.body.blobs[number][0] for placed in close.terms]

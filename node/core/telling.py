@@ -72,17 +72,13 @@ class Telling:
                 named = [f"{name} ({why[name]})" if name in why else name for name in missing]
                 without = f", without {', '.join(named)}" if missing else ""
                 again = "again, to go by spread, " if close.attempt > 1 else ""
-                if not close.included:
-                    again = (
-                        "again, and is void: no sum could be had of what was masked, and the model stays as it was, "
-                    )
                 text = (
                     f"round {close.round} closed {again}with {_sites(len(close.included))}{without}{self._late(close)}"
                 )
                 told: dict[str, str | int | float | bool] = {"round": close.round, "missing": ",".join(missing)}
                 told |= {"rejected": ",".join(f"{name}: {words}" for name, words in why.items())} if why else {}
                 if not close.included:
-                    text = f"round {close.round} is void: what was masked has no sum, and the model stays as it was"
+                    text = f"round {close.round} is void: no mean could be had, and the model stays as it was"
                 met = self._exchanged(close)
                 if met is not None:
                     text += f"; this site exchanged with {', '.join(met) or 'nobody'}"

@@ -92,12 +92,12 @@ NO_AUTHOR = NodeId(bytes(32))
 UNUSABLE = 1  # the bytes were read and may not be averaged: not finite, or over the charter's norm
 UNAVAILABLE = 2  # the bytes could not be had before the round had to close
 OTHER_BASE = 3  # it does not start from the model of the round before
-VOID = 4  # it was masked, and no sum came of the round
+VOID = 4  # no mean came of the round, and the model stays as it was
 REASONS = {
     UNUSABLE: "unusable",
     UNAVAILABLE: "unavailable",
     OTHER_BASE: "started from another model",
-    VOID: "masked in a round of which no sum came",
+    VOID: "in a round of which no mean came",
 }
 
 # What an annotation says.

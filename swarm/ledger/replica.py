@@ -52,6 +52,7 @@ from swarm.ledger.state import (
     fits,
     genesis,
     make_close,
+    make_void,
     open_authored,
 )
 from swarm.machine import Digest, NodeId
@@ -156,6 +157,7 @@ class Replica:
         self._orphans: list[tuple[NodeId, bytes]] = []
         self._masks = MaskedWaits(witness, self._given_up)
         self._seen_open: dict[int, float] = {}  # rounds, and when this member first asked whether they can be closed
+        self._seen_stuck: dict[int, float] = {}  # and when it first had too little of one to close it a second time
         self.forks: dict[NodeId, tuple[bytes, bytes]] = {}
         self.admitted = 0
         self.trusted_height = 0
@@ -526,9 +528,9 @@ class Replica:
                 included.append(stand.placed)
             elif stand.placed is not None:
                 rejected[stand.placed.index] = stand.reason
-        if len(included) < state.terms.round.min_contributions:
-            return None
-        return make_close(state, included, rejected)
+        if len(included) >= state.terms.round.min_contributions:
+            return make_close(state, included, rejected)
+        return make_void(state) if self._is_lost(state, now) else None
 
     def _may_close(self, outlook: Outlook, now: float) -> bool:
         """Whether `_ready` would close the open round with all that waits; who stood in the way is asked first."""
@@ -551,8 +553,9 @@ class Replica:
                 return False
             included += stand.placed is not None and stand.reason == 0
             sure = sure and stand.sure
-        outlook.sure = sure and included >= state.terms.round.min_contributions
-        return included >= state.terms.round.min_contributions
+        enough = included >= state.terms.round.min_contributions
+        outlook.sure = sure and enough
+        return enough or self._is_lost(state, now)
 
     def _stand(self, state: State, node: NodeId, now: float, time_ms: int, *, spread: bool) -> _Stand | None:
         """Return what a close of the open round would say of a member; None if it has to wait for it."""
@@ -642,7 +645,22 @@ class Replica:
         allows: it would end rounds before anybody slow is done, or put deadlines off for as long. Nor is the charter's
         own time when the first round opened, which it may be weeks older than. A site that starts anew waits once more.
         """
-        seen = self._seen_open
+        return self._outlasted(self._seen_open, state, now)
+
+    def _is_lost(self, state: State, now: float) -> bool:
+        """Whether too few updates of a closed round can be had for it to be closed again: as few, for a whole deadline.
+
+        An update that went by a route is for a while where it was made, or with the one member that adds it up, and
+        nowhere else. A disk that loses it then has lost it for everybody. Who was cut off has not looked.
+        """
+        there = [seat.node for seat in state.terms.members if not self._witness.absent(seat.node, now)]
+        if len(there) < state.terms.quorum:
+            self._seen_stuck.pop(state.round, None)
+            return False
+        return state.close is not None and self._outlasted(self._seen_stuck, state, now)
+
+    def _outlasted(self, seen: dict[int, float], state: State, now: float) -> bool:
+        """Whether it is the charter's deadline since the open round was first asked about. Times seen are kept."""
         if state.round not in seen:
             seen[state.round] = now
             for old in [number for number in seen if number < self.head.round]:
@@ -679,6 +697,8 @@ class Replica:
         spread = not state.on_route
         if spread and self._charter.route is not None and not self._witness.stuck():
             return Wait("the charter's route may still lead to the mean", progressing=False)
+        if state.void:
+            return self._judge_void(state, now)
         included: Mapping[int, int] = dict(state.close.body.included)
         rejected: Mapping[int, int] = dict(state.close.body.rejected)
         opened = replace(state, close=None)
@@ -710,6 +730,14 @@ class Replica:
                     return Overtaken(f"the update of {card.name} is here after all")
                 return Wait(f"{card.name} is still making progress", progressing=False)
         return Valid()
+
+    def _judge_void(self, state: State, now: float) -> Verdict:
+        """A round that was closed and comes to nothing is void when a quorum has looked for its updates in vain."""
+        standing = [placed for (r, _), placed in state.contributions.items() if r == state.round]
+        usable = sum(1 for placed in standing if self._weigh(state, placed, spread=True) == 0)
+        if usable >= state.terms.round.min_contributions:
+            return Overtaken("enough updates are here after all")
+        return Valid() if self._is_lost(state, now) else Wait("updates may still come", progressing=False)
 
     def _offers(self, state: State, node: NodeId, *, spread: bool) -> bool:
         """Whether a member has an update for the round at hand that could be averaged if it were not left out."""

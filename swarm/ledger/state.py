@@ -163,8 +163,8 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def void(self) -> bool:
-        """Whether the open round is closed without a sum, for masks stayed on it: it ends with the model before."""
-        return self.masking is not None and self.close is not None and not self.close.terms
+        """Whether the open round is closed without anybody, for no mean came of it: it ends with the model before."""
+        return self.close is not None and not self.close.terms
 
     @property
     def offered(self) -> dict[NodeId, int]:
@@ -580,6 +580,8 @@ def _weights(state: State, ordered: Sequence[Placed]) -> tuple[tuple[int, ...], 
     whose work has counted lately are weighed, as in a round with everybody, and what is not in this one is the rest: a
     site's work moves the model by its share of all data, and by less if it comes late.
     """
+    if not ordered:
+        return (), 0  # Of a void round.
     late = [state.round - placed.body.round for placed in ordered]
     cap, charter = state.terms.round.weight_cap_ppm, state.signed.charter
     if state.masking is not None:
@@ -606,6 +608,8 @@ def check_close(state: State, close: e.RoundClose) -> tuple[Placed, ...]:
     closed = state.close is not None and not state.on_route
     if closed or state.complete or close.round != state.round:
         raise Reject(f"{named}: round {state.round} is {'already closed' if closed else 'the open one'}")
+    if state.close is not None and make_void(state) == close:
+        return ()
     by_index = {placed.index: placed for (r, _), placed in state.contributions.items() if r == state.round}
     indices = [index for index, _ in close.included]
     if any(index not in by_index for index in (*indices, *(index for index, _ in close.rejected))):
@@ -630,8 +634,8 @@ def check_close(state: State, close: e.RoundClose) -> tuple[Placed, ...]:
 
 
 def make_void(state: State) -> e.RoundClose:
-    """Return the close by which the open round, closed with masks that cannot be taken off, ends with nothing."""
-    assert state.close is not None, "there is a sum to give up"
+    """Return the close by which the open round, which has been closed and comes to no mean, ends with nothing."""
+    assert state.close is not None, "there is a mean to give up"
     return make_close(state, (), dict.fromkeys(state.offered.values(), e.VOID))
 
 

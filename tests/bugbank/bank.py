@@ -429,6 +429,27 @@ LOG = (
         replicas.test_a_vote_waits_for_the_bytes_and_says_whether_they_are_on_their_way,
     ),
     Bug(
+        "a round of which too little is left is waited for, for ever",
+        (
+            Edit(
+                replica.Replica._ready,
+                "return make_void(state) if self._is_lost(state, now) else None",
+                "return None",
+            ),
+        ),
+        campaign.test_a_round_whose_update_a_lying_disk_lost_ends_with_nothing_where_too_few_are_left,
+    ),
+    Bug(
+        "a round is given up by who has enough of it",
+        (Edit(replica.Replica._judge_void, "if usable >= state.terms.round.min_contributions:", "if False:"),),
+        replicas.test_nobody_gives_a_round_up_who_has_enough_of_it_or_is_still_on_its_route,
+    ),
+    Bug(
+        "who was cut off has looked for updates in vain",
+        (Edit(replica.Replica._is_lost, "if len(there) < state.terms.quorum:", "if False:"),),
+        replicas.test_who_was_cut_off_has_not_looked_for_updates_in_vain,
+    ),
+    Bug(
         "a block may be dated in the future",
         (
             Edit(

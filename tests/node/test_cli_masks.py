@@ -161,7 +161,7 @@ def test_a_ledger_tells_who_masked_who_kept_others_waiting_and_which_round_is_vo
         "round 1, attempt 1 ended, kept waiting by site-2",
         "dealt its secrets in shares",
         "revealed",
-        "is void: no sum could be had of what was masked",
+        "is void: no mean could be had",
     ):
         assert words in log, words
     assert "VALID" in said("ledger", "verify", folder).upper()

@@ -42,6 +42,13 @@ def test_a_member_that_lost_what_it_masked_gets_it_from_those_who_hold_it_and_vo
     assert campaign.run(trial).virtual_s < frozen + campaign.AFTER_S / 2
 
 
+def test_a_round_whose_update_a_lying_disk_lost_ends_with_nothing_where_too_few_are_left() -> None:
+    """Member 1 alone had its update, for member 0 was cut off and three that fold leave one to itself; its disk lost
+    it after the close. Two are too few for a second one, so the round is void once a deadline has passed."""
+    trial = replace(campaign.draw(132_642), kept=(0, 3, 7))
+    assert campaign.run(trial).virtual_s < trial.heal_s + 2 * 60.0 + campaign.REPAIR_S
+
+
 def test_the_same_seed_is_the_same_story() -> None:
     trial = replace(campaign.draw(2), kept=(0, 2, 3, 6), rounds=2)
     assert campaign.run(trial).digest == campaign.run(trial).digest

@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 from typing_extensions import override
 
+from node.core.node import Node
 from swarm import codec, terms
 from swarm.charter import SignedCharter
 from swarm.ledger import entry as e
 from swarm.ledger.block import FinalBlock
 from swarm.ledger.journal import Journal
-from swarm.machine import RECORD_BLOCK, AddUp, Divide, Effect, Event, Join, MixSlice, Parted, SendChunk, Stored
+from swarm.ledger.state import Closed
+from swarm.machine import RECORD_BLOCK, AddUp, Divide, Effect, Event, Forget, Join, MixSlice, Parted, SendChunk, Stored
 from tests.builders import identity, make_swarm
 from tests.simulation.test_gossip import all_done, gossiping, head, merged
 from tests.simulation.test_membership import card, changing, committed, finished, in_epoch, propose
@@ -103,6 +105,49 @@ def said(world: World, kind: int, type_: type[T]) -> list[T]:
     finals = [codec.decode(payload, FinalBlock, limit=1 << 22) for payload in blocks(world)]
     found = [e.decode_entry(leaf) for final in finals for leaf in final.block.leaves]
     return [codec.decode(entry.body, type_, limit=1 << 20) for entry in found if entry.kind == kind]
+
+
+def bereft(route: str, number: int = 2) -> World:
+    """Return a world in which the disks of all who hold it lose an update, whole or in slices, of a round at its close.
+
+    All of its four members are needed for a mean, so the round is over without one. None is left after all rounds.
+    """
+    swarm = make_swarm(
+        4,
+        rounds=ROUNDS,
+        elements=ELEMENTS,
+        clip_norm_milli=200_000,
+        route=route,
+        patience_ms=3_000,
+        deadline_ms=30_000,
+        min_contributions=4,
+    )
+    world = gossiping(swarm, task(4))
+
+    named: list[Closed] = []
+
+    def closed(world: World) -> bool:
+        machines = [place.machine for place in world.places]
+        states = [machine.replica.head for machine in machines if isinstance(machine, Node)]
+        named.extend(state.close for state in states if state.close is not None and state.round == number)
+        return bool(named)
+
+    assert world.run(closed)
+    lost = tuple(digest for digest, _ in named[0].terms[1].body.blobs)
+    for place in world.places:
+        place.blobs.forget(Forget(lost))
+    # By then all know of the close, so that nobody trains for that round again; after a start they see what is lost.
+    world.run(world.now + 1.0)
+    for place in world.places:
+        world.strike(Crash(at_s=world.now, slot=place.slot, down_s=0.5))
+    assert world.run(all_done, end_s=600.0), [head(world, member).status(world.now) for member in range(4)]
+    return world
+
+
+def void_ledger() -> tuple[SignedCharter, list[bytes]]:
+    """Return the charter and the blocks of a run with a round that was closed on its route, and ended with nothing."""
+    world = bereft("fold")
+    return head(world, 0).replica.head.signed, blocks(world)
 
 
 def closes(world: World) -> list[tuple[int, int]]:
@@ -290,6 +335,19 @@ class Spread(QuadraticTask):
         if member == 3 and lesson.update is not None:
             lesson.update[:] = 0.8 * self.bound * np.sqrt(5 / ELEMENTS)
         return lesson
+
+
+@pytest.mark.parametrize("route", ["sharded", "fold"])
+def test_a_round_of_which_too_little_is_left_is_void_and_the_run_goes_on(route: str) -> None:
+    world = bereft(route)
+    assert closes(world) == [(1, 1), (2, 1), (2, 2), (3, 1), (4, 1)]
+    again = said(world, e.ROUND_CLOSE, e.RoundClose)[2]
+    assert again.included == ()
+    assert [reason for _, reason in again.rejected] == [e.VOID] * 4
+    models = [commit.model_digest for commit in said(world, e.ROUND_COMMIT, e.RoundCommit)]
+    assert models[1] == models[0], "it ends with the model before"
+    assert len({*models}) == ROUNDS - 1, "and the next round with another"
+    assert alike(world, 4)
 
 
 def test_slices_that_are_over_the_bound_together_are_noticed() -> None:

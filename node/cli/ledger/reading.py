@@ -435,7 +435,7 @@ def describe(entry: e.Entry, known: Words) -> tuple[int | None, str]:
             close = codec.decode(entry.body, e.RoundClose, limit=limit)
             without = f", without {known.named(close.missing)}" if close.missing else ""
             if not close.included:
-                return close.round, f"round {close.round} is void: no sum could be had of what was masked"
+                return close.round, f"round {close.round} is void: no mean could be had"
             again = ", closed again to go by spread" if close.attempt > 1 else ""
             return close.round, f"round {close.round}, {count(len(close.included), 'site')} in{without}{again}"
         case e.ROUND_COMMIT:

@@ -114,7 +114,7 @@ def test_kind_numbers_are_on_disk_for_ever() -> None:
     names += " mask_keys mask_roster mask_deal mask_reveal"
     assert list(e.KIND_NAMES.items()) == list(enumerate(names.split()))
     assert [e.REASONS[code] for code in (1, 2, 3)] == ["unusable", "unavailable", "started from another model"]
-    assert e.REASONS[4] == "masked in a round of which no sum came"
+    assert e.REASONS[4] == "in a round of which no mean came"
 
 
 @pytest.mark.parametrize("name", ["ledger_id", "author", "prev"])

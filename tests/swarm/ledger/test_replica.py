@@ -41,12 +41,20 @@ class Knowledge:
     arriving: list[Digest] = field(default_factory=list)
     gone: list[NodeId] = field(default_factory=list)
     slow: list[tuple[NodeId, int]] = field(default_factory=list)
+    nowhere: bool = False
+    """Whether the charter's route seems to lead nowhere."""
 
     def absent(self, node: NodeId, now: float) -> bool:
         return node in self.gone
 
     def usable(self, digest: Digest) -> bool | None:
         return self.updates.get(digest, self.otherwise)
+
+    def arrived(self, author: NodeId, body: e.Contribution) -> bool:
+        return self.usable(Digest(body.update_digest)) is True
+
+    def stuck(self) -> bool:
+        return self.nowhere
 
     def moving(self, digest: Digest, now: float) -> bool:
         return digest in self.arriving
@@ -435,6 +443,67 @@ def test_a_round_does_not_close_with_fewer_than_the_charter_asks_for() -> None:
     assert e.ROUND_CLOSE not in kinds(table.build(now=late)[0])
     table.contribute(2)
     assert close_of(table.build(now=late)[0]).included == ((1, 10), (2, 10), (3, 10))
+
+
+def bereft() -> tuple[Table, Digest]:
+    """Return four members that need each other's updates, closed on a route that leads nowhere, and the one lost."""
+    swarm = make_swarm(4, route="fold", min_contributions=4)
+    table = Table(swarm)
+    table.contribute(0, 1, 2, 3)
+    assert table.agree()[-1] == e.ROUND_CLOSE
+    lost = update(3, swarm)
+    for knowledge in table.knowledge:
+        knowledge.nowhere, knowledge.updates[lost] = True, None
+        knowledge.gone.append(NODES[3])
+    table.look(NOW)
+    return table, lost
+
+
+def test_a_route_of_which_too_little_is_left_for_a_whole_deadline_ends_with_nothing() -> None:
+    table, _ = bereft()
+    assert e.ROUND_CLOSE not in kinds(table.build(now=NOW + DEADLINE_S - 1)[0])
+    late = NOW + DEADLINE_S
+    block, header = table.build(now=late)
+    close = close_of(block)
+    assert (close.attempt, close.included, close.missing) == (2, (), ())
+    assert [reason for _, reason in close.rejected] == [e.VOID] * 4
+    early = table.verdicts(block, header, now=NOW + DEADLINE_S - 1)
+    assert early[1:] == [Wait("updates may still come", progressing=False)] * 3
+    assert table.verdicts(block, header, now=late) == [Valid()] * 4
+    table.finalize(block, header, late)
+    base = table.swarm.charter.task.initial_model
+    table.attest(0, 1, 2, model=base)
+    assert e.ROUND_COMMIT in kinds(table.build(now=late + GATHER_S)[0])
+
+
+def test_who_was_cut_off_has_not_looked_for_updates_in_vain() -> None:
+    table, _ = bereft()
+    cut_off = [*NODES[1:3]]
+    for knowledge in table.knowledge:
+        knowledge.gone += cut_off
+    late = NOW + DEADLINE_S
+    table.look(late - 1.0)
+    for knowledge in table.knowledge:
+        knowledge.gone = [NODES[3]]
+    table.look(late)
+    assert e.ROUND_CLOSE not in kinds(table.build(now=late)[0])
+    assert close_of(table.build(now=late + DEADLINE_S)[0]).included == ()
+
+
+def test_nobody_gives_a_round_up_who_has_enough_of_it_or_is_still_on_its_route() -> None:
+    table, lost = bereft()
+    late = NOW + DEADLINE_S
+    block, header = table.build(now=late)
+    table.knowledge[1].updates[lost] = True
+    table.knowledge[2].nowhere = False
+    found = table.verdicts(block, header, now=late)
+    assert found[1:3] == [
+        Overtaken("enough updates are here after all"),
+        Wait("the charter's route may still lead to the mean", progressing=False),
+    ]
+    for knowledge in table.knowledge:
+        knowledge.updates[lost] = True
+    assert len(close_of(table.build(now=late)[0]).included) == 4, "and then it is closed again with all of them"
 
 
 # --- waiting for nobody ---------------------------------------------------------------------------------------------
