@@ -25,7 +25,9 @@ Value: TypeAlias = str | int | float | bool
 
 ENVIRONMENT_PREFIX = "SWARM_"
 
-LOGS = ("auto", "plain", "json")
+LOGS = ("auto", "text", "json", "plain")
+"""`plain` is what `text` was called first."""
+
 LEVELS = ("debug", "info", "warning", "error")
 APPROVALS = ("ask", "invited", "all")
 
@@ -118,7 +120,9 @@ class RunSettings:
     """How the node process behaves."""
 
     log: str = "auto"
-    """auto: live view on a terminal, lines elsewhere; or plain, json."""
+    """auto: live view on a terminal, JSON lines elsewhere; or text, json."""
+    log_task: bool = False
+    """Whether a stderr that is no terminal is told what the task prints and why it fails. It may name a patient."""
     log_file: str = "run/log.jsonl"
     """Facts as JSON lines, beside what goes to stderr; never what the task says. Empty: no file."""
     log_level: str = "info"

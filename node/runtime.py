@@ -567,6 +567,7 @@ class Runtime:
                     self._give_up_training()
                 self._models[effect.round] = effect
                 self._trainer.evaluate(effect.round, self._store.path(effect.model))
+                self._began("evaluating", effect.round)
             case Appraise():
                 self._appraising = effect
                 terms = [(self._store.path(digest), weight) for digest, weight in effect.terms]
@@ -606,6 +607,11 @@ class Runtime:
         if correction is not None and not self._trainer.bends:
             self._carried[effect.round], correction = correction, None
         self._trainer.train(effect.round, self._store.path(effect.model), path, rounds=rounds, correction=correction)
+        self._began("training", effect.round)
+
+    def _began(self, event: str, round_: int) -> None:
+        """Say when something began, for whoever measures how long it takes: what ends it says the node."""
+        self._report(Report(event, f"{event} for round {round_}", {"round": round_}, level="debug"), self._clock.now())
 
     def _export(self) -> None:
         """Have the result written. A folder that was just restored may know it before the task has said its layout."""

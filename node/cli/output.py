@@ -75,6 +75,10 @@ class Failure(SwarmError):
         self.code = code
 
 
+class Told(Failure):
+    """An error that whoever reads stderr has been told of, as the last line of a log in JSON."""
+
+
 def emit(data: Mapping[str, object], *, as_json: bool, text: str) -> None:
     """Print a command's result: the envelope, or its text."""
     click.echo(_envelope(data) if as_json else text)
@@ -189,6 +193,8 @@ def fail(error: SwarmError, *, as_json: bool) -> NoReturn:
     if as_json:
         body = {"message": error.message, "hint": error.hint, "code": code, "id": error.identifier}
         click.echo(json.dumps({"schema": SCHEMA, "status": "error", "error": body}))
+    if isinstance(error, Told):
+        raise SystemExit(code)
     color = None if wants_color(os.environ) else False
     click.secho("error: ", nl=False, err=True, fg="red", bold=True, color=color)
     own = "" if error.identifier == error.kind_identifier else f" [{error.identifier}]"

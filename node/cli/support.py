@@ -29,10 +29,11 @@ from node.cli.main import COMMANDS
 from node.cli.output import Failure, check_target, emit
 from node.clock import Clock
 from node.config import Settings
-from node.logfile import PRIVATE, log_files
+from node.logfile import log_files
 from node.recovery import state_of
 from node.site import Site
 from node.storage import store_error
+from node.telemetry.lines import PRIVATE
 from swarm.errors import SwarmError, UsageError
 
 LIBRARIES = (
