@@ -211,6 +211,13 @@ def duration_words(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
+def latency_words(seconds: float) -> str:
+    """Return how long a word and its answer take, as people say it: 0.4 ms, 38 ms, 1.2 s."""
+    if seconds >= 1:
+        return f"{seconds:.1f} s"
+    return f"{1000 * seconds:.0f} ms" if seconds >= 0.00995 else f"{1000 * seconds:.1f} ms"
+
+
 def _identified(report: Report) -> str:
     return _bracketed(report.values.get("id"))
 

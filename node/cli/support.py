@@ -61,7 +61,7 @@ TOLD = {
     "status": ("swarm", "me", "height", "entries", "root", "epoch", "member", "rounds", "round", "committed", "phase"),
     "more": ("resting", "paused", "halted", "quorum", "tolerance", "eta_s", "policy"),
     "member": ("name", "me", "member", "linked", "absent", "refused", "round", "phase", "contributed", "moved_s"),
-    "link": ("received_bytes", "sent_bytes", "clock_offset_ms"),
+    "link": ("received_bytes", "sent_bytes", "clock_offset_ms", "round_trip_s", "round_trip_variation_s"),
 }
 
 DOCTOR_S = 120.0

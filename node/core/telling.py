@@ -240,6 +240,7 @@ class Telling:
         placed = head.contributions.get((head.round, node))
         received, sent = self._transfer.traffic(node)
         index = head.terms.index(node)
+        trip = member.echo.round_trip if member.welcome else None
         return {
             "member": index is not None,
             "endpoint": "" if index is None else head.terms.members[index].endpoint,
@@ -266,6 +267,8 @@ class Telling:
             "sent_bytes": sent,
             "moved_s": round(now - member.moved_at, 1),
             "clock_offset_ms": member.clock_offset_ms,
+            "round_trip_s": None if trip is None else round(trip.smoothed_s, 6),
+            "round_trip_variation_s": None if trip is None else round(trip.variation_s, 6),
         }
 
     def _holds(self, node: NodeId) -> list[str] | None:
