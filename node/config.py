@@ -136,6 +136,20 @@ class RunSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PageSettings:
+    """The live page, beside the node and ended with it. Files are relative to the site's folder."""
+
+    listen: str = ""
+    """Where `swarm start` has it served, "127.0.0.1:9460"; empty: nowhere. Another address than this machine's own
+    takes the three below."""
+    cert: str = ""
+    key: str = ""
+    """Certificate of that host and its private key (PEM), for TLS."""
+    token_file: str = ""
+    """What a browser must know; made if it is not there."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PrivacySettings:
     """What this site may tell of single records, over all rounds; the charter may say less, and then that counts."""
 
@@ -186,6 +200,7 @@ class Settings:
     storage: StorageSettings
     privacy: PrivacySettings
     egress: EgressSettings
+    page: PageSettings
     origin: Mapping[str, str]
 
 
@@ -198,6 +213,7 @@ _Section: TypeAlias = (
     | StorageSettings
     | PrivacySettings
     | EgressSettings
+    | PageSettings
 )
 
 SECTIONS: dict[str, type[_Section]] = {
@@ -209,6 +225,7 @@ SECTIONS: dict[str, type[_Section]] = {
     "storage": StorageSettings,
     "privacy": PrivacySettings,
     "egress": EgressSettings,
+    "page": PageSettings,
 }
 
 _RANGES = {
@@ -278,6 +295,7 @@ def load(
         storage=StorageSettings(**_section("storage", values)),  # type: ignore[arg-type]
         privacy=PrivacySettings(**_section("privacy", values)),  # type: ignore[arg-type]
         egress=egress,
+        page=PageSettings(**_section("page", values)),  # type: ignore[arg-type]
         origin=origin,
     )
 

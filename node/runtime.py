@@ -30,6 +30,7 @@ from node.bulk import BulkWorker
 from node.checkpoints import Checkpoints
 from node.clock import Clock
 from node.core import Node
+from node.dashboard.beside import Beside
 from node.disclosed import Disclosed
 from node.egress.gate import UNAPPROVED, Gate, Out
 from node.links import Links
@@ -169,6 +170,7 @@ class Ports:
     disclosed: Disclosed | None = None
     alone: Alone | None = None
     gate: Gate | None = None
+    page: Beside | None = None
 
 
 class Runtime:
@@ -210,7 +212,7 @@ class Runtime:
         self._trainer, self._bulk, self._clock = ports.trainer, ports.bulk, ports.clock
         self._snapshots, self._auditor = ports.snapshots, ports.auditor
         self._ballast, self._beacon, self._checkpoints = ports.ballast, ports.beacon, ports.checkpoints
-        self._disclosed, self._gate = ports.disclosed, ports.gate
+        self._disclosed, self._gate, self._page = ports.disclosed, ports.gate, ports.page
         if self._gate is not None:
             self._bulk.outlet = self._gate.offered
         self._alone = ports.alone if baseline is not None else None
@@ -274,6 +276,8 @@ class Runtime:
             if self._alone is not None:
                 self._alone.stop()
             self._auditor.close()
+            if self._page is not None:
+                self._page.close()
             self._bulk.close()
             self._transport.close()
         if self._fatal is not None:
@@ -302,6 +306,8 @@ class Runtime:
         self._doubt_key(now)
         self._tend_gate(now)
         self._tend_alone(now)
+        for report in self._page.tend(now) if self._page is not None else ():
+            self._report(report, now)
         due = self._held_until if self._held else self._wake_at
         most = ALONE_POLL_S if self._alone is not None and self._alone.busy else POLL_S_MAX
         self._collect(0.0 if self._events and not self._held else min(max(due - now, 0.0), most))

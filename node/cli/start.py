@@ -23,6 +23,7 @@ from node.backup import refuse_beside
 from node.beacon import Beacon
 from node.bulk import BulkWorker
 from node.checkpoints import Checkpoints
+from node.cli.dashboard import allowed
 from node.cli.init import FOLDER
 from node.cli.ledger.sources import REPAIR
 from node.cli.output import (
@@ -42,6 +43,7 @@ from node.config import Settings
 from node.console import Console
 from node.console import as_json as lines_of_json
 from node.core import Node
+from node.dashboard.beside import Beside
 from node.disclosed import Disclosed
 from node.egress.folder import check_at, record_at, waiting_at
 from node.egress.gate import Gate
@@ -51,6 +53,7 @@ from node.links import Links
 from node.logfile import LogFile
 from node.loop.trainer import trainer_for
 from node.names import Names
+from node.passphrase import without_secrets
 from node.proxy import dialling, read_proxy
 from node.recovery import recover
 from node.runtime import Ports, Runtime, free_bytes, seeded
@@ -188,6 +191,7 @@ def run_site(site: Site, settings: Settings, signed: SignedCharter) -> Ending:
     check_own_task(site, settings, signed)
     check_at(site, settings, signed, me, "couldn't start")
     proxy = read_proxy(settings.network, site.folder)
+    page = page_of(site, settings)
     beacon = Beacon(os.environ)  # Before anything is started that could speak in this process's name.
     lock = _lock(site)
     # The worker starts first: importing torch takes seconds, and the rest of the start happens meanwhile.
@@ -288,6 +292,7 @@ def run_site(site: Site, settings: Settings, signed: SignedCharter) -> Ending:
                 ballast=Ballast(site.ledger / "ballast", settings.storage.ballast_mb << 20),
                 beacon=beacon,
                 alone=Alone(site.alone, trainer.settings) if settings.task.alone else None,
+                page=page,
                 gate=Gate(
                     policy_of(settings.egress),
                     record_at(site),
@@ -363,6 +368,22 @@ def check_own_task(site: Site, settings: Settings, signed: SignedCharter) -> Non
             hint=f"get the file whose SHA-256 begins {digest.hex()[:16]}",
             identifier="SWARM-TASK-FILE",
         )
+
+
+def page_of(site: Site, settings: Settings) -> Beside | None:
+    """Return the page that is to be served beside this site's node, not started yet; None if none is.
+
+    Raises:
+        UsageError: it may not be served so, as `swarm dashboard` would say.
+    """
+    page = settings.page
+    if not page.listen:
+        return None
+    named = {"--cert": page.cert, "--key": page.key, "--token-file": page.token_file}
+    files = {option: (site.folder / name) for option, name in named.items() if name}
+    allowed(page.listen, files.get("--cert"), files.get("--key"), files.get("--token-file"))
+    options = ["--listen", page.listen, *(part for option, path in files.items() for part in (option, str(path)))]
+    return Beside(site.folder, options, said=site.run / "page.log", environment=without_secrets(os.environ))
 
 
 def _lock(site: Site) -> DirectoryLock:

@@ -166,7 +166,9 @@ def test_a_crash_below_python_leaves_its_last_words_too(peers: list[LocalPeer]) 
 def test_a_peer_outlives_those_who_read_along_and_those_who_ask_and_do_not_wait(peers: list[LocalPeer]) -> None:
     peer = peers[0]
     peer.status = {}
-    peer.process = subprocess.Popen([*PROGRAM, "start", str(peer.site.folder)], stderr=subprocess.PIPE)
+    page = f"127.0.0.1:{free_ports(1)[0]}"
+    command = [*PROGRAM, "start", str(peer.site.folder), "--set", f"page.listen={page}"]
+    peer.process = subprocess.Popen(command, stderr=subprocess.PIPE)
     try:
         assert peer.process.stderr is not None
         peer.process.stderr.close()
@@ -177,9 +179,17 @@ def test_a_peer_outlives_those_who_read_along_and_those_who_ask_and_do_not_wait(
                 asking.sendall(b'{"question": "' + question + b'"}\n')
         peer.status = {}
         until(lambda: bool(peer.status), [peer])
+        until(lambda: listens(page), [peer])
     finally:
         peer.stop()
     assert peer.process.returncode == 0
+    assert not listens(page), "the page that was beside it has ended with it"
+
+
+def listens(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    with socket.socket() as asking:
+        return asking.connect_ex((host, int(port))) == 0
 
 
 def check_what_people_see(peer: LocalPeer) -> None:
