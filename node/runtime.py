@@ -44,6 +44,7 @@ from node.storage import (
     sync_folder,
     write_file_durably,
 )
+from node.telemetry.flows import Sending, Sendings
 from node.trainer import (
     AppraiseDone,
     Described,
@@ -235,6 +236,7 @@ class Runtime:
         self._finished_at = 0.0
         self._unexported = False
         self._snapshot_at = 0.0
+        self._sendings = Sendings()
         self._updates: dict[int, tuple[Path, Train]] = {}
         self._carried: dict[int, Path] = {}  # Corrections that a trainer could not take in its steps.
         self._models: dict[int, Evaluate] = {}
@@ -271,6 +273,7 @@ class Runtime:
                 self._keep_snapshot(state)
         finally:
             self._beacon.stopping()
+            self._tell_sent(self._sendings.rest(), self._clock.now())
             self._control.close()
             self._trainer.close()
             if self._alone is not None:
@@ -306,6 +309,7 @@ class Runtime:
         self._doubt_key(now)
         self._tend_gate(now)
         self._tend_alone(now)
+        self._tell_sent(self._sendings.over(now), now)
         for report in self._page.tend(now) if self._page is not None else ():
             self._report(report, now)
         due = self._held_until if self._held else self._wake_at
@@ -691,6 +695,19 @@ class Runtime:
             self._report(Report("store_failed", error.message, level="error"), self._clock.now())
             return
         self._transport.send(effect.to, effect.frame, data)
+        known = self._sendings.known(effect.to, effect.digest)
+        round_ = 0 if known else self._node.round_of(effect.digest)
+        self._sendings.note(effect.to, effect.digest, len(data), self._clock.now(), round_=round_)
+
+    def _tell_sent(self, over: Sequence[Sending], now: float) -> None:
+        """Say what has gone to whom: too much for people, and what a round's trace is made of."""
+        for one in over:
+            member = self._node.peers.members.get(one.to)
+            name = one.to.hex()[:8] if member is None else member.name
+            values: dict[str, str | int | float | bool] = {"round": one.round, "peer": name, "to": one.to.hex()}
+            values |= {"digest": one.digest.hex(), "bytes": one.size, "began": round(one.began_s, 3)}
+            values |= {"seconds": round(one.ended_s - one.began_s, 3)}
+            self._report(Report("sent", f"sent {one.size} bytes to {name}", values, level="debug"), now)
 
     def _publish(self, effect: Publish) -> None:
         """Replace what others may fetch. It is no part of what must not be lost, so a full disk holds up nothing."""

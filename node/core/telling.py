@@ -80,6 +80,7 @@ class Telling:
                     f"round {close.round} closed {again}with {_sites(len(close.included))}{without}{self._late(close)}"
                 )
                 told: dict[str, str | int | float | bool] = {"round": close.round, "missing": ",".join(missing)}
+                told["sites"] = len(close.included)
                 told |= {"rejected": ",".join(f"{name}: {words}" for name, words in why.items())} if why else {}
                 if not close.included:
                     text = f"round {close.round} is void: what was masked has no sum, and the model stays as it was"
