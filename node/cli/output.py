@@ -20,6 +20,7 @@ from typing import NoReturn
 
 import click
 
+from node.clock import Clock
 from swarm.errors import LedgerError, SwarmError, UsageError
 
 SCHEMA = "swarm/cli/v1"
@@ -82,6 +83,15 @@ class Told(Failure):
 def emit(data: Mapping[str, object], *, as_json: bool, text: str) -> None:
     """Print a command's result: the envelope, or its text."""
     click.echo(_envelope(data) if as_json else text)
+
+
+def tell(event: str, text: str) -> None:
+    """Say what a command that goes on and on is at: on a terminal in words, and where nobody sits as a log's line."""
+    if sys.stderr.isatty():
+        click.echo(text, err=True)
+    else:
+        line = {"time": round(Clock().now(), 3), "level": "info", "event": event, "text": text}
+        click.echo(json.dumps(line), err=True)
 
 
 def emit_rows(

@@ -191,8 +191,8 @@ def run_site(site: Site, settings: Settings, signed: SignedCharter) -> Ending:
     check_own_task(site, settings, signed)
     check_at(site, settings, signed, me, "couldn't start")
     proxy = read_proxy(settings.network, site.folder)
-    page = page_of(site, settings)
     beacon = Beacon(os.environ)  # Before anything is started that could speak in this process's name.
+    page = page_of(site, settings)
     lock = _lock(site)
     # The worker starts first: importing torch takes seconds, and the rest of the start happens meanwhile.
     trainer = trainer_for(site, trainer_settings(site, settings, signed))

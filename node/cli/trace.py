@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from node.cli.init import FOLDER, JSON
-from node.cli.output import FAILED, Failure, count, emit
+from node.cli.output import FAILED, Failure, count, emit, tell
 from node.clock import Clock, sleep
 from node.site import Site
 from swarm.errors import UsageError
@@ -85,12 +85,12 @@ def _follow(tail: Tail, spans: Spans, collector: Collector, every: float, otlp: 
             if clock.now() >= again_at:
                 if collector.deliver():
                     if silent:
-                        click.echo(f"the collector at {otlp} takes spans again", err=True)
+                        tell("collector_back", f"the collector at {otlp} takes spans again")
                     wait_s, silent = AGAIN_S, False
                 else:
                     if not silent:
                         waiting = count(collector.waiting, "span")
-                        click.echo(f"the collector at {otlp} takes no spans: {waiting} wait for it", err=True)
+                        tell("collector_away", f"the collector at {otlp} takes no spans: {waiting} wait for it")
                     again_at, wait_s, silent = clock.now() + wait_s, min(2 * wait_s, AGAIN_S_MAX), True
             sleep(every)
     except KeyboardInterrupt:  # The way to end it.
