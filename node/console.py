@@ -28,6 +28,9 @@ REFRESH_S = 0.25
 RECENT_FACTS = 8
 """Facts kept under the tree."""
 
+WHERE = "why is shown on a terminal, or with run.log_task = true in swarm.toml"
+"""What is said where the words of the user's code are left out."""
+
 STYLES = {"error": "bold red", "warning": "yellow", "info": "", "debug": "dim"}
 PHASES = {
     "waiting": "waiting",
@@ -67,7 +70,7 @@ class Console:
 
     def report(self, report: Report, now: float) -> None:
         """Show a fact. Debug facts only appear in JSON."""
-        shown = report if self._told else kept_private(report)
+        shown = report if self._told else kept_private(report, where=WHERE)
         if self._json:
             self._print(line(shown, now, node=self._name, names=self._names))
         elif shown.level != "debug":

@@ -23,11 +23,15 @@ PRIVATE = {
 """Events that quote the user's code, and what is said in place of it."""
 
 
-def kept_private(report: Report) -> Report:
-    """Return a fact without what the user's code said: of such a one its event, its round and no words."""
+def kept_private(report: Report, *, where: str = "") -> Report:
+    """Return a fact without what the user's code said: of such a one its event, its round and no words.
+
+    `where` says of an error where they are to be had.
+    """
     words = PRIVATE.get(report.event)
     if words is None:
         return report
+    words += f" ({where})" if where and report.level == "error" else ""
     return Report(report.event, words, {k: v for k, v in report.values.items() if k == "round"}, report.level)
 
 

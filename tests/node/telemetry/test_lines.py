@@ -69,7 +69,9 @@ def test_what_the_users_code_says_leaves_only_by_a_terminal_or_when_asked_for(ev
         assert "4711" in "".join(shown(mode, fact, told=True))
     assert "4711" in "".join(shown("text", fact, stream=Terminal()))
     [told] = shown("auto", fact)
-    assert json.loads(told)["round"] == 3
+    found = json.loads(told)
+    assert found["round"] == 3
+    assert found["text"].endswith(" (why is shown on a terminal, or with run.log_task = true in swarm.toml)")
 
 
 def test_values_displace_neither_the_lines_own_fields_nor_its_ids() -> None:
