@@ -37,6 +37,11 @@ test-trackers: $(STAMP) ## Run the tests that need TensorBoard and MLflow (insta
 	@$(PYTHON) scripts/bootstrap.py --venv $(VENV) --extras trackers
 	@$(BIN)/python -m pytest -q tests/node/test_tracking.py
 
+.PHONY: test-telemetry
+test-telemetry: $(STAMP) ## Run the tests that need OpenTelemetry (installs its SDK and exporter)
+	@$(PYTHON) scripts/bootstrap.py --venv $(VENV) --extras telemetry
+	@$(BIN)/python -m pytest -q tests/node/telemetry/test_otlp.py
+
 .PHONY: test-ray
 test-ray: $(STAMP) ## Run the tests that need Ray and Parquet (installs both, 410 MB)
 	@$(PYTHON) scripts/bootstrap.py --venv $(VENV) --extras ray,parquet

@@ -1,4 +1,4 @@
-"""Who is told what: greetings, heartbeats, spreading of signed messages, repair of what was lost.
+"""Who is told what: greetings, heartbeats, round trips, spreading of signed messages, repair of what was lost.
 
 A signed message is sent by its author to all its neighbours. A receiver passes it on, once, to those of its own
 neighbours that the author has no link to: along a complete graph nothing is ever sent twice, along a ring everything
@@ -106,11 +106,14 @@ class Engine:
         relay = None if via is None else self._peers.members.get(via)
         member.via = "" if relay is None else relay.name
         changed, member.linked = member.linked != up, up
+        if changed:
+            member.echo.linked()
         if not up:
             member.welcome, member.refuses = False, ""
             if not changed:
                 return []
             return [Report("link_down", f"link to {member.name} lost: {why}", {"peer": member.name}, level="warning")]
+        member.echo.greeted()
         return [Send(node, wire.encode(self._hello)), *self._note_up(changed, member.name, member.via)]
 
     def on_hello(self, sender: NodeId, hello: Hello, now: float) -> tuple[bool, list[Effect]]:
@@ -124,7 +127,9 @@ class Engine:
             told = self._tell(member, "peer_refused", f"{member.name} cannot take part: {problem.text}", problem, now)
             return False, [Send(sender, wire.encode(Refuse(problem.text))), *told]
         effects: list[Effect] = []
-        if hello.answer:
+        if not hello.answer:
+            member.echo.answered(now)
+        else:
             effects.append(Send(sender, wire.encode(msgspec.structs.replace(self._hello, answer=False))))
         member.capabilities = frozenset(hello.capabilities)
         if member.refused:
@@ -134,6 +139,8 @@ class Engine:
             # It fits this node's terms, but not the other way round. Until it says otherwise it is told nothing.
             return False, effects
         fresh, member.welcome = not member.welcome, True
+        if fresh:
+            member.echo.welcomed(now)
         if fresh and hello.protocol != self._hello.protocol:
             text = f"{member.name} speaks protocol {version_text(hello.protocol)} ({member.software}), this node "
             text += f"{version_text(self._hello.protocol)}: they work together as the older of the two does"
@@ -188,6 +195,7 @@ class Engine:
             # A greeting can be lost like anything else; without it the link stays mute.
             hello = wire.encode(self._hello)
             effects += [Send(node, hello) for node in self.neighbours if self._to_greet(node, now)]
+            effects += [Send(node, hello) for node in self._to_measure(welcome, now)]
         if now >= self._sync_at:
             self._sync_at = now + FEED_SYNC_S
             if welcome:
@@ -221,7 +229,17 @@ class Engine:
         if (member.refused or member.refuses) and now < member.greeted_at + GREET_AGAIN_S:
             return False
         member.greeted_at = now
+        member.echo.greeted()
         return True
+
+    def _to_measure(self, welcome: Sequence[NodeId], now: float) -> Sequence[NodeId]:
+        """Return the neighbour whose round trip was not measured for longest, if it is time: one a heartbeat."""
+        due = [(self._peers.members[node].echo.due_at(), place) for place, node in enumerate(welcome)]
+        if not due or min(due)[0] > now:
+            return ()
+        node = welcome[min(due)[1]]
+        self._peers.members[node].echo.probed(now)
+        return (node,)
 
     def _tell(
         self, member: Member, event: str, text: str, problem: Mismatch, now: float, *, level: str = "warning"

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from gossip.messages import Heartbeat, Progress
+from gossip.roundtrip import Echo
 from swarm.machine import Contact, NodeId
 from swarm.round import Phase
 from swarm.terms import Terms
@@ -84,6 +85,7 @@ class Member:
     disk_free: int = 0
     faults: list[float] = field(default_factory=list)
     work: Work | None = None
+    echo: Echo = field(default_factory=Echo)
 
 
 class Peers:

@@ -25,7 +25,9 @@ Value: TypeAlias = str | int | float | bool
 
 ENVIRONMENT_PREFIX = "SWARM_"
 
-LOGS = ("auto", "plain", "json")
+LOGS = ("auto", "text", "json", "plain")
+"""`plain` is what `text` was called first."""
+
 LEVELS = ("debug", "info", "warning", "error")
 APPROVALS = ("ask", "invited", "all")
 
@@ -118,7 +120,9 @@ class RunSettings:
     """How the node process behaves."""
 
     log: str = "auto"
-    """auto: live view on a terminal, lines elsewhere; or plain, json."""
+    """auto: live view on a terminal, JSON lines elsewhere; or text, json."""
+    log_task: bool = False
+    """Whether a stderr that is no terminal is told what the task prints and why it fails. It may name a patient."""
     log_file: str = "run/log.jsonl"
     """Facts as JSON lines, beside what goes to stderr; never what the task says. Empty: no file."""
     log_level: str = "info"
@@ -129,6 +133,20 @@ class RunSettings:
     exit_when_done: bool = False
     linger_s: float = 600.0
     """With exit_when_done: how long to go on serving sites that are behind."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PageSettings:
+    """The live page, beside the node and ended with it. Files are relative to the site's folder."""
+
+    listen: str = ""
+    """Where `swarm start` has it served, "127.0.0.1:9460"; empty: nowhere. Another address than this machine's own
+    takes the three below."""
+    cert: str = ""
+    key: str = ""
+    """Certificate of that host and its private key (PEM), for TLS."""
+    token_file: str = ""
+    """What a browser must know; made if it is not there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,6 +200,7 @@ class Settings:
     storage: StorageSettings
     privacy: PrivacySettings
     egress: EgressSettings
+    page: PageSettings
     origin: Mapping[str, str]
 
 
@@ -194,6 +213,7 @@ _Section: TypeAlias = (
     | StorageSettings
     | PrivacySettings
     | EgressSettings
+    | PageSettings
 )
 
 SECTIONS: dict[str, type[_Section]] = {
@@ -205,6 +225,7 @@ SECTIONS: dict[str, type[_Section]] = {
     "storage": StorageSettings,
     "privacy": PrivacySettings,
     "egress": EgressSettings,
+    "page": PageSettings,
 }
 
 _RANGES = {
@@ -274,6 +295,7 @@ def load(
         storage=StorageSettings(**_section("storage", values)),  # type: ignore[arg-type]
         privacy=PrivacySettings(**_section("privacy", values)),  # type: ignore[arg-type]
         egress=egress,
+        page=PageSettings(**_section("page", values)),  # type: ignore[arg-type]
         origin=origin,
     )
 

@@ -1,12 +1,12 @@
-"""SHELL. What a running node shows: a live round tree on a terminal, a line a fact elsewhere, JSON where asked for.
+"""SHELL. What a running node shows: a live round tree on a terminal, a line of JSON a fact elsewhere, or plain lines.
 
-It only ever consumes facts and snapshots; it decides nothing and nothing waits for it.
+It only ever consumes facts and snapshots; it decides nothing and nothing waits for it. What is no terminal is read by a
+journal or a collector and may be kept anywhere: there the words of the user's code are left out, unless asked for.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import sys
 from collections import deque
@@ -14,6 +14,8 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TextIO
 
+from node.telemetry.lines import kept_private, line
+from node.telemetry.traces import Names
 from swarm.machine import Report
 
 if TYPE_CHECKING:
@@ -25,6 +27,9 @@ REFRESH_S = 0.25
 
 RECENT_FACTS = 8
 """Facts kept under the tree."""
+
+WHERE = "why is shown on a terminal, or with run.log_task = true in swarm.toml"
+"""What is said where the words of the user's code are left out."""
 
 STYLES = {"error": "bold red", "warning": "yellow", "info": "", "debug": "dim"}
 PHASES = {
@@ -39,13 +44,25 @@ PHASES = {
 }
 
 
-class Console:
-    """Shows one node. `mode` is auto, plain or json."""
+def as_json(mode: str, stream: TextIO) -> bool:
+    """Whether facts are lines of JSON on a stream, by what is asked for: `auto` is, where nobody sits at it."""
+    return mode == "json" or (mode == "auto" and not stream.isatty())
 
-    def __init__(self, mode: str, *, name: str, stream: TextIO | None = None) -> None:
+
+class Console:
+    """Shows one node. `mode` is auto, json, or text, which is also called plain.
+
+    `names` gives lines of JSON their trace. `told` is whether what the user's code says is shown even where that is no
+    terminal.
+    """
+
+    def __init__(
+        self, mode: str, *, name: str, stream: TextIO | None = None, names: Names | None = None, told: bool = False
+    ) -> None:
         self._stream = stream or sys.stderr
-        self._name = name
-        self._json = mode == "json"
+        self._name, self._names = name, names
+        self._json = as_json(mode, self._stream)
+        self._told = told or self._stream.isatty()
         live = mode == "auto" and self._stream.isatty() and os.environ.get("TERM", "dumb") != "dumb"
         self._recent: deque[tuple[float, Report]] = deque(maxlen=RECENT_FACTS)
         self._live: Live | None = self._begin_live() if live else None
@@ -53,15 +70,15 @@ class Console:
 
     def report(self, report: Report, now: float) -> None:
         """Show a fact. Debug facts only appear in JSON."""
+        shown = report if self._told else kept_private(report, where=WHERE)
         if self._json:
-            line = {"time": round(now, 3), "node": self._name, "level": report.level, "event": report.event}
-            self._print(json.dumps({**line, "text": report.text, **_plain(report.values)}))
-        elif report.level != "debug":
-            self._recent.append((now, report))
+            self._print(line(shown, now, node=self._name, names=self._names))
+        elif shown.level != "debug":
+            self._recent.append((now, shown))
             if self._live is None:
                 stamp = datetime.fromtimestamp(now, tz=UTC).astimezone().strftime("%H:%M:%S")
-                mark = "" if report.level == "info" else f"{report.level}: "
-                self._print(f"{stamp} {self._name}  {mark}{report.text}{_identified(report)}")
+                mark = "" if shown.level == "info" else f"{shown.level}: "
+                self._print(f"{stamp} {self._name}  {mark}{shown.text}{_identified(shown)}")
 
     def snapshot(self, status: Mapping[str, object], now: float) -> None:
         """Redraw the live view, if there is one."""
@@ -197,6 +214,13 @@ def duration_words(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
+def latency_words(seconds: float) -> str:
+    """Return how long a word and its answer take, as people say it: 0.4 ms, 38 ms, 1.2 s."""
+    if seconds >= 1:
+        return f"{seconds:.1f} s"
+    return f"{1000 * seconds:.0f} ms" if seconds >= 0.00995 else f"{1000 * seconds:.1f} ms"
+
+
 def _identified(report: Report) -> str:
     return _bracketed(report.values.get("id"))
 
@@ -204,9 +228,3 @@ def _identified(report: Report) -> str:
 def _bracketed(identifier: object) -> str:
     """Return an identifier as it stands behind a sentence; `docs/reference/errors.md` has each."""
     return f" [{identifier}]" if identifier else ""
-
-
-def _plain(values: Mapping[str, object]) -> dict[str, object]:
-    """Values never displace the line's own fields."""
-    own = ("time", "node", "level", "event", "text")
-    return {key: value for key, value in values.items() if key not in own}

@@ -88,7 +88,8 @@ class LocalPeer:
         # One thread each: the trainers share this machine, as they would not in as many hospitals.
         shared = () if self.forkserver is None else (f"task.forkserver={self.forkserver}",)
         # They share its disk too, and what one may keep for its ledger, fifty may not.
-        for setting in ("run.log=plain", "task.threads=1", "storage.ballast_mb=0", *shared, *overrides):
+        alike = ("run.log=text", "run.log_task=true", "task.threads=1", "storage.ballast_mb=0")
+        for setting in (*alike, *shared, *overrides):
             command += ["--set", setting]
         with (self.site.folder / "log.txt").open("ab") as log:
             self.process = subprocess.Popen(  # noqa: S603 - our own module, arguments as a list

@@ -1,12 +1,11 @@
 """SHELL. The log that a site keeps: JSON lines in a few files of limited size, the newest in the one that is named.
 
 It is made to be handed on, so it never holds what the user's own code said: that may name a patient. Such facts are in
-it with their round and without their words; the words go to stderr, where the site's people read them.
+it with their round and without their words; the words go to a terminal, where the site's people read them.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import logging.handlers
 from pathlib import Path
@@ -14,14 +13,12 @@ from pathlib import Path
 from typing_extensions import override
 
 from node.config import LEVELS
+from node.telemetry.lines import kept_private, line
+from node.telemetry.traces import Names
 from swarm.machine import Report
 
-PRIVATE = {
-    "task_output": "the task printed a line",
-    "training_failed": "training failed",
-    "evaluation_failed": "evaluation failed",
-}
-"""Events that quote the user's code, and what is said in place of it."""
+TIMES = ("training", "evaluating", "sent")
+"""Debug facts that are written with those of level `info`."""
 
 
 class _Files(logging.handlers.RotatingFileHandler):
@@ -33,10 +30,16 @@ class _Files(logging.handlers.RotatingFileHandler):
 
 
 class LogFile:
-    """`bytes_max` is that of each file, `count` how many there are, 2 or more; `level` the least that is written."""
+    """`bytes_max` is that of each file, `count` how many there are, 2 or more; `level` the least that is written.
 
-    def __init__(self, path: Path, *, node: str, bytes_max: int, count: int, level: str) -> None:
-        self._node, self._least = node, LEVELS.index(level)
+    Facts that say when something began are too small for people and `debug`, but rounds cannot be told as spans without
+    them: where facts of level `info` are written, so are they. `names` gives facts of a round its trace.
+    """
+
+    def __init__(
+        self, path: Path, *, node: str, bytes_max: int, count: int, level: str, names: Names | None = None
+    ) -> None:
+        self._node, self._least, self._names = node, LEVELS.index(level), names
         assert count > 1, "of one file nothing is left when it is full"
         self._files: _Files | None = None
         try:
@@ -47,13 +50,10 @@ class LogFile:
 
     def report(self, report: Report, now: float) -> None:
         """Write a fact, if it is of that level."""
-        if self._files is None or LEVELS.index(report.level) < self._least:
+        level = "info" if report.event in TIMES else report.level
+        if self._files is None or LEVELS.index(level) < self._least:
             return
-        words = PRIVATE.get(report.event)
-        values = dict(report.values) if words is None else {k: v for k, v in report.values.items() if k == "round"}
-        line = {"time": round(now, 3), "node": self._node, "level": report.level, "event": report.event}
-        line |= {"text": report.text if words is None else words}
-        text = json.dumps({**{key: value for key, value in values.items() if key not in line}, **line})
+        text = line(kept_private(report), now, node=self._node, names=self._names)
         self._files.handle(logging.makeLogRecord({"msg": text, "args": None}))
 
     def close(self) -> None:

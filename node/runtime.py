@@ -30,6 +30,7 @@ from node.bulk import BulkWorker
 from node.checkpoints import Checkpoints
 from node.clock import Clock
 from node.core import Node
+from node.dashboard.beside import Beside
 from node.disclosed import Disclosed
 from node.egress.gate import UNAPPROVED, Gate, Out
 from node.links import Links
@@ -43,6 +44,7 @@ from node.storage import (
     sync_folder,
     write_file_durably,
 )
+from node.telemetry.flows import Sending, Sendings
 from node.trainer import (
     AppraiseDone,
     Described,
@@ -169,6 +171,7 @@ class Ports:
     disclosed: Disclosed | None = None
     alone: Alone | None = None
     gate: Gate | None = None
+    page: Beside | None = None
 
 
 class Runtime:
@@ -210,7 +213,7 @@ class Runtime:
         self._trainer, self._bulk, self._clock = ports.trainer, ports.bulk, ports.clock
         self._snapshots, self._auditor = ports.snapshots, ports.auditor
         self._ballast, self._beacon, self._checkpoints = ports.ballast, ports.beacon, ports.checkpoints
-        self._disclosed, self._gate = ports.disclosed, ports.gate
+        self._disclosed, self._gate, self._page = ports.disclosed, ports.gate, ports.page
         if self._gate is not None:
             self._bulk.outlet = self._gate.offered
         self._alone = ports.alone if baseline is not None else None
@@ -233,6 +236,7 @@ class Runtime:
         self._finished_at = 0.0
         self._unexported = False
         self._snapshot_at = 0.0
+        self._sendings = Sendings()
         self._updates: dict[int, tuple[Path, Train]] = {}
         self._carried: dict[int, Path] = {}  # Corrections that a trainer could not take in its steps.
         self._models: dict[int, Evaluate] = {}
@@ -269,11 +273,14 @@ class Runtime:
                 self._keep_snapshot(state)
         finally:
             self._beacon.stopping()
+            self._tell_sent(self._sendings.rest(), self._clock.now())
             self._control.close()
             self._trainer.close()
             if self._alone is not None:
                 self._alone.stop()
             self._auditor.close()
+            if self._page is not None:
+                self._page.close()
             self._bulk.close()
             self._transport.close()
         if self._fatal is not None:
@@ -302,6 +309,9 @@ class Runtime:
         self._doubt_key(now)
         self._tend_gate(now)
         self._tend_alone(now)
+        self._tell_sent(self._sendings.over(now), now)
+        for report in self._page.tend(now) if self._page is not None else ():
+            self._report(report, now)
         due = self._held_until if self._held else self._wake_at
         most = ALONE_POLL_S if self._alone is not None and self._alone.busy else POLL_S_MAX
         self._collect(0.0 if self._events and not self._held else min(max(due - now, 0.0), most))
@@ -567,6 +577,7 @@ class Runtime:
                     self._give_up_training()
                 self._models[effect.round] = effect
                 self._trainer.evaluate(effect.round, self._store.path(effect.model))
+                self._began("evaluating", effect.round)
             case Appraise():
                 self._appraising = effect
                 terms = [(self._store.path(digest), weight) for digest, weight in effect.terms]
@@ -606,6 +617,11 @@ class Runtime:
         if correction is not None and not self._trainer.bends:
             self._carried[effect.round], correction = correction, None
         self._trainer.train(effect.round, self._store.path(effect.model), path, rounds=rounds, correction=correction)
+        self._began("training", effect.round)
+
+    def _began(self, event: str, round_: int) -> None:
+        """Say when something began, for whoever measures how long it takes: what ends it says the node."""
+        self._report(Report(event, f"{event} for round {round_}", {"round": round_}, level="debug"), self._clock.now())
 
     def _export(self) -> None:
         """Have the result written. A folder that was just restored may know it before the task has said its layout."""
@@ -679,6 +695,19 @@ class Runtime:
             self._report(Report("store_failed", error.message, level="error"), self._clock.now())
             return
         self._transport.send(effect.to, effect.frame, data)
+        known = self._sendings.known(effect.to, effect.digest)
+        round_ = 0 if known else self._node.round_of(effect.digest)
+        self._sendings.note(effect.to, effect.digest, len(data), self._clock.now(), round_=round_)
+
+    def _tell_sent(self, over: Sequence[Sending], now: float) -> None:
+        """Say what has gone to whom: too much for people, and what a round's trace is made of."""
+        for one in over:
+            member = self._node.peers.members.get(one.to)
+            name = one.to.hex()[:8] if member is None else member.name
+            values: dict[str, str | int | float | bool] = {"round": one.round, "peer": name, "to": one.to.hex()}
+            values |= {"digest": one.digest.hex(), "bytes": one.size, "began": round(one.began_s, 3)}
+            values |= {"seconds": round(one.ended_s - one.began_s, 3)}
+            self._report(Report("sent", f"sent {one.size} bytes to {name}", values, level="debug"), now)
 
     def _publish(self, effect: Publish) -> None:
         """Replace what others may fetch. It is no part of what must not be lost, so a full disk holds up nothing."""

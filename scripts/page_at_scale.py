@@ -55,7 +55,7 @@ def made_up(sites: int, rounds: int) -> dict[str, object]:
             "me": not i, "mark": "●", "words": "training, step 3", "update": None, "gaps": [], "rounds": rounds,
             "samples": 1000 * i, "share": 1 / sites, "score": None, "error": 0.0,
             "link": link | {"rate_bytes_s": 10**6, "received_bytes": 10**9, "sent_bytes": 10**9, "moved_s": 1.0,
-                            "clock_offset_ms": 3},
+                            "clock_offset_ms": 3, "round_trip_s": 0.02, "round_trip_variation_s": 0.001},
         }
         for i in range(sites)
     ]  # fmt: skip

@@ -9,6 +9,7 @@ import secrets
 import socket
 import ssl
 import sys
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,6 +40,7 @@ BLOCKS_MAX = 16 << 20
 @click.option(
     "--export", type=click.Path(path_type=Path), help="Write the page as one file that needs nothing, and end."
 )
+@click.option("--until-eof", is_flag=True, help="End when standard input does: for what starts it as a part of itself.")
 @JSON
 def dashboard(
     folder: Path,
@@ -48,6 +50,7 @@ def dashboard(
     token_file: Path | None,
     export: Path | None,
     *,
+    until_eof: bool,
     as_json: bool,
 ) -> None:
     """Show the site in FOLDER in a browser: rounds, links, scores, contributions, and the ledger.
@@ -64,15 +67,7 @@ def dashboard(
         finally:
             watch.close()
         return
-    host, port = _address(listen)
-    local = host == "localhost" or ipaddress.ip_address(host).is_loopback
-    if not local and not (cert and key and token_file):
-        raise UsageError(
-            f"couldn't serve the page on {host}: others would read it on the way, and whoever reaches it would see it",
-            hint="give --cert, --key and --token-file, or use 127.0.0.1 and a tunnel: ssh -L 9460:127.0.0.1:9460",
-        )
-    token = "" if token_file is None else _token(token_file)
-    tls = _tls(cert, key)
+    host, port, token, tls = allowed(listen, cert, key, token_file)
     watch = Watch(folder)
     watch.look()  # Whatever is wrong with the ledger is better said here than in a browser.
     try:
@@ -84,7 +79,25 @@ def dashboard(
     shown = f"[{host}]" if ":" in host else host
     address = f"{scheme}://{shown}:{port}/" + (f"?token={token}" if token else "")
     emit({"address": address}, as_json=as_json, text=f"the page is at {address}; interrupt to end")
-    asyncio.run(_serve(watch, folder, bound, token, tls))
+    asyncio.run(_serve(watch, folder, bound, token, tls, until_eof=until_eof))
+
+
+def allowed(
+    listen: str, cert: Path | None, key: Path | None, token_file: Path | None
+) -> tuple[str, int, str, tuple[str, str] | None]:
+    """Return (host, port, token or empty, certificate and key if there are) by which the page may be served.
+
+    Raises:
+        UsageError: on another address than loopback without TLS and a token; an address or a file that is of no use.
+    """
+    host, port = _address(listen)
+    local = host == "localhost" or ipaddress.ip_address(host).is_loopback
+    if not local and not (cert and key and token_file):
+        raise UsageError(
+            f"couldn't serve the page on {host}: others would read it on the way, and whoever reaches it would see it",
+            hint="give --cert, --key and --token-file, or use 127.0.0.1 and a tunnel: ssh -L 9460:127.0.0.1:9460",
+        )
+    return host, port, "" if token_file is None else _token(token_file), _tls(cert, key)
 
 
 def _export(watch: Watch, path: Path) -> dict[str, object]:
@@ -156,7 +169,9 @@ def _tls(cert: Path | None, key: Path | None) -> tuple[str, str] | None:
     return str(cert), str(key)
 
 
-async def _serve(watch: Watch, folder: Path, bound: socket.socket, token: str, tls: tuple[str, str] | None) -> None:
+async def _serve(
+    watch: Watch, folder: Path, bound: socket.socket, token: str, tls: tuple[str, str] | None, *, until_eof: bool
+) -> None:
     import uvicorn
 
     from node.dashboard.server import Access, application, verified
@@ -174,5 +189,13 @@ async def _serve(watch: Watch, folder: Path, bound: socket.socket, token: str, t
         ssl_certfile=tls[0] if tls else None,
         ssl_keyfile=tls[1] if tls else None,
     )
+    server = uvicorn.Server(config)
+
+    def await_eof() -> None:
+        sys.stdin.buffer.read()
+        server.should_exit = True
+
+    if until_eof:
+        threading.Thread(target=await_eof, name="eof", daemon=True).start()
     with bound:
-        await uvicorn.Server(config).serve(sockets=[bound])
+        await server.serve(sockets=[bound])

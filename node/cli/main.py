@@ -42,6 +42,7 @@ COMMANDS = {
     "top": ("node.cli.top:top", "Watch this site on a terminal."),
     "metrics": ("node.cli.metrics:metrics", "Show numbers for Prometheus, and whether this site is well."),
     "track": ("node.cli.track:track", "Show a run in TensorBoard or MLflow."),
+    "trace": ("node.cli.trace:trace", "Send this site's rounds as OpenTelemetry spans."),
     "ledger": ("node.cli.ledger:ledger", "Inspect and verify the ledger."),
     "evaluate": ("node.cli.evaluate:evaluate", "Compare the swarm's model with this site alone."),
     "solo": ("node.cli.solo:solo", "Train a task alone, with no swarm."),

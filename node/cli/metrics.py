@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from node.cli.init import FOLDER, JSON
-from node.cli.output import FAILED, Failure, emit
+from node.cli.output import FAILED, Failure, emit, tell
 from swarm.errors import UsageError
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -52,7 +52,7 @@ def metrics(folder: Path, listen: str | None, *, anywhere: bool, as_json: bool) 
             text = f"couldn't listen on {listen}: {error.strerror or error}"
             raise Failure(text, code=FAILED, hint="choose another port: something else may use this one") from error
         with serving:
-            click.echo(f"serving http://{listen}/metrics, /healthz and /readyz; interrupt to end", err=True)
+            tell("serving", f"serving http://{listen}/metrics, /healthz and /readyz; interrupt to end")
             try:
                 serving.serve_forever()
             except KeyboardInterrupt:  # The way to end it.

@@ -20,6 +20,7 @@ from typing import NoReturn
 
 import click
 
+from node.clock import Clock
 from swarm.errors import LedgerError, SwarmError, UsageError
 
 SCHEMA = "swarm/cli/v1"
@@ -75,9 +76,22 @@ class Failure(SwarmError):
         self.code = code
 
 
+class Told(Failure):
+    """An error that whoever reads stderr has been told of, as the last line of a log in JSON."""
+
+
 def emit(data: Mapping[str, object], *, as_json: bool, text: str) -> None:
     """Print a command's result: the envelope, or its text."""
     click.echo(_envelope(data) if as_json else text)
+
+
+def tell(event: str, text: str) -> None:
+    """Say what a command that goes on and on is at: on a terminal in words, and where nobody sits as a log's line."""
+    if sys.stderr.isatty():
+        click.echo(text, err=True)
+    else:
+        line = {"time": round(Clock().now(), 3), "level": "info", "event": event, "text": text}
+        click.echo(json.dumps(line), err=True)
 
 
 def emit_rows(
@@ -189,6 +203,8 @@ def fail(error: SwarmError, *, as_json: bool) -> NoReturn:
     if as_json:
         body = {"message": error.message, "hint": error.hint, "code": code, "id": error.identifier}
         click.echo(json.dumps({"schema": SCHEMA, "status": "error", "error": body}))
+    if isinstance(error, Told):
+        raise SystemExit(code)
     color = None if wants_color(os.environ) else False
     click.secho("error: ", nl=False, err=True, fg="red", bold=True, color=color)
     own = "" if error.identifier == error.kind_identifier else f" [{error.identifier}]"

@@ -23,6 +23,7 @@ from node.backup import refuse_beside
 from node.beacon import Beacon
 from node.bulk import BulkWorker
 from node.checkpoints import Checkpoints
+from node.cli.dashboard import allowed
 from node.cli.init import FOLDER
 from node.cli.ledger.sources import REPAIR
 from node.cli.output import (
@@ -33,12 +34,16 @@ from node.cli.output import (
     SUBSET,
     UNAVAILABLE,
     Failure,
+    Told,
     check_task,
+    code_of,
 )
 from node.clock import Clock
 from node.config import Settings
 from node.console import Console
+from node.console import as_json as lines_of_json
 from node.core import Node
+from node.dashboard.beside import Beside
 from node.disclosed import Disclosed
 from node.egress.folder import check_at, record_at, waiting_at
 from node.egress.gate import Gate
@@ -48,6 +53,7 @@ from node.links import Links
 from node.logfile import LogFile
 from node.loop.trainer import trainer_for
 from node.names import Names
+from node.passphrase import without_secrets
 from node.proxy import dialling, read_proxy
 from node.recovery import recover
 from node.runtime import Ports, Runtime, free_bytes, seeded
@@ -55,10 +61,12 @@ from node.site import Site
 from node.spending import Spending, budget_of
 from node.storage import Ballast, BlobStore, DirectoryLock, RealDisk, SnapshotFile, store_error
 from node.task import task_digest
+from node.telemetry.lines import PRIVATE, line
+from node.telemetry.traces import Names as TraceNames
 from node.trainer import TrainerSettings
 from swarm import codec
 from swarm.charter import SignedCharter
-from swarm.errors import LedgerError, UsageError
+from swarm.errors import LedgerError, SwarmError, UsageError
 from swarm.ledger import snapshot
 from swarm.ledger.block import BLOCK_BYTES_MAX, FinalBlock
 from swarm.ledger.journal import BLOCKS, Journal, Opened, foreign
@@ -76,18 +84,57 @@ BLOCKS_READ_BYTES = 1 << 24
 @FOLDER
 @click.option("--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Override a setting.")
 @click.option("--exit-when-done", is_flag=True, help="Stop when the run is done and everybody has the result.")
-@click.option("--json", "as_json", is_flag=True, help="Log JSON lines.")
-def start(folder: Path, overrides: tuple[str, ...], *, exit_when_done: bool, as_json: bool) -> None:
+@click.option(
+    "--log-format",
+    type=click.Choice(["auto", "text", "json"]),
+    help="Log text, or JSON lines. auto, the default, is JSON wherever stderr is no terminal.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Short for --log-format json; an error is told on stdout too.")
+def start(
+    folder: Path, overrides: tuple[str, ...], *, exit_when_done: bool, log_format: str | None, as_json: bool
+) -> None:
     """Run the peer of the site in FOLDER."""
     if sys.__stderr__ is not None:
         faulthandler.enable(sys.__stderr__)  # A crash below Python leaves its last words, too.
-    site = Site(folder.resolve())
-    extra = (("run.exit_when_done=true",) if exit_when_done else ()) + (("run.log=json",) if as_json else ())
-    settings = site.load_settings(overrides=(*overrides, *extra))
-    signed = site.load_charter(settings)
-    failure = failure_of(run_site(site, settings, signed), waited=settings.run.exit_when_done)
-    if failure is not None:
-        raise failure
+    site, asked = Site(folder.resolve()), "json" if as_json else log_format
+    extra = (("run.exit_when_done=true",) if exit_when_done else ()) + ((f"run.log={asked}",) if asked else ())
+    mode, name, told = asked or "auto", folder.resolve().name, False
+    try:
+        settings = site.load_settings(overrides=(*overrides, *extra))
+        mode, name, told = settings.run.log, settings.site.name, settings.run.log_task
+        signed = site.load_charter(settings)
+        ending = run_site(site, settings, signed)
+        failure = failure_of(ending, waited=settings.run.exit_when_done)
+        if failure is not None:
+            raise failure
+    except SwarmError as error:
+        if not (told or sys.stderr.isatty()):
+            error = _without_task(error)
+        if lines_of_json(mode, sys.stderr):
+            error = _last_line(error, name)
+        raise error
+
+
+class TrainingFailure(Failure):
+    """The end of a run in which training went wrong at this site, in the words of the user's code."""
+
+
+def _without_task(error: SwarmError) -> SwarmError:
+    """Return an error without what the user's code said: it may name a patient, and stderr may be kept anywhere."""
+    built = error.identifier == "SWARM-TASK-FAILED"
+    if not built and not isinstance(error, TrainingFailure):
+        return error
+    said = "couldn't build the task's model" if built else PRIVATE["failed"]
+    hint = f"{error.hint}; its own words are shown on a terminal, or with run.log_task = true in swarm.toml"
+    return Failure(said, code=code_of(error), hint=hint, identifier=error.identifier)
+
+
+def _last_line(error: SwarmError, name: str) -> Told:
+    """Let an error be the last line of a log of JSON lines, and return it as one that has been told."""
+    code = code_of(error)
+    fact = Report("ended", error.message, {"hint": error.hint, "id": error.identifier, "code": code}, level="error")
+    click.echo(line(fact, Clock().now(), node=name), err=True)
+    return Told(error.message, code=code, hint=error.hint, identifier=error.identifier)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +168,8 @@ def failure_of(ending: Ending, *, waited: bool) -> Failure | None:
             return Failure(f"stopped while the run was PAUSED: {finished.reason}", code=PAUSED, hint=hint)
         case outcome:
             code = CONTRADICTION if ending.forked else FAILED
-            return Failure(f"the run ended {outcome}: {finished.reason}", code=code, hint=_FAILED_HINTS[ending.forked])
+            kind = Failure if ending.forked else TrainingFailure
+            return kind(f"the run ended {outcome}: {finished.reason}", code=code, hint=_FAILED_HINTS[ending.forked])
 
 
 _FAILED_HINTS = {
@@ -144,13 +192,15 @@ def run_site(site: Site, settings: Settings, signed: SignedCharter) -> Ending:
     check_at(site, settings, signed, me, "couldn't start")
     proxy = read_proxy(settings.network, site.folder)
     beacon = Beacon(os.environ)  # Before anything is started that could speak in this process's name.
+    page = page_of(site, settings)
     lock = _lock(site)
     # The worker starts first: importing torch takes seconds, and the rest of the start happens meanwhile.
     trainer = trainer_for(site, trainer_settings(site, settings, signed))
     trainer.start()
-    console = Console(settings.run.log, name=settings.site.name)
+    traces = TraceNames(signed.ledger_id, me)
+    console = Console(settings.run.log, name=settings.site.name, names=traces, told=settings.run.log_task)
     clock = Clock()
-    log = _log(site, settings)
+    log = _log(site, settings, traces)
 
     def report(fact: Report, now: float) -> None:
         console.report(fact, now)
@@ -242,6 +292,7 @@ def run_site(site: Site, settings: Settings, signed: SignedCharter) -> Ending:
                 ballast=Ballast(site.ledger / "ballast", settings.storage.ballast_mb << 20),
                 beacon=beacon,
                 alone=Alone(site.alone, trainer.settings) if settings.task.alone else None,
+                page=page,
                 gate=Gate(
                     policy_of(settings.egress),
                     record_at(site),
@@ -317,6 +368,22 @@ def check_own_task(site: Site, settings: Settings, signed: SignedCharter) -> Non
             hint=f"get the file whose SHA-256 begins {digest.hex()[:16]}",
             identifier="SWARM-TASK-FILE",
         )
+
+
+def page_of(site: Site, settings: Settings) -> Beside | None:
+    """Return the page that is to be served beside this site's node, not started yet; None if none is.
+
+    Raises:
+        UsageError: it may not be served so, as `swarm dashboard` would say.
+    """
+    page = settings.page
+    if not page.listen:
+        return None
+    named = {"--cert": page.cert, "--key": page.key, "--token-file": page.token_file}
+    files = {option: (site.folder / name) for option, name in named.items() if name}
+    allowed(page.listen, files.get("--cert"), files.get("--key"), files.get("--token-file"))
+    options = ["--listen", page.listen, *(part for option, path in files.items() for part in (option, str(path)))]
+    return Beside(site.folder, options, said=site.run / "page.log", environment=without_secrets(os.environ))
 
 
 def _lock(site: Site) -> DirectoryLock:
@@ -454,7 +521,7 @@ def origin_of(signed: SignedCharter, round_: int, model: Digest) -> Mapping[str,
     return {"swarm": signed.charter.name, "ledger": ledger, "round": str(round_), "model": model.hex()}
 
 
-def _log(site: Site, settings: Settings) -> LogFile | None:
+def _log(site: Site, settings: Settings, names: TraceNames) -> LogFile | None:
     run = settings.run
     if not run.log_file:
         return None
@@ -464,6 +531,7 @@ def _log(site: Site, settings: Settings) -> LogFile | None:
         bytes_max=run.log_file_mb << 20,
         count=run.log_files,
         level=run.log_level,
+        names=names,
     )
 
 

@@ -12,7 +12,7 @@ from node.cli.forms import told
 from node.cli.init import FOLDER
 from node.cli.output import INCOMPLETE, Form, emit
 from node.clock import sleep
-from node.console import bar, member_state
+from node.console import bar, latency_words, member_state
 from node.site import Site
 from swarm.errors import SwarmError
 from swarm.ledger.participation import ranges
@@ -62,7 +62,7 @@ def render(answer: Mapping[str, object]) -> str:
     assert isinstance(members, list), "a status lists members"
     for member in members:
         mark, words, _ = member_state(member)
-        lines.append(f"  {mark} {member['name']:<16} round {member['round']:<4} {words}{_held(member)}")
+        lines.append(f"  {mark} {member['name']:<16} round {member['round']:<4} {words}{_held(member)}{_trip(member)}")
     return "\n".join(lines)
 
 
@@ -129,6 +129,12 @@ def _model(answer: Mapping[str, object]) -> str:
         return str(answer["model"])[:16]
     own = answer.get("own_model")
     return "each site has its own, this site none yet" if own is None else f"{str(own)[:16]}, this site's own"
+
+
+def _trip(member: Mapping[str, object]) -> str:
+    """Return how long a word to a member and its answer take, once that is known."""
+    trip = member.get("round_trip_s")  # A node that was started before an update does not say it.
+    return "" if trip is None else f", {latency_words(float(str(trip)))} there and back"
 
 
 def _held(member: Mapping[str, object]) -> str:

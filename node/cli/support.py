@@ -29,10 +29,11 @@ from node.cli.main import COMMANDS
 from node.cli.output import Failure, check_target, emit
 from node.clock import Clock
 from node.config import Settings
-from node.logfile import PRIVATE, log_files
+from node.logfile import log_files
 from node.recovery import state_of
 from node.site import Site
 from node.storage import store_error
+from node.telemetry.lines import PRIVATE
 from swarm.errors import SwarmError, UsageError
 
 LIBRARIES = (
@@ -60,7 +61,7 @@ TOLD = {
     "status": ("swarm", "me", "height", "entries", "root", "epoch", "member", "rounds", "round", "committed", "phase"),
     "more": ("resting", "paused", "halted", "quorum", "tolerance", "eta_s", "policy"),
     "member": ("name", "me", "member", "linked", "absent", "refused", "round", "phase", "contributed", "moved_s"),
-    "link": ("received_bytes", "sent_bytes", "clock_offset_ms"),
+    "link": ("received_bytes", "sent_bytes", "clock_offset_ms", "round_trip_s", "round_trip_variation_s"),
 }
 
 DOCTOR_S = 120.0

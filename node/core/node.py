@@ -323,6 +323,20 @@ class Node:
         """Whether the ledger is forked, as far as this node knows, or somebody else speaks for this site."""
         return bool(self._resigned)
 
+    def round_of(self, digest: Digest) -> int:
+        """Return the round that a blob is an update for, or the model of, as far as is known; else the open one."""
+        head = self.replica.head
+        if digest == head.committed.model:
+            return head.committed.round
+        offered = [(number, placed.body) for (number, _), placed in head.contributions.items()]
+        for _, body in self.replica.bodies(e.Contribution):
+            assert isinstance(body, e.Contribution)
+            offered.append((body.round, body))
+        for number, body in offered:
+            if digest == body.update_digest or any(digest == piece for piece, _ in body.slices):
+                return number
+        return head.round
+
     @property
     def ended(self) -> Finished | None:
         """How the run has ended for this site, unless it goes on."""

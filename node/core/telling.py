@@ -76,6 +76,7 @@ class Telling:
                     f"round {close.round} closed {again}with {_sites(len(close.included))}{without}{self._late(close)}"
                 )
                 told: dict[str, str | int | float | bool] = {"round": close.round, "missing": ",".join(missing)}
+                told["sites"] = len(close.included)
                 told |= {"rejected": ",".join(f"{name}: {words}" for name, words in why.items())} if why else {}
                 if not close.included:
                     text = f"round {close.round} is void: no mean could be had, and the model stays as it was"
@@ -236,6 +237,7 @@ class Telling:
         placed = head.contributions.get((head.round, node))
         received, sent = self._transfer.traffic(node)
         index = head.terms.index(node)
+        trip = member.echo.round_trip if member.welcome else None
         return {
             "member": index is not None,
             "endpoint": "" if index is None else head.terms.members[index].endpoint,
@@ -262,6 +264,8 @@ class Telling:
             "sent_bytes": sent,
             "moved_s": round(now - member.moved_at, 1),
             "clock_offset_ms": member.clock_offset_ms,
+            "round_trip_s": None if trip is None else round(trip.smoothed_s, 6),
+            "round_trip_variation_s": None if trip is None else round(trip.variation_s, 6),
         }
 
     def _holds(self, node: NodeId) -> list[str] | None:

@@ -61,6 +61,8 @@ _LINK = (
     "sent_bytes",
     "moved_s",
     "clock_offset_ms",
+    "round_trip_s",
+    "round_trip_variation_s",
 )
 """What a node says of each member and the page shows."""
 

@@ -429,7 +429,7 @@ class Peer:
         kept = {name: value for name, value in os.environ.items() if not _TORCHRUN.match(name)}
         with self._log.open("ab") as log:
             self._child = subprocess.Popen(  # noqa: S603 - our own module, arguments as a list
-                [*command, "--set", "run.log=plain"],
+                [*command, "--set", "run.log=text", "--set", "run.log_task=true"],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -151,6 +151,8 @@ def _of_node(look: Look) -> Iterator[Metric]:
     }
     for member in others:
         for name, (_, _, field, scale) in _LINKS.items():
+            if field in member and member[field] is None:
+                continue  # Not known is not nought.
             families[name].add_metric([str(member["name"])], scale * float(member.get(field) or 0))  # type: ignore[arg-type]
     yield from families.values()
 
@@ -166,6 +168,8 @@ _LINKS = {
     "link_received_bytes": ("counter", "Blobs received, since the link is up.", "received_bytes", 1.0),
     "link_sent_bytes": ("counter", "Blobs sent, since the link is up.", "sent_bytes", 1.0),
     "link_rate_bytes_per_second": ("gauge", "At what rate it brings blobs.", "rate_bytes_s", 1.0),
+    "link_round_trip_seconds": ("gauge", "A word to a peer and its answer, smoothed.", "round_trip_s", 1.0),
+    "link_round_trip_variation_seconds": ("gauge", "The mean deviation of that.", "round_trip_variation_s", 1.0),
     "peer_round": ("gauge", "The round that a peer says it is in.", "round", 1.0),
     "peer_idle_seconds": ("gauge", "Since a peer made progress, as far as this site has heard.", "moved_s", 1.0),
     "peer_clock_offset_seconds": ("gauge", "By how much its clock is ahead.", "clock_offset_ms", 0.001),

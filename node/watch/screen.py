@@ -12,7 +12,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from node.console import PHASES, bar, duration_words, member_state, size_words
+from node.console import PHASES, bar, duration_words, latency_words, member_state, size_words
 from node.svg import clean
 from node.watch.alerts import ERROR, alerts, members
 from node.watch.look import Look
@@ -86,13 +86,14 @@ def _sites(look: Look, room: int) -> RenderableType:
     for name, width in (("", 1), ("site", 12), ("round", 5), ("does", 0), ("in", 7), ("out", 7), ("idle", 7)):
         side = "right" if name in ("round", "in", "out", "idle") else "left"
         table.add_column(name, justify=side, no_wrap=True, overflow="ellipsis", min_width=width)  # type: ignore[arg-type]
+    table.add_column("trip", justify="right", no_wrap=True, min_width=7)
     table.add_column("clock", justify="right", no_wrap=True, min_width=7)
     urgency = {"red": 0, "yellow": 1, "green": 2}
     ranked = sorted(told, key=lambda one: (not one.get("me"), urgency[member_state(one)[2]]))
     for member in ranked[:room]:
         table.add_row(*_row(member))
     if len(ranked) > room:
-        table.add_row("", f"and {len(ranked) - room} more", "", "all linked", "", "", "", "")
+        table.add_row("", f"and {len(ranked) - room} more", "", "all linked", "", "", "", "", "")
     return table
 
 
@@ -101,7 +102,7 @@ def _row(member: Mapping[str, object]) -> Sequence[RenderableType]:
     name = clean(str(member["name"]))
     if member.get("me"):
         phase = str(member.get("phase"))
-        return Text(mark, style), Text(name, "bold"), str(member.get("round")), PHASES.get(phase, phase), "", "", "", ""
+        return Text(mark, style), Text(name, "bold"), str(member.get("round")), PHASES.get(phase, phase), *[""] * 5
     offset = int(str(member.get("clock_offset_ms") or 0))
     return (
         Text(mark, style),
@@ -111,6 +112,7 @@ def _row(member: Mapping[str, object]) -> Sequence[RenderableType]:
         size_words(int(str(member.get("received_bytes") or 0))),
         size_words(int(str(member.get("sent_bytes") or 0))),
         duration_words(float(str(member.get("moved_s") or 0))),
+        latency_words(float(str(trip))) if (trip := member.get("round_trip_s")) is not None else "",
         f"{offset:+d} ms" if member.get("linked") else "",
     )
 

@@ -381,6 +381,8 @@ def test_heartbeats_go_to_all_each_second_and_feed_heads_to_one_each_other_secon
     heads: dict[NodeId, int] = {}
     for tenth in range(600):
         for to, message in said(here.tick(tenth / 10, BEAT, HEADS)):
+            if isinstance(message, m.Hello):
+                continue  # Round trips are measured, too.
             counted = beats if isinstance(message, m.Heartbeat) else heads
             counted[to] = counted.get(to, 0) + 1
     assert (HEARTBEAT_S, FEED_SYNC_S) == (1.0, 2.0)
@@ -402,7 +404,8 @@ def test_nothing_is_sent_before_it_is_due() -> None:
 def test_a_late_tick_does_not_make_up_for_missed_ones() -> None:
     here, _ = engine(make_swarm(2), 0)
     here.tick(0.0, BEAT, HEADS)
-    assert len(said(here.tick(50.0, BEAT, HEADS))) == 2
+    late = [type(message) for _, message in said(here.tick(50.0, BEAT, HEADS))]
+    assert late == [m.Heartbeat, m.Hello, m.FeedHeads]
     assert here.next_wake() == 51.0
 
 
@@ -441,3 +444,65 @@ def test_two_sites_that_nobody_can_dial_hear_of_each_other_by_those_between() ->
     assert relayed == 2  # by each of the two that have both for neighbours
     received, relayed = flood(swarm, 0, m.EntryMessage(b"news"))
     assert (sorted(received), relayed) == ([1, 2, 3], 0)
+
+
+# --- round trips ----------------------------------------------------------------------------------------------------
+
+
+def test_each_neighbour_is_measured_every_five_seconds_one_a_heartbeat() -> None:
+    swarm = make_swarm(4)
+    here, _ = engine(swarm, 0)
+    asked: dict[NodeId, list[float]] = {}
+    for second in range(21):
+        greeted = [to for to, message in said(here.tick(float(second), BEAT, HEADS)) if isinstance(message, m.Hello)]
+        assert len(greeted) <= 1
+        for to in greeted:
+            asked.setdefault(to, []).append(float(second))
+            here.on_hello(
+                to, hello(swarm, [who.node for who in swarm.identities].index(to), answer=False), second + 0.1
+            )
+    first, second_, third = (who.node for who in swarm.identities[1:])
+    assert asked == {first: [5, 10, 15, 20], second_: [6, 11, 16], third: [7, 12, 17]}
+
+
+def test_a_greeting_and_its_answer_are_a_round_trip_whatever_version_answers() -> None:
+    swarm = make_swarm(2)
+    here, peers = engine(swarm, 0)
+    there = engine(swarm, 1)[0]
+    me, other = (who.node for who in swarm.identities)
+    [(_, asked)] = [pair for pair in said(here.tick(5.0, BEAT, HEADS)) if isinstance(pair[1], m.Hello)]
+    assert isinstance(asked, m.Hello)
+    [(_, answer)] = said(there.on_hello(me, asked, 5.0)[1])
+    assert isinstance(answer, m.Hello)
+    older = msgspec.structs.replace(answer, protocol=(1, 0), capabilities=())
+    assert here.on_hello(other, older, 5.25) == (False, [])
+    trip = peers.members[other].echo.round_trip
+    assert trip is not None
+    assert trip.smoothed_s == 0.25
+
+
+def test_the_answer_to_the_first_greeting_is_not_taken_for_that_to_a_later_one() -> None:
+    swarm = make_swarm(2)
+    here, peers = engine(swarm, 0, linked=False)
+    other = swarm.identities[1].node
+    here.link(other, True, "")  # Greets, and is answered late.
+    here.on_hello(other, hello(swarm, 1), 0.0)
+    assert not [one for _, one in said(here.tick(6.0, BEAT, HEADS)) if isinstance(one, m.Hello)], "one is still out"
+    here.on_hello(other, hello(swarm, 1, answer=False), 6.1)
+    assert peers.members[other].echo.round_trip is None
+    assert [one for _, one in said(here.tick(7.0, BEAT, HEADS)) if isinstance(one, m.Hello)]
+    here.on_hello(other, hello(swarm, 1, answer=False), 7.5)
+    trip = peers.members[other].echo.round_trip
+    assert trip is not None
+    assert trip.smoothed_s == 0.5
+
+
+def test_a_new_link_is_measured_anew() -> None:
+    swarm = make_swarm(2)
+    here, peers = engine(swarm, 0)
+    other = swarm.identities[1].node
+    here.tick(5.0, BEAT, HEADS)
+    here.on_hello(other, hello(swarm, 1, answer=False), 5.5)
+    assert peers.members[other].echo.round_trip is not None
+    here.link(other, False, "gone")
+    assert peers.members[other].echo.round_trip is None

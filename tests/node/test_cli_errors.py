@@ -76,8 +76,13 @@ def swarm(*arguments: object) -> Result:
 
 
 def refused(*arguments: object, code: int = 2) -> tuple[str, str]:
-    """Return (sentence, hint) of a command that fails, having checked that people and programs are told the same."""
-    plain, machine = swarm(*arguments), swarm(*arguments, "--json")
+    """Return (sentence, hint) of a command that fails, having checked that people and programs are told the same.
+
+    What is started logs, and where nobody sits at it a log is lines of JSON, of which its error is the last.
+    """
+    logs = arguments[0] == "start"
+    plain = swarm(*arguments, *(["--log-format", "text"] if logs else []))
+    machine = swarm(*arguments, "--json")
     assert (plain.exit_code, plain.stdout) == (code, "")
     assert machine.exit_code == code
     body = json.loads(machine.stdout)
@@ -87,7 +92,13 @@ def refused(*arguments: object, code: int = 2) -> tuple[str, str]:
     own = bracketed(str(body["error"]["id"]))
     assert body["error"]["code"] == code
     message, hint = str(body["error"]["message"]), str(body["error"]["hint"])
-    assert plain.stderr == machine.stderr == f"error: {message}{own}\n" + (f"hint: {hint}\n" if hint else "")
+    assert plain.stderr == f"error: {message}{own}\n" + (f"hint: {hint}\n" if hint else "")
+    if logs and machine.stderr.startswith("{"):  # What click finds wrong is wrong before anything logs.
+        last = json.loads(machine.stderr.splitlines()[-1])
+        assert (last["event"], last["text"], last["hint"], last["code"]) == ("ended", message, hint, code)
+        assert last["id"] == body["error"]["id"]
+    else:
+        assert machine.stderr == plain.stderr
     assert "\n" not in message + hint
     assert "unexpected" not in message
     return message, hint
@@ -235,8 +246,9 @@ def test_a_bad_override_starts_nothing(site: Site, override: str, words: str, ad
 def test_a_way_to_log_that_there_is_not_starts_nothing(site: Site) -> None:
     result = swarm("start", site.folder, "--set", "run.log=foo")
     assert result.exit_code == 2
-    told = "couldn't use run.log = 'foo', from --set\nhint: choose one of auto, plain, json"
-    assert result.stderr == f"error: {told}\n"
+    told = json.loads(result.stderr)
+    assert told["text"] == "couldn't use run.log = 'foo', from --set"
+    assert told["hint"] == "choose one of auto, text, json, plain"
 
 
 def test_an_unknown_variable_of_the_environment_starts_nothing(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -336,7 +348,7 @@ def test_a_site_whose_blocks_are_damaged_blames_its_disk_and_nobody_else(site: S
     data[places[0] + 20] ^= 1
     path.write_bytes(data)
     before = contents(site.ledger)
-    result = swarm("start", site.folder)
+    result = swarm("start", site.folder, "--log-format", "text")
     assert result.exit_code == 3
     assert f"blocks/00000000.seg at byte {places[0]}: corruption" in result.stderr
     told = (
@@ -362,7 +374,7 @@ def test_a_site_whose_votes_are_damaged_does_not_vote_again(site: Site) -> None:
     data[places[0] + 20] ^= 1
     path.write_bytes(data)
     before = contents(site.ledger)
-    result = swarm("start", site.folder)
+    result = swarm("start", site.folder, "--log-format", "text")
     assert result.exit_code == 2
     assert "wal/00000000.seg at byte " in result.stderr
     assert "error: couldn't start: the record of this site's votes is damaged" in result.stderr

@@ -19,8 +19,9 @@ def test_nothing_said_means_the_defaults() -> None:
     assert settings.ledger.catch_up == "full"
     assert (settings.storage.ballast_mb, settings.storage.keep_models, settings.storage.keep_every) == (64, 0, 0)
     assert (settings.run.log_file, settings.run.log_level) == ("run/log.jsonl", "info")
+    assert (settings.run.log, settings.run.log_task, settings.page.listen) == ("auto", False, "")
     assert (settings.task.min_cell, settings.task.alone, settings.task.processes) == (0, False, 1)
-    assert len(settings.origin) == 43
+    assert len(settings.origin) == 48
 
 
 def test_later_layers_win_and_say_so() -> None:

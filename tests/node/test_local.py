@@ -166,7 +166,9 @@ def test_a_crash_below_python_leaves_its_last_words_too(peers: list[LocalPeer]) 
 def test_a_peer_outlives_those_who_read_along_and_those_who_ask_and_do_not_wait(peers: list[LocalPeer]) -> None:
     peer = peers[0]
     peer.status = {}
-    peer.process = subprocess.Popen([*PROGRAM, "start", str(peer.site.folder)], stderr=subprocess.PIPE)
+    page = f"127.0.0.1:{free_ports(1)[0]}"
+    command = [*PROGRAM, "start", str(peer.site.folder), "--set", f"page.listen={page}"]
+    peer.process = subprocess.Popen(command, stderr=subprocess.PIPE)
     try:
         assert peer.process.stderr is not None
         peer.process.stderr.close()
@@ -177,9 +179,17 @@ def test_a_peer_outlives_those_who_read_along_and_those_who_ask_and_do_not_wait(
                 asking.sendall(b'{"question": "' + question + b'"}\n')
         peer.status = {}
         until(lambda: bool(peer.status), [peer])
+        until(lambda: listens(page), [peer])
     finally:
         peer.stop()
     assert peer.process.returncode == 0
+    assert not listens(page), "the page that was beside it has ended with it"
+
+
+def listens(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    with socket.socket() as asking:
+        return asking.connect_ex((host, int(port))) == 0
 
 
 def check_what_people_see(peer: LocalPeer) -> None:
@@ -202,8 +212,22 @@ def check_what_is_left(peers: list[LocalPeer]) -> None:
     assert len({audit.state.committed.model for audit in audits}) == 1
     models = [peer.site.models / "round-0002.safetensors" for peer in peers]
     assert models[0].read_bytes() == models[1].read_bytes()
+    check_logs_join(peers)
     # Each round goes half the way from the common model to the mean, 7: from 3 to 5, then to 6.
     assert load_file(models[0])["at"].tolist() == pytest.approx([6.0, 6.0], abs=1e-4)
+
+
+def check_logs_join(peers: list[LocalPeer]) -> None:
+    """Every line of a round names it alike at both sites, and says when its training began."""
+    logs = [[json.loads(line) for line in (p.site.folder / "run/log.jsonl").read_text().splitlines()] for p in peers]
+    named = [{(line["round"], line["trace_id"]) for line in log if line.get("round")} for log in logs]
+    assert named[0] == named[1]
+    assert len({trace for _, trace in named[0]}) == len(named[0]) >= 2
+    for log in logs:
+        spans = {line["event"]: line["span_id"] for line in log if line.get("round") == 2}
+        assert spans["training"] == spans["trained"]
+        assert len({spans[event] for event in ("trained", "round_closed", "mixed", "round_committed")}) == 4
+        assert {line["event"] for line in log if "trace_id" not in line} >= {"link_up"}
 
 
 def test_a_peer_that_ends_by_itself_leaves_its_last_words(tmp_path: Path) -> None:
@@ -219,6 +243,17 @@ def test_a_peer_that_ends_by_itself_leaves_its_last_words(tmp_path: Path) -> Non
         "hint: put the signed charter there; `swarm charter new` drafts one",
     ]
     assert peer.log_tail(1).startswith("hint: ")
+
+
+def test_where_nobody_sits_its_last_words_are_a_line_of_json(tmp_path: Path) -> None:
+    site = Site(tmp_path / "a")
+    site.create(name="a", listen="", advertise="", task="task.py", data="data")
+    ended = subprocess.run([*PROGRAM, "start", str(site.folder)], capture_output=True, text=True, check=False)
+    [line] = [json.loads(line) for line in ended.stderr.splitlines()]
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert (line["node"], line["event"], line["level"], line["code"]) == ("a", "ended", "error", 2)
+    assert line["text"] == f"couldn't find {site.folder / 'charter.toml'}"
+    assert line["hint"].startswith("put the signed charter there")
 
 
 def test_a_peer_that_does_not_stop_when_asked_is_stopped_all_the_same(

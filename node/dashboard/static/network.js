@@ -1,6 +1,6 @@
 // Who is there, and how good the links are, as this site sees it: a drawing, and a table that says the same.
 import { byId, el, show, table } from "./dom.js";
-import { bytes, seconds } from "./words.js";
+import { bytes, latency, seconds } from "./words.js";
 
 const SIZE = 300, RADIUS = 112, LABELS_MAX = 60;
 
@@ -41,7 +41,7 @@ function drawing(state, round) {
       ? el("path", { d: `M${x - radius} ${y - radius}L${x + radius} ${y + radius}M${x + radius} ${y - radius}L${x - radius} ${y + radius}` })
       : el("circle", { cx: x, cy: y, r: radius });
     return el("g", { class: `node ${kind}${site.me ? " me" : ""}`, "data-name": site.name },
-      el("title", {}, `${site.name}: ${site.me ? "this site" : (site.words || "nothing is known")}`), shape, label || null);
+      el("title", {}, `${site.name}: ${site.me ? "this site" : (site.words || "nothing is known")}${site.link && !site.me && site.link.round_trip_s !== null ? `, ${latency(site.link.round_trip_s)} there and back` : ""}`), shape, label || null);
   });
   return el("svg", { viewBox: `-75 0 ${SIZE + 150} ${SIZE}`, role: "img", "aria-label": words(state), class: sites.length > 16 ? "crowded" : null }, met, own, nodes);
 }
@@ -64,15 +64,21 @@ function words(state) {
   return `Links of ${state.site}: ${up} of ${others.length} are up${rest}. Thicker lines bring more bytes.`;
 }
 
+/** How long a word and its answer take, as the node measures it, and how much that varies. */
+function trip(link) {
+  return link.round_trip_s === null ? "–" : `${latency(link.round_trip_s)} ± ${latency(link.round_trip_variation_s)}`;
+}
+
 function links(state) {
   const heads = [["Site", ""], ["As seen from here", "words"], ["Round", "n"], ["Brings", "n"], ["Received", "n"], ["Sent", "n"],
-    ["Last progress", "n"], ["Clock", "n"], ["Version", ""], ["Key", ""]];
+    ["Last progress", "n"], ["There and back", "n"], ["Clock", "n"], ["Version", ""], ["Key", ""]];
   const rows = state.sites.filter((site) => site.member).map((site) => {
     const link = site.link, mark = el("span", { class: `mark ${tone(site, state)}` }, site.mark || "·");
     return [
       [site.name, site.me ? " (this site)" : ""], [mark, " ", site.words || "not known while the node does not run"],
       link ? link.round : "–", link && !site.me ? `${bytes(link.rate_bytes_s)}/s` : "", link && !site.me ? bytes(link.received_bytes) : "",
       link && !site.me ? bytes(link.sent_bytes) : "", link && !site.me ? `${seconds(link.moved_s)} ago` : "",
+      link && !site.me ? trip(link) : "",
       link && !site.me && link.linked ? `${link.clock_offset_ms > 0 ? "+" : ""}${seconds(link.clock_offset_ms / 1000)}` : "",
       link ? link.software : "", el("code", {}, site.node.slice(0, 12)),
     ];

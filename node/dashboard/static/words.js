@@ -21,6 +21,11 @@ export function seconds(value) {
   return `${sign}${Math.round(value / 86400)} days`;
 }
 
+export function latency(value) {
+  if (value === null || value === undefined) return "–";
+  return value >= 1 ? seconds(value) : `${(1000 * value).toFixed(value < 0.00995 ? 1 : 0)} ms`;
+}
+
 export function percent(value) {
   return value === null || value === undefined ? "–" : `${(100 * value).toFixed(value < 0.1 ? 1 : 0)} %`;
 }

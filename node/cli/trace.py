@@ -1,0 +1,97 @@
+"""`swarm trace`: a site's rounds as spans, to a collector that speaks OpenTelemetry's protocol."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from node.cli.init import FOLDER, JSON
+from node.cli.output import FAILED, Failure, count, emit, tell
+from node.clock import Clock, sleep
+from node.site import Site
+from swarm.errors import UsageError
+
+if TYPE_CHECKING:
+    from node.telemetry.otlp import Collector
+    from node.telemetry.spans import Spans
+    from node.telemetry.tail import Tail
+
+AGAIN_S, AGAIN_S_MAX = 1.0, 60.0
+"""After which a collector that does not answer is tried again: twice as long each time, and never longer than that."""
+
+
+@click.command(epilog="Example: swarm trace hospital-a --otlp http://127.0.0.1:4318 --follow")
+@FOLDER
+@click.option("--otlp", metavar="URL", required=True, help="The collector, http://HOST:4318 or https://...")
+@click.option("--follow", is_flag=True, help="Go on as the log grows, until interrupted.")
+@click.option(
+    "--every", type=click.FloatRange(0.1), default=2.0, show_default=True, help="Seconds between looks, with --follow."
+)
+@click.option("--anywhere", is_flag=True, help="Let an http:// collector be on another machine: nothing is encrypted.")
+@JSON
+def trace(folder: Path, otlp: str, *, follow: bool, every: float, anywhere: bool, as_json: bool) -> None:
+    """Send the rounds of the site in FOLDER as OpenTelemetry spans: training, sending, waiting, averaging.
+
+    They are made of the site's log, beside the node, which knows nothing of it. Where other sites do so too and to the
+    same collector, all spans of a round are one trace.
+    """
+    from node.telemetry.otlp import Collector, over_http
+    from node.telemetry.spans import Spans
+    from node.telemetry.tail import Tail
+
+    site = Site(folder)
+    settings = site.load_settings()
+    if not settings.run.log_file:
+        hint = "set it, as `run/log.jsonl`, and start the node again: spans are made of the log"
+        raise UsageError(f"couldn't trace {folder}: run.log_file is empty", hint=hint)
+    node, exporter = site.node(), over_http(otlp, anywhere=anywhere)
+    about = {
+        "service.name": "swarm-node",
+        "service.instance.id": node.hex(),
+        "swarm.site": settings.site.name,
+    }
+    collector = Collector(exporter, about)
+    tail, spans = Tail(folder / settings.run.log_file), Spans(node)
+    try:
+        if follow:
+            _follow(tail, spans, collector, every, otlp)
+        else:
+            _feed(tail, spans, collector)
+        collector.take(spans.rest())
+        answered = collector.deliver()
+    finally:
+        collector.close()
+    data = {"spans": collector.handed, "lost": collector.lost, "to": otlp}
+    if not answered and not follow:
+        text = f"couldn't hand on {count(collector.lost, 'span')}: the collector at {otlp} takes none"
+        raise Failure(text, code=FAILED, hint="look whether it runs and speaks OTLP over HTTP, and try again")
+    lost = f", {collector.lost} lost" if collector.lost else ""
+    emit(data, as_json=as_json, text=f"{count(collector.handed, 'span')} handed to {otlp}{lost}")
+
+
+def _feed(tail: Tail, spans: Spans, collector: Collector) -> None:
+    for line in tail.lines():
+        collector.take(spans.take(line))
+
+
+def _follow(tail: Tail, spans: Spans, collector: Collector, every: float, otlp: str) -> None:
+    """Go on until interrupted. A collector that is away costs nothing but, in the end, spans."""
+    clock, wait_s, again_at, silent = Clock(), AGAIN_S, 0.0, False
+    try:
+        while True:
+            _feed(tail, spans, collector)
+            if clock.now() >= again_at:
+                if collector.deliver():
+                    if silent:
+                        tell("collector_back", f"the collector at {otlp} takes spans again")
+                    wait_s, silent = AGAIN_S, False
+                else:
+                    if not silent:
+                        waiting = count(collector.waiting, "span")
+                        tell("collector_away", f"the collector at {otlp} takes no spans: {waiting} wait for it")
+                    again_at, wait_s, silent = clock.now() + wait_s, min(2 * wait_s, AGAIN_S_MAX), True
+            sleep(every)
+    except KeyboardInterrupt:  # The way to end it.
+        return
