@@ -48,14 +48,15 @@ test-integrations: $(STAMP) ## Run the tests that need Lightning, Transformers a
 	@$(BIN)/python -m pytest -q tests/node/integrations tests/node/tables
 
 .PHONY: test-containers
-test-containers: $(STAMP) ## Check the image's file and the compose file (installs a linter)
+test-containers: $(STAMP) ## Check the image's file, the compose file and the chart (installs a linter, schemas, Helm)
 	@$(PYTHON) scripts/bootstrap.py --venv $(VENV) --extras containers
-	@$(BIN)/python -m pytest -q -rs tests/node/test_containers.py
+	@$(PYTHON) scripts/fetch_helm.py $(BIN)/helm
+	@$(BIN)/python -m pytest -q -rs tests/node/test_containers.py tests/packaging/test_chart.py
 
 .PHONY: test-package
 test-package: $(STAMP) ## Build what is published, look at it, install it where nothing is (installs what builds it)
 	@$(PYTHON) scripts/bootstrap.py --venv $(VENV) --extras package
-	@$(BIN)/python -m pytest -q -rs tests/packaging
+	@$(BIN)/python -m pytest -q -rs tests/packaging/test_distributions.py tests/packaging/test_man_pages.py
 
 .PHONY: test-page
 test-page: $(STAMP) ## Run the tests of the live page in Chromium (installs what drives it)
