@@ -56,7 +56,8 @@ test-containers: $(STAMP) ## Check the image's file, the compose file and the ch
 .PHONY: test-package
 test-package: $(STAMP) ## Build what is published, look at it, install it where nothing is (installs what builds it)
 	@$(PYTHON) scripts/bootstrap.py --venv $(VENV) --extras package
-	@$(BIN)/python -m pytest -q -rs tests/packaging/test_distributions.py tests/packaging/test_man_pages.py
+	@$(BIN)/python -m pytest -q -rs tests/packaging/test_distributions.py tests/packaging/test_man_pages.py \
+		tests/packaging/test_wheelhouse.py
 
 .PHONY: test-page
 test-page: $(STAMP) ## Run the tests of the live page in Chromium (installs what drives it)
@@ -77,6 +78,11 @@ test-homomorphic: $(STAMP) ## Run the tests of encrypted sums with GMP (installs
 package: $(STAMP) ## Build the source distribution and the wheel into dist/, the same bytes for the same commit
 	@$(PYTHON) scripts/bootstrap.py --venv $(VENV) --extras package
 	@$(BIN)/python scripts/package.py
+
+.PHONY: wheelhouse
+wheelhouse: $(STAMP) ## Gather all that a site without internet installs, in one file: EXTRAS=a,b TORCH=cpu|cuda|none
+	@$(PYTHON) scripts/bootstrap.py --venv $(VENV) --extras package
+	@$(BIN)/python scripts/wheelhouse.py --torch $(or $(TORCH),cpu) --extras "$(EXTRAS)"
 
 .PHONY: man
 man: $(STAMP) ## Write the manual pages into share/man/man1, from the commands themselves
