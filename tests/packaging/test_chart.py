@@ -311,3 +311,20 @@ def test_before_the_peer_a_site_is_made_once_and_a_charter_waited_for(prepared: 
     assert rest[-1] == "the charter is complete"
     assert not any("not signed" in line for line in rest), "it is said once"
     assert (site / "card.toml").read_bytes() == identity
+
+
+@pytest.mark.real
+def test_where_a_backup_is_to_be_restored_no_keys_are_made(prepared: tuple[Path, dict[str, str]]) -> None:
+    site, environment = prepared
+    script = ["sh", str(CHART / "files" / "prepare.sh"), str(site), "--name", "alone"]
+    with subprocess.Popen(
+        script, env={**environment, "PREPARE_RESTORE": "true"}, stdout=subprocess.PIPE, text=True
+    ) as waiting:
+        assert waiting.stdout is not None
+        assert waiting.stdout.readline().endswith("to be restored from a backup\n")
+        assert not site.exists()
+        site.mkdir()
+        (site / "swarm.toml").touch()  # The restored folder appears whole.
+        assert waiting.stdout.readline().startswith("waiting for")
+        waiting.send_signal(signal.SIGTERM)
+    assert sorted(path.name for path in site.iterdir()) == ["swarm.toml"]
