@@ -80,9 +80,9 @@ package: $(STAMP) ## Build the source distribution and the wheel into dist/, the
 	@$(BIN)/python scripts/package.py
 
 .PHONY: wheelhouse
-wheelhouse: $(STAMP) ## Gather all that a site without internet installs, in one file: EXTRAS=a,b TORCH=cpu|cuda|none
+wheelhouse: $(STAMP) ## Gather all that a site without internet installs, in one file: EXTRAS=a,b PYTORCH=cpu|cuda|none
 	@$(PYTHON) scripts/bootstrap.py --venv $(VENV) --extras package
-	@$(BIN)/python scripts/wheelhouse.py --torch $(or $(TORCH),cpu) --extras "$(EXTRAS)"
+	@$(BIN)/python scripts/wheelhouse.py --torch $(or $(PYTORCH),cpu) --extras "$(EXTRAS)"
 
 .PHONY: man
 man: $(STAMP) ## Write the manual pages into share/man/man1, from the commands themselves
