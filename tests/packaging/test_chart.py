@@ -118,6 +118,7 @@ def test_one_release_is_one_site_that_may_do_nothing_it_does_not_need(tmp_path: 
     for values in EXAMPLES.values():
         state = rendered(values, tmp_path)["StatefulSet"]["spec"]
         assert state["replicas"] == 1
+        assert state["podManagementPolicy"] == "Parallel", "else a pod that is not ready is never replaced"
         assert state["persistentVolumeClaimRetentionPolicy"] == {"whenDeleted": "Retain", "whenScaled": "Retain"}
         pod = state["template"]["spec"]
         assert pod["automountServiceAccountToken"] is False
