@@ -53,9 +53,16 @@ test-integrations: $(STAMP) ## Run the tests that need Lightning, Transformers a
 	@$(BIN)/python -m pytest -q tests/node/integrations tests/node/tables
 
 .PHONY: test-containers
-test-containers: $(STAMP) ## Check the image's file and the compose file (installs a linter)
+test-containers: $(STAMP) ## Check the image's file, the compose file and the chart (installs a linter, schemas, Helm)
 	@$(PYTHON) scripts/bootstrap.py --venv $(VENV) --extras containers
-	@$(BIN)/python -m pytest -q -rs tests/node/test_containers.py
+	@$(PYTHON) scripts/fetch_helm.py $(BIN)/helm
+	@$(BIN)/python -m pytest -q -rs tests/node/test_containers.py tests/packaging/test_chart.py
+
+.PHONY: test-package
+test-package: $(STAMP) ## Build what is published, look at it, install it where nothing is (installs what builds it)
+	@$(PYTHON) scripts/bootstrap.py --venv $(VENV) --extras package
+	@$(BIN)/python -m pytest -q -rs tests/packaging/test_distributions.py tests/packaging/test_man_pages.py \
+		tests/packaging/test_wheelhouse.py
 
 .PHONY: test-page
 test-page: $(STAMP) ## Run the tests of the live page in Chromium (installs what drives it)
@@ -71,6 +78,20 @@ test-onnx: $(STAMP) ## Run the tests that need ONNX (installs it)
 test-homomorphic: $(STAMP) ## Run the tests of encrypted sums with GMP (installs gmpy2)
 	@$(PYTHON) scripts/bootstrap.py --venv $(VENV) --extras homomorphic
 	@$(BIN)/python -m pytest -q tests/swarm/homomorphic
+
+.PHONY: package
+package: $(STAMP) ## Build the source distribution and the wheel into dist/, the same bytes for the same commit
+	@$(PYTHON) scripts/bootstrap.py --venv $(VENV) --extras package
+	@$(BIN)/python scripts/package.py
+
+.PHONY: wheelhouse
+wheelhouse: $(STAMP) ## Gather all that a site without internet installs, in one file: EXTRAS=a,b PYTORCH=cpu|cuda|none
+	@$(PYTHON) scripts/bootstrap.py --venv $(VENV) --extras package
+	@$(BIN)/python scripts/wheelhouse.py --torch $(or $(PYTORCH),cpu) --extras "$(EXTRAS)"
+
+.PHONY: man
+man: $(STAMP) ## Write the manual pages into share/man/man1, from the commands themselves
+	@$(BIN)/python scripts/man_pages.py share/man/man1
 
 check: format-check lint types architecture test ## Everything CI runs
 
@@ -105,7 +126,7 @@ coverage: $(STAMP) ## Test coverage of the pure packages
 	@$(BIN)/coverage run -m pytest -q -m "not real" && $(BIN)/coverage report --include 'swarm/*,gossip/*,node/core/*,topologies/*'
 
 clean: ## Remove what was built
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) build dist share *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 
 .PHONY: kill
 kill: $(STAMP) ## Kill peers of a real swarm at 50 random moments (about six minutes)

@@ -35,6 +35,10 @@ class LazyGroup(click.Group):
         assert isinstance(command, click.Command), "the table names commands"
         return command
 
+    def summary(self, name: str) -> str:
+        """Return what a command does in one line."""
+        return self._table[name][1]
+
     @override
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         """Return what may follow, commands without importing them: somebody waits with a finger on a key."""

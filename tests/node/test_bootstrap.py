@@ -47,7 +47,7 @@ def test_ci_runs_what_needs_an_extra() -> None:
     """But Ray and Parquet, whose size is a reason."""
     makefile = (ROOT / "Makefile").read_text()
     targets = dict(re.findall(r"^(test-[a-z]+):.*\n((?:\t.*\n)+)", makefile, re.MULTILINE))
-    extras = ("containers", "homomorphic", "integrations", "onnx", "page", "ray", "telemetry", "trackers")
+    extras = ("containers", "homomorphic", "integrations", "onnx", "package", "page", "ray", "telemetry", "trackers")
     assert {*targets} == {f"test-{extra}" for extra in extras}
     assert all("scripts/bootstrap.py --venv $(VENV) --extras " in body for body in targets.values())
     run = (ROOT / ".ci" / "run").read_text()
