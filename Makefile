@@ -67,6 +67,12 @@ test-homomorphic: $(STAMP) ## Run the tests of encrypted sums with GMP (installs
 	@$(PYTHON) scripts/bootstrap.py --venv $(VENV) --extras homomorphic
 	@$(BIN)/python -m pytest -q tests/swarm/homomorphic
 
+.PHONY: docs
+docs: $(STAMP) ## Build the documentation site in site/ (installs MkDocs); a broken link ends it
+	@$(PYTHON) scripts/bootstrap.py --venv $(VENV) --extras docs
+	@$(BIN)/mkdocs build --strict --quiet --clean
+	@$(BIN)/python -m pytest -q -rs tests/docs/test_site.py
+
 check: format-check lint types architecture test ## Everything CI runs
 
 format: $(STAMP) ## Format the code
@@ -100,7 +106,7 @@ coverage: $(STAMP) ## Test coverage of the pure packages
 	@$(BIN)/coverage run -m pytest -q -m "not real" && $(BIN)/coverage report --include 'swarm/*,gossip/*,node/core/*,topologies/*'
 
 clean: ## Remove what was built
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 
 .PHONY: kill
 kill: $(STAMP) ## Kill peers of a real swarm at 50 random moments (about six minutes)
