@@ -3,7 +3,8 @@
 Two things differ between the two. A page links to files outside docs/, which the site does not have: it gets a page
 for each, with its text as it is; the README's place is taken by the site's first page. And a block of code may be told
 its file by `title=` behind its language, which the site's Markdown does not know: its name goes on a line above. Pages
-themselves stay as they are, and a link to a file that is not there ends the build.
+themselves stay as they are, and a link to a file that is not there ends the build. A heading that begins with a number
+gets a name that does not: the theme's script looks names up as selectors.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import posixpath
 import re
 from pathlib import Path
 
+from markdown.extensions.toc import slugify
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
@@ -43,6 +45,18 @@ def adapted(text: str, page: str) -> str:
         return posixpath.relpath(place(target), posixpath.dirname(page)) if target else match[1]
 
     return TITLED.sub(r"`\2`:\n\n```\1", LINK.sub(link, text))
+
+
+def name(heading: str, separator: str) -> str:
+    """Return what a heading is called in the address of a page."""
+    plain = slugify(heading, separator)
+    return f"n{separator}{plain}" if plain[:1].isdigit() else plain
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Name headings as above."""
+    config.mdx_configs.setdefault("toc", {})["slugify"] = name
+    return config
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
