@@ -67,10 +67,11 @@ test-homomorphic: $(STAMP) ## Run the tests of encrypted sums with GMP (installs
 	@$(PYTHON) scripts/bootstrap.py --venv $(VENV) --extras homomorphic
 	@$(BIN)/python -m pytest -q tests/swarm/homomorphic
 
+# Not --quiet, which would hide from --strict what it is to count.
 .PHONY: docs
 docs: $(STAMP) ## Build the documentation site in site/ (installs MkDocs); a broken link ends it
 	@$(PYTHON) scripts/bootstrap.py --venv $(VENV) --extras docs
-	@$(BIN)/mkdocs build --strict --quiet --clean
+	@$(BIN)/mkdocs build --strict --clean
 	@$(BIN)/python -m pytest -q -rs tests/docs/test_site.py
 
 check: format-check lint types architecture test ## Everything CI runs

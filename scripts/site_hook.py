@@ -20,6 +20,7 @@ from mkdocs.structure.pages import Page
 from mkdocs.utils import log
 
 LINK = re.compile(r"(?<=\]\()(?!\w+:)([^()\s#]+)(?=[)#])")
+NUMBERED = re.compile(r"(?<=\]\()((?!\w+:)[^()\s#]*#)(?=\d)")
 TITLED = re.compile(r"^```(\w+) title=(\S+)$", re.MULTILINE)
 
 FRONT = {"README.md": "index.md"}
@@ -44,7 +45,8 @@ def adapted(text: str, page: str) -> str:
         target = leaving(match[1], page)
         return posixpath.relpath(place(target), posixpath.dirname(page)) if target else match[1]
 
-    return TITLED.sub(r"`\2`:\n\n```\1", LINK.sub(link, text))
+    text = NUMBERED.sub(r"\1n-", LINK.sub(link, text))
+    return TITLED.sub(r"`\2`:\n\n```\1", text)
 
 
 def name(heading: str, separator: str) -> str:
