@@ -93,6 +93,13 @@ wheelhouse: $(STAMP) ## Gather all that a site without internet installs, in one
 man: $(STAMP) ## Write the manual pages into share/man/man1, from the commands themselves
 	@$(BIN)/python scripts/man_pages.py share/man/man1
 
+# Not --quiet, which would hide from --strict what it is to count.
+.PHONY: docs
+docs: $(STAMP) ## Build the documentation site in site/ (installs MkDocs); a broken link ends it
+	@$(PYTHON) scripts/bootstrap.py --venv $(VENV) --extras docs
+	@$(BIN)/mkdocs build --strict --clean
+	@$(BIN)/python -m pytest -q -rs tests/docs/test_site.py
+
 check: format-check lint types architecture test ## Everything CI runs
 
 format: $(STAMP) ## Format the code
@@ -126,7 +133,7 @@ coverage: $(STAMP) ## Test coverage of the pure packages
 	@$(BIN)/coverage run -m pytest -q -m "not real" && $(BIN)/coverage report --include 'swarm/*,gossip/*,node/core/*,topologies/*'
 
 clean: ## Remove what was built
-	rm -rf $(VENV) build dist share *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) build dist share site *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 
 .PHONY: kill
 kill: $(STAMP) ## Kill peers of a real swarm at 50 random moments (about six minutes)

@@ -498,6 +498,8 @@ class Round:
         A site that was restored from a backup may have scored a model in its former life that it does not have now.
         """
         done = state.committed
+        if not state.complete:
+            self._finished = False  # The members may agree on more rounds when all are done: it ends once more.
         if not state.complete or self._finished or done.round > self._evaluated or mine or self.judging:
             return
         best = best_of(state)

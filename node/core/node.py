@@ -779,6 +779,8 @@ class Node:
         if not self._voice.able:
             return []
         head, mine = self.replica.head, self._voice.mine()
+        if self._ended is not None and self._ended.outcome == "DONE" and not head.complete:
+            self._ended = None  # The members have agreed on more rounds since.
         self.round.judging = head.complete and self._appraisal.due(mine, self.transfer.has)
         version = self.transfer.version, self._heard(), self.round.stuck(), self.round.judging
         if self._advanced is not None and self._advanced.still(head, mine, version, now):

@@ -52,3 +52,5 @@ def test_ci_runs_what_needs_an_extra() -> None:
     assert all("scripts/bootstrap.py --venv $(VENV) --extras " in body for body in targets.values())
     run = (ROOT / ".ci" / "run").read_text()
     assert all(name in run for name in targets if name != "test-ray")
+    assert re.search(r"^docs: .*\n\t.*--extras docs\n\t.*mkdocs build --strict --clean$", makefile, re.MULTILINE)
+    assert re.search(r"^make .*\bdocs\b", run, re.MULTILINE)

@@ -124,6 +124,12 @@ def in_epoch(epoch: int, *members: int) -> Callable[[World], bool]:
     return lambda world: all(world.place(m).machine and head(world, m).terms.epoch >= epoch for m in members)
 
 
+def outcome_of(world: World, member: int) -> str:
+    """Why the run has ended for a member, as its node says it; nothing while it goes on."""
+    ended = getattr(world.place(member).machine, "ended", None)
+    return "" if ended is None else str(ended.reason)
+
+
 def finished(*members: int) -> Callable[[World], bool]:
     return lambda world: all(world.place(m).finished is not None for m in members)
 
@@ -271,6 +277,15 @@ def test_the_members_agree_on_more_rounds() -> None:
     propose(world, 1, t.repolicy(msgspec.structs.replace(policy, rounds=6)))
     assert world.run(finished(0, 1, 2, 3), end_s=END_S)
     assert {head(world, m).committed.round for m in range(4)} == {6}
+
+
+def test_a_run_that_was_done_ends_once_more_after_the_rounds_that_its_members_add() -> None:
+    world = changing(3, rounds=2)
+    assert world.run(lambda w: all(outcome_of(w, m) == "all 2 rounds are committed" for m in range(3)), end_s=END_S)
+    policy = head(world, 0).terms.round
+    propose(world, 0, t.repolicy(msgspec.structs.replace(policy, rounds=4)))
+    assert world.run(lambda w: all(committed(w, m, 3) for m in range(3)), end_s=END_S)
+    assert world.run(lambda w: all(outcome_of(w, m) == "all 4 rounds are committed" for m in range(3)), end_s=END_S)
 
 
 @pytest.mark.parametrize("seed", range(1, 7))
