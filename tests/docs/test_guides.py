@@ -75,12 +75,12 @@ def taken(line: str, *, whole: bool) -> None:
             raise
 
 
-def _taken(command: click.Command, said: list[str]) -> None:
-    with command.make_context(command.name or "swarm", said) as context:
+def _taken(command: click.Command, said: list[str], parent: click.Context | None = None) -> None:
+    with command.make_context(command.name or "swarm", said, parent=parent) as context:
         if isinstance(command, click.Group) and (rest := [*context._protected_args, *context.args]):
             _, inner, rest = command.resolve_command(context, rest)
             assert inner is not None
-            _taken(inner, rest)
+            _taken(inner, rest, context)
 
 
 @pytest.fixture
