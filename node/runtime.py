@@ -109,6 +109,7 @@ from swarm.machine import (
     Snapshot,
     Started,
     Stepped,
+    Stored,
     StoreFailed,
     Train,
     Trained,
@@ -517,7 +518,10 @@ class Runtime:
             case Check():
                 self._bulk.submit_check(effect)
             case Forget():
-                self._store.forget(effect.digests)
+                # The same bytes may have been made again, as of a model that no longer changes, and the node has yet to
+                # hear of it: what it lets go of is the first.
+                again = {event.digest for event in self._events if isinstance(event, Stored)}
+                self._store.forget([digest for digest in effect.digests if digest not in again])
                 self._bulk.drop(effect.digests)
             case Prune():
                 self._journal.drop_wal_below(effect.view)

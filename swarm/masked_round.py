@@ -215,11 +215,13 @@ class MaskedRound(Round):
         for action in super().trained(event, state, mine, now):
             if isinstance(action, Say) and isinstance(action.body, e.Contribution):
                 # At most two are of use: what is offered now, and what is trained while that is closed.
-                for old in [event.round, *sorted(self._drafts)[: 1 - DRAFTS_MAX]]:
-                    actions += self._drop(old)
                 # Beside noise on all updates, a loss of one site's own would say exactly what the noise is to hide.
                 told = action.body.metrics if self._charter.site_noise is None else ()
-                self._drafts[event.round] = msgspec.structs.replace(action.body, metrics=told)
+                drafted = msgspec.structs.replace(action.body, metrics=told)
+                for old in [event.round, *sorted(self._drafts)[: 1 - DRAFTS_MAX]]:
+                    gone = self._drop(old)
+                    actions += [one for one in gone if one != Forget((Digest(drafted.update_digest),))]
+                self._drafts[event.round] = drafted
                 actions += self._remember()
             else:
                 actions.append(action)
@@ -294,9 +296,13 @@ class MaskedRound(Round):
         return [Guard(data)]
 
     def _drop(self, round_: int) -> list[Action]:
-        """Let go of what was trained for a round."""
+        """Let go of what was trained for a round. Where nothing is learned any more, two rounds' are the same bytes."""
         draft = self._drafts.pop(round_, None)
-        return [] if draft is None else [*self._remember(), Forget((Digest(draft.update_digest),))]
+        if draft is None:
+            return []
+        needed = {other.update_digest for other in self._drafts.values()}
+        gone = () if draft.update_digest in needed else (Forget((Digest(draft.update_digest),)),)
+        return [*self._remember(), *gone]
 
     def _follow(self, state: State) -> Iterator[Action]:
         """Let go of what is over: with the round its secrets, with an attempt that has ended those of that."""

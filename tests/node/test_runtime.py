@@ -63,6 +63,7 @@ from swarm.machine import (
     Effect,
     Event,
     Finished,
+    Forget,
     Keep,
     LinkChanged,
     NodeId,
@@ -1047,6 +1048,20 @@ def test_a_piece_of_a_model_that_finds_no_room_holds_up_nothing_and_is_fetched_a
     assert waiting[1].frugal
     assert weight.released == 0, "half a model is no reason to give the ledger's room away"
     assert not runtime._held
+
+
+def test_the_same_bytes_made_again_are_not_removed_in_the_name_of_the_first(among_three: Site) -> None:
+    site = among_three
+    runtime = site.runtime()
+    path = site.store.new_file()
+    stored = site.store.write_file(path, 4, [b"none"])
+    site.store.adopt(path, stored)
+    runtime._events.append(stored)
+    runtime._perform(deque([Forget((stored.digest,))]))
+    assert site.store.path(stored.digest).exists(), "the node will hear that it has it"
+    runtime._events.clear()
+    runtime._perform(deque([Forget((stored.digest,))]))
+    assert not site.store.path(stored.digest).exists()
 
 
 # --- small parts --------------------------------------------------------------------------------------------------------

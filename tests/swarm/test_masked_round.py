@@ -232,6 +232,20 @@ def test_with_the_round_its_secrets_are_gone() -> None:
     assert hashlib.sha256(update(0).tobytes()).digest() in table.forgotten
 
 
+def test_what_was_trained_twice_alike_is_kept_for_the_second_round() -> None:
+    """As where nothing is learned any more: the first round's is let go of, and it is the same file."""
+    table = Table().closed().go()
+    for member in range(3):
+        mixed = Mixed(1, Digest(digest("model 1")), 32)
+        table.blobs[mixed.model] = SWARM.initial
+        table.act(member, table.rounds[member].mixed(mixed, table.state, table.now))
+    table.go(1)
+    assert [draft.round for draft in read_kept(table.records[0])[2]] == [1, 2]
+    table.settle(e.ROUND_COMMIT, due_commit(table.state)).go(1)
+    assert [draft.round for draft in read_kept(table.records[0])[2]] == [2]
+    assert table.forgotten == []
+
+
 def test_who_is_shown_two_closes_reveals_for_the_first_alone() -> None:
     """The classic attack, on a ledger that has been forked."""
     table = Table().closed()
