@@ -35,11 +35,11 @@ from tests.bugbank.seeding import Bug, Edit
 from tests.conformance import test_signing as signing
 from tests.node import test_core as core
 from tests.node import test_storage as storage
-from tests.simulation import test_fault_campaign as campaign
 from tests.simulation import test_membership as membership
 from tests.simulation import test_site_noise as noised
 from tests.swarm import test_codec as bytes_
 from tests.swarm import test_copies as copies
+from tests.swarm import test_gossip_round as gossips
 from tests.swarm import test_identity as keys
 from tests.swarm import test_masked_round as mask_rounds
 from tests.swarm import test_routed_round as routed
@@ -437,7 +437,7 @@ LOG = (
                 "return None",
             ),
         ),
-        campaign.test_a_round_whose_update_a_lying_disk_lost_ends_with_nothing_where_too_few_are_left,
+        replicas.test_a_route_of_which_too_little_is_left_for_a_whole_deadline_ends_with_nothing,
     ),
     Bug(
         "a round is given up by who has enough of it",
@@ -852,12 +852,12 @@ GOSSIP = (
                 "attempt.offered is None and not",
             ),
         ),
-        campaign.test_a_member_that_lost_what_it_masked_gets_it_from_those_who_hold_it_and_votes_for_the_sum,
+        mask_rounds.test_a_masked_update_that_is_lost_with_what_was_trained_is_asked_of_others,
     ),
     Bug(
         "a model that nobody has any more is waited for",
         (Edit(gossip_round.GossipRound._despair, "elif self._lost(state, digest, now):", "elif False:"),),
-        campaign.test_a_model_that_a_power_cut_took_before_anybody_had_it_holds_up_no_round,
+        gossips.test_for_a_model_that_nobody_has_any_more_the_one_before_stands_in_after_the_deadline,
     ),
     Bug(
         "copies are averaged in the last round, in place of models",

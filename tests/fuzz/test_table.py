@@ -38,6 +38,7 @@ KEPT: dict[str, str] = {
     "node.dashboard.explorer:_of_block": CHECKED,
     "swarm.ledger.journal:block_at": "a record by itself, with its checksum, of this site's own segments: as `Tail` reads",
     "node.dashboard.server:verified": "said by the command that it has started",
+    "node.dashboard.beside:Beside._announcement": CHILD, "node.telemetry.spans:Spans.take": OWN,
     "node.cli.ledger.checking:walk": CHECKED, "node.cli.ledger.forks:forks": CHECKED,
     "node.cli.ledger.members:_charges": CHECKED, "node.cli.ledger.reading:blamed": CHECKED,
     "node.cli.ledger.reading:blocks_of": CHECKED, "node.cli.ledger.reading:Words.learn": CHECKED,

@@ -14,7 +14,6 @@ from swarm.ledger.block import NO_HASH, SKIP, Vote
 from tests.simulation import fault_campaign as campaign
 from tests.simulation.stories import done, tell
 from topologies.world.checkers import Violation
-from topologies.world.faults import Freeze
 
 FAR_VOTES = 100_000
 
@@ -25,28 +24,6 @@ def test_whatever_is_drawn_nothing_final_is_lost_and_everybody_finishes(seed: in
     story = campaign.run(campaign.draw(seed))
     assert story.height > 0
     assert 0 < story.kept <= campaign.KEPT_MAX
-
-
-def test_a_model_that_a_power_cut_took_before_anybody_had_it_holds_up_no_round() -> None:
-    """Member 3 offered, was cut off and lost what it had not synced; its partner was not in the round. It blends, all
-    the same, for the others wait for what it attests: two of four are no quorum."""
-    trial = replace(campaign.draw(130_875), kept=(0, 1, 3, 6, 7))
-    assert campaign.run(trial).virtual_s < trial.heal_s + 2 * 60.0, "one deadline, and what remains of the run"
-
-
-def test_a_member_that_lost_what_it_masked_gets_it_from_those_who_hold_it_and_votes_for_the_sum() -> None:
-    """Member 1 lost its masked update, and what was trained, when the others had it; member 2 lives ten years earlier
-    and votes for nothing. Without the vote of 1 three of five are left, and would wait for ever."""
-    trial = campaign.draw(122_720)
-    frozen = max(fault.at_s + fault.duration_s for fault in trial.faults if isinstance(fault, Freeze))
-    assert campaign.run(trial).virtual_s < frozen + campaign.AFTER_S / 2
-
-
-def test_a_round_whose_update_a_lying_disk_lost_ends_with_nothing_where_too_few_are_left() -> None:
-    """Member 1 alone had its update, for member 0 was cut off and three that fold leave one to itself; its disk lost
-    it after the close. Two are too few for a second one, so the round is void once a deadline has passed."""
-    trial = replace(campaign.draw(132_642), kept=(0, 3, 7))
-    assert campaign.run(trial).virtual_s < trial.heal_s + 2 * 60.0 + campaign.REPAIR_S
 
 
 def test_the_same_seed_is_the_same_story() -> None:

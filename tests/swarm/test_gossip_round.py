@@ -254,6 +254,18 @@ def test_what_a_crash_took_is_fetched_again() -> None:
     assert desk.update(1) in fetched(actions)
 
 
+def test_for_a_model_that_nobody_has_any_more_the_one_before_stands_in_after_the_deadline() -> None:
+    desk = closed()
+    desk.held.remove(desk.update(0))  # by a power cut, before any partner had it
+    desk.seen.problems[desk.update(0)] = False
+    assert desk.update(0) in fetched(desk.go())
+    late = NOW + 600.0
+    assert blends(desk.go(late - 1.0)) == [], "whoever has it may come back"
+    actions = desk.go(late)
+    assert [blend.terms for blend in blends(actions)] == [((Digest(INITIAL), 1 - 1 / 3), (desk.update(1), 1 / 3))]
+    assert [one.event for one in actions if isinstance(one, Report)] == ["model_lost"]
+
+
 def test_it_attests_with_a_sketch_and_trains_on_from_its_own_model() -> None:
     desk = closed()
     desk.go()

@@ -47,7 +47,7 @@ from swarm.masking import masks
 from swarm.masking.masks import Mask
 from swarm.masking.ring import Ring
 from swarm.masking.statements import Keys, Reveal
-from swarm.round import Action, Say
+from swarm.round import Action, Fetch, Say
 from swarm.vector import Vector, blob_digest, leaf_hashes
 from tests.builders import CODE, EPOCH_S, Feeds, digest, drawing, make_swarm
 
@@ -244,6 +244,19 @@ def test_what_was_trained_twice_alike_is_kept_for_the_second_round() -> None:
     table.settle(e.ROUND_COMMIT, due_commit(table.state)).go(1)
     assert [draft.round for draft in read_kept(table.records[0])[2]] == [2]
     assert table.forgotten == []
+
+
+def test_a_masked_update_that_is_lost_with_what_was_trained_is_asked_of_others() -> None:
+    """It cannot be masked again; others may hold it and name it in a close, which takes this member's vote as well."""
+    table = Table().rostered().go()
+    attempt, work, _ = read_kept(table.records[0])
+    assert attempt is not None
+    assert attempt.offered is not None
+    del table.blobs[attempt.offered]
+    table.rounds[0] = table.process(0, seed=2)
+    table.act(0, table.rounds[0].resume(codec.encode(Kept(1, attempt.to_bytes(), work, ()))))
+    actions = table.rounds[0].advance(table.state, (), table.blobs.__contains__, table.now)
+    assert Fetch(attempt.offered, SWARM.charter.masked_bytes, ()) in actions
 
 
 def test_who_is_shown_two_closes_reveals_for_the_first_alone() -> None:
