@@ -555,12 +555,25 @@ def sign(path: Path, folder: Path, output: Path | None, *, as_json: bool) -> Non
     site = Site(folder)
     if site.settings_path.exists():
         # Who signs agrees; what the site would refuse at its start is better refused before the others count on it.
-        check_at(site, site.load_settings(), signed, site.node(), f"couldn't sign {path}")
+        settings = site.load_settings()
+        check_at(site, settings, signed, site.node(), f"couldn't sign {path}")
+        _check_task(path, site.folder / settings.task.file, signed)
     signed = signed.sign(site.load_identity())
     write_file_durably(target, terms.to_toml(signed).encode(), mode=0o644)
     missing = signed.missing()
     rest = f"still to sign: {', '.join(missing)}" if missing else f"complete: ledger {signed.ledger_id.hex()[:16]}"
     emit({"path": str(target), "missing": list(missing)}, as_json=as_json, text=f"Signed {target}; {rest}.")
+
+
+def _check_task(path: Path, task: Path, signed: terms.SignedCharter) -> None:
+    """Refuse a signature by who has another program at hand than the one that it would let run on its data."""
+    digest = signed.charter.task.digest
+    if task.is_file() and task_digest(task) != digest:
+        raise UsageError(
+            f"couldn't sign {path}: {task} is not the task file the charter was made with",
+            hint=f"read the file whose SHA-256 begins {digest.hex()[:16]}, and put it there if you agree to it",
+            identifier="SWARM-TASK-FILE",
+        )
 
 
 @charter.command()

@@ -335,6 +335,16 @@ def test_who_is_not_in_the_charter_cannot_sign_it(home: Path) -> None:
     assert contents(home) == before
 
 
+def test_nobody_signs_for_another_program_than_the_one_at_hand(home: Path) -> None:
+    draft(home)
+    (home / "a" / "task.py").write_text("another = True\n")
+    before = contents(home)
+    message, hint = refused("charter", "sign", "charter.toml", "--folder", "a", code=6)
+    assert message == "couldn't sign charter.toml: a/task.py is not the task file the charter was made with"
+    assert CODE.hex()[:16] in hint
+    assert contents(home) == before
+
+
 def test_a_folder_without_keys_cannot_sign(home: Path) -> None:
     draft(home)
     before = contents(home)
