@@ -19,7 +19,7 @@ from swarm.ledger.journal import Journal
 from swarm.machine import RECORD_BLOCK, Record
 from tests.benchmarks.ledgers import make_ledger
 from tests.node.test_cli_ledger import NAMES, SEGMENT, calm, data, flip, leaves, places, refused, said, swarm, written
-from tests.simulation.campaign import play
+from tests.simulation import campaign
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def site(tmp_path: Path) -> Path:
 @functools.cache
 def with_a_liar() -> tuple[SignedCharter, tuple[bytes, ...]]:
     """Return the ledger of an honest site of four, of which site-3 was caught."""
-    place = play(1, members=4, twins=1).place(0)
+    place = campaign.caught().place(0)
     assert place.machine is not None
     assert place.journal is not None
     blocks = [record.payload for record in place.journal.open().records if record.kind == RECORD_BLOCK]

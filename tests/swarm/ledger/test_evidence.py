@@ -27,7 +27,7 @@ from swarm.ledger.views import Contradiction
 from swarm.machine import RECORD_BLOCK, NodeId
 from swarm.terms import founding
 from tests.builders import contribution, digest, make_swarm
-from tests.simulation.campaign import play
+from tests.simulation.campaign import caught
 from tests.simulation.stories import done, tell
 
 SWARM = make_swarm(4)
@@ -37,7 +37,6 @@ LEDGER = SWARM.signed.ledger_id
 NODES = [who.node for who in SWARM.identities]
 ONE, TWO = digest("one block"), digest("another")
 NOTHING = bytes(32)
-SEED_WITH_A_CAUGHT_TWIN = 1
 
 
 def vote(signer: int, kind: int, block: bytes, *, view: int = 3, ledger: bytes = LEDGER, epoch: int = 0) -> bytes:
@@ -192,7 +191,7 @@ def test_in_a_run_without_liars_nobody_is_accused() -> None:
 
 
 def test_a_liar_is_on_record_in_the_ledger_and_an_auditor_finds_the_proof_there() -> None:
-    world = play(SEED_WITH_A_CAUGHT_TWIN, members=4, twins=1)
+    world = caught()
     place = world.place(0)
     assert place.machine is not None
     accused = place.machine.replica.head.accused
