@@ -148,6 +148,16 @@ def task_digest(path: Path) -> bytes:
         raise UsageError(f"couldn't read the task file {path}: {error.strerror}") from None
 
 
+def check_same(path: Path, digest: bytes, refused: str, *, hint: str = "get the file whose SHA-256 begins {}") -> None:
+    """Raise `UsageError`, whose sentence begins as `refused` does, unless a file is the task that a charter names."""
+    if task_digest(path) != digest:
+        raise UsageError(
+            f"{refused}: {path} is not the task file the charter was made with",
+            hint=hint.format(digest.hex()[:16]),
+            identifier="SWARM-TASK-FILE",
+        )
+
+
 def load_task(path: Path, loader: Path | None = None) -> Task:
     """Import a task file, and the site's own loader if it has one.
 

@@ -24,7 +24,7 @@ from node.site import Site
 from node.solo import describe
 from node.storage import BlobStore, lengthen, write_file_durably
 from node.succession import model_at, outcome_file
-from node.task import task_digest
+from node.task import check_same, task_digest
 from node.trainer import TrainerSettings
 from swarm import charter as terms
 from swarm.contribution.policy import Policy, complete
@@ -557,23 +557,16 @@ def sign(path: Path, folder: Path, output: Path | None, *, as_json: bool) -> Non
         # Who signs agrees; what the site would refuse at its start is better refused before the others count on it.
         settings = site.load_settings()
         check_at(site, settings, signed, site.node(), f"couldn't sign {path}")
-        _check_task(path, site.folder / settings.task.file, signed)
+        task = site.folder / settings.task.file
+        if task.is_file():
+            # Who signs lets that program run on its data.
+            hint = "read the file whose SHA-256 begins {}, and put it there if you agree to it"
+            check_same(task, signed.charter.task.digest, f"couldn't sign {path}", hint=hint)
     signed = signed.sign(site.load_identity())
     write_file_durably(target, terms.to_toml(signed).encode(), mode=0o644)
     missing = signed.missing()
     rest = f"still to sign: {', '.join(missing)}" if missing else f"complete: ledger {signed.ledger_id.hex()[:16]}"
     emit({"path": str(target), "missing": list(missing)}, as_json=as_json, text=f"Signed {target}; {rest}.")
-
-
-def _check_task(path: Path, task: Path, signed: terms.SignedCharter) -> None:
-    """Refuse a signature by who has another program at hand than the one that it would let run on its data."""
-    digest = signed.charter.task.digest
-    if task.is_file() and task_digest(task) != digest:
-        raise UsageError(
-            f"couldn't sign {path}: {task} is not the task file the charter was made with",
-            hint=f"read the file whose SHA-256 begins {digest.hex()[:16]}, and put it there if you agree to it",
-            identifier="SWARM-TASK-FILE",
-        )
 
 
 @charter.command()

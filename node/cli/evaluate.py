@@ -25,11 +25,11 @@ from node.scoring.comparison import NAMES, Comparison, Outcome, compare, decidin
 from node.scoring.measures import score
 from node.scoring.words import Column, plain, supports_words, table
 from node.site import Site
-from node.task import task_digest
+from node.task import check_same
 from node.trainer import Described, EvaluateDone, Failed, LogLine, Trainer, TrainerEvent
 from swarm import disclosure
 from swarm.charter import Charter
-from swarm.errors import SwarmError, UsageError
+from swarm.errors import SwarmError
 from swarm.ledger.audit import Audit
 from swarm.machine import NodeId
 from swarm.vector import Layout, flatten
@@ -65,12 +65,7 @@ def evaluate(folder: Path, round_: int | None, metric: str | None, *, alone: boo
     charter = signed.charter
     task = site.folder / settings.task.file
     check_task(task)
-    if task_digest(task) != charter.task.digest:
-        raise UsageError(
-            f"couldn't evaluate: {task} is not the task file the charter was made with",
-            hint=f"get the file whose SHA-256 begins {charter.task.digest.hex()[:16]}",
-            identifier="SWARM-TASK-FILE",
-        )
+    check_same(task, charter.task.digest, "couldn't evaluate")
     _, audit = read(site.folder)
     number = audit.state.committed.round if round_ is None else round_
     if not number:

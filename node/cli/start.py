@@ -60,7 +60,7 @@ from node.runtime import Ports, Runtime, free_bytes, seeded
 from node.site import Site
 from node.spending import Spending, budget_of
 from node.storage import Ballast, BlobStore, DirectoryLock, RealDisk, SnapshotFile, store_error
-from node.task import task_digest
+from node.task import check_same
 from node.telemetry.lines import PRIVATE, line
 from node.telemetry.traces import Names as TraceNames
 from node.trainer import TrainerSettings
@@ -360,14 +360,9 @@ def run_site(site: Site, settings: Settings, signed: SignedCharter) -> Ending:
 
 def check_own_task(site: Site, settings: Settings, signed: SignedCharter) -> None:
     """Raise `UsageError` unless the site has the task file that the charter was made with."""
-    task, digest = site.folder / settings.task.file, signed.charter.task.digest
+    task = site.folder / settings.task.file
     check_task(task)
-    if task_digest(task) != digest:
-        raise UsageError(
-            f"couldn't start: {task} is not the task file the charter was made with",
-            hint=f"get the file whose SHA-256 begins {digest.hex()[:16]}",
-            identifier="SWARM-TASK-FILE",
-        )
+    check_same(task, signed.charter.task.digest, "couldn't start")
 
 
 def page_of(site: Site, settings: Settings) -> Beside | None:
