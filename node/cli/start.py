@@ -23,7 +23,6 @@ from node.backup import refuse_beside
 from node.beacon import Beacon
 from node.bulk import BulkWorker
 from node.checkpoints import Checkpoints
-from node.cli.dashboard import allowed
 from node.cli.init import FOLDER
 from node.cli.ledger.sources import REPAIR
 from node.cli.output import (
@@ -374,6 +373,8 @@ def page_of(site: Site, settings: Settings) -> Beside | None:
     page = settings.page
     if not page.listen:
         return None
+    from node.cli.dashboard import allowed  # A web server's imports, which a site without a page need not wait for.
+
     named = {"--cert": page.cert, "--key": page.key, "--token-file": page.token_file}
     files = {option: (site.folder / name) for option, name in named.items() if name}
     allowed(page.listen, files.get("--cert"), files.get("--key"), files.get("--token-file"))
