@@ -215,14 +215,11 @@ class MaskedRound(Round):
         for action in super().trained(event, state, mine, now):
             if isinstance(action, Say) and isinstance(action.body, e.Contribution):
                 # At most two are of use: what is offered now, and what is trained while that is closed.
+                old = [self._drafts.pop(n, None) for n in (event.round, *sorted(self._drafts)[: 1 - DRAFTS_MAX])]
                 # Beside noise on all updates, a loss of one site's own would say exactly what the noise is to hide.
                 told = action.body.metrics if self._charter.site_noise is None else ()
-                drafted = msgspec.structs.replace(action.body, metrics=told)
-                for old in [event.round, *sorted(self._drafts)[: 1 - DRAFTS_MAX]]:
-                    gone = self._drop(old)
-                    actions += [one for one in gone if one != Forget((Digest(drafted.update_digest),))]
-                self._drafts[event.round] = drafted
-                actions += self._remember()
+                self._drafts[event.round] = msgspec.structs.replace(action.body, metrics=told)
+                actions += self._let_go(old)
             else:
                 actions.append(action)
         return actions
@@ -296,13 +293,18 @@ class MaskedRound(Round):
         return [Guard(data)]
 
     def _drop(self, round_: int) -> list[Action]:
-        """Let go of what was trained for a round. Where nothing is learned any more, two rounds' are the same bytes."""
+        """Let go of what was trained for a round."""
         draft = self._drafts.pop(round_, None)
-        if draft is None:
-            return []
-        needed = {other.update_digest for other in self._drafts.values()}
-        gone = () if draft.update_digest in needed else (Forget((Digest(draft.update_digest),)),)
-        return [*self._remember(), *gone]
+        return [] if draft is None else self._let_go([draft])
+
+    def _let_go(self, old: Sequence[e.Contribution | None]) -> list[Action]:
+        """Remember the drafts that are left, and have the bytes of old ones removed.
+
+        Where nothing is learned any more, two rounds' drafts are the same bytes.
+        """
+        needed = {draft.update_digest for draft in self._drafts.values()}
+        gone = [draft.update_digest for draft in old if draft is not None and draft.update_digest not in needed]
+        return [*self._remember(), *(Forget((Digest(digest),)) for digest in gone)]
 
     def _follow(self, state: State) -> Iterator[Action]:
         """Let go of what is over: with the round its secrets, with an attempt that has ended those of that."""
