@@ -653,11 +653,13 @@ class Replica:
         An update that went by a route is for a while where it was made, or with the one member that adds it up, and
         nowhere else. A disk that loses it then has lost it for everybody. Who was cut off has not looked.
         """
+        if state.close is None:
+            return False
         there = [seat.node for seat in state.terms.members if not self._witness.absent(seat.node, now)]
         if len(there) < state.terms.quorum:
             self._seen_stuck.pop(state.round, None)
             return False
-        return state.close is not None and self._outlasted(self._seen_stuck, state, now)
+        return self._outlasted(self._seen_stuck, state, now)
 
     def _outlasted(self, seen: dict[int, float], state: State, now: float) -> bool:
         """Whether it is the charter's deadline since the open round was first asked about. Times seen are kept."""
