@@ -76,6 +76,6 @@ def host_and_port(text: str) -> tuple[str, int]:
     """Return what `--listen` names: (host, port). Raises `UsageError` for what is no such pair."""
     host, _, port = text.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
-    if not host or not port.isdecimal() or not 0 < int(port) < 65_536:
+    if not host or not (port.isascii() and port.isdecimal()) or not 0 < int(port) < 65_536:
         raise UsageError(f"couldn't use --listen {text}", hint="write an address and a port, as 127.0.0.1:9464")
     return host, int(port)
