@@ -184,7 +184,7 @@ class Node:
         self._charges = Charges(who, replica, self._agreement)
         self._reception = Reception(who, replica, engine, invites)
         self._pursuit = Pursuit(
-            replica, engine, peers, rng, mode=catch_up, now=now, adopt=self._adopt, resigned=lambda: self._resigned
+            replica, engine, peers, rng, mode=catch_up, now=now, adopt=self._adopt, resigned=lambda: self._watch.alarm
         )
         self._pacing = Pacing(charter, replica, peers)
         self._updates = Updates(replica, engine, peers, self.transfer, charter)
@@ -211,7 +211,7 @@ class Node:
 
     @property
     def _resigned(self) -> str:
-        """Why this node agrees to nothing more, if so."""
+        """Why this node takes part no more, if so. After an alarm it does not even follow what others agree on."""
         return self._voice.halted or self._watch.alarm
 
     # --- the seam -----------------------------------------------------------------------------------------------
@@ -294,7 +294,7 @@ class Node:
         if effects:
             return False
         if kind is m.CastVote:
-            wake = None if self._resigned else self.consensus.next_wake(now)
+            wake = None if self._watch.alarm else self.consensus.next_wake(now)
             return not self.consensus.ended and (wake is None or wake >= self._woken_at)
         if kind is m.EntryMessage:
             return (self.replica.admitted, len(self.replica.forks)) == self._admitted
@@ -646,10 +646,10 @@ class Node:
                 return self.transfer.on_message(sender, message, payload, now)
 
     def _idle_to(self, message: m.Message) -> bool:
-        """Whether a message could only make this node agree to something, and it agrees to nothing more."""
-        if isinstance(message, m.BlockRange) and not self._voice.halted:
+        """Whether a message could only make this node follow something, and it follows nothing more."""
+        if isinstance(message, m.BlockRange):
             return self._watch.proved  # Until then it may hold the proof.
-        return bool(self._resigned) and isinstance(message, (*AGREEMENT, m.Blocks, m.BlockRange))
+        return bool(self._watch.alarm) and isinstance(message, (*AGREEMENT, m.Blocks))
 
     def _introduce(self, sender: NodeId, now: float) -> list[Effect]:
         """Compare notes with a peer that has just become welcome."""
@@ -753,7 +753,7 @@ class Node:
             effects += self._govern(now)
             for say in self._charges.press(self._voice.mine(), now):
                 effects += self._voice.say(say, now)
-        if not self._resigned:
+        if not self._watch.alarm:
             try:
                 effects += self._agreement.obey(self.consensus.step(now))
                 effects += self._turn_epochs(now)
@@ -854,7 +854,7 @@ class Node:
         return ("PAUSED", paused) if paused else ("RUNNING", "")
 
     def _give_up(self) -> list[Effect]:
-        """Who agrees to nothing more will not see the end of the run."""
+        """Who takes part no more has not done its part, whatever becomes of the run."""
         if not self._resigned or self._ended is not None:
             return []
         self._ended = Finished("FAILED", self._resigned)
@@ -890,8 +890,10 @@ class Node:
             self.round.next_wake(now),
             self.peers.next_silence(now),
         ]
+        if not self._watch.alarm:
+            wakes += [self.consensus.next_wake(now), self._pursuit.plan.next_wake()]
         if not self._resigned:
-            wakes += [self.cosigners.next_wake(), self.consensus.next_wake(now), self._pursuit.plan.next_wake()]
+            wakes.append(self.cosigners.next_wake())
         return max(now, min(wake for wake in wakes if wake is not None))
 
     def _do(self, actions: Sequence[Action], now: float) -> list[Effect]:

@@ -46,14 +46,14 @@ class Voice:
     def begin_epoch(self) -> None:
         """In every epoch that it is a member of, a process asks anew until it has once been told what it said."""
         alone = self._who.terms.quorum == 1
-        self._agreement.consensus.muted = self._who.speaks and not alone and not self._recalled
+        self._agreement.consensus.muted = bool(self.halted) or (self._who.speaks and not alone and not self._recalled)
         self._reminded: dict[NodeId, int] = {}
         self._ask_at = 0.0
 
     @property
     def muted(self) -> bool:
         """Whether it still waits to be told what it said before."""
-        return self._agreement.consensus.muted
+        return self._agreement.consensus.muted and not self.halted
 
     @property
     def able(self) -> bool:
@@ -101,8 +101,9 @@ class Voice:
         leaf = entry.encode()
         if self._replica.admit(leaf, now) is None:
             # Somebody else speaks with this identity: a cloned disk, or a folder restored from an old backup. Saying
-            # anything more could only make this site contradict itself.
+            # anything more could only make this site contradict itself; what the others agree on it goes on to follow.
             self.halted = "this node's identity has been used elsewhere"
+            self._agreement.consensus.muted = True
             return [Report("identity_conflict", f"{self.halted}: this node stops speaking", level="error")]
         return self._tell_all(entry.seq, leaf)
 

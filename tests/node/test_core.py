@@ -79,6 +79,7 @@ from swarm.round import RETRY_S, TRAIN_ATTEMPTS_MAX, Phase
 from swarm.vector import LEAF_BYTES, blob_digest, leaf_hashes
 from tests.builders import CODE, LAYOUT, Feeds, Swarm, certify, changed, contribution, digest, make_swarm
 from tests.simulation.stories import done, tell
+from tests.sites import calm_run
 from topologies.world.checkers import Checker
 from topologies.world.clock import EPOCH_S
 from topologies.world.faults import Crash, FaultPlan, OneWayCut
@@ -150,6 +151,12 @@ def sent(effects: Sequence[Effect], to: NodeId | None = None) -> list[m.Message]
 
 def kinds(effects: Sequence[Effect]) -> list[type[Effect]]:
     return [type(effect) for effect in effects]
+
+
+def later(desk: Desk, seconds: float) -> list[Effect]:
+    """What it does by itself when some time has passed."""
+    desk.now += seconds
+    return desk.give(Woke())
 
 
 def beat(desk: Desk, *, height: int = 0) -> m.Heartbeat:
@@ -803,8 +810,8 @@ def test_a_quorum_that_contradicts_the_ledger_halts_the_node_in_words(desk: Desk
     assert "HALTED" in render(desk.node.status(desk.now))
 
 
-def test_a_node_whose_identity_speaks_elsewhere_says_nothing_that_contradicts_it(desk: Desk) -> None:
-    desk.link(1, 2)
+def speak_elsewhere(desk: Desk) -> list[Effect]:
+    """Have somebody else speak with this node's identity; return what it does when it would speak itself."""
     elsewhere = e.sign_entry(
         desk.swarm.identities[0].id_key,
         ledger_id=desk.swarm.signed.ledger_id,
@@ -816,11 +823,36 @@ def test_a_node_whose_identity_speaks_elsewhere_says_nothing_that_contradicts_it
         body=contribution(desk.swarm, 0),
     )
     desk.hear(1, m.EntryMessage(elsewhere.encode()))
-    effects = desk.trained()
+    return desk.trained()
+
+
+def test_a_node_whose_identity_speaks_elsewhere_says_nothing_that_contradicts_it(desk: Desk) -> None:
+    desk.link(1, 2)
+    effects = speak_elsewhere(desk)
     assert "identity_conflict" in reports(effects)
     assert Persist not in kinds(effects)
     assert m.EntryMessage not in [type(message) for message in sent(effects)]
     assert desk.node.status(desk.now)["halted"] == "this node's identity has been used elsewhere"
+
+
+def test_a_node_whose_identity_speaks_elsewhere_follows_the_others_to_the_end_without_a_vote() -> None:
+    left = calm_run()
+    desk = Desk(left.swarm)
+    desk.start()
+    desk.link(1, 2)
+    speak_elsewhere(desk)
+    begun = len(desk.effects)
+    later(desk, 2 * CATCH_UP_AFTER_S)
+    assert m.GetBlocks(1, 3) in sent(desk.hear(1, beat(desk, height=3)))
+    blocks = [codec.decode(payload, FinalBlock, limit=1 << 21) for payload in left.payloads]
+    for first in range(0, len(blocks), 3):
+        desk.hear(1, m.Blocks(tuple(blocks[first : first + 3])))
+    head = desk.node.replica.head
+    assert (head.height, head.complete) == (len(blocks), True)
+    later(desk, 60.0)
+    spoken = {type(message) for message in sent(desk.effects[begun:])}
+    assert not spoken & {m.CastVote, m.Propose, m.EntryMessage, m.Cosign, m.Remind}
+    assert desk.node.status(desk.now)["outcome"] == "FAILED", "it has no part in how the run ended"
 
 
 # --- how a run stands -------------------------------------------------------------------------------------------------
