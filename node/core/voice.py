@@ -100,12 +100,17 @@ class Voice:
         )
         leaf = entry.encode()
         if self._replica.admit(leaf, now) is None:
-            # Somebody else speaks with this identity: a cloned disk, or a folder restored from an old backup. Saying
-            # anything more could only make this site contradict itself; what the others agree on it goes on to follow.
-            self.halted = "this node's identity has been used elsewhere"
-            self._agreement.consensus.muted = True
-            return [Report("identity_conflict", f"{self.halted}: this node stops speaking", level="error")]
+            return self._stop()
         return self._tell_all(entry.seq, leaf)
+
+    def _stop(self) -> list[Effect]:
+        """Say nothing more, for good: another has spoken with this identity, from a cloned disk or one put back.
+
+        Whatever it said could only contradict that. What the others agree on it goes on to follow.
+        """
+        self.halted = "this node's identity has been used elsewhere"
+        self._agreement.consensus.muted = True
+        return [Report("identity_conflict", f"{self.halted}: this node stops speaking", level="error")]
 
     def readmit(self, leaf: bytes, now: float) -> list[Effect]:
         """Take an own entry back into the feed; signed again if this site has taken new keys since."""
@@ -190,8 +195,10 @@ class Voice:
         # Of f + 1 who claim that this site has come so far, one is honest: that much of its feed has to be here first.
         claims = sorted(self._reminded.values(), reverse=True)
         end = max(self._feed_end, claims[min(faults(len(self._who.terms.members)), len(claims) - 1)])
-        if self._replica.next_entry(self._who.node).seq < end:
-            return []
+        me = self._who.node
+        if self._replica.next_entry(me).seq < end:
+            # What is missing never comes where what others remember, or this disk, follows on something else.
+            return self._stop() if self._replica.parted(me) else []
         self._recalled = True
         effects = self._agreement.obey(self._agreement.consensus.unmute(now))
         unsaid, self._unsaid = self._unsaid, []

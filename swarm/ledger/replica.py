@@ -266,6 +266,10 @@ class Replica:
             seq, prev = seq + 1, found.authored.id
         return _Next(seq, prev)
 
+    def parted(self, author: NodeId) -> bool:
+        """Whether what a member would say next stands here already, following on something else that it has said."""
+        return self.next_entry(author).seq in self._pool[author]
+
     def own(self, author: NodeId) -> list[Pending]:
         """Return the entries of one member that wait to be ordered, in order."""
         feed, found = self._pool.get(author, {}), []

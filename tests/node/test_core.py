@@ -855,6 +855,41 @@ def test_a_node_whose_identity_speaks_elsewhere_follows_the_others_to_the_end_wi
     assert desk.node.status(desk.now)["outcome"] == "FAILED", "it has no part in how the run ended"
 
 
+def test_a_node_that_starts_behind_two_histories_of_its_own_says_so_and_does_not_wait_for_one_to_come() -> None:
+    left = calm_run()
+    desk = Desk(left.swarm)
+    mine: list[bytes] = []
+    for seq in range(2):  # On its disk are two entries, of which the first is another than the one that became final.
+        prev = e.decode_entry(mine[-1]).id if mine else bytes(32)
+        body = contribution(desk.swarm, 0)
+        entry = e.sign_entry(
+            desk.swarm.identities[0].id_key,
+            ledger_id=desk.swarm.signed.ledger_id,
+            author=desk.ids[0],
+            kind=e.CONTRIBUTION,
+            seq=seq,
+            prev=prev,
+            ts_ms=0,
+            body=body,
+        )
+        mine.append(entry.encode())
+    final = next(h for h, p in enumerate(left.payloads, 1) if desk.ids[0] in authors(p))
+    blocks = [Record(RECORD_BLOCK, h, payload) for h, payload in enumerate(left.payloads[:final], 1)]
+    desk.start(*blocks, *(Record(RECORD_ENTRY, seq, leaf) for seq, leaf in enumerate(mine)))
+    for number in (1, 2):
+        desk.give(LinkChanged(desk.ids[number], True))
+        desk.hear(number, desk.hello(number))
+        desk.hear(number, m.Reminder(0, (), (), b"", 2))
+    assert words(desk.effects, "identity_conflict")
+    assert desk.node.status(desk.now)["outcome"] == "FAILED"
+
+
+def authors(payload: bytes) -> set[NodeId]:
+    """Who wrote the entries of a final block."""
+    block = codec.decode(payload, FinalBlock, limit=1 << 21).block
+    return {NodeId(e.decode_entry(leaf).author) for leaf in block.leaves}
+
+
 # --- how a run stands -------------------------------------------------------------------------------------------------
 
 
