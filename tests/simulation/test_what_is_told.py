@@ -6,6 +6,7 @@ makes a test here fail, and then has a sentence there to change.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -19,6 +20,7 @@ from gossip.transfer import Transfer
 from swarm.ledger import entry as e
 from swarm.machine import Digest, Guard, NodeId, Send, SendChunk
 from swarm.masking.statements import Keys
+from swarm.mixing.average import add_weighted
 from swarm.mixing.sketch import BUCKETS, FRACTION_BITS, unpack
 from swarm.round import Phase
 from swarm.terms import founding
@@ -136,6 +138,24 @@ def test_with_a_salt_who_can_compute_an_update_can_confirm_nothing_in_the_ledger
     assert guessed(world) == [False, False]
     assert len(Remembering.made) == 10
     assert not any(name(update) in b"".join(blocks(world)) for update, _ in Remembering.made.values())
+
+
+def test_with_a_salt_who_can_compute_all_updates_of_a_round_or_of_a_pair_confirms_them_together() -> None:
+    """Models and sums have no salt: all who compute one have to come to the same bytes of it."""
+    swarm = make_swarm(5, rounds=2, elements=ELEMENTS, salt="32", route="fold", **EXACT)
+    world = ran(swarm, learner())
+    ledger = b"".join(blocks(world))
+    assert name(Remembering.made[0, 2][1]) in ledger, "the mean of all five"
+    close = said(world, e.ROUND_CLOSE, e.RoundClose)[0]
+    assert len(close.included) == 5
+    found = []
+    for pair in itertools.combinations(range(5), 2):
+        total = np.zeros(ELEMENTS, np.int64)
+        for member in pair:
+            add_weighted(total, Remembering.made[member, 1][0], SAMPLES[member])
+        data = total.tobytes()
+        found.append(blob_digest(len(data), leaf_hashes(data)) in ledger)
+    assert found.count(True) == 1, "the one pair that nobody is folded into; the other sum is of three"
 
 
 def test_two_runs_with_equal_updates_and_other_salts_name_no_update_alike() -> None:
