@@ -20,8 +20,8 @@ Members need no secret: they read the message and let the salt be. So the mean i
 salt cannot cover is what else follows from an update and is on the ledger; a charter with it therefore refuses what
 would put such things there (`swarm.charter`), and a site keeps the metrics of its training to itself.
 
-Nobody can see whether a salt was drawn by chance (decision 0055). A site that takes zeros, or one salt twice, gives its own updates
-away and nobody else's.
+Nobody can see whether a salt was drawn by chance. A site that takes zeros, or one salt twice, gives its own updates
+away and nobody else's. Which other ways of confirming a guess there would be, and what becomes of each: decision 0055.
 """
 
 from __future__ import annotations

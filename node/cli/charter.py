@@ -468,9 +468,8 @@ def _routed(draft: terms.Charter, route: str, uplink: float, latency: float) -> 
     if route == "auto":
         dialable = draft.relayed or sum(not card.endpoint for card in draft.members) <= 1
         whole = draft.schedule or draft.rule is not None or draft.masks
-        offered = ROUTES if not whole and not draft.edges and dialable else (SPREAD,)
-        if draft.salt:
-            offered = tuple(one for one in offered if one != SHARDED)
+        known = (SPREAD, FOLD) if draft.salt else ROUTES
+        offered = known if not whole and not draft.edges and dialable else (SPREAD,)
         codec = draft.codec
         ratio = 1.0 if codec is None else encoded_bytes(codec, draft.task.parameters) / draft.model_bytes
         network = Network(latency_s=latency / 1000, bandwidth_bytes_s=uplink * 125_000)

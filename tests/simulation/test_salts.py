@@ -143,6 +143,14 @@ def test_salted_rounds_that_wait_for_nobody_end_alike_in_a_faulty_world(seed: in
     assert len({one[0] for one in found.values()}) == len(found), "and no two have one"
 
 
+@pytest.mark.parametrize(("mode", "seed"), [("spread", 1), ("fold", 2), ("folded int8", 3), ("rule", 4)])
+def test_salted_rounds_end_alike_in_a_faulty_world(mode: str, seed: int) -> None:
+    terms = {"rounds": 3, "min_contributions": 3} | MODES[mode]
+    world = ran(seed=seed, faults=troubles(seed), network=HARSH, **terms)
+    assert all(np.array_equal(merged(world, member), merged(world, 0)) for member in range(5))
+    assert all(len(one) == 1 for one in names(world).values()), "no attempt has two names"
+
+
 @cache
 def without_one() -> World:
     """Return a world in which site 3 puts no salt behind its updates, and all rounds close without it."""
