@@ -16,16 +16,19 @@ from swarm.ledger.block import FinalBlock
 from swarm.machine import AddUp, Effect, Event, Mix, Stored, Trained
 from swarm.routes import FOLD
 from swarm.salt import SALT_BYTES
+from swarm.terms import add, remove
 from swarm.vector import Vector
 from tests.builders import make_swarm
 from tests.simulation.test_gossip import all_done, gossiping, merged
 from tests.simulation.test_late import troubles
+from tests.simulation.test_membership import card, changing, committed, finished, in_epoch, propose
 from tests.simulation.test_routes import ELEMENTS, HARSH, CrashAt, blocks, head, said, task
 from topologies.world.checkers import Checker
 from topologies.world.faults import Crash
 from topologies.world.world import World
 
 SEEDS = (1, 2, 3)
+END_S = 400.0
 CONTRIBUTIONS = e.CONTRIBUTION, e.Contribution
 MODES: dict[str, dict[str, Any]] = {
     "spread": {},
@@ -149,6 +152,19 @@ def test_salted_rounds_end_alike_in_a_faulty_world(mode: str, seed: int) -> None
     world = ran(seed=seed, faults=troubles(seed), network=HARSH, **terms)
     assert all(np.array_equal(merged(world, member), merged(world, 0)) for member in range(5))
     assert all(len(one) == 1 for one in names(world).values()), "no attempt has two names"
+
+
+def test_who_joins_salts_too_and_who_leaves_takes_no_salt_along_that_others_need() -> None:
+    world = changing(4, newcomers=1, rounds=6, salt="32", min_contributions=2)
+    assert world.run(lambda w: committed(w, 0, 1), end_s=END_S)
+    propose(world, 0, add(card(4)))
+    assert world.run(in_epoch(1, 0, 1, 2, 3, 4), end_s=END_S)
+    propose(world, 0, remove(world.ids[1]))
+    assert world.run(in_epoch(2, 0, 2, 3, 4), end_s=END_S)
+    assert world.run(finished(0, 2, 3, 4), end_s=END_S)
+    assert all(np.array_equal(merged(world, member), merged(world, 0)) for member in (2, 3, 4))
+    assert {author for author, _, _ in names(world)} == {*map(bytes, world.ids)}
+    assert {body.update_bytes for body in said(world, *CONTRIBUTIONS)} == {4 * 32 + 32}
 
 
 @cache
