@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
+import secrets
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -129,10 +130,16 @@ class BulkWorker:
         own_bound: float | None = None,
         tracks: bool = False,
         masked: bool = False,
+        salt: int = 0,
+        draw: Callable[[int], bytes] = secrets.token_bytes,
     ) -> None:
-        """`own_bound` is the norm that this site's own updates are clipped to, where it is stricter than `bound`."""
+        """`own_bound` is the norm that this site's own updates are clipped to, where it is stricter than `bound`.
+
+        `salt` is how many bytes that `draw` gives lie behind an update (`swarm.salt`).
+        """
         self.outlet: Outlet | None = None
         self._store = store
+        self._salt, self._draw = salt, draw
         self._masks = Masks(store, elements=elements, bound=bound) if masked else None
         self._rule = rule
         self._own_bound = bound if own_bound is None else own_bound
@@ -142,7 +149,9 @@ class BulkWorker:
         self._outer = outer
         messages = codec is not None and not follows
         self._messages = (
-            Messages(store, codec, elements=elements, bound=self._own_bound) if codec and messages else None
+            Messages(store, codec, elements=elements, bound=self._own_bound, salt=salt, draw=draw)
+            if codec and messages
+            else None
         )
         self._copies = Copies(store, codec, elements=elements) if codec and follows else None
         self._momentum = Momentum(store, elements=elements, beta=momentum) if momentum else None
@@ -378,6 +387,9 @@ class BulkWorker:
                     return [replace(self._moved(trained, copy, moved), norm=norm)]
             if self._messages is not None:
                 stored = self._compressed(self._messages, update, path, whole=base is not None)
+            elif self._salt:
+                update.flush()
+                stored = self._store.salt_file(path, self._draw(self._salt))
             else:
                 leaves = leaf_hashes(update.data)
                 stored = Stored(blob_digest(update.nbytes, leaves), update.nbytes, leaves)
@@ -443,7 +455,9 @@ class BulkWorker:
 
     def _opened(self, digest: Digest, elements: int) -> Vector:
         """Return the vector that a contribution or a slice of one is, compressed or not."""
-        return self._store.open_vector(digest) if self._messages is None else self._messages.opened(digest, elements)
+        if self._messages is not None:
+            return self._messages.opened(digest, elements)
+        return self._store.open_vector(digest, beyond=self._salt)
 
     def _add(self, update: Vector, base: Digest) -> None:
         """Set update = base + update."""

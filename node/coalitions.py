@@ -15,6 +15,7 @@ import numpy as np
 
 from swarm.mixing.average import coalition_model
 from swarm.mixing.compress.forms import decode
+from swarm.salt import message_of
 from swarm.vector import Vector
 
 
@@ -23,12 +24,12 @@ def terms_text(terms: Sequence[tuple[Path, int]]) -> str:
     return json.dumps([[str(path), weight] for path, weight in terms])
 
 
-def coalition_from(model: Path, terms: str, *, elements: int, coded: bool) -> Vector:
+def coalition_from(model: Path, terms: str, *, elements: int, coded: bool, salt: int = 0) -> Vector:
     """Return the model of a coalition, shape (elements,).
 
     What an outer optimiser remembers follows the model in its file, and plays no part: of each coalition the same is
-    asked, what plain averaging would have made of its work. `coded` says that updates are messages of a codec. They
-    have been read through before the round closed on them.
+    asked, what plain averaging would have made of its work. `coded` says that updates are messages of a codec, and
+    `salt` how many bytes lie behind each. They have been read through before the round closed on them.
 
     Raises:
         OSError: A file is not there.
@@ -37,6 +38,9 @@ def coalition_from(model: Path, terms: str, *, elements: int, coded: bool) -> Ve
     base: Vector = np.fromfile(model, "<f4", count=elements)
     files = [(Path(path), int(weight)) for path, weight in json.loads(terms)]
     updates: list[Vector] = [
-        decode(path.read_bytes(), base.size) if coded else np.memmap(path, dtype="<f4", mode="r") for path, _ in files
+        decode(message_of(path.read_bytes(), salt), base.size)
+        if coded
+        else np.memmap(path, dtype="<f4", mode="r", shape=((path.stat().st_size - salt) // 4,))
+        for path, _ in files
     ]
     return coalition_model(base, updates, [weight for _, weight in files])

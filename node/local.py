@@ -151,6 +151,7 @@ def found(
     min_cell: int = 0,
     contribution: str = "",
     masks: str = "",
+    salt: str = "",
     site_noise: str = "",
     outer: str = "none",
 ) -> list[LocalPeer]:
@@ -162,6 +163,7 @@ def found(
     `asynchronous` they wait for nobody. Those named in `hidden` only dial out; with `relay` others link them to one
     another. `outer` is the step that a round takes. Scores of fewer than `min_cell` stay. What work is worth sites tell
     by the charter's `contribution`. With `masks` nobody sees an update, and with `site_noise` sums carry noise.
+    With a `salt` the ledger confirms no guess of an update.
     """
     late = STALENESS_ASYNCHRONOUS if asynchronous else STALENESS_DEFAULT
     learned, buffers = described_task(task, seed, forkserver, parse_outer(outer).slots)
@@ -207,6 +209,7 @@ def found(
             masks=masks,
             relay=terms.RELAYS[0] if relay else "",
             route=route,
+            salt=salt,
             schedule=gossip,
             site_noise=site_noise,
             staleness="" if gossip else str(late),

@@ -9,7 +9,8 @@ In gossip a message is the site's whole model, rounded. The site itself goes on 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import secrets
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,14 +21,26 @@ from swarm.machine import Digest, Stored
 from swarm.mixing.compress.forms import Spec, decode, encode_into, encoded_bytes
 from swarm.mixing.compress.residual import Residual, apply, apply_cut
 from swarm.routes import slices_digest
+from swarm.salt import message_of
 from swarm.vector import Vector
 
 
 class Messages:
     """The codec at work, in the folder of a blob store."""
 
-    def __init__(self, store: BlobStore, spec: Spec, *, elements: int, bound: float) -> None:
+    def __init__(
+        self,
+        store: BlobStore,
+        spec: Spec,
+        *,
+        elements: int,
+        bound: float,
+        salt: int = 0,
+        draw: Callable[[int], bytes] = secrets.token_bytes,
+    ) -> None:
+        """`salt` is how many bytes that `draw` gives lie behind the message for an update (`swarm.salt`)."""
         self._store, self._spec = store, spec
+        self._salt, self._draw = salt, draw
         self._elements, self._bound = elements, bound
         self._folder = store.beside("owed")
         for left in self._folder.glob("scratch-*"):
@@ -38,7 +51,7 @@ class Messages:
         """Write the message for a clipped update to `path`, keep what it leaves out, and return its name."""
         rest, sent = apply(Residual(self._owed()), update, self._spec, bound=self._bound)
         path.write_bytes(sent.message)
-        stored = self._store.hash_file(path)
+        stored = self._store.salt_file(path, self._draw(self._salt)) if self._salt else self._store.hash_file(path)
         self._keep(rest.error, stored.digest)
         return stored
 
@@ -80,7 +93,7 @@ class Messages:
         finally:
             scratch.unlink(missing_ok=True)
         data = self._store.read(digest, 0, self._store.path(digest).stat().st_size)
-        return decode(data, elements, spec=self._spec, out=out)
+        return decode(message_of(data, self._salt), elements, spec=self._spec, out=out)
 
     def own(self, digest: Digest) -> Vector | None:
         """Return the model that a message of this site was made from, if it is here."""

@@ -345,6 +345,16 @@ class BlobStore:
         self.adopt(path, stored)
         return stored
 
+    def salt_file(self, path: Path, salt: bytes) -> Stored:
+        """Put an update's salt behind what is in a file, and hash both. Touches nothing else; any thread may do it."""
+        try:
+            self._check_room(len(salt))
+            with path.open("ab") as file:
+                file.write(salt)
+        except OSError as error:
+            raise store_error(f"write {path.name}", error) from error
+        return self.hash_file(path)
+
     def hash_file(self, path: Path) -> Stored:
         """Hash a file leaf by leaf. Touches nothing else, so any thread may do it."""
         try:
@@ -468,10 +478,16 @@ class BlobStore:
         except FileNotFoundError:
             return os.open(self._part(digest), os.O_RDONLY | os.O_CLOEXEC)
 
-    def open_vector(self, digest: Digest) -> Vector:
-        """Return a complete blob as a read-only mapped float32 array."""
+    def open_vector(self, digest: Digest, beyond: int = 0) -> Vector:
+        """Return a complete blob as a read-only mapped float32 array, but for the bytes `beyond` the numbers."""
         try:
-            return np.memmap(self.path(digest), dtype="<f4", mode="r")
+            path = self.path(digest)
+            if not beyond:
+                return np.memmap(path, dtype="<f4", mode="r")
+            count, odd = divmod(path.stat().st_size - beyond, 4)
+            if count <= 0 or odd:
+                raise ValueError(f"it is no float32 vector with {beyond} bytes behind it")
+            return np.memmap(path, dtype="<f4", mode="r", shape=(count,))
         except OSError as error:
             raise store_error(f"open blob {digest.hex()[:12]}", error) from error
         except ValueError as error:

@@ -165,11 +165,11 @@ class TrainerSettings:
     """What a worker needs to know. Paths are absolute. A budget of 0 steps or seconds a round is none.
 
     `processes` is how many train together; they share the `threads`. `coded` says that updates travel, and are kept, as
-    messages of a codec. `private` is where the site keeps what never leaves it; without, that ends with the worker.
-    `local` is the charter's algorithm of local training (`swarm.mixing.local`), "" for none; `tracks` whether it has
-    steps corrected; `rounds` how many it began with, 0 if not known. `budget` is what of privacy may be spent, by site
-    and charter, `spending` where it is remembered; without that nothing leaves, and nothing is counted. `ledger` are
-    the first 16 hexadecimal digits of the swarm's id.
+    messages of a codec, `salt` how many bytes lie behind each. `private` is where the site keeps what never leaves it;
+    without, that ends with the worker. `local` is the charter's algorithm of local training (`swarm.mixing.local`), ""
+    for none; `tracks` whether it has steps corrected; `rounds` how many it began with, 0 if not known. `budget` is what
+    of privacy may be spent, by site and charter, `spending` where it is remembered; without that nothing leaves, and
+    nothing is counted. `ledger` are the first 16 hexadecimal digits of the swarm's id.
     """
 
     task: Path
@@ -184,6 +184,7 @@ class TrainerSettings:
     round_steps: int = 0
     round_seconds: float = 0.0
     coded: bool = False
+    salt: int = 0
     python: str = sys.executable
     forkserver: Path | None = None
     private: Path | None = None
@@ -260,7 +261,8 @@ class Trainer:
     def appraise(self, round_: int, model: Path, terms: Sequence[tuple[Path, int]]) -> None:
         """Evaluate what these updates alone, with their weights, make of a model; answered by `AppraiseDone`."""
         request: dict[str, str | int] = {"do": "appraise", "round": round_, "model": str(model)}
-        self._ask(request | {"terms": terms_text(terms), "coded": int(self._settings.coded)})
+        form: dict[str, str | int] = {"coded": int(self._settings.coded), "salt": self._settings.salt}
+        self._ask(request | form | {"terms": terms_text(terms)})
 
     def export(
         self,

@@ -262,8 +262,7 @@ class Worker:
     def _appraise(self, round_: int, model_path: Path, request: Mapping[str, str | int]) -> dict[str, object]:
         """Evaluate what some of a round's updates make of its model. Of one round all are judged on the same draws."""
         elements = self._opened(model_path).size
-        terms, coded = str(request["terms"]), bool(request["coded"])
-        return _told(self._judge(round_, coalition_from(model_path, terms, elements=elements, coded=coded), SWARM))
+        return _told(self._judge(round_, _coalition(model_path, request, elements), SWARM))
 
     def _judge(self, round_: int, vector: Vector, which: str) -> Evaluation:
         parts = self._ready(round_, vector, which)
@@ -278,8 +277,7 @@ class Worker:
         """
         vector = self._opened(model_path)
         if request["do"] == "appraise":
-            terms, coded = str(request["terms"]), bool(request["coded"])
-            vector = coalition_from(model_path, terms, elements=vector.size, coded=coded)
+            vector = _coalition(model_path, request, vector.size)
         parts = self._ready(round_, vector, str(request.get("which", SWARM)))
         if request["do"] != "export" and self._task.declared.evaluate_ranks == "all":
             run = self._begin(round_)
@@ -631,6 +629,12 @@ def _not_together(*_: object, **__: object) -> Private:
 def _bounds(parts: Parts) -> list[int]:
     """Return the bounds of the vector's stretches that are trained: start, end, start, end, ..."""
     return [bound for stretch in parts.trained() for bound in stretch]
+
+
+def _coalition(model: Path, request: Mapping[str, str | int], elements: int) -> Vector:
+    """Return the model that an `appraise` asks about."""
+    terms, coded, salt = str(request["terms"]), bool(request["coded"]), int(request["salt"])
+    return coalition_from(model, terms, elements=elements, coded=coded, salt=salt)
 
 
 def _told(read: Evaluation) -> dict[str, object]:

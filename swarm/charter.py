@@ -16,7 +16,7 @@ from typing import TypeVar
 
 import msgspec
 
-from swarm import codec, disclosure, identity, pace, staleness, stopping, toml
+from swarm import codec, disclosure, identity, pace, salt, staleness, stopping, toml
 from swarm.contribution import policy as contribution
 from swarm.errors import LedgerError, Reject, UsageError
 from swarm.ledger.block import MEMBERS_MAX, NO_HASH, faults, quorum
@@ -43,7 +43,7 @@ from swarm.mixing.outer import Outer, parse_buffers
 from swarm.mixing.outer import parse as parse_outer
 from swarm.privacy import accounting, site_noise
 from swarm.privacy.site_noise import SiteNoise
-from swarm.routes import FOLD, Route, cuts
+from swarm.routes import FOLD, SHARDED, Route, cuts
 from swarm.routes import parse as parse_route
 
 T = TypeVar("T")
@@ -151,9 +151,17 @@ SITE_NOISE = "site_noise"
 (`swarm.privacy.site_noise.parse`): "7.25:3:1e-5", the noise in multiples of what a site can change, then what may be
 spent at most, epsilon and delta. The run ends before more would be. Without, sums are exact."""
 
+SALT = "salt"
+"""The option by which updates travel with secret bytes behind them, so that their names on the ledger confirm no guess
+(`swarm.salt`): "32", how many. Without, a name is the digest of an update alone."""
+
+SALTED_LEAST = 2
+"""Fewest contributions of a round whose updates are salted. A round of one ends with the model that its one update
+makes, and that model's name, which all members have to agree on, has no salt."""
+
 OPTIONS = (
     *(ASYNCHRONOUS, BUFFERS, CLIP, CODEC, CONTRIBUTION, CORRECTION, GAMMA, LINKS, LOCAL, MASKS, MIN_CELL, PACE),
-    *(PRIVACY, RELAY, ROUTE, RULE, SCHEDULE, SITE_NOISE, STALENESS, STOP),
+    *(PRIVACY, RELAY, ROUTE, RULE, SALT, SCHEDULE, SITE_NOISE, STALENESS, STOP),
 )
 """All there are; a charter with another was made by a newer version."""
 
@@ -414,6 +422,12 @@ class Charter(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
         return Ring.fitting(self.masks, weight_total=total, clip_norm_milli=self.round.clip_norm_milli)
 
     @cached_property
+    def salt(self) -> int:
+        """How many bytes of salt lie behind an update; 0 where its name is the digest of the update alone."""
+        text = dict(self.options).get(SALT, "")
+        return salt.parse(text) if text else 0
+
+    @cached_property
     def site_noise(self) -> SiteNoise | None:
         """What noise the sum of a masked round carries, and how much may be spent; None if sums are exact."""
         text = dict(self.options).get(SITE_NOISE, "")
@@ -539,7 +553,7 @@ class Charter(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
         return frozenset({self.task.parameters, *(end - start for start, end in self.cuts)})
 
     def _fits(self, size: int, elements: int) -> bool:
-        spec = self.codec
+        spec, size = self.codec, size - self.salt
         if spec is None:
             return size == 4 * elements
         largest = encoded_bytes(spec, elements)
@@ -772,7 +786,8 @@ def _check_terms(charter: Charter) -> None:
         ("max_skew_ms", ledger.max_skew_ms, 1_000, 86_400_000),
         ("t0_ms", ledger.t0_ms, 100, 300_000),
     )
-    check_policy(charter.round, len(charter.members), charter.rule, masked=MASKS in dict(charter.options))
+    options = dict(charter.options)
+    check_policy(charter.round, len(charter.members), charter.rule, masked=MASKS in options, salted=SALT in options)
     _check_choices(("evidence", ledger.evidence, ("record",)))
     digests = (("task.digest", task.digest), ("task.layout", task.layout), ("initial_model", task.initial_model))
     for what, digest in digests:
@@ -865,6 +880,8 @@ def _check_options(charter: Charter) -> None:
         _check_route(charter, parse_route(dict(charter.options)[ROUTE], len(charter.members)))
     if MASKS in names:
         _check_masks(charter, dict(charter.options)[MASKS])
+    if SALT in names:
+        _check_salt(charter, dict(charter.options)[SALT])
     if SITE_NOISE in names:
         _check_site_noise(charter, site_noise.parse(dict(charter.options)[SITE_NOISE]))
 
@@ -1087,6 +1104,35 @@ def _check_masks(charter: Charter, text: str) -> None:
         )
 
 
+def _check_salt(charter: Charter, text: str) -> None:
+    """Refuse what has the ledger confirm a guess of an update by something else than its name."""
+    salt.parse(text)
+    named = f"couldn't accept the charter: salt = {text!r}"
+    if charter.round.mixing != "exact":
+        raise UsageError(
+            f"{named} with {charter.round.mixing} mixing, where the sketch of each model on the ledger confirms a guess"
+            " anyway",
+            hint="mix exactly, or leave the salt out",
+        )
+    if charter.masks:
+        raise UsageError(
+            f"{named} with masks, under which what a site trained has no name on the ledger",
+            hint="leave the salt out: masks hide more",
+        )
+    if charter.cuts:
+        raise UsageError(
+            f"{named} on the {SHARDED} route, where how much of the norm bound each slice takes is on the ledger, which"
+            " confirms a guess anyway",
+            hint="go by spread or fold, or leave the salt out",
+        )
+    if charter.codec is not None and charter.codec.permille:
+        raise UsageError(
+            f"{named} under the codec {charter.codec}, whose messages are as long as what is in them has it: their"
+            " sizes are on the ledger, and speak for or against a guess",
+            hint="take a codec of one size, such as int8, or leave the salt out",
+        )
+
+
 def _check_site_noise(charter: Charter, found: SiteNoise) -> None:
     """Refuse noise that is on no sum, or that there is no room for, or of too few sites, or that pays no round."""
     named = f"couldn't accept the charter: site_noise = {found.text!r}"
@@ -1201,10 +1247,12 @@ def _check_choices(*choices: tuple[str, str, tuple[str, ...]]) -> None:
             )
 
 
-def check_policy(policy: RoundPolicy, members: int, rule: rules.Rule | None = None, *, masked: bool = False) -> None:
+def check_policy(
+    policy: RoundPolicy, members: int, rule: rules.Rule | None = None, *, masked: bool = False, salted: bool = False
+) -> None:
     """Raise `UsageError` for the first term of a round policy that cannot stand with that many members.
 
-    Nor with a rule, or where updates are `masked`.
+    Nor with a rule, or where updates are `masked` or `salted`.
     """
     if masked and members < FEWEST:
         raise UsageError(
@@ -1217,6 +1265,12 @@ def check_policy(policy: RoundPolicy, members: int, rule: rules.Rule | None = No
             f"couldn't accept the charter: with masks a round may close with {policy.min_contributions} contributions,"
             " and a sum of two tells each of them what the other's update is",
             hint=f"let rounds wait for {FEWEST} sites at least (--min-contributions)",
+        )
+    if salted and policy.min_contributions < SALTED_LEAST:
+        raise UsageError(
+            f"couldn't accept the charter: with a salt a round may close with {policy.min_contributions} contribution,"
+            " and the model that it ends with, whose name has no salt, is what that one update makes",
+            hint=f"let rounds wait for {SALTED_LEAST} sites at least (--min-contributions), or leave the salt out",
         )
     _check_ranges(
         ("rounds", policy.rounds, 1, ROUNDS_MAX),

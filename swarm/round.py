@@ -241,6 +241,8 @@ class Round:
         self._failures.pop(event.round, None)
         self._failing.clear()
         self._failed = False
+        # What training measured follows from the same records as the update, in millionths: a second name for it.
+        told = event.samples >= self._min_cell and not self._charter.salt
         body = e.Contribution(
             round=event.round,
             attempt=self._last_attempt(event.round, state, mine) + 1,
@@ -249,7 +251,7 @@ class Round:
             update_digest=event.update,
             update_bytes=event.size,
             samples=event.samples,
-            metrics=self._millionths(event.metrics) if event.samples >= self._min_cell else (),
+            metrics=self._millionths(event.metrics) if told else (),
             privacy=(*event.privacy, state.terms.round.clip_norm_milli),
             code_digest=self._code_digest,
             data_digest=self._data_digest,

@@ -331,7 +331,7 @@ def _check(after: Terms, before: Terms, charter: Charter) -> None:
         if getattr(after.round, what) != getattr(before.round, what):
             raise Reject(f"{named}: {what}, how updates are mixed, is for the charter alone to say")
     try:
-        check_policy(after.round, n, charter.rule, masked=charter.masks > 0)
+        check_policy(after.round, n, charter.rule, masked=charter.masks > 0, salted=charter.salt > 0)
         check_edges(after.edges, [seat.card for seat in after.members])
     except UsageError as error:
         raise Reject(f"{named}: {error.message}") from None

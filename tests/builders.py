@@ -123,13 +123,15 @@ def make_swarm(
     stop: str = "",
     masks: str = "",
     site_noise: str = "",
+    salt: str = "",
 ) -> Swarm:
     """Return a swarm of `n` members whose model starts at zero. `first` picks other identities.
 
     With a `schedule` they mix by gossip, with a `codec` they compress what they contribute; a `route` leads to the mean.
     Late work counts for `staleness` rounds; slow sites are waited for `pace` times as long as the median needs. Those in
     `hidden` only dial out; with `relay` others link them. `outer` is the step that a round takes, but at `buffers`;
-    `stop` is when it is over before its last round; with `site_noise` sums under `masks` carry noise.
+    `stop` is when it is over before its last round; with `site_noise` sums under `masks` carry noise. With a
+    `salt` updates carry one.
     """
     identities = tuple(identity(first + i) for i in range(n))
     cards = tuple(
@@ -172,6 +174,7 @@ def make_swarm(
             relay=relay,
             route=route,
             rule=rule,
+            salt=salt,
             schedule=schedule,
             site_noise=site_noise,
             staleness=str(staleness) if staleness else "",
@@ -212,7 +215,7 @@ def contribution(
         base_height=0,
         base_digest=base or task.initial_model,
         update_digest=digest(f"update {number}/{attempt} of {author}"),
-        update_bytes=swarm.charter.model_bytes,
+        update_bytes=swarm.charter.model_bytes + swarm.charter.salt,
         samples=samples,
         metrics=(),
         privacy=(0, 0, 0),

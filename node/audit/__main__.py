@@ -27,6 +27,7 @@ from node.task import where_in
 from swarm.errors import SwarmError, UsageError
 from swarm.mixing.compress.forms import decode
 from swarm.privacy.accounting import Budget, epsilon
+from swarm.salt import message_of
 from swarm.vector import Vector
 
 INVERTED_MAX = 4
@@ -130,7 +131,8 @@ def _offered(trainee: Trainee, how: Scoring, request: Mapping[str, Any], tell: T
     elements = trainee.initial().size
     base: Vector = np.fromfile(request["base"], "<f4", count=elements)
     path = Path(request["update"])
-    update: Vector = decode(path.read_bytes(), elements) if request["coded"] else np.fromfile(path, "<f4")
+    message = message_of(path.read_bytes(), int(request["salt"]))
+    update: Vector = decode(message, elements) if request["coded"] else np.frombuffer(message, "<f4")
     if base.size != elements or update.size != elements:
         raise UsageError("couldn't audit what was offered: the update is not of this task's model")
     random = np.random.Generator(np.random.PCG64(int(request["seed"])))

@@ -185,7 +185,7 @@ def _update(site: Site, signed: SignedCharter | None, wanted: int | None) -> tup
         base, update = (site.blobs / digest.hex() for digest in (placed.body.base_digest, placed.body.update_digest))
         if base.is_file() and update.is_file():
             where = {"base": str(base.resolve()), "update": str(update.resolve())}
-            return number, {**where, "coded": signed.charter.codec is not None}
+            return number, {**where, "coded": signed.charter.codec is not None, "salt": signed.charter.salt}
     which = "no update of this site" if wanted is None else f"this site's update of round {wanted}"
     raise Failure(
         f"couldn't audit what was offered: {which} is in its store with the model it began with",

@@ -45,6 +45,7 @@ from swarm.mixing.sketch import BUCKETS
 from swarm.privacy import accounting
 from swarm.privacy.site_noise import SiteNoise, planned
 from swarm.routes import FOLD, ROUTES, SHARDED, SPREAD
+from swarm.salt import SALT_BYTES
 from swarm.staleness import BUFFER_SHARE, STALENESS_ASYNCHRONOUS, STALENESS_DEFAULT
 from swarm.vector import blob_digest, leaf_hashes
 from topologies.families import FAMILIES, build
@@ -147,6 +148,13 @@ def charter() -> None:
     default="",
     help="Updates travel masked, so that nobody learns more of them than the sum: pairwise, pairwise:64 (nothing is"
     " rounded, twice the bytes) or pairwise:32 (as many bytes as without).  [default: everybody sees every update]",
+)
+@click.option(
+    "--salt",
+    is_flag=True,
+    help="Let secret bytes travel behind each update, so that who has nothing but the ledger can confirm no guess of an"
+    " update by its digest. Metrics of the training stay at the sites; members see updates as before. Not with --gossip"
+    " or --masks.",
 )
 @click.option(
     "--site-privacy",
@@ -284,6 +292,7 @@ def new(
     gamma: str,
     route: str,
     masks: str,
+    salt: bool,
     site_privacy: str,
     uplink: float,
     latency: float,
@@ -328,6 +337,8 @@ def new(
     if clip or chosen is not None:
         takes = terms.CLIP_ENDING if chosen is None else chosen
         enough = max(enough, min(takes.least, len(members)))
+    if salt:
+        enough = max(enough, terms.SALTED_LEAST)
     if masks:
         enough = max(enough, min(fewest(len(members), enough), len(members)))
     ways = "directed" if directed else ""
@@ -381,6 +392,7 @@ def new(
             privacy=privacy,
             relay=terms.RELAYS[0] if relay else "",
             rule=rule,
+            salt=str(SALT_BYTES) if salt else "",
             schedule=gossip,
             site_noise=planned(accounting.parse(site_privacy), rounds).text if site_privacy else "",
             staleness=str(late) if late else "",
@@ -456,7 +468,8 @@ def _routed(draft: terms.Charter, route: str, uplink: float, latency: float) -> 
     if route == "auto":
         dialable = draft.relayed or sum(not card.endpoint for card in draft.members) <= 1
         whole = draft.schedule or draft.rule is not None or draft.masks
-        offered = ROUTES if not whole and not draft.edges and dialable else (SPREAD,)
+        known = (SPREAD, FOLD) if draft.salt else ROUTES
+        offered = known if not whole and not draft.edges and dialable else (SPREAD,)
         codec = draft.codec
         ratio = 1.0 if codec is None else encoded_bytes(codec, draft.task.parameters) / draft.model_bytes
         network = Network(latency_s=latency / 1000, bandwidth_bytes_s=uplink * 125_000)
@@ -786,6 +799,7 @@ def _summary(signed: terms.SignedCharter) -> str:
         f"task          {c.task.name}, {c.task.parameters:,} parameters, file {c.task.digest.hex()[:16]}",
         f"mixing        {_mixing(c)}",
         *([f"masks         {_masks(c)}"] if c.masks else []),
+        *([f"salt          {_SALTED}"] if c.salt else []),
         *([f"site noise    {_site_noise(c, c.site_noise)}"] if c.site_noise is not None else []),
         *([f"compression   {c.codec}: {FORMS[c.codec.name].description}"] if c.codec else []),
         *([f"public copies {_copies(c)}"] if c.follows else []),
@@ -836,6 +850,12 @@ def _masks(c: terms.Charter) -> str:
         f" everybody there {count(found.dropping, 'site')} may be lost between the roster and the close;"
         f" {c.masks} bits an element"
     )
+
+
+_SALTED = (
+    "who has nothing but the ledger can confirm no guess of one site's update; members see updates, and no metrics of"
+    " training are told"
+)
 
 
 def _site_noise(c: terms.Charter, noise: SiteNoise) -> str:

@@ -251,6 +251,7 @@ def run_site(site: Site, settings: Settings, signed: SignedCharter) -> Ending:
             own_bound=policy_of(settings.egress).bound(charter),
             tracks=charter.tracks,
             masked=charter.masks > 0,
+            salt=charter.salt,
         )
         node = Node(
             signed=signed,
@@ -417,6 +418,7 @@ def trainer_settings(site: Site, settings: Settings, signed: SignedCharter) -> T
         round_steps=task.round_steps,
         round_seconds=task.round_seconds,
         coded=signed.charter.codec is not None,
+        salt=signed.charter.salt,
         forkserver=Path(task.forkserver) if task.forkserver else None,
         private=site.private / signed.ledger_id.hex()[:16],
         local=signed.charter.local,

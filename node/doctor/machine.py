@@ -53,8 +53,8 @@ def update_bytes(case: Case) -> int:
     """Return the size of what a site contributes in a round."""
     charter = case.signed.charter
     if charter.codec is None or charter.follows:
-        return charter.model_bytes
-    return encoded_bytes(charter.codec, charter.task.parameters)
+        return charter.model_bytes + charter.salt
+    return encoded_bytes(charter.codec, charter.task.parameters) + charter.salt
 
 
 def disk(case: Case) -> list[Finding]:

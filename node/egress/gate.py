@@ -420,7 +420,7 @@ class Gate:
                 Piece(one.digest.hex(), one.size, tuple(leaf.hex() for leaf in one.leaves)) for _, one in files
             ),
             norm=norm,
-            told=shown if trained.samples >= self._charter.min_cell else {},
+            told=shown if trained.samples >= self._charter.min_cell and not self._charter.salt else {},
             to=self._to(),
             made_ms=self._now_ms(),
         )

@@ -171,8 +171,8 @@ def largest_update(charter: Charter) -> int:
         return charter.masked_bytes
     lengths = [end - start for start, end in charter.cuts] or [charter.task.parameters]
     if charter.codec is None or charter.follows:  # Who has no copy of a model to follow is sent it whole.
-        return charter.model_bytes
-    return sum(encoded_bytes(charter.codec, length) for length in lengths)
+        return charter.model_bytes + charter.salt
+    return sum(encoded_bytes(charter.codec, length) for length in lengths) + charter.salt
 
 
 def _check_term(key: str, term: str) -> None:

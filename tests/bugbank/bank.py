@@ -7,9 +7,12 @@ may still be worth having, but here is the proof of these.
 
 from __future__ import annotations
 
+from node.bulk import BulkWorker
 from node.core import node
+from node.messages import Messages
 from node.storage import RealDisk, sync_folder
 from swarm import codec, gossip_round, identity, masked_round, routed_round
+from swarm import round as plain_round
 from swarm.ledger import (
     audit,
     block,
@@ -34,6 +37,7 @@ from tests.bugbank import test_claims as claims
 from tests.bugbank.seeding import Bug, Edit
 from tests.conformance import test_signing as signing
 from tests.node import test_core as core
+from tests.node import test_salted_updates as salted
 from tests.node import test_storage as storage
 from tests.simulation import test_membership as membership
 from tests.simulation import test_site_noise as noised
@@ -45,6 +49,7 @@ from tests.swarm import test_masked_round as mask_rounds
 from tests.swarm import test_routed_round as routed
 from tests.swarm import test_routes as routes
 from tests.swarm import test_rule_terms as terms_
+from tests.swarm import test_salt as salts
 from tests.swarm.ledger import test_block as blocks
 from tests.swarm.ledger import test_consensus as agreement
 from tests.swarm.ledger import test_crash_states as crashes
@@ -1191,6 +1196,27 @@ STANDSTILL = (
     ),
 )
 
+SALT = (
+    Bug(
+        "an update goes out without its salt",
+        (Edit(BulkWorker._update, "elif self._salt:", "elif False:"),),
+        salted.test_two_equal_updates_have_two_names_and_neither_is_that_of_the_update_alone,
+    ),
+    Bug(
+        "every update has the same salt",
+        (
+            Edit(BulkWorker._update, "self._draw(self._salt)", "bytes(self._salt)"),
+            Edit(Messages.write_update, "self._draw(self._salt)", "bytes(self._salt)"),
+        ),
+        salted.test_two_equal_updates_have_two_names_and_neither_is_that_of_the_update_alone,
+    ),
+    Bug(
+        "what training measured is a second name of a salted update",
+        (Edit(plain_round.Round.trained, " and not self._charter.salt", ""),),
+        salts.test_what_training_measured_is_told_where_updates_are_not_salted,
+    ),
+)
+
 BANK = (
     VOTING
     + CERTIFICATES
@@ -1205,6 +1231,7 @@ BANK = (
     + RULES
     + MASKS
     + NOISE
+    + SALT
     + STANDSTILL
     + DISK
 )

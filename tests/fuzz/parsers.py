@@ -62,6 +62,7 @@ from swarm.masking import ring, statements
 from swarm.masking.attempt import Attempt
 from swarm.mixing import sketch
 from swarm.mixing.compress import forms, noise
+from swarm.salt import SALT_BYTES, message_of
 from swarm.terms import Change, add, founding, remove
 from swarm.vector import blob_digest, leaf_hashes
 from tests.builders import CODE, LAYOUT, Feeds, contribution, make_swarm
@@ -682,6 +683,11 @@ def _compressed(data: bytes) -> None:
     forms.decode(data[1:], elements, spec=forms.parse("topk:50") if data[:1] > b"\x7f" else None)
 
 
+def _salted(data: bytes) -> None:
+    """An update with what is to be its salt behind it, as a swarm with a codec reads it."""
+    forms.decode(message_of(data, SALT_BYTES), ELEMENTS, spec=forms.parse("int8"))
+
+
 def _compressions() -> list[bytes]:
     values = np.random.default_rng(1).standard_normal(ELEMENTS).astype(np.float32)
     names = ("f32", "bf16", "int8", "int4", "sign", "topk:50", "topk:50:f32", "randk:50")
@@ -904,6 +910,8 @@ PARSERS: Mapping[str, Parser] = MappingProxyType(
             ("node.backup:_read_manifest",), "text", memory=8 << 20,
         ),
         "compressed": Parser(_compressed, _compressions, (Reject,), ("swarm.mixing.compress.forms:form_of",)),
+        "salted update": Parser(
+            _salted, lambda: [one[1:] + bytes(SALT_BYTES) for one in _compressions()], (Reject,)),
         "deal": Parser(_deal, lambda: _masking().deals[1:3], (Reject,), ("swarm.masking.statements:read_deal",), "msgpack"),
         "reveal": Parser(_reveal, lambda: _revealing()[1], (Reject,), ("swarm.masking.statements:read_reveal",), "msgpack"),
         "mask keys": Parser(

@@ -47,6 +47,7 @@ def test_real_peers_score_each_other_and_end_with_shares(tmp_path: Path, forkser
         codec="int8",
         forkserver=forkserver,
         contribution="shapley:loss:lower:50",
+        salt="32",
     )
     try:
         for peer in peers:

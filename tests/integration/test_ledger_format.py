@@ -194,6 +194,10 @@ class Rounds:
         self.bits = int(masks.partition(":")[2] or 36) if masks else 0
         assert not masks or not (self.gossips or self.rule or self.routed or self.asynchronous or self.codec or judged)
         self.masks: Masks | None = Masks() if masks else None
+        self.salt = int(options.pop("salt", "0"))
+        assert self.salt in (0, 32)
+        assert not self.salt or not (self.gossips or self.lengths or masks or "topk" in self.codec)
+        assert not self.salt or charter[5][3] >= 2
         noise = options.pop("site_noise", "")
         assert not noise or self.bits in (32, 36)
         self.paid = sums_paid(noise) if noise else 1 << 20
@@ -426,7 +430,8 @@ class Rounds:
             size = -(-self.bits * self.parameters // 8)
             return parts, [(size, size)]
         codec = "" if self.follows else self.codec
-        return parts, [sizes(codec, length) for length in self.lengths or [self.parameters]]
+        found = [sizes(codec, length) for length in self.lengths or [self.parameters]]
+        return parts, [(least + self.salt, most + self.salt) for least, most in found]
 
     def bases(self) -> list[bytes]:
         return [self.committed[1], *self.before]
@@ -1275,6 +1280,15 @@ def noised() -> tuple[SignedCharter, Sequence[bytes]]:
 
 
 @functools.cache
+def salted() -> tuple[SignedCharter, Sequence[bytes]]:
+    """Five members add up salted updates in pairs; one offers an update without a salt in every round."""
+    from tests.simulation.test_salts import blocks, head, without_one
+
+    world = without_one()
+    return head(world, 0).replica.head.signed, blocks(world)
+
+
+@functools.cache
 def stopped() -> tuple[SignedCharter, Sequence[bytes]]:
     """Four members who end the run early; messages are lost, one is away for a while and another keeps scores back."""
     from tests.simulation.test_stopping import troubled
@@ -1387,7 +1401,7 @@ def made(folder: Path, make: Made = calm, *, segment_bytes: int = 1 << 14) -> tu
     [
         *(calm, taken_back, changing, lossy, ring, star, in_slices, folded, bereft, ruled, clipping, behind, unwaiting),
         *(judged, remembering, stopped, stopped_gossip, resumed),
-        *(masked, masked_and_changing, noised),
+        *(masked, masked_and_changing, noised, salted),
         *GOSSIP,
     ],
 )
@@ -1478,17 +1492,18 @@ def test_sketches_are_as_documented(elements: int) -> None:
     assert told == sketched(model, ledger_id)
 
 
+@pytest.mark.parametrize("salt", [0, 32])
 @pytest.mark.parametrize("codec", ["", "bf16", "int8", "int4", "sign", "topk:1", "topk:50", "topk:500:f32"])
 @pytest.mark.parametrize("parameters", [1, 64, 1000, 1_000_003])
-def test_sizes_of_contributions_are_as_documented(codec: str, parameters: int) -> None:
+def test_sizes_of_contributions_are_as_documented(codec: str, parameters: int, salt: int) -> None:
     from msgspec.structs import replace
 
     from tests.builders import contribution, make_swarm
 
     swarm = make_swarm(1)
     charter = swarm.charter
-    options = (("codec", codec),) if codec else ()
+    options = ((("codec", codec),) if codec else ()) + ((("salt", str(salt)),) if salt else ())
     charter = replace(charter, task=replace(charter.task, parameters=parameters), options=options)
-    least, most = sizes(codec, parameters)
+    least, most = (size + salt for size in sizes(codec, parameters))
     offers = [replace(contribution(swarm, 0), update_bytes=size) for size in (least - 1, least, most, most + 1)]
     assert [charter.carries(offer) for offer in offers] == [False, True, True, False]

@@ -50,6 +50,8 @@ def networked(
         directed=is_one_way(gossip),
         codec=scenario.learning.codec,
         outer=scenario.learning.outer,
+        # The simulated world has none: salts are in no model.
+        salt="" if gossip or scenario.learning.route == "sharded" else "32",
     )
     try:
         for peer in peers:

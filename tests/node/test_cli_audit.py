@@ -121,6 +121,7 @@ def test_an_offered_update_is_attacked_where_it_lies(site: Site) -> None:
         "base": str(site.folder / "base"),
         "update": str(site.folder / "update"),
         "coded": False,
+        "salt": 0,
     }
     found = module._run(request)
     assert found["membership"]["found"]

@@ -427,6 +427,8 @@ def swarm_of(trial: Trial) -> Swarm:
     kind = trial.kind
     gossip = kind in ("ring", "base2", "random_matching")
     late = (trial.late or kind in ("async", "paced")) and not gossip
+    salts = not gossip and kind not in ("sharded", MASKED) and trial.fewest > 1
+    salted = salts and random.Random(f"salted/{trial.seed}").random() < 1 / 3
     return make_swarm(
         trial.members,
         rounds=trial.rounds,
@@ -440,6 +442,7 @@ def swarm_of(trial: Trial) -> Swarm:
         staleness=STALENESS_DEFAULT if late else 0,
         asynchronous=BUFFERED if kind == "async" else "",
         pace=3 if kind == "paced" else 0,
+        salt="32" if salted else "",
     )
 
 
@@ -474,6 +477,7 @@ def run(trial: Trial) -> Story:
         follows=swarm.charter.follows,
         outer=swarm.charter.outer,
         masks=swarm.charter.masks > 0,
+        salt=swarm.charter.salt,
         ledger_id=swarm.signed.ledger_id,
     )
     last_s = max([trial.heal_s, *(f.at_s + f.duration_s for f in planned if isinstance(f, Freeze))])

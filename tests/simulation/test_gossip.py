@@ -71,6 +71,7 @@ def gossiping(
         outer=swarm.charter.outer,
         rule=swarm.charter.rule_of(exchanging=False),
         masks=swarm.charter.masks > 0,
+        salt=swarm.charter.salt,
         ledger_id=swarm.signed.ledger_id,
     )
     return world

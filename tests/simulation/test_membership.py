@@ -50,6 +50,7 @@ def changing(
     stop: str = "",
     correction: str = "",
     masks: str = "",
+    salt: str = "",
     learner: QuadraticTask | None = None,
 ) -> World:
     """Return a world in which some sites are not members yet: they know the charter and follow the ledger."""
@@ -66,6 +67,7 @@ def changing(
         stop=stop,
         correction=correction,
         masks=masks,
+        salt=salt,
     )
     everybody = founders + newcomers
     later = successors or {}
@@ -94,6 +96,7 @@ def changing(
         follows=swarm.charter.follows,
         outer=swarm.charter.outer,
         masks=swarm.charter.masks > 0,
+        salt=swarm.charter.salt,
         checkers=[Agreement(), HonestOnTheWire(), PersistBeforeSend(), *checkers],
         ledger_id=swarm.signed.ledger_id,
     )

@@ -6,6 +6,7 @@ makes a test here fail, and then has a sentence there to change.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -19,6 +20,7 @@ from gossip.transfer import Transfer
 from swarm.ledger import entry as e
 from swarm.machine import Digest, Guard, NodeId, Send, SendChunk
 from swarm.masking.statements import Keys
+from swarm.mixing.average import add_weighted
 from swarm.mixing.sketch import BUCKETS, FRACTION_BITS, unpack
 from swarm.round import Phase
 from swarm.terms import founding
@@ -101,22 +103,73 @@ def test_a_ledger_of_exact_rounds_holds_no_number_of_an_update_or_a_model(masks:
         assert not any(pair in ledger for pair in pairs(vector))
 
 
-def test_who_can_compute_an_update_can_confirm_it_by_its_digest_as_digests_are_not_salted() -> None:
-    """An auditor has the models, knows how site 1 trains, and has two ideas of its data: the ledger says which is right.
+def guessed(world: World) -> list[bool]:
+    """Say of two ideas of site 1's data, of which the first is right, whether an auditor can confirm them in the ledger.
 
-    So it is with one record: whoever knows all the others, and trains as the site did, sees whether it was among them.
+    It has the models, and knows how site 1 trains. So it is with one record: whoever knows all the others, and trains
+    as the site did, has two candidates, one with it and one without. It looks for what each leads to in every byte.
     """
-    swarm = make_swarm(5, rounds=2, elements=ELEMENTS, **EXACT)
-    world = ran(swarm, learner())
-    told = {(bytes(body.base_digest), body.samples): body.update_digest for body in said(world, *CONTRIBUTIONS)}
-    model = np.zeros(ELEMENTS, np.float32)
+    ledger, model = b"".join(blocks(world)), np.zeros(ELEMENTS, np.float32)
     right, wrong = (
         QuadraticTask(seed=seed, samples=SAMPLES, elements=ELEMENTS, bound=200.0, steps=2, rate=0.2) for seed in (3, 4)
     )
-    guesses = [task.train(1, 1, model).update for task in (right, wrong)]
-    assert all(guess is not None for guess in guesses)
-    confirmed = [name(guess) == told[name(model), SAMPLES[1]] for guess in guesses if guess is not None]
-    assert confirmed == [True, False]
+    lessons = [task.train(1, 1, model) for task in (right, wrong)]
+    told = {metric for body in said(world, *CONTRIBUTIONS) for metric in body.metrics}
+    return [
+        name(lesson.update) in ledger or (0, round(lesson.metrics["loss"] * 10**6)) in told
+        for lesson in lessons
+        if lesson.update is not None
+    ]
+
+
+def test_who_can_compute_an_update_can_confirm_it_by_its_digest_where_digests_are_not_salted() -> None:
+    world = ran(make_swarm(5, rounds=2, elements=ELEMENTS, **EXACT), learner())
+    assert guessed(world) == [True, False]
+    base, found = name(np.zeros(ELEMENTS, np.float32)), Remembering.made[1, 1][0]
+    told = {(bytes(body.base_digest), body.samples): body.update_digest for body in said(world, *CONTRIBUTIONS)}
+    assert told[base, SAMPLES[1]] == name(found)
+
+
+@pytest.mark.parametrize("route", ["", "fold"])
+def test_with_a_salt_who_can_compute_an_update_can_confirm_nothing_in_the_ledger(route: str) -> None:
+    """Nor by what training measured, which follows from the same records and is not told there."""
+    swarm = make_swarm(5, rounds=2, elements=ELEMENTS, salt="32", route=route, **EXACT)
+    world = ran(swarm, learner())
+    assert guessed(world) == [False, False]
+    assert len(Remembering.made) == 10
+    assert not any(name(update) in b"".join(blocks(world)) for update, _ in Remembering.made.values())
+
+
+def test_with_a_salt_who_can_compute_all_updates_of_a_round_or_of_a_pair_confirms_them_together() -> None:
+    """Models and sums have no salt: all who compute one have to come to the same bytes of it."""
+    swarm = make_swarm(5, rounds=2, elements=ELEMENTS, salt="32", route="fold", **EXACT)
+    world = ran(swarm, learner())
+    ledger = b"".join(blocks(world))
+    assert name(Remembering.made[0, 2][1]) in ledger, "the mean of all five"
+    close = said(world, e.ROUND_CLOSE, e.RoundClose)[0]
+    assert len(close.included) == 5
+    found = []
+    for pair in itertools.combinations(range(5), 2):
+        total = np.zeros(ELEMENTS, np.int64)
+        for member in pair:
+            add_weighted(total, Remembering.made[member, 1][0], SAMPLES[member])
+        data = total.tobytes()
+        found.append(blob_digest(len(data), leaf_hashes(data)) in ledger)
+    assert found.count(True) == 1, "the one pair that nobody is folded into; the other sum is of three"
+
+
+def test_two_runs_with_equal_updates_and_other_salts_name_no_update_alike() -> None:
+    """Whoever has both ledgers, and the updates of one, cannot tell that those of the other are the same."""
+    swarm = make_swarm(5, rounds=2, elements=ELEMENTS, salt="32", **EXACT)
+    runs = []
+    for seed in (1, 2):
+        world = gossiping(swarm, learner(), seed=seed)
+        assert world.run(all_done, end_s=600.0)
+        runs.append((merged(world, 0), {body.update_digest for body in said(world, *CONTRIBUTIONS)}))
+    (model, first), (same, second) = runs
+    assert np.array_equal(model, same)
+    assert len(first) == len(second) == 10
+    assert not first & second
 
 
 def test_under_masks_the_digest_of_what_was_trained_is_told_to_nobody() -> None:

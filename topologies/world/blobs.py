@@ -84,6 +84,7 @@ from swarm.mixing.selfcentred import clipped, distances, in_millionths
 from swarm.mixing.sketch import sketch
 from swarm.privacy.clipping import inspect
 from swarm.routes import slices_digest
+from swarm.salt import message_of
 from swarm.vector import blob_digest, leaf_hashes
 from topologies.world.learner import Learner, Lesson, Vector
 
@@ -138,8 +139,12 @@ class BlobStore:
         outer: Outer = NONE,
         rule: Rule | None = None,
         masks: bool = False,
+        salt: int = 0,
+        draw: Callable[[int], bytes] | None = None,
     ) -> None:
+        """`salt` is how many bytes that `draw` gives lie behind an update (`swarm.salt`)."""
         self.full = False
+        self._salt, self._draw = salt, draw or random.Random("salt").randbytes  # noqa: S311 - to be repeated
         self._masks = masks
         self._aside: dict[Digest, Vector] = {}
         self._masked: dict[Digest, Buffer] = {}
@@ -206,11 +211,12 @@ class BlobStore:
 
     def contribution(self, digest: Digest, elements: int = 0) -> Vector | None:
         """What a contribution says, or a slice so long, compressed or not; None if it is not here or says nothing."""
-        if self._codec is None or self._follows:
-            return self.vector(digest)
         found = self._complete.get(digest)
         try:
-            return None if found is None else decode(found[1], elements or self._elements, spec=self._codec)
+            message = None if found is None else message_of(found[1], self._salt)
+            if message is None or self._codec is None or self._follows:
+                return None if message is None or len(message) % 4 else np.frombuffer(message, "<f4")
+            return decode(message, elements or self._elements, spec=self._codec)
         except Reject:
             return None
 
@@ -654,14 +660,14 @@ class BlobStore:
     def _put_contribution(self, vector: Vector, *, whole: bool) -> Stored:
         """Store an update, or a whole model, as it travels, and keep what its codec leaves out."""
         if self._codec is None or self._follows:
-            return self.put(vector.tobytes())
+            return self.put(vector.tobytes() + self._draw(self._salt))
         if whole:
             stored = self.put(encode(vector, self._codec))
             self._rests[stored.digest] = vector
             return stored
         owed = np.zeros_like(vector) if self._owed is None else self._owed
         rest, sent = apply(Residual(owed), vector, self._codec, bound=self._bound)
-        stored = self.put(sent.message)
+        stored = self.put(sent.message + self._draw(self._salt))
         self._rests[stored.digest] = rest.error
         return stored
 

@@ -150,6 +150,7 @@ class World:
         outer: What a round does with the mean of its updates (`Charter.outer`).
         rule: By which updates are averaged, as the charter has it.
         masks: Whether updates travel masked, as the charter has it.
+        salt: How many bytes of salt lie behind an update, as the charter has it. They are drawn from the seed.
         passages: Makes the links through relays of each start of a process: the very ones of the real shell. A pair of
             members that is linked through a relay is no link of the topology.
         learner: Answers Train, Evaluate and Inspect; without one training fails with a sentence.
@@ -185,6 +186,7 @@ class World:
         outer: Outer = NONE,
         rule: Rule | None = None,
         masks: bool = False,
+        salt: int = 0,
         ids: Sequence[NodeId] | None = None,
         twins: Collection[int] = (),
         twin_split: bool = True,
@@ -198,6 +200,7 @@ class World:
         self.learner, self._audit, self._codec, self._momentum = learner, audit, codec, momentum
         self._cuts, self._averages, self._follows = cuts, averages, follows
         self._outer, self._rule, self._masks = outer, rule, masks
+        self._salt = salt
         self.stats = Stats()
         self.trace = Trace(record=record_trace)
         self._make, self._sync_s, self._ledger_id = make, sync_s, ledger_id
@@ -253,7 +256,7 @@ class World:
                 id=self.ids[member],
                 name=f"n{member}" + "b" * twin,
                 disk=SimulatedDisk(),
-                blobs=self._store(blobs),
+                blobs=self._store(blobs, slot),
             )
             for slot, (member, twin) in enumerate(who)
         )
@@ -264,7 +267,7 @@ class World:
                 place.links[self.ids[neighbour]] = ()
         return places
 
-    def _store(self, blobs: Sequence[bytes]) -> BlobStore:
+    def _store(self, blobs: Sequence[bytes], slot: int) -> BlobStore:
         if self.learner is None:
             return BlobStore(blobs)
         learner = self.learner
@@ -280,6 +283,8 @@ class World:
             outer=self._outer,
             rule=self._rule,
             masks=self._masks,
+            salt=self._salt,
+            draw=_stream(f"salt/{slot}", self.seed).randbytes,
         )
 
     def _hook(self, checkers: Sequence[Checker]) -> None:
