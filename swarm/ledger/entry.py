@@ -150,8 +150,8 @@ class Contribution(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_
     public copy before it and that after it, of which the message is what travels (`swarm.mixing.compress.choco`).
 
     `data_digest` is 32 zeros in whatever the shipped node says. A digest of records would let whoever guesses them find
-    out whether the guess is right; one that only the site can open would prove what its program was given, which is what
-    the site says anyway. The place stays, because the format does.
+    out whether the guess is right; one that only the site can open would prove what its program was given, which is
+    what the site says anyway. The place stays, because the format does.
     """
 
     round: int
