@@ -9,7 +9,7 @@
     egress/log        what has left the site
     ledger/           the journal's segments, the newest checkpoint, the newest snapshot, proofs of forks
     blobs/            the committed model, the best round's where a run may end early, and in gossip this site's own
-    private/          what of the model never leaves the site
+    private/          what of the model never leaves the site; with a passphrase each file is encrypted, as *.sealed
     keys.sealed       the site's keys, encrypted with a passphrase, if they are in it at all; what is encrypted in the
                       folder stays so inside
 
@@ -50,8 +50,17 @@ from node.declared import companions
 from node.recovery import newest, recover
 from node.runtime import seeded
 from node.site import Site
-from node.storage import BlobStore, DirectoryLock, RealDisk, SnapshotFile, reserve, store_error, sync_folder
-from node.vault import LOCK, is_sealed
+from node.storage import (
+    BlobStore,
+    DirectoryLock,
+    RealDisk,
+    SnapshotFile,
+    reserve,
+    store_error,
+    sync_folder,
+    write_file_durably,
+)
+from node.vault import KEY_BYTES, LOCK, is_sealed, seal, unseal
 from swarm import identity
 from swarm.charter import SignedCharter
 from swarm.errors import LedgerError, StoreError, UsageError
@@ -62,9 +71,12 @@ from swarm.machine import Digest, NodeId
 from swarm.terms import Terms
 
 FORMAT = "swarm-node/backup/v1"
+FORMAT_SEALED = "swarm-node/backup/v2"
+"""Of a backup with encrypted private files: older software refuses it in words, and does not go on without them."""
 DOMAIN_BACKUP = b"swarm-node/backup/v1\0"
 
 MANIFEST, SIGNATURE, SEALED = "manifest.json", "manifest.sig", "keys.sealed"
+PRIVATE, PRIVATE_SEALED = "private/", ".sealed"
 MANIFEST_BYTES_MAX = 64 << 20
 """A manifest has about 200 bytes a file: this is a ledger of five terabytes."""
 
@@ -124,6 +136,16 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     folder: str
     files: tuple[Item, ...]
 
+    @property
+    def private(self) -> tuple[str, ...]:
+        """The files of what never leaves the site, as they are called inside."""
+        return tuple(item.path for item in self.files if item.path.startswith(PRIVATE))
+
+    @property
+    def sealed(self) -> bool:
+        """Whether those are encrypted."""
+        return self.format == FORMAT_SEALED
+
 
 @dataclass(frozen=True, slots=True)
 class Made:
@@ -147,11 +169,16 @@ def create(
     passphrase: str | None,
     made_ms: int,
     software: str,
+    keys: bool = True,
+    plain: bool = False,
 ) -> Made:
-    """Write a backup of a site, whose node may be running. Without a passphrase its keys are left out.
+    """Write a backup of a site, whose node may be running. Without a passphrase, or `keys`, its keys are left out.
+
+    What is private is encrypted where there is a passphrase; `plain` leaves it as it is.
 
     Raises:
-        UsageError: the file is there already, or something that belongs into it cannot be read.
+        UsageError: the file is there already, or something that belongs into it cannot be read; or what is private
+            would be in the clear although the site's own keys are not, and nobody has said `plain`.
         LedgerError: the ledger on this disk is damaged.
         StoreError: the disk fails, or is full. Nothing is left of what was begun.
     """
@@ -161,7 +188,7 @@ def create(
     try:
         shutil.rmtree(staging, ignore_errors=True)
         staging.mkdir(parents=True, mode=0o700)
-        return _create(site, settings, signed, output, staging, passphrase, made_ms, software)
+        return _create(site, settings, signed, output, staging, passphrase, made_ms, software, keys=keys, plain=plain)
     except OSError as error:
         raise store_error(f"write {output}", error) from error
     finally:
@@ -178,21 +205,35 @@ def _create(
     passphrase: str | None,
     made_ms: int,
     software: str,
+    *,
+    keys: bool,
+    plain: bool,
 ) -> Made:
     left_out: list[str] = []
-    keys = _copy_ledger(site, staging, signed.ledger_id)
-    own = Identity.from_seed(*(site.vault.seed(name, keys[name]) or b"" for name in _KEY_FILES[:2]))
+    seeds = _copy_ledger(site, staging, signed.ledger_id)
+    own = Identity.from_seed(*(site.vault.seed(name, seeds[name]) or b"" for name in _KEY_FILES[:2]))
     left_out += _copy_files(site, settings, staging)
     state = _settle(staging, signed)
     left_out += _copy_models(site, staging, state)
-    _copy_private(site, staging, signed.ledger_id)
-    if passphrase is None:
-        left_out.append(f"the keys: keep a copy of {site.keys} elsewhere, nobody is this site without them")
+    private = _copy_private(site, staging, signed.ledger_id)
+    if private and passphrase is None and site.vault.locked and not plain:
+        raise UsageError(
+            "couldn't make a backup: what is private would be in it in the clear, and this site's keys are encrypted",
+            hint="say --passphrase-file FILE, beside --no-keys if they are to stay out; or --plain-private",
+        )
+    sealed = bool(private) and passphrase is not None and not plain
+    if sealed:
+        assert passphrase is not None, "asked a line before"
+        _seal_private(staging, private, passphrase)
+    inside = keys and passphrase is not None
+    if inside:
+        assert passphrase is not None, "asked a line before"
+        (staging / SEALED).write_bytes(_seal(seeds, passphrase))
     else:
-        (staging / SEALED).write_bytes(_seal(keys, passphrase))
+        left_out.append(f"the keys: keep a copy of {site.keys} elsewhere, nobody is this site without them")
     model = Digest(state.committed.model)
     manifest = Manifest(
-        format=FORMAT,
+        format=FORMAT_SEALED if sealed else FORMAT,
         software=software,
         made_ms=made_ms,
         swarm=signed.charter.name,
@@ -200,7 +241,7 @@ def _create(
         name=settings.site.name,
         node=site.node().hex(),
         key=own.id_key.public.hex(),
-        keys=passphrase is not None,
+        keys=inside,
         charter=_inside(site.folder, settings.site.charter) or "",
         height=state.height,
         round=state.committed.round,
@@ -372,13 +413,55 @@ def _copy_models(site: Site, staging: Path, state: State) -> list[str]:
     return left_out
 
 
-def _copy_private(site: Site, staging: Path, ledger_id: bytes) -> None:
-    """Copy what the site keeps to itself. Each file is replaced whole, so each copy is of some moment."""
+def _copy_private(site: Site, staging: Path, ledger_id: bytes) -> list[Path]:
+    """Copy what the site keeps to itself; return the copies. Each file is replaced whole, so each is of some moment."""
+    copies = []
     for path in sorted((site.private / ledger_id.hex()[:16]).glob("*.safetensors")):
         target = staging / path.relative_to(site.folder)
         target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with contextlib.suppress(FileNotFoundError):  # Let go of meanwhile, being old.
             shutil.copyfile(path, target)
+            copies.append(target)
+    return copies
+
+
+def _seal_private(staging: Path, copies: Sequence[Path], passphrase: str) -> None:
+    """Put an encrypted file in the place of each: salt, nonce and box, bound to what the file is called."""
+    salt = random_bytes(_SALT_BYTES)
+    key = _derived(passphrase, salt)
+    for path in copies:
+        name = path.relative_to(staging).as_posix()
+        path.with_name(path.name + PRIVATE_SEALED).write_bytes(salt + seal(path.read_bytes(), _label(name), key))
+        path.unlink()
+
+
+def open_private(path: Path, folder: Path, manifest: Manifest, passphrase: str) -> None:
+    """Put what was private, decrypted, in the place of each encrypted file of an unpacked backup.
+
+    Raises:
+        UsageError: the passphrase is another.
+        StoreError: it cannot be written.
+    """
+    keys: dict[bytes, bytes] = {}
+    for name in manifest.private if manifest.sealed else ():
+        place = folder / name
+        sealed, target = place.read_bytes(), place.with_name(place.name.removesuffix(PRIVATE_SEALED))
+        salt = sealed[:_SALT_BYTES]
+        try:
+            if salt not in keys:
+                keys[salt] = _derived(passphrase, salt)
+            plain = unseal(sealed[_SALT_BYTES:], _label(name.removesuffix(PRIVATE_SEALED)), keys[salt])
+        except (CryptoError, ValueError, TypeError):
+            raise UsageError(
+                f"couldn't open what is private in {path}: the passphrase is another, or it was damaged",
+                hint="give the file with the passphrase it was encrypted with",
+            ) from None
+        write_file_durably(target, plain)
+        place.unlink()
+
+
+def _label(name: str) -> bytes:
+    return f"{FORMAT_SEALED} {name}".encode()
 
 
 def _inside(folder: Path, name: str) -> str | None:
@@ -433,10 +516,12 @@ def open_keys(sealed: bytes, passphrase: str) -> dict[str, str]:
 
 
 def _box(passphrase: str, salt: bytes) -> secret.SecretBox:
-    size = secret.SecretBox.KEY_SIZE
-    return secret.SecretBox(
-        pwhash.argon2id.kdf(size, passphrase.encode(), salt, opslimit=_OPSLIMIT, memlimit=_MEMLIMIT)
-    )
+    return secret.SecretBox(_derived(passphrase, salt))
+
+
+def _derived(passphrase: str, salt: bytes) -> bytes:
+    """Return the key that a passphrase makes, of as many bytes as both ciphers take."""
+    return pwhash.argon2id.kdf(KEY_BYTES, passphrase.encode(), salt, opslimit=_OPSLIMIT, memlimit=_MEMLIMIT)
 
 
 # --- reading ------------------------------------------------------------------------------------------------------
@@ -485,9 +570,9 @@ def _read_manifest(path: Path, tar: tarfile.TarFile) -> Manifest:
     signature = _take(tar, SIGNATURE, 1024) or b""
     try:
         version = msgspec.json.decode(text, type=_Versioned)
-        if version.format != FORMAT:
+        if version.format not in (FORMAT, FORMAT_SEALED):
             raise UsageError(
-                f"couldn't read {path}: it is of format {version.format[:40]!r}, known is {FORMAT!r}",
+                f"couldn't read {path}: it is of format {version.format[:40]!r}, known are {FORMAT!r} and v2",
                 hint="a newer version of this software may have made it: update",
             )
         manifest = msgspec.json.decode(text, type=Manifest)
@@ -514,6 +599,8 @@ def _check_manifest(path: Path, manifest: Manifest) -> None:
             raise _damaged(path, f"{item.path} cannot have the size it names")
     if not _is_safe(manifest.charter) or manifest.charter not in names or manifest.keys != (SEALED in names):
         raise _damaged(path, "it lacks a file that it says it has")
+    if {name.endswith(PRIVATE_SEALED) for name in manifest.private} - {manifest.sealed}:
+        raise _damaged(path, "what is private is not as it says")
 
 
 def _is_safe(name: str) -> bool:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+from zipfile import BadZipFile
 
 from swarm.errors import UsageError
 
@@ -100,23 +101,59 @@ def write_heart_disease(source: Path, folder: Path) -> list[SiteData]:
 
 
 def write_mnist(source: Path, folder: Path, *, sites: int, seed: int) -> list[SiteData]:
-    """Divide MNIST's 60,000 training digits into IID shards of equal size; the test digits are the same for all."""
+    """Divide MNIST's 60,000 training digits into IID shards of equal size; the test digits are the same for all.
+
+    Args:
+        source: mnist.npz as Keras has it: images `x_train` and `x_test`, and as many labels `y_train` and `y_test`.
+        folder: where a folder for each site is written.
+        sites: how many, from 1 to the number of training digits.
+        seed: of the division.
+
+    Raises:
+        UsageError: the file is not there, or is not so; or there are not so many digits.
+    """
     import numpy as np
 
-    if not source.is_file():
-        raise UsageError(f"couldn't find {source}", hint="give the path of mnist.npz")
-    with np.load(source, allow_pickle=False) as file:
-        x, y = file["x_train"], file["y_train"].astype(np.int64)
-        test = {"x": file["x_test"], "y": file["y_test"].astype(np.int64)}
+    x, y, x_test, y_test = _mnist_arrays(source)
+    if not 1 <= sites <= len(x):
+        raise UsageError(
+            f"couldn't divide {len(x)} digits among {sites} sites", hint="every site needs at least one: take fewer"
+        )
     order = np.random.default_rng(seed).permutation(len(x))
     made = []
     for number, shard in enumerate(np.array_split(order, sites)):
         target = folder / f"site-{number}"
         target.mkdir(parents=True, exist_ok=True)
         np.savez(target / "train.npz", x=x[shard], y=y[shard])
-        np.savez(target / "test.npz", **test)
-        made.append(SiteData(target.name, target, len(shard), 0, len(test["y"])))
+        np.savez(target / "test.npz", x=x_test, y=y_test)
+        made.append(SiteData(target.name, target, len(shard), 0, len(y_test)))
     return made
+
+
+def _mnist_arrays(source: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.uint8], NDArray[np.int64]]:
+    """Return training images and labels, test images and labels. Raises `UsageError`."""
+    import numpy as np
+
+    hint = "give the path of mnist.npz, as Keras has it"
+    if not source.is_file():
+        raise UsageError(f"couldn't find {source}", hint=hint)
+    names = ("x_train", "y_train", "x_test", "y_test")
+    try:
+        with source.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+            found = {name: np.asarray(file[name]) for name in names if name in file}
+    except (OSError, ValueError, EOFError, TypeError, AttributeError, BadZipFile):
+        # A single array, which is no archive; text; half a download; objects, which would be code.
+        raise UsageError(f"couldn't read {source}: it is no archive of arrays", hint=hint) from None
+    if missing := [name for name in names if name not in found]:
+        raise UsageError(f"couldn't read {source}: it has no array {missing[0]}", hint=hint)
+    for part in ("train", "test"):
+        x, y = found[f"x_{part}"], found[f"y_{part}"]
+        if y.ndim != 1 or y.dtype.kind not in "iu" or x.shape[:1] != y.shape or not y.size:
+            raise UsageError(
+                f"couldn't read {source}: x_{part} has the shape {x.shape}, and y_{part} {y.shape} of {y.dtype}",
+                hint="every image needs a label, a whole number",
+            )
+    return found["x_train"], found["y_train"].astype(np.int64), found["x_test"], found["y_test"].astype(np.int64)
 
 
 def _heart_features(rows: NDArray[np.float64]) -> NDArray[np.float64]:

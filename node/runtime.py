@@ -231,6 +231,7 @@ class Runtime:
         self._held: deque[Effect] = deque()
         self._held_until = 0.0
         self._holding = False
+        self._unpruned = False  # whether people know that old records could not be removed
         self._wake_at = 0.0
         self._stopping = False
         self._finished: Finished | None = None
@@ -524,8 +525,7 @@ class Runtime:
                 self._store.forget([digest for digest in effect.digests if digest not in again])
                 self._bulk.drop(effect.digests)
             case Prune():
-                self._journal.drop_wal_below(effect.view)
-                self._journal.drop_feed_below(effect.seq)
+                self._prune(effect)
             case Snapshot():
                 self._keep_snapshot(effect)
             case Publish():
@@ -712,6 +712,19 @@ class Runtime:
             values |= {"digest": one.digest.hex(), "bytes": one.size, "began": round(one.began_s, 3)}
             values |= {"seconds": round(one.ended_s - one.began_s, 3)}
             self._report(Report("sent", f"sent {one.size} bytes to {name}", values, level="debug"), now)
+
+    def _prune(self, effect: Prune) -> None:
+        """Remove what nobody needs any more, if that is possible: what stays only takes room, and is tried again."""
+        try:
+            self._journal.drop_wal_below(effect.view)
+            self._journal.drop_feed_below(effect.seq)
+        except StoreError as error:
+            if not self._unpruned:
+                text = f"old records of the ledger stay on the disk, and are tried again: {error.message}"
+                self._report(Report("prune_failed", text, level="warning"), self._clock.now())
+            self._unpruned = True
+        else:
+            self._unpruned = False
 
     def _publish(self, effect: Publish) -> None:
         """Replace what others may fetch. It is no part of what must not be lost, so a full disk holds up nothing."""

@@ -7,7 +7,12 @@ not in here. The price is that a round which is trained again, after a crash, is
 One line is one charge, in whole numbers (`node.chained`). A line that does not match its digest stops private training
 until people have looked, because a budget that is not known is not one. What cannot be seen from inside is a file that
 was put back as it was before, from a backup or by hand: this site's contributions on the ledger say which rounds it has
-trained privately, and `lacking` compares.
+trained privately (`Rounds`), and `lacking` compares. Where rounds are lacking nothing is trained, which is asked at the
+start and before each training, because a ledger that came from the same backup only hears of them from the others.
+
+The record is not made again from the ledger, which does not hold enough: a contribution says what its site had come to,
+epsilon at one delta, and not by how many steps with how much noise. Of two trainings that come to the same there, one
+may come to more than the other with the next round on top.
 
 It counts all swarms that this folder has been in: the records are the same, and what they have told adds up.
 """
@@ -15,18 +20,32 @@ It counts all swarms that this folder has been in: the records are the same, and
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from node.chained import Chained
 from node.config import Settings
+from swarm import codec
 from swarm.charter import SignedCharter
 from swarm.errors import StoreError
+from swarm.ledger import entry as e
+from swarm.ledger.block import BLOCK_BYTES_MAX, FinalBlock
+from swarm.ledger.participation import ranges
+from swarm.machine import NodeId
 from swarm.privacy.accounting import Budget, Stretch
 
 RATE_SCALE = 10**9
 NOISE_SCALE = 10**6
+
+BLOCKS_READ_BYTES = 1 << 24
+"""Of blocks that are read at once, to see which rounds the ledger has."""
+
+HEIGHT_MAX = 1 << 62
+"""No ledger is as high."""
+
+RECORD = "SWARM-PRIVACY-RECORD"
+"""What it is called that the record lacks rounds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +98,53 @@ def lacking(charges: Iterable[Charge], ledger: str, told: Iterable[int]) -> list
     """
     paid = {one.round for one in charges if one.ledger == ledger}
     return sorted({*told} - paid)
+
+
+class Rounds:
+    """The rounds that a ledger has as privately trained by one site, read as the ledger grows and each block once.
+
+    Args:
+        blocks: gives the payloads of final blocks from one height to another, within so many bytes: at least one where
+            there is one (`swarm.ledger.journal.Journal.blocks`).
+        me: the site, as a member.
+    """
+
+    def __init__(self, blocks: Callable[[int, int, int], Sequence[bytes]], me: NodeId) -> None:
+        self._blocks, self._me = blocks, me
+        self._height = 0
+        self._found: set[int] = set()
+
+    def until(self, height: int = HEIGHT_MAX) -> list[int]:
+        """Return those up to a block, or of all blocks there are, ascending.
+
+        Raises:
+            StoreError: a block cannot be read.
+        """
+        while self._height < height:
+            payloads = self._blocks(self._height + 1, height, BLOCKS_READ_BYTES)
+            if not payloads:
+                break
+            for payload in payloads:
+                self._read(codec.decode(payload, FinalBlock, limit=2 * BLOCK_BYTES_MAX))
+            self._height += len(payloads)
+        return sorted(self._found)
+
+    def _read(self, final: FinalBlock) -> None:
+        for leaf in final.block.leaves:
+            entry = e.decode_entry(leaf)
+            if entry.kind == e.CONTRIBUTION and entry.author == self._me:
+                body = codec.decode(entry.body, e.Contribution, limit=e.ENTRY_BYTES_MAX)
+                if body.privacy[0]:
+                    self._found.add(body.round)
+
+
+def lacking_words(missing: Sequence[int]) -> str:
+    """Say what is wrong with a record that lacks these rounds, ascending."""
+    many = len(missing) > 1
+    return (
+        f"the ledger has round{'s' * many} {ranges(missing)} as trained privately here, and privacy/spent does not:"
+        f" what {'they' if many else 'it'} cost would be spent twice"
+    )
 
 
 class Spending:

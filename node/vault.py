@@ -44,7 +44,7 @@ OPSLIMIT_MAX, MEMLIMIT_MAX = 16, 1 << 30
 """Largest that are believed of a file, so that a changed one does not cost the machine."""
 
 LOCK_BYTES_MAX = 4096
-_KEY_BYTES = bindings.crypto_aead_xchacha20poly1305_ietf_KEYBYTES
+KEY_BYTES = bindings.crypto_aead_xchacha20poly1305_ietf_KEYBYTES
 _NONCE_BYTES = bindings.crypto_aead_xchacha20poly1305_ietf_NPUBBYTES
 
 
@@ -91,7 +91,7 @@ class Vault:
                 return seed if len(seed) == SEED_BYTES else None
             box = bytes.fromhex(text.removeprefix(SEALED))
             try:
-                seed = _open(box, _label(name), self._opened())
+                seed = unseal(box, _label(name), self._opened())
             except CryptoError:
                 return None  # The main key is right: this file is another's, or damaged.
             return seed if len(seed) == SEED_BYTES else None
@@ -119,7 +119,7 @@ class Vault:
                     raise
                 self._main = None  # A lock that locks nothing: an attempt that ended before its first seed.
         if self._main is None or not self.locked:
-            self._main = random_bytes(_KEY_BYTES)
+            self._main = random_bytes(KEY_BYTES)
             self._write_lock(self._main, passphrase)
         for path, seed in seeds.items():
             write_file_durably(path, self._sealed(path.name, seed))
@@ -187,11 +187,11 @@ class Vault:
         return self._main
 
     def _sealed(self, name: str, seed: bytes) -> bytes:
-        return f"{SEALED}{_seal(seed, _label(name), self._opened()).hex()}\n".encode()
+        return f"{SEALED}{seal(seed, _label(name), self._opened()).hex()}\n".encode()
 
     def _write_lock(self, main: bytes, passphrase: str) -> None:
         empty = Lock(FORMAT, OPSLIMIT, MEMLIMIT, random_bytes(pwhash.argon2id.SALTBYTES).hex(), "")
-        box = _seal(main, empty.label(), _derived(passphrase, empty))
+        box = seal(main, empty.label(), _derived(passphrase, empty))
         text = msgspec.json.encode(msgspec.structs.replace(empty, box=box.hex()))
         write_file_durably(self._keys / LOCK, text + b"\n")
 
@@ -214,7 +214,7 @@ class Vault:
                 identifier="SWARM-SITE-KEYS",
             ) from None
         try:
-            return _open(box, lock.label(), _derived(passphrase, lock))
+            return unseal(box, lock.label(), _derived(passphrase, lock))
         except CryptoError:
             raise UsageError(
                 f"couldn't open the keys in {self._keys}: the passphrase is another, or {LOCK} was changed",
@@ -242,7 +242,7 @@ def _label(name: str) -> bytes:
 def _derived(passphrase: str, lock: Lock) -> bytes:
     salt, text = bytes.fromhex(lock.salt), passphrase.encode()
     try:
-        return pwhash.argon2id.kdf(_KEY_BYTES, text, salt, opslimit=lock.opslimit, memlimit=lock.memlimit)
+        return pwhash.argon2id.kdf(KEY_BYTES, text, salt, opslimit=lock.opslimit, memlimit=lock.memlimit)
     except NaClRuntimeError:
         raise UsageError(
             f"couldn't open or encrypt keys: there are no {lock.memlimit >> 20} MiB of memory for it",
@@ -250,13 +250,14 @@ def _derived(passphrase: str, lock: Lock) -> bytes:
         ) from None
 
 
-def _seal(data: bytes, label: bytes, key: bytes) -> bytes:
+def seal(data: bytes, label: bytes, key: bytes) -> bytes:
+    """Return data encrypted by a key of `KEY_BYTES`, and bound to a label that is no secret."""
     nonce = random_bytes(_NONCE_BYTES)
     return nonce + bindings.crypto_aead_xchacha20poly1305_ietf_encrypt(data, label, nonce, key)
 
 
-def _open(box: bytes, label: bytes, key: bytes) -> bytes:
-    """Raises `CryptoError`."""
+def unseal(box: bytes, label: bytes, key: bytes) -> bytes:
+    """Return what `seal` was given. Raises `CryptoError` where key, label or box are others."""
     if len(box) < _NONCE_BYTES + bindings.crypto_aead_xchacha20poly1305_ietf_ABYTES:
         raise CryptoError("too short")
     nonce, rest = box[:_NONCE_BYTES], box[_NONCE_BYTES:]

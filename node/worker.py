@@ -14,6 +14,7 @@ meet: a round's training, and models that are looked at.
 from __future__ import annotations
 
 import argparse
+import errno
 import gc
 import hashlib
 import json
@@ -45,7 +46,7 @@ from node.private import Own, PrivateFolder, check_folder
 from node.ranks import Ranks, device_of, digest, send
 from node.spending import Spending
 from node.steering import Bend, Steering
-from node.storage import mapped_anew
+from node.storage import Exhausted, mapped_anew
 from node.task import (
     ALL,
     BODY,
@@ -607,6 +608,10 @@ class Worker:
         send(self._link, {"did": "step", "round": self._round, "step": self._step})
 
     def _sentence(self, error: Exception) -> str:
+        said = self._said(error)
+        return f"there is not enough memory for it: {said}" if _is_exhausted(error) else said
+
+    def _said(self, error: Exception) -> str:
         if isinstance(error, SwarmError):
             return error.message + (f" ({error.hint})" if error.hint and not isinstance(error, StoreError) else "")
         for path in (self._path, self._loader):
@@ -615,6 +620,14 @@ class Worker:
                 if path.name in text:
                     return text
         return f"{type(error).__name__}: {error}"
+
+
+def _is_exhausted(error: Exception) -> bool:
+    """Whether memory was missing, of this machine or of its GPU, whoever asked for it and in whatever words."""
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    named = isinstance(error, MemoryError | torch.OutOfMemoryError | Exhausted)
+    return named or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error))
 
 
 def _not_together(*_: object, **__: object) -> Private:

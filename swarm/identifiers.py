@@ -52,6 +52,7 @@ IDENTIFIERS: Mapping[str, str] = {
     "SWARM-TASK-MODEL": "the task's model is not the charter's",
     "SWARM-TASK-FAILED": "the task fails on this site's data",
     "SWARM-PRIVACY-SPENT": "a site's privacy budget does not allow another round",
+    "SWARM-PRIVACY-RECORD": "the record of what is spent lacks rounds that the ledger has",
     # What may leave a site.
     "SWARM-EGRESS-CHARTER": "the charter asks for more than this site lets out",
     "SWARM-EGRESS-LIMIT": "an update would go beyond what this site lets out",

@@ -28,10 +28,13 @@ from swarm.mixing.corrections import parse as parse_correction
 from swarm.mixing.outer import parse as parse_outer
 from swarm.mixing.rules import KRUM
 from swarm.mixing.rules import parse as parse_rule
+from swarm.mixing.selfcentred import CLIP_MAX
 from swarm.pace import FACTOR_MAX, FACTOR_MIN
 from swarm.routes import SPREAD, Route
 from swarm.routes import parse as parse_route
 from swarm.staleness import BUFFER_SHARE, STALENESS_ASYNCHRONOUS, STALENESS_DEFAULT, STALENESS_MAX
+from swarm.stopping import Policy
+from swarm.stopping import parse as parse_stop
 from topologies.graph import NODES_MAX, Edge, Topology
 from topologies.world.attacks import DATA, DISSENSUS
 from topologies.world.attacks import parse as parse_attack
@@ -60,6 +63,9 @@ TEXT_CHARACTERS_MAX = 1 << 20
 ROUNDS_MAX = 10_000
 SEEDS_MAX = 100
 TOPOLOGIES_MAX = 50
+
+METRICS = ("accuracy", "loss")
+"""What simulated sites tell of each round's model, as their charter has it."""
 
 TOPOLOGIES = ("ring", "exponential", "base2", "complete")
 """What is compared unless one says: the fewest links, two in the middle that agree fast, everybody with everybody."""
@@ -190,6 +196,9 @@ class Learning:
         codec: How what travels is compressed, as a charter has it: "" for float32, "bf16", "int8", "int4", "sign" or
             "topk:PERMILLE".
         gamma: How far sites go towards each other in gossip under a coarse one, above 0 to 1; None for what suits it.
+        clip: Of gossip, the weight that liars may have among a site's partners, in thousandths, 1 to 500; 0 for no
+            self-centred clipping (`swarm.mixing.selfcentred`).
+        stop: When the run ends before its last round, as "accuracy:higher:5"; "" for never (`swarm.stopping`).
         route: Of exact mixing, how sites get to the mean: "" or "spread", "sharded", "sharded:SLICES" or "fold"
             (`swarm.routes`).
         rule: Of exact mixing, by which updates are averaged: "" for the mean by samples, "trimmed:2" and so on
@@ -214,6 +223,8 @@ class Learning:
     outer: str = "none"
     codec: str = ""
     gamma: float | None = None
+    clip: int = 0
+    stop: str = ""
     route: str = ""
     rule: str = ""
     attack: str = ""
@@ -248,6 +259,9 @@ class Learning:
         if self.gamma is not None and not self.follows:
             hint = "leave it out, or choose the codec int8, int4, sign or topk"
             raise _wrong("learning.gamma", "it is for gossip under a coarse codec", hint)
+        self._check_clip()
+        if self.stop:
+            parse_stop(self.stop, METRICS)
         if self.route not in ("", SPREAD) and self.mixing != "exact":
             raise _wrong(
                 "learning.route", "it is for exact mixing", 'write mixing = "exact" too, or leave the route out'
@@ -260,6 +274,16 @@ class Learning:
                 f"{list(self.seeds)} are not 1 to {SEEDS_MAX} different numbers from 0 to 2147483647",
                 "write something like [1, 2, 3]",
             )
+
+    def _check_clip(self) -> None:
+        if not self.clip:
+            return
+        if self.mixing != "gossip":
+            raise _wrong("learning.clip", "it is for gossip", "leave it out, or take a rule for exact mixing")
+        _within("learning.clip", self.clip, 1, CLIP_MAX)
+        if self.follows:
+            hint = "leave one of them out, or take bf16"
+            raise _wrong("learning.clip", f"under {self.codec} public copies meet, and not models", hint)
 
     def _check_rule(self) -> None:
         if not self.rule:
@@ -293,6 +317,11 @@ class Learning:
                 f"{attack.name} changes updates, and in gossip models travel",
                 f"mix exactly, or take {', '.join(DATA)} or {DISSENSUS}",
             )
+
+    @property
+    def stopping(self) -> Policy | None:
+        """When the run ends before its last round; None for never."""
+        return parse_stop(self.stop, METRICS) if self.stop else None
 
     @property
     def spec(self) -> Spec | None:
@@ -884,6 +913,8 @@ def _learning(path: str, value: object) -> Learning:
         outer=table.take("outer", _text, usual.outer),
         codec=table.take("codec", _text, usual.codec),
         gamma=table.take("gamma", _maybe, usual.gamma),
+        clip=table.take("clip", _whole, usual.clip),
+        stop=table.take("stop", _text, usual.stop),
         route=table.take("route", _text, usual.route),
         rule=table.take("rule", _text, usual.rule),
         attack=table.take("attack", _text, usual.attack),

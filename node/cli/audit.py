@@ -3,33 +3,45 @@
 from __future__ import annotations
 
 import json
+import os
 import secrets
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 
 from node.audits import BEFORE, OFFERED, Audits, broken, leaks, lines
+from node.cli.control import ask
 from node.cli.init import FOLDER, JSON
-from node.cli.ledger.reading import read
 from node.cli.output import FAILED, NOT_FOUND, Failure, check_task, count, emit
-from node.clock import Clock
+from node.clock import Clock, sleep
 from node.config import Settings
 from node.loop.form import is_script
 from node.site import Site
 from node.spending import budget_of
+from node.storage import BlobStore, RealDisk
 from node.task import task_digest
 from swarm import charter as terms
+from swarm import codec
 from swarm.charter import SignedCharter
-from swarm.errors import SwarmError, UsageError
+from swarm.errors import StoreError, SwarmError, UsageError
+from swarm.ledger import entry as e
+from swarm.ledger.journal import FEED, Placed, scan
+from swarm.machine import Digest
 from swarm.privacy.accounting import Budget
 
 ROUNDS, REFERENCES, INVERSION_STEPS, MINUTES = 5, 4, 200, 60
 DELTA_DEFAULT = 1e-5
 SEED_BITS = 48
+LOOK_S = 0.1
+"""Between looks at what this site offers: an update is here for as long as its round takes to close."""
 
 
 @click.command()
@@ -54,7 +66,13 @@ SEED_BITS = 48
     show_default=True,
     help="Steps of the search for records in an update; 0 for no search.",
 )
-@click.option("--minutes", type=click.IntRange(1), default=MINUTES, show_default=True, help="Begin nothing longer.")
+@click.option(
+    "--minutes",
+    type=click.IntRange(1),
+    default=MINUTES,
+    show_default=True,
+    help="Begin nothing longer; with --offered, wait no longer for an update.",
+)
 @click.option("--seed", type=click.IntRange(0), help="Of the coins.  [default: drawn, and recorded]")
 @JSON
 def audit(
@@ -104,20 +122,17 @@ def audit(
         "seed": seed,
     }
     if offered:
-        number, more = _update(site, signed, round_)
-        request |= more
-        _say(
-            f"the update of round {number} is attacked, {inversion_steps} steps of inversion; nothing leaves this site"
-        )
+        number, result = _attack_offered(site, signed, round_, request)
     else:
         number = 0
         _say(
             f"{1 + references} trainings of {count(rounds, 'round')}, {count(inversion_steps, 'step')} of inversion on"
             f" each of up to 4 updates, about {count(minutes, 'minute')} at most; nothing leaves this site or is spent"
         )
+        result = _run(request)
     ledger = "" if signed is None else signed.ledger_id.hex()[:16]
     found = {
-        **_run(request),
+        **result,
         "kind": OFFERED if offered else BEFORE,
         "round": number,
         "ledger": ledger,
@@ -165,33 +180,122 @@ def _setting(
     }
 
 
-def _update(site: Site, signed: SignedCharter | None, wanted: int | None) -> tuple[int, Mapping[str, object]]:
-    """Return a round whose update of this site is in its store, and where that and its model are."""
+def _attack_offered(
+    site: Site, signed: SignedCharter | None, wanted: int | None, request: Mapping[str, Any]
+) -> tuple[int, dict[str, Any]]:
+    """Return the round of an offered update, and what was found by attacking it."""
+    site.audits_path.parent.mkdir(mode=0o700, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".offered-", dir=site.audits_path.parent) as place:
+        held = _held(site, signed, wanted, Path(place), end_s=Clock().now() + 60 * request["minutes"])
+        _say(
+            f"the update of round {held.round} is attacked, {count(request['inversion_steps'], 'step')} of inversion;"
+            " nothing leaves this site"
+        )
+        assert signed is not None, "somebody has looked"
+        where = {"base": str(held.base.resolve()), "update": str(held.update.resolve())}
+        form = {"coded": signed.charter.codec is not None, "salt": signed.charter.salt}
+        return held.round, _run({**request, **where, **form})
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """An update of this site's own, held where its node does not let go of it, and the model that it began with."""
+
+    round: int
+    base: Path
+    update: Path
+
+
+def _held(site: Site, signed: SignedCharter | None, wanted: int | None, place: Path, *, end_s: float) -> Update:
+    """Return an update that this site has offered, linked into an empty folder of the same disk.
+
+    A node keeps an update while its round is open, and rounds are much of their time in training: where none is here
+    and the node runs, the next is waited for, until `end_s`.
+
+    Raises:
+        UsageError: there is nothing in this swarm that could be attacked.
+        Failure: none is here, and none came.
+    """
     if signed is None:
         raise UsageError("couldn't audit what was offered: this site has no charter", hint="leave --offered out")
-    if signed.charter.round.mixing != "exact":
+    charter, clock, told = signed.charter, Clock(), False
+    if charter.round.mixing != "exact":
         raise UsageError(
             "couldn't audit what was offered: in this swarm sites offer whole models, not updates",
             hint="leave --offered out",
         )
-    _, result = read(site.folder)
-    me = site.node()
-    rounds = [wanted] if wanted is not None else sorted(result.rounds, reverse=True)
-    for number in rounds:
-        view = result.rounds.get(number)
-        placed = None if view is None else view.contributions.get(me)
-        if placed is None or placed.body.slices:
-            continue
-        base, update = (site.blobs / digest.hex() for digest in (placed.body.base_digest, placed.body.update_digest))
-        if base.is_file() and update.is_file():
-            where = {"base": str(base.resolve()), "update": str(update.resolve())}
-            return number, {**where, "coded": signed.charter.codec is not None, "salt": signed.charter.salt}
-    which = "no update of this site" if wanted is None else f"this site's update of round {wanted}"
+    if charter.masks:
+        raise UsageError(
+            "couldn't audit what was offered: updates are masked here, and nobody sees one", hint="leave --offered out"
+        )
+    if charter.route is not None:
+        raise UsageError(
+            "couldn't audit what was offered: on this route updates travel in parts", hint="leave --offered out"
+        )
+    while True:
+        said = _said(site, signed)
+        for number, base, update in said:
+            if wanted in (None, number) and _linked(site, place, base=base, update=update):
+                return Update(number, place / "base", place / "update")
+        if (wanted is not None and said and said[0][0] > wanted) or not _runs(site) or clock.now() > end_s:
+            break
+        if not told:
+            told = True
+            _say("no such update is here at the moment; the next that this site offers is waited for")
+        sleep(LOOK_S)
+    which = "no update of this site" if wanted is None else f"no update of round {wanted}"
     raise Failure(
         f"couldn't audit what was offered: {which} is in its store with the model it began with",
         code=NOT_FOUND,
-        hint="updates are let go of once nobody needs them; audit while the run is on",
+        hint="updates are let go of once nobody needs them; audit while the run is on, and the next is waited for",
     )
+
+
+def _said(site: Site, signed: SignedCharter) -> list[tuple[int, Digest, Digest]]:
+    """Return what this site has offered last, newest first: round, model it began with, update. By its own feed.
+
+    That is written as an update is offered, before any block has it, and what blocks have had for long is gone from it.
+    """
+    if not (site.ledger / FEED).is_dir():
+        return []
+    disk, found = RealDisk(site.ledger), list[tuple[int, Digest, Digest]]()
+    try:
+        for part in scan(disk, FEED, signed.ledger_id):
+            if isinstance(part, Placed):
+                entry = e.decode_entry(part.record.payload)
+                if entry.kind == e.CONTRIBUTION:
+                    body = codec.decode(entry.body, e.Contribution, limit=e.ENTRY_BYTES_MAX)
+                    found.append((body.round, Digest(body.base_digest), Digest(body.update_digest)))
+    except StoreError:
+        return []  # A segment was dropped meanwhile: the next look finds the others.
+    finally:
+        disk.close()
+    return found[::-1]
+
+
+def _linked(site: Site, place: Path, *, base: Digest, update: Digest) -> bool:
+    """Hold both blobs under other names, so that they stay when the node lets go of them; False if one is not whole."""
+    for name, digest in (("base", base), ("update", update)):
+        target = place / name
+        target.unlink(missing_ok=True)
+        try:
+            os.link(site.blobs / digest.hex(), target)
+        except FileNotFoundError:
+            return False
+        except OSError:  # A file system without links.
+            with suppress(FileNotFoundError):
+                shutil.copyfile(site.blobs / digest.hex(), target)
+        if not target.exists() or BlobStore(place).hash_file(target).digest != digest:
+            return False
+    return True
+
+
+def _runs(site: Site) -> bool:
+    """Whether a node runs in the site's folder, and its run is not over."""
+    try:
+        return ask(site.control, "status").get("outcome") in ("RUNNING", "PAUSED")
+    except Failure:
+        return False
 
 
 def _run(request: Mapping[str, object]) -> dict[str, Any]:

@@ -55,12 +55,25 @@ def backup() -> None:
 @click.command(epilog="Example: swarm backup create hospital --passphrase-file ~/passphrase -o hospital.backup")
 @FOLDER
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Where to write. Default: NAME-DATE.backup here.")
-@_with_passphrase("A file, readable by you alone, whose first line encrypts the keys.")
+@_with_passphrase("A file, readable by you alone, whose first line encrypts the keys, and what is private.")
 @click.option("--no-keys", is_flag=True, help="Leave the keys out: keep them elsewhere.")
+@click.option("--plain-private", is_flag=True, help="Do not encrypt what the site keeps of its model to itself.")
 @JSON
-def create(folder: Path, output: Path | None, passphrase_file: Path | None, *, no_keys: bool, as_json: bool) -> None:
-    """Write a backup of the site in FOLDER. Its node may be running. Data and exported models are not in it."""
-    if no_keys == (passphrase_file is not None):
+def create(
+    folder: Path,
+    output: Path | None,
+    passphrase_file: Path | None,
+    *,
+    no_keys: bool,
+    plain_private: bool,
+    as_json: bool,
+) -> None:
+    """Write a backup of the site in FOLDER. Its node may be running. Data and exported models are not in it.
+
+    With a passphrase what the site keeps of its model to itself (private/) is encrypted as its keys are, with --no-keys
+    too.
+    """
+    if not no_keys and passphrase_file is None:
         raise UsageError(
             "couldn't make a backup: say either --passphrase-file FILE, to have the keys in it, or --no-keys",
             hint="without its keys nobody is this site again, so they must be kept somewhere",
@@ -73,11 +86,22 @@ def create(folder: Path, output: Path | None, passphrase_file: Path | None, *, n
     target = Path(f"{settings.site.name or 'site'}-{stamp}.backup") if output is None else output
     check_target(target)
     passphrase = None if passphrase_file is None else read_passphrase(passphrase_file)
-    made = b.create(site, settings, signed, target, passphrase=passphrase, made_ms=made_ms, software=SOFTWARE)
+    made = b.create(
+        site,
+        settings,
+        signed,
+        target,
+        passphrase=passphrase,
+        made_ms=made_ms,
+        software=SOFTWARE,
+        keys=not no_keys,
+        plain=plain_private,
+    )
     kept = made.manifest
     lines = [
         f"{made.path}: {size_words(made.size)}, {kept.name} of {kept.swarm} at block {kept.height}, round {kept.round}",
         f"keys: {'inside, encrypted' if kept.keys else 'left out'}",
+        *([f"private: {_private_words(kept)}"] if kept.private else []),
         *(f"left out: {text}" for text in made.left_out),
         f"Check it where you keep it: swarm backup verify {made.path}",
     ]
@@ -103,8 +127,12 @@ def verify(path: Path, passphrase_file: Path | None, *, as_json: bool) -> None:
         manifest = b.unpack(path, folder)
         lines, _ = _check(path, folder, manifest)
         if passphrase is not None:
-            b.check_keys(path, folder, manifest, passphrase)
+            _opened(path, folder, manifest, passphrase)
         lines.append(_keys_line(manifest, opened=passphrase is not None))
+        if manifest.private:
+            opened = manifest.sealed and passphrase is not None
+            words = "opened" if opened else _private_words(manifest)
+            lines.append(f"{'✔' if opened else '-'} private       {count(len(manifest.private), 'file')}, {words}")
     made = datetime.fromtimestamp(manifest.made_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M UTC")
     text = [*lines, f"VALID           {manifest.name} of {manifest.swarm}, made {made}"]
     emit({**_plain(manifest), "valid": True}, as_json=as_json, text="\n".join(text))
@@ -126,9 +154,10 @@ def restore(path: Path, folder: Path, passphrase_file: Path | None, *, original_
     with b.beside(folder) as staging:
         manifest = b.unpack(path, staging)
         lines, epochs = _check(path, staging, manifest)
-        if manifest.keys and passphrase is None:
-            raise UsageError(f"couldn't restore {path}: its keys are encrypted", hint="give --passphrase-file FILE")
-        keys = None if passphrase is None else b.check_keys(path, staging, manifest, passphrase)
+        if (manifest.keys or manifest.sealed) and passphrase is None:
+            what = "its keys are" if manifest.keys else "what is private is"
+            raise UsageError(f"couldn't restore {path}: {what} encrypted", hint="give --passphrase-file FILE")
+        keys = None if passphrase is None else _opened(path, staging, manifest, passphrase)
         if not original_is_gone:
             _refuse_beside_original(manifest, epochs)
         b.put_keys(staging, keys)
@@ -139,6 +168,23 @@ def restore(path: Path, folder: Path, passphrase_file: Path | None, *, original_
     lines.append("Its data are in no backup: they have to be where task.data in its swarm.toml says.")
     lines.append(f"Next: swarm start {folder}; it asks the others what it has said since, and goes on.")
     emit({**_plain(manifest), "folder": str(folder)}, as_json=as_json, text="\n".join(lines))
+
+
+def _opened(path: Path, folder: Path, manifest: b.Manifest, passphrase: str) -> dict[str, str] | None:
+    """Open whatever a passphrase encrypts in an unpacked backup; return the keys, if they are inside.
+
+    Raises:
+        UsageError: the passphrase is another, or there is nothing that it could open.
+    """
+    keys = b.check_keys(path, folder, manifest, passphrase) if manifest.keys or not manifest.sealed else None
+    b.open_private(path, folder, manifest, passphrase)
+    return keys
+
+
+def _private_words(manifest: b.Manifest) -> str:
+    if manifest.sealed:
+        return "encrypted"
+    return "NOT encrypted: keep this backup like the data that it was learnt from"
 
 
 def _refuse_beside_original(manifest: b.Manifest, epochs: tuple[Terms, ...]) -> None:
@@ -254,5 +300,6 @@ def _plain(manifest: b.Manifest) -> dict[str, object]:
         "round": manifest.round,
         "model": manifest.model or None,
         "keys": manifest.keys,
+        "private": ("encrypted" if manifest.sealed else "plain") if manifest.private else None,
         "files": len(manifest.files),
     }

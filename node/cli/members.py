@@ -28,7 +28,7 @@ from node.proxy import Door, dialling, read_proxy
 from node.runtime import seeded
 from node.site import Site
 from node.storage import write_file_durably
-from node.task import task_digest
+from node.task import check_same
 from swarm import codec, terms
 from swarm.charter import Card, RoundPolicy, check_name, check_policy, make_card, to_toml
 from swarm.errors import UsageError
@@ -252,11 +252,7 @@ def join(
     site = Site(folder)
     path = site.folder / task
     check_task(path)
-    if task_digest(path) != charter.task.digest:
-        raise UsageError(
-            f"couldn't join {charter.name!r}: {path} is not the task file its charter was made with",
-            hint=f"get the file whose SHA-256 begins {charter.task.digest.hex()[:16]}",
-        )
+    check_same(path, charter.task.digest, f"couldn't join {charter.name!r}")
     fresh = not site.settings_path.exists()
     if fresh:
         make = site.adopt if site.keys.exists() else site.create

@@ -55,7 +55,7 @@ EXIT_CODES = {
     INTERRUPTED: "interrupted, or stopped before the run was done",
 }
 
-MISFITS = ("SWARM-TASK-FILE", "SWARM-TASK-MODEL", "SWARM-EGRESS-CHARTER")
+MISFITS = ("SWARM-TASK-FILE", "SWARM-TASK-MODEL", "SWARM-EGRESS-CHARTER", "SWARM-PRIVACY-RECORD")
 """Errors that say that this site and the others do not fit together, wherever they are noticed."""
 
 

@@ -57,7 +57,7 @@ from node.proxy import dialling, read_proxy
 from node.recovery import recover
 from node.runtime import Ports, Runtime, free_bytes, seeded
 from node.site import Site
-from node.spending import Spending, budget_of
+from node.spending import RECORD, Rounds, Spending, budget_of, lacking, lacking_words
 from node.storage import Ballast, BlobStore, DirectoryLock, RealDisk, SnapshotFile, store_error
 from node.task import check_same
 from node.telemetry.lines import PRIVATE, line
@@ -217,6 +217,8 @@ def run_site(site: Site, settings: Settings, signed: SignedCharter) -> Ending:
         recovered = recover(journal, disk, snapshots, signed)
         opened = recovered.opened
         _tell_findings(opened, report, clock.now())
+        private = Rounds(journal.blocks, me)
+        check_spent(site, settings, signed, private)
         store = BlobStore(site.blobs)
         transport = Transport(
             secret_key=identity.curve_secret,
@@ -305,6 +307,7 @@ def run_site(site: Site, settings: Settings, signed: SignedCharter) -> Ending:
                     tell=lambda fact: report(fact, clock.now()),
                     budget=budget_of(settings, signed),
                     spending=Spending(site.spending_path),
+                    private=private,
                 ),
                 disclosed=Disclosed(site.disclosed_path, least=max(charter.min_cell, settings.task.min_cell)),
                 checkpoints=Checkpoints(
@@ -363,6 +366,24 @@ def check_own_task(site: Site, settings: Settings, signed: SignedCharter) -> Non
     task = site.folder / settings.task.file
     check_task(task)
     check_same(task, signed.charter.task.digest, "couldn't start")
+
+
+def check_spent(site: Site, settings: Settings, signed: SignedCharter, private: Rounds) -> None:
+    """Raise `UsageError` where the record of what is spent lacks rounds that the ledger has as trained privately.
+
+    A site that is paused trains nothing, and may begin all the same.
+    """
+    if budget_of(settings, signed) is None or site.paused_path.exists():
+        return
+    told = private.until()
+    missing = lacking(Spending(site.spending_path).charges(), signed.ledger_id.hex()[:16], told) if told else []
+    if missing:
+        raise UsageError(
+            f"couldn't start {settings.site.name!r}: {lacking_words(missing)}",
+            hint="put the newest privacy/spent back; if it is lost,"
+            f" `swarm pause {site.folder}`: it then votes, averages and evaluates, and trains no more",
+            identifier=RECORD,
+        )
 
 
 def page_of(site: Site, settings: Settings) -> Beside | None:

@@ -110,7 +110,8 @@ class Node:
     charter allows relays, what members that only dial out have sealed for one another. `decode` and `verify` are what
     they are unless many nodes share a process: what follows from bytes alone need not be found again by each of them.
     `draw` returns 32 bytes that nobody could guess, for masks: without it there is no node where the charter asks for
-    those.
+    those. `data_digest` is what contributions say of the site's data: the shipped node says zeros, for the reason that
+    is told at `swarm.ledger.entry.Contribution`; simulations tell their own.
     """
 
     def __init__(

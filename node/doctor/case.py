@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from node.cli.control import ask
 from node.cli.output import Failure
@@ -19,11 +19,14 @@ from swarm.errors import SwarmError
 from swarm.identity import Identity
 from swarm.ledger import snapshot
 from swarm.ledger.state import State
-from swarm.machine import NodeId
+from swarm.machine import Contact, NodeId
 from swarm.terms import Seat, Terms, founding
 
 if TYPE_CHECKING:
     from node.doctor.network import Met
+
+Neighbour: TypeAlias = Seat | Contact
+"""Somebody whom this site has a link to: by the terms, or by its invitation."""
 
 
 class Case:
@@ -82,11 +85,20 @@ class Case:
         return founding(self.signed.charter)
 
     @cached_property
-    def neighbours(self) -> tuple[tuple[Seat, bool], ...]:
-        """Whom this site has links to, and whether it dials them; nobody while it is no member."""
+    def joining(self) -> bool:
+        """Whether this site is no member as far as its folder tells, and was invited by one."""
+        return self.terms.index(self.node) is None and self.site.sponsors_path.exists()
+
+    @cached_property
+    def neighbours(self) -> tuple[tuple[Neighbour, bool], ...]:
+        """Whom this site has links to, and whether it dials them.
+
+        While it is no member it dials whoever invited it, as its node would begin: of all others it hears from there.
+        Raises `UsageError`.
+        """
         me = self.terms.index(self.node)
         if me is None:
-            return ()
+            return tuple((one, True) for one in self.site.load_sponsors())
         return tuple((self.terms.members[i], self.terms.dials(me, i)) for i in self.terms.neighbours(me))
 
     @cached_property

@@ -83,9 +83,10 @@ def charter(case: Case) -> list[Finding]:
 def member(case: Case) -> list[Finding]:
     """This site is in it, by the keys it holds and the address it is known by."""
     index = case.terms.index(case.node)
-    if index is None and case.site.sponsors_path.exists():
-        text = f"this site is no member of {case.signed.charter.name!r} yet"
-        return [warn("member", text, "`swarm members` at the site that invited it shows how its wish stands")]
+    if case.joining:
+        case.site.load_sponsors()  # Says in words what is wrong with it, once: all that looks at the network needs it.
+        text = f"this site is no member of {case.signed.charter.name!r} yet, as far as its own ledger tells"
+        return [warn("member", text, "start it, if `swarm join` has said that it is one; else run that again")]
     if index is None:
         text = f"this site's keys are not among those of {case.signed.charter.name!r}"
         remedy = "put the charter there that has this site's card, or restore the keys that belong to it"

@@ -2,7 +2,8 @@
 
 While the site's node runs it is asked what it knows: a second one under the same keys would take its links. Otherwise
 the site's own transport dials, under the site's real keys, whomever the site would dial: its neighbours greet it as
-they would greet its node, or say in words why not. Those that would dial it are only shaken hands with.
+they would greet its node, or say in words why not. Those that would dial it are only shaken hands with. A site that
+was let in and has never run dials who invited it.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from gossip.protocol import CAPABILITIES, PROTOCOL, Mismatch, mismatch, printabl
 from gossip.zeromq import Incident, PeerAddress, Timing, Transport
 from node.console import size_words
 from node.core import SOFTWARE, needs
-from node.doctor.case import Case
+from node.doctor.case import Case, Neighbour
 from node.doctor.finding import Finding, fail, warn, well
 from node.names import Names
 from node.proxy import Door, dialling
@@ -31,7 +32,6 @@ from node.storage import DirectoryLock
 from swarm.errors import Reject, UsageError
 from swarm.identifiers import of_event
 from swarm.machine import LinkChanged, NodeId, Received
-from swarm.terms import Seat
 
 CONNECT_S = 5.0
 """For a TCP connection: a firewall that drops packets says nothing, and a satellite answers within two."""
@@ -107,7 +107,7 @@ def names(case: Case) -> list[Finding]:
     return _each("dns", _name, seats)
 
 
-def _name(seat: Seat) -> Finding:
+def _name(seat: Neighbour) -> Finding:
     host, port = _address(seat.endpoint)
     with contextlib.suppress(ValueError):
         return well("dns", f"{ipaddress.ip_address(host)} is an address, and no name", subject=seat.name)
@@ -124,7 +124,7 @@ def _name(seat: Seat) -> Finding:
 def ports(case: Case) -> list[Finding]:
     """Every neighbour that this site dials accepts a TCP connection."""
 
-    def look(seat: Seat) -> Finding:
+    def look(seat: Neighbour) -> Finding:
         # A connection that is closed again is noted at the other end: there is no need of one to know what is known.
         reached = case.told(seat.node).get("linked") if case.status is not None else _shaken(case, seat.node)
         return well("tcp", f"{seat.endpoint} accepts connections", subject=seat.name) if reached else _port(seat)
@@ -153,7 +153,7 @@ def _shaken(case: Case, node: NodeId) -> bool:
     return meeting is not None and meeting.shaken
 
 
-def _port(seat: Seat) -> Finding:
+def _port(seat: Neighbour) -> Finding:
     address = _address(seat.endpoint)
     try:
         with socket.create_connection(address, timeout=CONNECT_S):
@@ -174,10 +174,10 @@ def _port(seat: Seat) -> Finding:
         return fail("tcp", text, remedy, subject=seat.name, identifier="SWARM-NET-UNREACHABLE")
 
 
-def _each(check: str, look: Callable[[Seat], Finding], seats: Sequence[Seat]) -> list[Finding]:
+def _each(check: str, look: Callable[[Neighbour], Finding], seats: Sequence[Neighbour]) -> list[Finding]:
     """Look at all of them at once: each may keep us waiting."""
 
-    def safely(seat: Seat) -> Finding:
+    def safely(seat: Neighbour) -> Finding:
         try:
             return look(seat)
         except UsageError as error:
@@ -237,7 +237,7 @@ def _unreached(meeting: Meeting) -> bool:
     return not meeting.shaken and meeting.trouble is not None and meeting.trouble.event == "unreachable"
 
 
-def _as_told(case: Case, seat: Seat, dials: bool) -> Finding:
+def _as_told(case: Case, seat: Neighbour, dials: bool) -> Finding:
     """Put what the running node knows of a neighbour into words."""
     told = case.told(seat.node)
     if told.get("refused"):
@@ -251,7 +251,7 @@ def _as_told(case: Case, seat: Seat, dials: bool) -> Finding:
     return warn("link", why, f"ask {seat.name} whether its node runs, and compare what its log says", subject=seat.name)
 
 
-def _as_met(case: Case, seat: Seat, meeting: Meeting, dials: bool) -> Finding:
+def _as_met(case: Case, seat: Neighbour, meeting: Meeting, dials: bool) -> Finding:
     """Put what became of a meeting into words."""
     if meeting.refuse or meeting.hello is not None:
         problem = _mismatch(case, seat, meeting)
@@ -278,13 +278,17 @@ def _as_met(case: Case, seat: Seat, meeting: Meeting, dials: bool) -> Finding:
         "wrong_server_key": f"compare `swarm charter show` with {seat.name}: its keys are not those of its card here",
         "handshake_protocol": f"ask {seat.name} what listens at {seat.endpoint}: it is not a peer of this swarm",
     }
+    if event == "handshake_timeout" and case.joining:
+        text = f"{seat.name} invited this site, and its key is on no list there yet: the members have to agree first"
+        remedy = f"run `swarm join` again, which waits for that; `swarm members` at {seat.name} shows how it stands"
+        return warn("link", text, remedy, subject=seat.name, identifier=identifier)
     if event in remedies:
         return fail("link", meeting.trouble.text, remedies[event], subject=seat.name, identifier=identifier)
     remedy = f"ask {seat.name} whether its node runs"
     return warn("link", meeting.trouble.text, remedy, subject=seat.name, identifier=identifier)
 
 
-def _mismatch(case: Case, seat: Seat, meeting: Meeting) -> Mismatch | None:
+def _mismatch(case: Case, seat: Neighbour, meeting: Meeting) -> Mismatch | None:
     if meeting.hello is not None:
         problem = mismatch(_hello(case), meeting.hello, seat.node, seat.name, needs(case.signed.charter))
         if problem is not None:

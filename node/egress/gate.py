@@ -24,9 +24,10 @@ from node.egress import record as r
 from node.egress.policy import EVERY, FIRST, LIMIT, Policy
 from node.egress.waiting import Offer, Piece, Waiting
 from node.masked import is_kept
-from node.spending import Spending, stretches
+from node.spending import RECORD, Rounds, Spending, lacking, lacking_words, stretches
 from node.storage import BlobStore
 from swarm.charter import SignedCharter
+from swarm.errors import StoreError
 from swarm.ledger import entry as e
 from swarm.ledger.state import State
 from swarm.machine import (
@@ -87,7 +88,11 @@ class Recent(Generic[T]):
 
 
 class Gate:
-    """One site's. `state` gives the machine's newest final state; `tell` tells people."""
+    """One site's. `state` gives the machine's newest final state; `tell` tells people.
+
+    `private` reads in the ledger which rounds this site has trained privately: what `spending` lacks of them ends its
+    training, where there is a `budget`.
+    """
 
     def __init__(
         self,
@@ -103,11 +108,12 @@ class Gate:
         tell: Callable[[Report], None],
         budget: Budget | None = None,
         spending: Spending | None = None,
+        private: Rounds | None = None,
     ) -> None:
         self._policy, self._record, self._waiting, self._store = policy, record, waiting, store
         self._charter, self._me, self._clock, self._state, self._tell = signed.charter, me, clock, state, tell
         self._ledger = signed.ledger_id.hex()[:16]
-        self._budget, self._spending = budget, spending
+        self._budget, self._spending, self._private = budget, spending, private
         self._out: set[tuple[str, int]] = set()  # of which an update has left, where their number has a limit
         self._approved, self._entries, self._released = Recent[int](), Recent[str](), Recent[str]()
         for line in record.each():
@@ -136,7 +142,7 @@ class Gate:
 
     def refusal(self, asked: Train) -> Trained | None:
         """Return what the machine is told of a training whose update could not leave; None if it may be begun."""
-        why = self._beyond(asked.round)
+        why = self._beyond(asked.round) or self._forgotten()
         if not why:
             return None
         self._note(r.REFUSED, asked.round, why=why)
@@ -361,6 +367,17 @@ class Gate:
         if strangers:
             return f"{', '.join(strangers)} would see this site's updates, and may not [{LIMIT}]"
         return ""
+
+    def _forgotten(self) -> str:
+        """Say why no training can be paid for; empty if one can, or if that has to be found out by its trainer."""
+        if self._budget is None or self._spending is None or self._private is None:
+            return ""
+        try:
+            told = self._private.until(self._state().height)
+            missing = lacking(self._spending.charges(), self._ledger, told) if told else []
+        except StoreError:
+            return ""  # Whoever trains reads the record next, and says what is wrong with it.
+        return f"{lacking_words(missing)} [{RECORD}]" if missing else ""
 
     def _excess(self, trained: Trained) -> str:
         """Say why an update may not leave; empty if it may."""

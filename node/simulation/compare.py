@@ -42,12 +42,13 @@ from node.simulation.results import (
     Run,
     Speed,
 )
-from node.simulation.run import Exact, Experiment, Gossip, Simulation
+from node.simulation.run import Exact, Experiment, Gossip, Score, Simulation
 from node.simulation.run import Round as EngineRound
 from node.simulation.shards import check_memory
 from node.task import load_task
 from swarm.charter import AVERAGE_CODECS
 from swarm.errors import UsageError
+from swarm.ledger.entry import METRIC_SCALE
 from swarm.ledger.exchange import Exchange, Mass
 from swarm.ledger.pushing import settle, step
 from swarm.machine import NodeId
@@ -59,6 +60,8 @@ from swarm.mixing.corrections import parse as parse_correction
 from swarm.mixing.outer import parse as parse_outer
 from swarm.mixing.rules import parse as parse_rule
 from swarm.routes import FOLD, cuts
+from swarm.stopping import Policy, Watch, committed, settled
+from swarm.stopping import told as told_by
 from swarm.vector import Vector
 from topologies import partitions, resilience, schedules, spectrum
 from topologies.graph import Edge, Topology
@@ -166,6 +169,18 @@ class Comparison:
             raise UsageError(
                 f"couldn't gossip under {scenario.learning.codec} on a Ray cluster: its actors exchange float32 models",
                 hint="leave --ray out, or the codec",
+            )
+        if scenario.learning.clip and "learning" in speeds:
+            raise UsageError(
+                f"couldn't clip at learning speed (clip = {scenario.learning.clip}): there a round is one matrix, and"
+                " what a site takes of a model depends on the models",
+                hint="take --speed protocol",
+            )
+        if scenario.learning.stop and scenario.learning.mixing == "gossip" and "learning" in speeds:
+            raise UsageError(
+                "couldn't stop a gossiping swarm early at learning speed: its sites go by their own models' scores, of"
+                " which few are tested there",
+                hint="take --speed protocol, or --mixing exact",
             )
         if scenario.terms.asynchronous and "learning" in speeds:
             raise UsageError(
@@ -488,6 +503,10 @@ class Comparison:
         wanted = self.scenario.learning.rounds
         while len(rounds) < wanted:
             one = play.next_round()
+            if one is None and play.stopped:
+                self.notes.append(_stopped_words(blank, len(rounds), self.scenario.learning.stop))
+                yield _replaced(blank, rounds, play.loads(), complete=True, model=play.final_model())
+                return
             if one is None:
                 self.notes.append(f"{blank.topology}, seed {blank.seed}: {play.why_not()}.")
                 break
@@ -546,10 +565,12 @@ class Comparison:
         ledger = _Ledger(self.scenario.n, self._pace(ground, self._update_bytes), self._update_bytes)
         whole = self._pace(ground, self._whole_bytes)
         rounds: list[Round] = []
+        stops = None if learning.stopping is None else _Stop(learning.stopping, self.scenario.n)
         with Simulation(experiment) as simulation:
             for t in range(learning.rounds):
                 seen = simulation.next_round()
-                last = t + 1 == learning.rounds
+                stopped = stops is not None and stops.after(t + 1, seen.average, rounds=learning.rounds)
+                last = stopped or t + 1 == learning.rounds
                 if exact or last:
                     links = schedule.links.edges if exact else self.reachable.edges
                     ledger.average(self._averaging(whole, links, last=last), links, self._whole_bytes)
@@ -557,7 +578,11 @@ class Comparison:
                     ledger.exchange(schedule, t)
                 rounds.append(ledger.told(seen))
                 model = simulation.average_model() if last else None
+                if stopped and t + 1 < learning.rounds:
+                    self.notes.append(_stopped_words(blank, t + 1, learning.stop))
                 yield _replaced(blank, rounds, ledger.loads(), complete=last, model=model)
+                if last:
+                    return
 
     def _mixing(
         self, schedule: Schedule, weights: NDArray[np.int64], rounds: int, pushes: _Pushes | None
@@ -722,6 +747,35 @@ def open_topology(text: str, scenario: Scenario, seed: int) -> Schedule:
     if scenario.arcs:
         return schedules.directed(scenario.n, scenario.arcs, name=OWN)
     return schedules.static(Topology.from_edges(scenario.n, scenario.graph), name=OWN)
+
+
+class _Stop:
+    """The charter's early stopping where all sites have one model of a round and test it on the same examples.
+
+    So each says the same of it, in the words and by the arithmetic of `swarm.stopping`. Nobody is late here: words on a
+    round are all in before the next one closes, as at protocol speed they are unless a site is cut off or very slow.
+    """
+
+    def __init__(self, policy: Policy, n: int) -> None:
+        self._policy, self._watch = policy, Watch()
+        self._members = [NodeId(member.to_bytes(32)) for member in range(n)]
+
+    def after(self, number: int, told: Score | None, *, rounds: int) -> bool:
+        """Whether the run ends with this round, of which the sites tell this."""
+        assert told is not None, "every round is tested"
+        model = number.to_bytes(32)
+        value = {"accuracy": told.accuracy, "loss": told.loss}[self._policy.metric]
+        words = ((self._policy.index, round(value * METRIC_SCALE)),)
+        self._watch = committed(self._watch, number, model, 1)
+        for member in self._members:
+            self._watch = told_by(self._watch, self._policy, member, number, model, words)
+        last = 0 if number >= rounds else number
+        self._watch = settled(self._watch, self._policy, self._members, number, last=last)
+        return bool(self._watch.last)
+
+
+def _stopped_words(run: Run, last: int, stop: str) -> str:
+    return f"{run.topology}, seed {run.seed}, at {run.speed} speed: stopped after round {last} by {stop}."
 
 
 def described(scenario: Scenario, speeds: Sequence[Speed]) -> dict[str, object]:

@@ -13,7 +13,7 @@ from node.storage import write_file_durably
 from swarm.errors import UsageError
 from topologies.families import FAMILIES
 from topologies.plan import LINKS
-from topologies.scenario import OWN, Scenario
+from topologies.scenario import METRICS, OWN, Scenario
 from topologies.schedules import Schedule
 
 
@@ -48,7 +48,7 @@ def _command(scenario: Scenario, topology: str, task: Path, links: Path | None, 
     arguments = ["swarm", "charter", "new", "--name", scenario.name, "--task", str(task)]
     arguments += ["--rounds", str(learning.rounds), "--seed", str(learning.seeds[0])]
     arguments += ["--patience", f"{terms.patience_s:g}", "--deadline", f"{terms.deadline_s:g}"]
-    arguments += ["--clip-norm", f"{terms.clip_norm:g}", "--metrics", "accuracy,loss"]
+    arguments += ["--clip-norm", f"{terms.clip_norm:g}", "--metrics", ",".join(METRICS)]
     if terms.weight_cap < 1:
         arguments += ["--weight-cap", f"{terms.weight_cap:g}"]
     if terms.min_contributions:
@@ -74,6 +74,10 @@ def _command(scenario: Scenario, topology: str, task: Path, links: Path | None, 
         arguments += ["--codec", learning.codec]
     if learning.gamma is not None:
         arguments += ["--gamma", f"{learning.gamma:g}"]
+    if learning.clip:
+        arguments += ["--clip", str(learning.clip)]
+    if learning.stop:
+        arguments += ["--stop", learning.stop]
     if learning.correction:
         arguments += ["--correction", learning.correction]
     if learning.outer != "none":

@@ -40,7 +40,7 @@ from swarm.mixing.outer import buffers_text, lengthened, untrained
 from swarm.mixing.outer import parse as parse_outer
 from swarm.vector import Vector, blob_digest, leaf_hashes
 from topologies.graph import Edge, Topology
-from topologies.scenario import Scenario
+from topologies.scenario import METRICS, Scenario
 from topologies.world.checkers import Checker
 from topologies.world.clock import EPOCH_S
 from topologies.world.world import Sealer, World
@@ -158,12 +158,13 @@ def draft(
             weight_cap_ppm=asked.weight_cap_ppm,
         ),
         ledger=terms.LedgerPolicy(600_000, 3_000, False, "record"),
-        metrics=("accuracy", "loss"),
+        metrics=METRICS,
         edges=() if complete else links.edges,
         predecessor=(),
         options=terms.options_of(
             asynchronous=terms.BUFFERED if asked.asynchronous else "",
             buffers=buffers_text(buffers),
+            clip=str(learning.clip) if learning.clip else "",
             codec=learning.codec,
             correction=learning.correction,
             gamma="" if learning.gamma is None else f"{learning.gamma:g}",
@@ -173,6 +174,7 @@ def draft(
             route="" if scenario.route is None else learning.route,
             rule=learning.rule,
             schedule=schedule,
+            stop=learning.stop,
             staleness="" if schedule or learning.rule or not asked.late_rounds else str(asked.late_rounds),
         ),
     )
@@ -302,9 +304,11 @@ class Play:
         """Let the next round happen and return what is known after it; None if it does not come about."""
         number = self._number + 1
         watch, last = self._watch, number == self._rounds
-        wanted = self._all_done if last else (lambda _: watch.over(number))
+        wanted = self._all_done if last else (lambda world: watch.over(number) or self._all_done(world))
         with _seldom_collected():
             came = self.world.run(wanted, max_events=EVENTS_MAX, end_s=self.world.now + self._stall_s)
+        if self.stopped and number > self._last():
+            return None
         if not came and not (last and self.final_model() is not None):  # who is away for ever is not waited for
             return None
         self._number = number
@@ -313,6 +317,16 @@ class Play:
             models = {member: model for member in models if (model := self.final_model(member)) is not None} or models
         at_s = self.world.now if last and came else watch.at_s[number]
         return self._told(number, at_s, models)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the charter's rule has ended the run before its last round, and everybody is done."""
+        return self._all_done(self.world) and self._last() < self._rounds
+
+    def _last(self) -> int:
+        """Return the last round of the run, as far as anybody knows."""
+        machines = [self.world.place(member).machine for member in self._honest]
+        return min((one.replica.head.last for one in machines if isinstance(one, Node)), default=self._rounds)
 
     def why_not(self) -> str:
         """Say in words what a swarm that stands still is waiting for."""

@@ -148,6 +148,10 @@ class Contribution(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_
     `slices`, blobs of which each has its digest and size; `update_digest` is then a name made of them, and
     `update_bytes` their sum. So it is in gossip under a coarse codec: there the slices are a message, the author's
     public copy before it and that after it, of which the message is what travels (`swarm.mixing.compress.choco`).
+
+    `data_digest` is 32 zeros in whatever the shipped node says. A digest of records would let whoever guesses them find
+    out whether the guess is right; one that only the site can open would prove what its program was given, which is
+    what the site says anyway. The place stays, because the format does.
     """
 
     round: int

@@ -156,6 +156,7 @@ class Journal:
         self._disk, self._ledger_id = disk, ledger_id
         self._segment_bytes = SEGMENT_BYTES if segment_bytes is None else dict.fromkeys(LOGS, segment_bytes)
         self._logs: dict[str, _Log] = {}
+        self._removed: set[str] = set()  # logs of which a segment was removed and that may come back in a crash
         self._index = Index(self._walk)
         self._failed = ""
 
@@ -246,19 +247,32 @@ class Journal:
         return tuple(found)
 
     def drop_wal_below(self, view: int) -> None:
-        """Remove whole sealed segments of the write-ahead log that only concern earlier views."""
+        """Remove whole sealed segments of the write-ahead log that only concern earlier views.
+
+        Raises:
+            StoreError: one could not be removed. It is still there, as are all after it; a later call goes on with it.
+        """
         self._drop(WAL, view)
 
     def drop_feed_below(self, seq: int) -> None:
-        """Remove whole sealed segments of the feed that only hold entries before this one, which are in the blocks."""
+        """Remove whole sealed segments of the feed that only hold entries before this one, which are in the blocks.
+
+        Raises as `drop_wal_below` does.
+        """
         self._drop(FEED, seq)
 
     def _drop(self, name: str, height: int) -> None:
         segments = self._logs[name].segments
         while len(segments) > 1 and segments[0].sealed and segments[0].height_max < height:
-            self._disk.remove(segments.pop(0).path)
-            # One at a time: a crash between two removals must not leave a gap that looks like a lost segment.
+            # One at a time, and none before the last one is gone for good, whatever failed then: a crash between two
+            # removals must not leave a gap that looks like a lost segment.
+            if name in self._removed:
+                self._disk.sync_folder(name)
+            self._disk.remove(segments[0].path)
+            del segments[0]
+            self._removed.add(name)
             self._disk.sync_folder(name)
+            self._removed.discard(name)
 
     # --- finding blocks -----------------------------------------------------------------------------------------
 

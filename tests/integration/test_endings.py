@@ -8,9 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from safetensors import safe_open
 
 import node.examples
+from node.cli.main import cli
 from node.cli.output import PAUSED, SUBSET
 from node.data import write_breast_cancer
 from node.local import LocalPeer, found, stop_all
@@ -51,6 +53,8 @@ def test_a_run_of_a_subset_says_so_in_exit_code_log_model_and_status_and_one_of_
     try:
         for peer in peers[:3]:
             peer.start(*TO_THE_END)
+        until("the first answer", peers[:3], lambda: bool(peers[0].status))
+        _attacked_while_it_runs(peers[0])
         until("the end without one", peers[:3], lambda: all(peer.done for peer in peers[:3]))
         assert peers[0].status["outcome"] == "DONE"
         assert peers[0].status["gaps"] == {name: [1, 2, 3, 4]}
@@ -94,3 +98,14 @@ def test_a_peer_that_is_stopped_below_quorum_ends_paused(
     log = peers[0].log_tail(20)
     assert "warning: the run is PAUSED: 1 of 4 sites present, 3 needed. Nothing is lost" in log
     assert "stopped while the run was PAUSED: 1 of 4 sites present, 3 needed" in log
+
+
+def _attacked_while_it_runs(peer: LocalPeer) -> None:
+    """An update is in the store for a moment only: it is waited for, and held while the node lets go of it."""
+    command = ["privacy", "audit", str(peer.site.folder), "--offered", "--inversion-steps", "2", "--json"]
+    ran = CliRunner(env={"SWARM_TRUST": ""}).invoke(cli, command)
+    assert ran.exit_code == 0, (ran.output, ran.exception)
+    found = json.loads(ran.stdout)["data"]
+    assert (found["kind"], 1 <= found["round"] <= 4) == ("offered", True)
+    assert found["membership"]["members"] > 0 < found["membership"]["others"]
+    assert [path.name for path in peer.site.audits_path.parent.iterdir()] == ["audits"], "nothing is left of it"

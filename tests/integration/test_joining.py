@@ -93,6 +93,15 @@ def test_a_site_joins_with_an_invitation_and_takes_part(yard: Yard) -> None:
         out, err = joining.communicate(timeout=WAIT_S)
     assert joining.returncode == 0, err
     assert json.loads(out)["data"]["name"] == "newcomer"
+    # What it has not heard of the swarm yet its doctor does not know; whether it gets there it does.
+    seen = json.loads(swarm("doctor", str(newcomer.site.folder), "--no-task", "--json").stdout)["data"]
+    told = {one["check"]: one for one in seen["findings"] if one["subject"] == host.name}
+    assert {check: told[check]["level"] for check in ("dns", "tcp", "link")} == {
+        "dns": "PASS",
+        "tcp": "PASS",
+        "link": "PASS",
+    }, told
+    assert told["link"]["text"].startswith("it knows our key, holds its own, and has our terms")
     newcomer.start()
     begun = host.committed
     yard.until("the newcomer to take part", lambda: newcomer.committed > begun + 3)

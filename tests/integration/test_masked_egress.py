@@ -16,14 +16,17 @@ from click.testing import CliRunner
 
 from node.cli.ledger.sources import open_folder
 from node.cli.main import cli
+from node.cli.output import code_of
+from node.cli.start import check_spent
 from node.data import SiteData
 from node.egress import record as r
 from node.egress.folder import record_at, waiting_at
 from node.local import LocalPeer, found, stop_all
 from node.masked import is_kept
-from node.spending import Spending
+from node.spending import Rounds, Spending
 from node.storage import BlobStore
 from swarm import codec
+from swarm.errors import SwarmError, UsageError
 from swarm.ledger import entry as e
 from swarm.ledger.block import BLOCK_BYTES_MAX, FinalBlock
 from swarm.machine import Digest
@@ -223,6 +226,34 @@ def test_a_contribution_says_no_digest_of_the_data(story: Story) -> None:
     said = [entry for entry in entries(story.peers[0], story.d) if entry.kind == e.CONTRIBUTION]
     bodies = [codec.decode(entry.body, e.Contribution, limit=e.ENTRY_BYTES_MAX) for entry in said]
     assert [body.data_digest for body in bodies] == [bytes(32)] * ROUNDS
+
+
+def test_a_site_whose_record_of_spending_is_of_an_older_backup_does_not_start_unless_it_trains_nothing(
+    story: Story,
+) -> None:
+    """The ledger has what the record has forgotten. Without one of them nothing is wrong, and the run is over."""
+    site = story.d.site
+    whole = site.spending_path.read_bytes()
+    start = ["start", str(site.folder), *(part for rule in RULES for part in ("--set", rule)), "--json"]
+    try:
+        site.spending_path.write_bytes(b"".join(whole.splitlines(keepends=True)[:1]))
+        error = CliRunner().invoke(cli, start).exception
+        assert isinstance(error, SwarmError)
+        assert (code_of(error), error.identifier) == (6, "SWARM-PRIVACY-RECORD")
+        assert "the ledger has round 2 as trained privately here, and privacy/spent does not" in error.message
+        assert "put the newest privacy/spent back" in error.hint
+        signed = site.load_charter()
+        private = Rounds(lambda first, *_: [*open_folder(site.folder).payloads()][first - 1 :], site.node())
+        settings = site.load_settings(overrides=RULES)
+        with pytest.raises(UsageError, match="round 2"):
+            check_spent(site, settings, signed, private)
+        assert swarm("pause", site.folder)["paused"]
+        check_spent(site, settings, signed, private)
+        assert not swarm("resume", site.folder)["paused"]
+        site.spending_path.write_bytes(whole)
+        check_spent(site, settings, signed, private)
+    finally:
+        site.spending_path.write_bytes(whole)
 
 
 def test_secret_keys_are_in_no_file_but_their_own_whatever_is_logged(story: Story) -> None:

@@ -145,6 +145,10 @@ def made(site: Site, passphrase: Path | None, name: str = "a.backup") -> Path:
     return target
 
 
+def with_(passphrase: Path) -> tuple[object, ...]:
+    return "--passphrase-file", passphrase
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
@@ -253,7 +257,9 @@ def test_a_passphrase_file_is_looked_at_before_anything_is_written(
 
 def test_one_says_whether_keys_are_wanted(site: Site, passphrase: Path) -> None:
     assert "either" in refused("create", site.folder)
-    assert "either" in refused("create", site.folder, "--no-keys", "--passphrase-file", passphrase)
+    assert "keys: left out" in swarm(
+        "create", site.folder, "-o", site.folder.parent / "x", "--no-keys", *with_(passphrase)
+    )
 
 
 # --- nothing is overwritten, nobody is doubled --------------------------------------------------------------------
@@ -589,7 +595,8 @@ def test_what_is_private_and_what_the_task_begins_with_come_back(site: Site, tmp
     (site.folder / "start.safetensors").write_bytes(b"values to begin with")
     target = made(site, None)
     assert "start.safetensors: it is not there" not in swarm("verify", target)
-    assert b"private/head" in target.read_bytes(), "only keys are encrypted in a backup"
+    assert b"private/head" in target.read_bytes(), "nothing is encrypted without a passphrase"
+    assert "private       2 files, NOT encrypted" in swarm("verify", target)
     site.folder.rename(tmp_path / "gone")
     swarm("restore", target, tmp_path / "back")
     back = Site(tmp_path / "back")
@@ -600,6 +607,76 @@ def test_what_is_private_and_what_the_task_begins_with_come_back(site: Site, tmp
     modes = [stat.S_IMODE(path.stat().st_mode) for path in (back.folder, place, place / names[0])]
     assert modes == [0o700, 0o700, 0o600]
     assert PrivateFolder(place).before(9).under("private")["head"].tolist() == [2.0] * 3
+
+
+@pytest.mark.parametrize("keys", [[], ["--no-keys"]], ids=["with keys", "without"])
+def test_what_is_private_is_encrypted_with_the_passphrase_of_the_backup(
+    site: Site, passphrase: Path, tmp_path: Path, keys: list[str]
+) -> None:
+    ours = site.private / LEFT.swarm.signed.ledger_id.hex()[:16]
+    heads = {number: np.full(3, number * 1.7, np.float32) for number in (1, 2)}
+    for number, head in heads.items():
+        PrivateFolder(ours).keep(Own(number, {"private/head": head}, {}))
+    before, target = contents(ours), tmp_path / "a.backup"
+    assert "private: encrypted" in swarm("create", site.folder, "-o", target, *with_(passphrase), *keys)
+    assert contents(ours) == before
+    data = target.read_bytes()
+    assert b"private/head" not in data
+    assert not any(head.tobytes() in data for head in heads.values())
+    assert "private       2 files, encrypted" in swarm("verify", target)
+    assert "✔ private       2 files, opened" in swarm("verify", target, *with_(passphrase))
+    site.folder.rename(tmp_path / "gone")
+    assert "encrypted" in refused("restore", target, tmp_path / "back")
+    other = tmp_path / "other"
+    other.touch(mode=0o600)
+    other.write_text("another one, and longer\n")
+    assert "passphrase is another" in refused("restore", target, tmp_path / "back", *with_(other))
+    assert not (tmp_path / "back").exists()
+    swarm("restore", target, tmp_path / "back", *with_(passphrase))
+    place = Site(tmp_path / "back").private / ours.name
+    assert contents(place) == before
+    assert [stat.S_IMODE(path.stat().st_mode) for path in sorted(place.iterdir())] == [0o600] * 2
+
+
+def test_an_encrypted_private_file_that_was_put_in_anothers_place_opens_as_neither(
+    site: Site, passphrase: Path, tmp_path: Path
+) -> None:
+    """By somebody who can sign as this site, and has not its passphrase."""
+    ours = site.private / LEFT.swarm.signed.ledger_id.hex()[:16]
+    for number in (1, 2):
+        PrivateFolder(ours).keep(Own(number, {"private/head": np.full(3, number, np.float32)}, {}))
+    target = made(site, passphrase)
+    folder = tmp_path / "unpacked"
+    folder.mkdir()
+    manifest = b.unpack(target, folder)
+    first, second = (folder / name for name in manifest.private)
+    whole = first.read_bytes()
+    for lie in (second.read_bytes(), whole[:-1], whole[:20], b""):
+        first.write_bytes(lie)
+        with pytest.raises(UsageError, match="couldn't open what is private"):
+            b.open_private(target, folder, manifest, SECRET)
+    first.write_bytes(whole)
+    b.open_private(target, folder, manifest, SECRET)
+    assert sorted(path.name for path in first.parent.iterdir()) == sorted(path.name for path in ours.iterdir())
+
+
+def test_a_site_whose_keys_are_encrypted_writes_nothing_private_in_the_clear_unless_told(
+    site: Site, passphrase: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("node.vault.OPSLIMIT", 1)
+    monkeypatch.setattr("node.vault.MEMLIMIT", 8192)
+    monkeypatch.setenv("SWARM_PASSPHRASE_FILE", str(passphrase))
+    site.encrypt_keys(SECRET)
+    swarm("create", site.folder, "-o", tmp_path / "nothing-private", "--no-keys")
+    ours = site.private / LEFT.swarm.signed.ledger_id.hex()[:16]
+    PrivateFolder(ours).keep(Own(1, {"private/head": np.full(3, 1, np.float32)}, {}))
+    assert "in the clear" in refused("create", site.folder, "-o", tmp_path / "x", "--no-keys")
+    assert not (tmp_path / "x").exists()
+    said = swarm("create", site.folder, "-o", tmp_path / "x", "--no-keys", "--plain-private")
+    assert "private: NOT encrypted" in said
+    said = swarm("create", site.folder, "-o", tmp_path / "y", "--plain-private", *with_(passphrase))
+    assert "private: NOT encrypted" in said
+    assert "keys: inside, encrypted" in said
 
 
 def test_blocks_after_the_last_snapshot_are_in_the_backup_and_counted(

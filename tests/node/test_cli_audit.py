@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
@@ -14,12 +16,16 @@ from node.audits import Audits
 from node.cli import audit as module
 from node.cli.main import cli
 from node.cli.output import Failure
+from node.clock import Clock
 from node.site import Site
+from node.storage import BlobStore, RealDisk
+from swarm.charter import SignedCharter, options_of
 from swarm.errors import StoreError, SwarmError, UsageError
-from swarm.ledger.audit import audit
-from tests.benchmarks.ledgers import make_ledger
+from swarm.ledger import entry as e
+from swarm.ledger.journal import Journal
+from swarm.machine import RECORD_ENTRY, Record
+from tests.builders import Feeds, Swarm, changed, contribution, make_swarm
 from tests.node.audit.tasks import ONE_STEP, OVERFITTING, TASK
-from tests.node.test_cli_ledger import written
 
 QUICK = ["--rounds", "1", "--references", "2", "--inversion-steps", "5", "--seed", "1"]
 
@@ -130,27 +136,112 @@ def test_an_offered_update_is_attacked_where_it_lies(site: Site) -> None:
         module._run({**request, "update": request["base"]})
 
 
-def test_the_last_update_of_this_site_that_is_still_there_is_attacked_and_none_is_said(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@dataclass
+class Offering:
+    """The folder of a site that has offered updates of rounds 1 to 3, of which blobs are there as a test puts them."""
+
+    site: Site
+    swarm: Swarm
+    bodies: dict[int, e.Contribution]
+
+    def put(self, *numbers: int) -> None:
+        for number in numbers:
+            for name in ("base", "update"):
+                store = BlobStore(self.site.blobs)
+                path = store.new_file()
+                path.write_bytes(f"{name} {number}".encode())
+                store.add_file(path)
+
+    def held(self, place: Path, wanted: int | None = None, *, end_s: float = 0.0) -> module.Update:
+        for left in place.iterdir():
+            left.unlink()
+        return module._held(self.site, self.swarm.signed, wanted, place, end_s=end_s)
+
+
+@pytest.fixture
+def offering(tmp_path: Path) -> Offering:
+    swarm, site = make_swarm(3), Site(tmp_path / "site")
+    store, feeds = BlobStore(tmp_path / "scratch"), Feeds(swarm)
+    bodies = {}
+    for number in (1, 2, 3):
+        digests = []
+        for name in ("base", "update"):
+            path = store.new_file()
+            path.write_bytes(f"{name} {number}".encode())
+            digests.append(store.hash_file(path).digest)
+        body = contribution(swarm, 0, number=number, base=digests[0])
+        bodies[number] = msgspec.structs.replace(body, update_digest=digests[1])
+    disk = RealDisk(site.ledger)
+    journal = Journal(disk, ledger_id=swarm.signed.ledger_id, segment_bytes=1 << 15)
+    journal.open()
+    for seq, body in enumerate(bodies.values()):
+        journal.append([Record(RECORD_ENTRY, seq, feeds.write(0, body))])
+    disk.close()
+    return Offering(site, swarm, bodies)
+
+
+def test_the_last_update_of_this_site_that_is_still_there_is_held_though_its_node_lets_go_of_it(
+    offering: Offering, tmp_path: Path
 ) -> None:
-    signed, payloads, _ = make_ledger(members=3, rounds=3)
-    made = Site(written(tmp_path / "site", payloads, signed=signed))
-    me = signed.charter.members[0].node
-    monkeypatch.setattr(Site, "node", lambda _: me)
+    place = tmp_path / "place"
+    place.mkdir()
     with pytest.raises(Failure, match="no update of this site is in its store"):
-        module._update(made, signed, None)
-    *_, result = audit(payloads, signed)
-    made.blobs.mkdir()
-    for number in (1, 2):
-        body = result.rounds[number].contributions[me].body
-        for name in (body.base_digest, body.update_digest):
-            (made.blobs / name.hex()).touch()
-    number, found = module._update(made, signed, None)
-    assert number == 2
-    assert found["update"] == str(made.blobs / result.rounds[2].contributions[me].body.update_digest.hex())
-    assert module._update(made, signed, 1)[0] == 1
-    with pytest.raises(Failure, match="this site's update of round 3"):
-        module._update(made, signed, 3)
+        offering.held(place)
+    offering.put(1, 2)
+    found = offering.held(place)
+    for path in offering.site.blobs.iterdir():
+        path.unlink()
+    assert (found.round, found.base.read_bytes(), found.update.read_bytes()) == (2, b"base 2", b"update 2")
+    offering.put(1, 2)
+    assert offering.held(place, 1).round == 1
+    with pytest.raises(Failure, match="no update of round 3"):
+        offering.held(place, 3)
+
+
+def test_a_blob_that_is_damaged_or_gone_is_not_attacked_in_anothers_name(offering: Offering, tmp_path: Path) -> None:
+    place = tmp_path / "place"
+    place.mkdir()
+    offering.put(1, 3)
+    (offering.site.blobs / offering.bodies[3].update_digest.hex()).write_bytes(b"another")
+    assert offering.held(place).round == 1
+    (offering.site.blobs / offering.bodies[1].base_digest.hex()).unlink()
+    with pytest.raises(Failure, match="no update of this site"):
+        offering.held(place)
+
+
+def test_where_the_run_is_on_the_next_update_is_waited_for_and_not_one_that_is_past(
+    offering: Offering, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, looks, outcome = tmp_path / "place", list[float](), ["RUNNING"]
+    place.mkdir()
+
+    def wait(seconds: float) -> None:
+        looks.append(seconds)
+        if len(looks) == 3:
+            offering.put(3)
+
+    monkeypatch.setattr(module, "sleep", wait)
+    monkeypatch.setattr(module, "ask", lambda *_: {"outcome": outcome[0]})
+    end_s = Clock().now() + 600
+    with pytest.raises(Failure, match="no update of round 2"):
+        offering.held(place, 2, end_s=end_s)
+    assert looks == [], "round 3 is offered already"
+    assert offering.held(place, end_s=end_s).round == 3
+    assert looks == [module.LOOK_S] * 3
+    outcome[0] = "DONE"
+    with pytest.raises(Failure, match="no update of round 4"):
+        offering.held(place, 4, end_s=end_s)
+
+
+@pytest.mark.parametrize(
+    ("options", "why"), [({"masks": "pairwise"}, "updates are masked here"), ({"route": "sharded"}, "travel in parts")]
+)
+def test_what_nobody_sees_whole_is_not_attacked_as_offered(
+    offering: Offering, tmp_path: Path, options: dict[str, str], why: str
+) -> None:
+    charter = changed(make_swarm(4), options=options_of(**options))
+    with pytest.raises(UsageError, match=why):
+        module._held(offering.site, SignedCharter(charter, {}), None, tmp_path, end_s=0.0)
 
 
 def test_a_record_that_is_damaged_is_said_before_anything_is_trained(site: Site) -> None:

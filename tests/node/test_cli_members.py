@@ -10,12 +10,16 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from click.testing import CliRunner
 
 from node.admission import invitation_from_toml
+from node.cli.main import cli
+from node.cli.output import code_of
 from node.site import Site
 from swarm import charter as c
 from swarm import codec
 from swarm import terms as t
+from swarm.errors import UsageError
 from swarm.ledger.entry import ENTRY_BYTES_MAX
 from tests.builders import digest, make_swarm
 from tests.node.test_cli_errors import refused, swarm
@@ -321,9 +325,11 @@ def test_without_the_right_task_file_there_is_no_site_either(ticket: Path) -> No
     assert message == "couldn't find the task file delta/task.py"
     Path("delta").mkdir()
     Path("delta/task.py").write_text("x = 2\n")
-    message, hint = refused("join", ticket, "delta")
-    assert "delta/task.py is not the task file its charter was made with" in message
-    assert digest(TASK).hex()[:16] in hint
+    error = CliRunner().invoke(cli, ["join", str(ticket), "delta"]).exception
+    assert isinstance(error, UsageError)
+    assert "delta/task.py is not the task file the charter was made with" in error.message
+    assert digest(TASK).hex()[:16] in error.hint
+    assert (error.identifier, code_of(error)) == ("SWARM-TASK-FILE", 6), "as `start` and `charter sign` say it"
     assert not Path("delta/keys").exists()
     message, _ = refused("join", ticket, "delta", "--advertise", "junk")
     assert "'junk' is no address" in message

@@ -160,3 +160,50 @@ def test_digits_are_divided_without_loss_or_overlap(tmp_path: Path) -> None:
 def test_missing_digits_are_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"couldn't find .*mnist\.npz"):
         write_mnist(tmp_path / "mnist.npz", tmp_path, sites=2, seed=0)
+
+
+def digits(**more: object) -> dict[str, object]:
+    few = np.arange(6, dtype=np.uint8)
+    x = np.repeat(few, 4).reshape(6, 2, 2)
+    return {"x_train": x, "y_train": few, "x_test": x, "y_test": few, **more}
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"", "no archive of arrays"),
+        (b"x,y\n1,2\n", "no archive of arrays"),
+        (b"PK\x03\x04 half of a download", "no archive of arrays"),
+        ({"x_train": digits()["x_train"], "y_train": digits()["y_train"]}, "it has no array x_test"),
+        (digits(y_train=np.arange(5)), r"x_train has the shape \(6, 2, 2\), and y_train \(5,\)"),
+        (digits(y_test=np.zeros(6)), r"y_test \(6,\) of float64"),
+        (digits(y_train=np.zeros((6, 10), dtype=int)), "and y_train"),
+        (digits(x_train=np.zeros((0, 2, 2)), y_train=np.zeros(0, dtype=int)), "and y_train"),
+        (digits(y_train=np.array([{}] * 6, dtype=object)), "no archive of arrays"),
+    ],
+)
+def test_what_are_no_digits_is_said_in_a_sentence_and_nothing_is_written(
+    tmp_path: Path, content: bytes | dict[str, object], why: str
+) -> None:
+    source = tmp_path / "mnist.npz"
+    if isinstance(content, bytes):
+        source.write_bytes(content)
+    else:
+        np.savez(source, **content)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=f"couldn't read .*mnist.npz: .*{why}"):
+        write_mnist(source, tmp_path / "out", sites=2, seed=0)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_single_array_in_place_of_an_archive_is_refused(tmp_path: Path) -> None:
+    with (tmp_path / "mnist.npz").open("wb") as file:
+        np.save(file, np.zeros(3))
+    with pytest.raises(UsageError, match="no archive of arrays"):
+        write_mnist(tmp_path / "mnist.npz", tmp_path / "out", sites=2, seed=0)
+
+
+@pytest.mark.parametrize("sites", [-1, 0, 7])
+def test_more_sites_than_digits_or_none_are_refused(tmp_path: Path, sites: int) -> None:
+    np.savez(tmp_path / "mnist.npz", **digits())  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=f"couldn't divide 6 digits among {sites} sites"):
+        write_mnist(tmp_path / "mnist.npz", tmp_path / "out", sites=sites, seed=0)

@@ -13,6 +13,7 @@ import msgspec
 import pytest
 from click.testing import CliRunner
 
+from gossip.zeromq import Incident
 from node.cli.doctor import render
 from node.cli.main import cli
 from node.data import SiteData
@@ -24,6 +25,8 @@ from node.local import LocalPeer, found
 from node.storage import DirectoryLock
 from node.trainer import Tried
 from swarm.identifiers import IDENTIFIERS
+from swarm.machine import Contact
+from swarm.terms import Seat
 
 TASK_TEXT = """\
 import torch
@@ -268,9 +271,50 @@ def test_behind_a_proxy_it_is_the_proxy_that_is_looked_at(case: Case) -> None:
 
 def test_a_name_that_leads_nowhere_fails(case: Case) -> None:
     seat, _ = case.neighbours[0]
+    assert isinstance(seat, Seat)
     lost = msgspec.structs.replace(seat, card=msgspec.structs.replace(seat.card, endpoint="tcp://nowhere.invalid:7400"))
     finding = network._name(lost)
     assert (finding.level, finding.identifier) == (Level.FAIL, "SWARM-NET-DNS")
+
+
+@pytest.fixture
+def invited(case: Case) -> Case:
+    """A site that a invited, and that has not been started since."""
+    from node.admission import contact_to_toml
+
+    site, (a, _) = case.site, case.neighbours[0]
+    site.keys.rename(site.keys.with_name("others-keys"))
+    site.card_path.unlink()
+    site.make_keys(name="d", endpoint="")
+    site.sponsors_path.write_text(contact_to_toml(Contact(a.node, a.name, a.curve_key, a.endpoint)))
+    return fresh(site.folder)
+
+
+@pytest.mark.real
+def test_a_site_that_joined_and_was_never_started_looks_at_who_invited_it(invited: Case) -> None:
+    found_ = [*examine(invited, without=(TASK,))]
+    assert [one.subject for one in found_ if one.check in ("dns", "tcp")] == ["a", "a"]
+    assert levels(found_)["member"] is Level.WARN
+    assert "as far as its own ledger tells" in next(one.text for one in found_ if one.check == "member")
+
+
+def test_where_the_members_have_not_agreed_yet_its_key_is_on_no_list_and_nothing_is_wrong(invited: Case) -> None:
+    (sponsor, dials) = invited.neighbours[0]
+    silent = network.Meeting(trouble=Incident(event="handshake_timeout", text="a said nothing", peer=sponsor.node))
+    finding = network._as_met(invited, sponsor, silent, dials)
+    assert (finding.level, finding.subject) == (Level.WARN, "a")
+    assert "the members have to agree first" in finding.text
+    assert "swarm join" in finding.remedy
+
+
+def test_a_damaged_word_of_who_invited_is_one_failure_and_the_rest_is_not_looked_at(invited: Case) -> None:
+    text = invited.site.sponsors_path.read_text()
+    for damaged in ("junk", text.replace("tcp://", "")):
+        invited.site.sponsors_path.write_text(damaged)
+        found_ = [*examine(fresh(invited.site.folder), without=(TASK,))]
+        (failed,) = [one for one in found_ if one.level is Level.FAIL]
+        assert (failed.check, "[sponsor]" in failed.text or "sponsors.toml" in failed.text) == ("member", True)
+        assert "dns, tcp, link, clock" in found_[-1].text
 
 
 def test_a_folder_that_another_process_uses_is_not_dialled_from(case: Case) -> None:

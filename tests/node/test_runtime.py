@@ -409,6 +409,26 @@ def test_a_run_ends_by_itself_and_its_model_and_ledger_are_on_the_disk(alone: Si
     assert [path.name for path in (alone.folder / "blobs").glob("new-*")] == []
 
 
+@pytest.mark.parametrize("full", [False, True])
+def test_a_run_goes_on_where_old_records_cannot_be_removed_and_it_is_said_once(
+    alone: Site, full: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries = []
+
+    def refuse(_: Journal, view: int) -> None:
+        tries.append(view)
+        raise (DiskFull if full else StoreError)("couldn't remove wal/00000000.seg: Input/output error")
+
+    monkeypatch.setattr(Journal, "drop_wal_below", refuse)
+    finished = alone.run()
+    assert finished is not None
+    assert finished.outcome == "DONE"
+    assert len(tries) > 1
+    (said,) = alone.told("prune_failed")
+    assert said.startswith("old records of the ledger stay on the disk, and are tried again: couldn't remove")
+    assert alone.told("disk_full") == []
+
+
 def test_everything_is_closed_at_the_end_and_no_socket_is_left(alone: Site) -> None:
     alone.run()
     assert alone.transport.life == ["open", "close"]

@@ -5,6 +5,7 @@ the round and most tests share one worker; it is started again by itself after t
 another one have it forked.
 """
 
+import errno
 import select
 import signal
 import socket
@@ -17,6 +18,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from node.storage import store_error
 from node.trainer import (
     LINE_CHARACTERS_MAX,
     Described,
@@ -29,6 +31,7 @@ from node.trainer import (
     TrainerEvent,
     TrainerSettings,
 )
+from node.worker import Worker
 from swarm.vector import Layout
 
 pytestmark = pytest.mark.real
@@ -385,6 +388,27 @@ def test_an_exception_names_file_and_line_and_the_worker_goes_on(bench: Bench) -
     assert failed.text.endswith(f"(task.py, line {line})")
     bench.works()
     assert bench.trainer._process is process
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (MemoryError("Unable to allocate 3.00 GiB"), "MemoryError: Unable to allocate 3.00 GiB"),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), "OSError: [Errno 12] Cannot allocate memory"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "RuntimeError: DefaultCPUAllocator: can't"),
+        (
+            store_error("map model.f32", OSError(errno.ENOMEM, "Cannot allocate memory")),
+            "couldn't map model.f32: Cannot",
+        ),
+    ],
+    ids=["numpy", "system", "torch", "ours"],
+)
+def test_that_memory_was_missing_is_said_first_whoever_asked_for_it(error: Exception, text: str) -> None:
+    worker = Worker.__new__(Worker)
+    worker._path, worker._loader = Path("task.py"), None
+    assert worker._sentence(error).startswith(f"there is not enough memory for it: {text}")
+    assert worker._sentence(OSError(errno.ENOENT, "No such file")) == "FileNotFoundError: [Errno 2] No such file"
+    assert worker._sentence(RuntimeError("no")) == "RuntimeError: no"
 
 
 # --- what kills a worker --------------------------------------------------------------------------------------------

@@ -257,6 +257,25 @@ def test_a_site_killed_while_it_judges_goes_on_and_no_round_is_judged_twice(memb
     assert not told(world, member, "score_failed")
 
 
+class CrashAtLast(CrashAt):
+    """As that, but in the last round."""
+
+    @override
+    def on_event(self, world: World, node: int, twin: int, event: Event, effects: Sequence[Effect]) -> None:
+        if any(isinstance(effect, Appraise) and effect.round == ROUNDS for effect in effects):
+            super().on_event(world, node, twin, event, effects)
+
+
+def test_a_site_that_trains_no_more_after_a_restart_says_nothing_of_the_last_round_and_leaves_no_gap() -> None:
+    """It does not know what a share of its training time would be. The others' words are enough."""
+    swarm, crash = swarm_of(), CrashAtLast(2, Appraise, down_s=0.3)
+    rounds = rounds_of(ran(swarm, checkers=[crash]), swarm)
+    assert crash.at_s is not None
+    me = swarm.identities[2].node
+    assert [number for number, judged in rounds.items() if me not in judged.scores] == [ROUNDS]
+    assert [one for judged in rounds.values() for one in judged.agreed().values() if one is None] == []
+
+
 @pytest.mark.parametrize("seed", [2])
 def test_crashes_partitions_and_loss_leave_gaps_and_nothing_else(seed: int) -> None:
     swarm = swarm_of(rounds=5)

@@ -18,18 +18,20 @@ from node.egress.gate import Gate, Out
 from node.egress.policy import Policy
 from node.egress.waiting import Decision, Waiting
 from node.masked import Masks
-from node.spending import Spending, charge
+from node.spending import Rounds, Spending, charge
 from node.storage import BlobStore
+from node.trainer import TrainDone
 from swarm import codec
 from swarm.errors import StoreError
 from swarm.ledger import entry as e
 from swarm.ledger.disk import DiskFull
+from swarm.ledger.journal import Journal
 from swarm.ledger.state import State
 from swarm.machine import RECORD_ENTRY, Adopt, Digest, Finished, NodeId, Record, Report, Train, Trained
 from swarm.masking.statements import Keys
 from swarm.privacy.accounting import Budget
 from tests.builders import make_swarm
-from tests.node.test_runtime import EPOCH_S, Site
+from tests.node.test_runtime import EPOCH_S, FakeTrainer, Site
 
 
 def gated(folder: Path, policy: Policy, *, before: Site | None = None, rounds: int = 2, members: int = 1) -> Site:
@@ -86,6 +88,54 @@ def holds(site: Site) -> bool:
     lines = r.Record(site.folder / "egress" / "log").lines()
     told = r.compare(lines, site.swarm.signed.ledger_id.hex()[:16], said(site))
     return told.holds and told.agreed > 0
+
+
+# --- what was spent and is forgotten ----------------------------------------------------------------------------------
+
+
+def journal_of(site: Site) -> Journal:
+    journal = Journal(site.disk, ledger_id=site.swarm.signed.ledger_id, segment_bytes=1 << 16)
+    journal.open()
+    return journal
+
+
+class PrivateTrainer(FakeTrainer):
+    """Trains privately and notes what it costs first, as the real one does; the record of one round is lost later."""
+
+    def __init__(self, site: Site, lost: int) -> None:
+        super().__init__()
+        self._spending, self._lost = Spending(site.folder / "spent"), lost
+        self._ledger = site.swarm.signed.ledger_id.hex()[:16]
+
+    def train(self, round_: int, model: Path, update: Path, *, rounds: int = 0, correction: Path | None = None) -> None:
+        if round_ != self._lost:
+            one = charge(ledger=self._ledger, round_=round_, records=90, rate=0.1, noise=2.0, steps=10)
+            self._spending.append(one)
+        super().train(round_, model, update, rounds=rounds, correction=correction)
+        self.events[-1] = dataclasses.replace(cast("TrainDone", self.events[-1]), privacy=(900 + round_, 5))
+
+
+@pytest.mark.parametrize("lost", [0, 1])
+def test_a_record_that_lacks_a_round_of_the_ledger_ends_training_and_not_the_site(tmp_path: Path, lost: int) -> None:
+    """As where both were restored from one old backup: the ledger hears from the others what the record lacks."""
+    site = gated(tmp_path, Policy(), rounds=3)
+    site.trainer = PrivateTrainer(site, lost)
+    assert site.gate is not None
+    site.gate._private = Rounds(
+        lambda first, last, bytes_max: journal_of(site).blocks(first, last, bytes_max),
+        site.swarm.identities[0].node,
+    )
+    finished = site.run(until=lambda: r.REFUSED in kinds(site))
+    if not lost:
+        assert finished is not None
+        assert finished.outcome == "DONE"
+        return
+    lines = r.Record(tmp_path / "egress" / "log").lines()
+    told = [(line.round, line.what) for line in lines if line.what in (r.CONTRIBUTION, r.REFUSED)]
+    assert told == [(1, r.CONTRIBUTION), (2, r.REFUSED)]
+    why = str(next(line for line in lines if line.what == r.REFUSED).rest["why"])
+    assert why.startswith("the ledger has round 1 as trained privately here, and privacy/spent does not")
+    assert why.endswith("[SWARM-PRIVACY-RECORD]")
 
 
 # --- what is written down ---------------------------------------------------------------------------------------------

@@ -177,6 +177,71 @@ def test_an_outer_optimiser_is_for_exact_mixing() -> None:
         small(4, "complete", mixing="exact", outer="sgd")
 
 
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_both_speeds_stop_after_the_same_round(tmp_path: Path, seed: int) -> None:
+    """The ledger's rule by the ledger's arithmetic: real nodes tell it to one another, the other speed computes it."""
+    fields = {"mixing": "exact", "rounds": 25, "learning_rate": 0.5, "local_epochs": 2, "seeds": (seed,)}
+    stops = small(3, "complete", stop="accuracy:higher:2", **fields)
+    found = played(stops, tmp_path, *BOTH)
+    fast, real = found.runs
+    assert fast.complete
+    assert real.complete
+    assert [one.number for one in fast.rounds] == [one.number for one in real.rounds]
+    last = len(fast.rounds)
+    assert 3 <= last < 25
+    accuracies = [one.average_accuracy for one in fast.rounds]
+    best = max(accuracies)
+    assert accuracies.index(best) == last - 3, "two rounds that were no better, and it is over"
+    assert models_agree(fast, real)
+    words = f"stopped after round {last} by accuracy:higher:2"
+    assert [note.partition("speed: ")[2] for note in found.notes if "stopped" in note] == [f"{words}."] * 2
+
+
+def test_a_rule_that_never_stops_anybody_changes_nothing(tmp_path: Path) -> None:
+    fields = {"mixing": "exact", "rounds": 3}
+    plainly, stops = (
+        played(small(3, "complete", stop=stop, **fields), tmp_path / (stop or "none"), "learning").runs
+        for stop in ("", "loss:lower:9")
+    )
+    assert [run.rounds for run in plainly] == [run.rounds for run in stops]
+
+
+def test_a_site_takes_less_of_who_is_far_away_where_the_scenario_clips(tmp_path: Path) -> None:
+    """Real nodes, by the charter that the scenario makes; at learning speed a round is one matrix."""
+    usual, clips = (
+        played(small(4, "complete", clip=clip, partition="shards:2", rounds=3), tmp_path / str(clip), "protocol").runs[
+            0
+        ]
+        for clip in (0, 250)
+    )
+    assert usual.complete
+    assert clips.complete
+    assert usual.rounds[0].consensus_distance < clips.rounds[0].consensus_distance
+    with pytest.raises(UsageError, match="couldn't clip at learning speed"):
+        Comparison(small(4, "complete", clip=250), ("learning",), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("learning", "words"),
+    [
+        ({"clip": 100, "mixing": "exact"}, "learning.clip: it is for gossip"),
+        ({"clip": 501}, "501 is not between 1 and 500"),
+        ({"clip": -1}, "-1 is not between 1 and 500"),
+        ({"clip": 100, "codec": "int8"}, "under int8 public copies meet"),
+        ({"stop": "speed:higher:3"}, "none of the charter's metrics"),
+        ({"stop": "accuracy"}, "couldn't read stop = 'accuracy'"),
+    ],
+)
+def test_a_clip_or_a_stop_that_cannot_be_is_refused(learning: dict[str, object], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        small(4, "ring", **learning)
+
+
+def test_gossip_is_not_stopped_early_at_learning_speed(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="couldn't stop a gossiping swarm early at learning speed"):
+        Comparison(small(4, "ring", stop="loss:lower:2"), ("learning",), tmp_path)
+
+
 def test_routes_change_bytes_and_not_the_model(tmp_path: Path) -> None:
     models = set()
     for route in ("spread", "sharded"):

@@ -7,6 +7,7 @@ same thing to an operating system.
 from __future__ import annotations
 
 import contextlib
+import functools
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -198,6 +199,37 @@ def test_sealed_segments_of_past_views_are_dropped_and_no_others(reopened: Calla
     assert records_on(reopened()) == tuple(vote(view) for view in range(7, 11))
     journal.drop_wal_below(1000)
     assert disk.names(WAL) == names[3:], "the segment being written stays"
+
+
+@pytest.mark.parametrize("refused", ["remove", "sync_folder"])
+def test_what_could_not_be_dropped_is_dropped_later_and_never_out_of_order(
+    refused: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A segment that stays behind one that is gone would look like a loss of the one between."""
+    disk = SimulatedDisk()
+    journal, _ = journal_on(disk)
+    for view in range(1, 11):
+        journal.append([vote(view)])
+    names, real, calls = disk.names(WAL), {one: getattr(disk, one) for one in ("remove", "sync_folder")}, list[str]()
+
+    def call(what: str, path: str) -> None:
+        calls.append(what)
+        if what == refused and len(calls) < 3:
+            raise StoreError(f"couldn't {what} {path}: Input/output error")
+        real[what](path)
+
+    for one in real:
+        monkeypatch.setattr(disk, one, functools.partial(call, one))
+    with pytest.raises(StoreError):
+        journal.drop_wal_below(7)
+    assert disk.names(WAL) == (names if refused == "remove" else names[1:])
+    calls.append("again")
+    journal.drop_wal_below(7)
+    assert disk.names(WAL) == names[2:]
+    if refused == "sync_folder":
+        assert calls == ["remove", "sync_folder", "again", "sync_folder", "remove", "sync_folder"]
+    journal.append([vote(11)])
+    assert [record.height for record in records_on(disk)] == [7, 8, 9, 10, 11]
 
 
 # --- votes are written twice --------------------------------------------------------------------------------------
