@@ -132,7 +132,7 @@ def _offered(trainee: Trainee, how: Scoring, request: Mapping[str, Any], tell: T
     base: Vector = np.fromfile(request["base"], "<f4", count=elements)
     path = Path(request["update"])
     message = message_of(path.read_bytes(), int(request["salt"]))
-    update: Vector = decode(message, elements) if request["coded"] else np.frombuffer(message, "<f4")
+    update: Vector = decode(message, elements) if request["coded"] else np.frombuffer(message, "<f4").copy()
     if base.size != elements or update.size != elements:
         raise UsageError("couldn't audit what was offered: the update is not of this task's model")
     random = np.random.Generator(np.random.PCG64(int(request["seed"])))

@@ -338,7 +338,7 @@ def new(
         takes = terms.CLIP_ENDING if chosen is None else chosen
         enough = max(enough, min(takes.least, len(members)))
     if salt:
-        enough = max(enough, terms.SALTED_LEAST)
+        enough = max(enough, min(terms.SALTED_LEAST, len(members)))
     if masks:
         enough = max(enough, min(fewest(len(members), enough), len(members)))
     ways = "directed" if directed else ""

@@ -132,6 +132,9 @@ def test_an_offered_update_is_attacked_where_it_lies(site: Site) -> None:
     found = module._run(request)
     assert found["membership"]["found"]
     assert (found["membership"]["members"], found["membership"]["others"]) == (160, 160)
+    (site.folder / "salted").write_bytes((site.folder / "update").read_bytes() + bytes(range(32)))
+    salted = module._run({**request, "update": str(site.folder / "salted"), "salt": 32})
+    assert salted["membership"] == found["membership"], "salt is no part of what was trained"
     with pytest.raises(SwarmError, match="the update is not of this task's model"):
         module._run({**request, "update": request["base"]})
 

@@ -72,5 +72,5 @@ def test_a_site_may_take_part_in_no_swarm_without_a_salt(home: Path) -> None:
 
 def test_one_site_has_nobody_to_hide_its_update_among(home: Path) -> None:
     message, hint = refused(*new(*CARDS[:1]), "--salt")
-    assert message
-    assert hint
+    assert "the model that it ends with, whose name has no salt, is what that one update makes" in message
+    assert "leave the salt out" in hint

@@ -422,8 +422,17 @@ def test_a_pause_leaves_what_waits_as_it_is(tmp_path: Path) -> None:
 class Door:
     """A gate beside a state that the test makes up."""
 
-    def __init__(self, folder: Path, policy: Policy, *, counts: bool = True, members: int = 3, masks: str = "") -> None:
-        swarm = make_swarm(members, masks=masks, min_contributions=3 if masks else 1)
+    def __init__(
+        self,
+        folder: Path,
+        policy: Policy,
+        *,
+        counts: bool = True,
+        members: int = 3,
+        masks: str = "",
+        salt: str = "",
+    ) -> None:
+        swarm = make_swarm(members, masks=masks, salt=salt, min_contributions=3 if masks else 2 if salt else 1)
         self.store = BlobStore(folder / "blobs")
         self.counts = counts
         terms = SimpleNamespace(members=swarm.signed.charter.members)
@@ -688,6 +697,17 @@ def test_scores_are_told_once_people_have_let_something_out(tmp_path: Path) -> N
         )
         after = Door(folder, Policy(approve=approve)).gate
         assert [after.tells(1), after.tells(2)] == told
+
+
+@pytest.mark.parametrize(("salt", "told"), [("", {"loss": 1.0}), ("32", {})])
+def test_people_are_shown_the_metrics_that_will_be_told_and_with_a_salt_none_are(
+    tmp_path: Path, salt: str, told: dict[str, float]
+) -> None:
+    door = Door(tmp_path, Policy(approve="every"), salt=salt)
+    assert door.offer(size=160 if salt else 128) == []
+    offer = waiting_of(tmp_path, door.store).offer()
+    assert offer is not None
+    assert offer.told == told
 
 
 def test_another_swarms_approval_is_none_of_this_one(tmp_path: Path) -> None:
