@@ -10,7 +10,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from node.config import Settings
 from node.loop.form import is_script
 from node.site import Site
 from node.spending import budget_of
-from node.storage import BlobStore, RealDisk
+from node.storage import BlobStore, RealDisk, store_error
 from node.task import task_digest
 from swarm import charter as terms
 from swarm import codec
@@ -283,9 +282,13 @@ def _linked(site: Site, place: Path, *, base: Digest, update: Digest) -> bool:
         except FileNotFoundError:
             return False
         except OSError:  # A file system without links.
-            with suppress(FileNotFoundError):
+            try:
                 shutil.copyfile(site.blobs / digest.hex(), target)
-        if not target.exists() or BlobStore(place).hash_file(target).digest != digest:
+            except FileNotFoundError:
+                return False
+            except OSError as error:
+                raise store_error(f"copy {name} {digest.hex()[:12]}", error) from error
+        if BlobStore(place).hash_file(target).digest != digest:
             return False
     return True
 

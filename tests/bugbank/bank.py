@@ -646,9 +646,10 @@ DISK = (
     Bug(
         "old segments are removed all at once",
         (
+            Edit(journal.Journal._drop, "self._removed.add(name)", "pass"),
             Edit(
                 journal.Journal._drop,
-                "        self._disk.sync_folder(name)",
+                "        self._disk.sync_folder(name)\n        self._removed.discard(name)",
                 "    self._disk.sync_folder(name)",
             ),
         ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -210,6 +211,26 @@ def test_a_blob_that_is_damaged_or_gone_is_not_attacked_in_anothers_name(offerin
     (offering.site.blobs / offering.bodies[1].base_digest.hex()).unlink()
     with pytest.raises(Failure, match="no update of this site"):
         offering.held(place)
+
+
+@pytest.mark.parametrize("links", [False, True], ids=["copied", "gone meanwhile"])
+def test_where_a_file_system_has_no_links_both_blobs_are_copied(
+    offering: Offering, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
+    def refuse(source: Path, _: Path) -> None:
+        if links:
+            source.unlink()
+        raise PermissionError("no links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    place = tmp_path / "place"
+    place.mkdir()
+    offering.put(2)
+    if links:
+        with pytest.raises(Failure, match="no update of this site"):
+            offering.held(place)
+    else:
+        assert offering.held(place).update.read_bytes() == b"update 2"
 
 
 def test_where_the_run_is_on_the_next_update_is_waited_for_and_not_one_that_is_past(
