@@ -16,6 +16,7 @@ import contextlib
 import http.client
 import json
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -26,7 +27,7 @@ from urllib.parse import urlsplit
 import node.examples
 from node.clock import Clock, sleep
 from node.data import write_breast_cancer
-from node.local import PROGRAM, LocalPeer, fork_server, found, free_ports, stop_all
+from node.local import PROGRAM, LocalPeer, fork_server, found, stop_all
 
 SCRAPE_S = 15.0
 """Between two questions for its numbers, as deploy/prometheus/prometheus.yml has it."""
@@ -80,7 +81,8 @@ def spent_s(process: int) -> float:
 
 def windows(peers: list[LocalPeer], page: int, address: str, size: int, rounds: int) -> list[tuple[bool, float, float]]:
     """Print a row for each window of rounds; return whether it was watched, and what page and node took of a second."""
-    clock, told = Clock(), []
+    clock = Clock()
+    told: list[tuple[bool, float, float]] = []
     first = peers[0]
     assert first.process is not None, "it was started"
     _reach(peers, 1)
@@ -129,10 +131,11 @@ def main() -> int:
         stack.callback(stop_all, peers)
         for peer in peers:
             peer.start()
-        [port] = free_ports(1)
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
         command = [*PROGRAM, "dashboard", str(peers[0].site.folder), "--listen", f"127.0.0.1:{port}", "--json"]
         _reach(peers, 1)
-        shown = stack.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))  # noqa: S603
+        shown = stack.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
         stack.callback(shown.terminate)
         assert shown.stdout is not None, "it is a pipe"
         address = str(json.loads(shown.stdout.readline())["data"]["address"])

@@ -198,7 +198,13 @@ def test_dashboards_and_rules_name_nothing_that_is_not_there() -> None:
     assert len({panel["id"] for panel in panels}) == len(panels)
 
 
-UNITS = {"seconds": ("s",), "bytes": ("bytes",), "second": ("Bps",), "ratio": ("percentunit",), "total": ("Bps", "short")}
+UNITS = {
+    "seconds": ("s",),
+    "bytes": ("bytes",),
+    "second": ("Bps",),
+    "ratio": ("percentunit",),
+    "total": ("Bps", "short"),
+}
 """By how a family's name ends, what a panel may say that it is in."""
 
 
