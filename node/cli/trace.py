@@ -91,6 +91,7 @@ class Hanging:
         """Let go of the ledger's files."""
         if self._following is not None:
             self._following.close()
+            self._following = None
 
     def _up(self) -> bool:
         try:
@@ -104,7 +105,8 @@ class Hanging:
             if self._following is None:
                 self._following = Following(open_folder(self._site.folder))
             self._following.catch_up()
-        except SwarmError:  # It is not there yet, or does not hold: then nobody knows.
+        except SwarmError:  # It is not there yet, or does not hold: then nobody knows, until it is mended.
+            self.close()
             return ()
         return awaited(self._following.result, self._node, round_, phase)
 
