@@ -24,8 +24,8 @@ class Totals:
     """What all rounds come to, added up as seldom as people can bear.
 
     That takes the longer the more rounds there are. Where blocks come at every look it would in a long run be most of
-    what watching costs, so it is then done at intervals that grow with the rounds: its share of the processor stays as
-    it is. Once a look finds nothing new the totals are made those of all rounds, so that no run ends with old ones.
+    what watching costs, so it is then done at intervals that grow with rounds and sites: its share of the processor
+    stays as it is. Once a look finds nothing new the totals are made those of all rounds: no run ends with old ones.
     """
 
     def __init__(self) -> None:
@@ -40,7 +40,8 @@ class Totals:
         # An audit that was begun anew, and members that the last totals do not know, are never waited for.
         as_of = audit, len(audit.epochs), audit.blocks
         old = self._of is None or self._of[0] is not audit or self._of[1] != as_of[1]
-        due = quiet or not 0 <= look.at_s - self._at_s < min(len(audit.rounds) * APART_S, APART_S_MAX)
+        apart_s = min(len(audit.rounds) * len(audit.state.terms.members) * APART_S, APART_S_MAX)
+        due = quiet or not 0 <= look.at_s - self._at_s < apart_s
         if self._sums is None or old or (due and self._of != as_of):
             self._of, self._at_s, self._sums = as_of, look.at_s, documents.sums(audit)
         return self._sums
@@ -106,9 +107,9 @@ class Feed:
         self._watch.close()
 
 
-APART_S, APART_S_MAX = 0.02, 60.0
-"""For each round, between two additions of all of them while blocks keep coming, and at most. A round takes about 10 us
-with three sites and 150 us with fifty: under one part in a hundred of a core."""
+APART_S, APART_S_MAX = 0.001, 60.0
+"""For each round and site, between two additions of all rounds while blocks keep coming, and at most. What one site did
+in one round takes about 3 us to add (`scripts/page_cost.py`): a third of one percent of a core."""
 
 PING_LOOKS = 10
 """After so many looks in which nothing is new a stream says that it is alive: proxies cut what is silent."""

@@ -235,7 +235,7 @@ def test_a_block_of_a_guide_does_what_it_is_there_for(
     monkeypatch.chdir(swarm)
     seen = {one.typed: one.seen for one in commands(block.text)}
     for line in typed(block):
-        shown = seen.get(line)
+        page_shows = seen.get(line)
         if words(line)[0] in SERVICE:
             assert all((ROOT / word).is_file() for word in words(line) if word.startswith("packaging/"))
             continue
@@ -254,5 +254,5 @@ def test_a_block_of_a_guide_does_what_it_is_there_for(
             assert "there is something there already" in str(result.exception)
             continue
         assert result.exit_code == 0, f"{line}\n{result.output}\n{result.exception}"
-        if shown:
-            assert shape(result.stdout) == shape("\n".join(shown)), f"{line}\n{result.stdout}"
+        if page_shows:
+            assert shape(result.stdout) == shape("\n".join(page_shows)), f"{line}\n{result.stdout}"
