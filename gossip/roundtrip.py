@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 PROBE_S = 5.0
 """Between two measurements of one neighbour, at least; with many neighbours their turns come later, as one is measured
-a heartbeat. At some 300 bytes this is nothing beside the heartbeats."""
+a heartbeat: each of 500 every 500 s, at the four messages a second that five cost (`scripts/greeting_cost.py`)."""
 
 GIVE_UP_S = 60.0
 """After which a greeting counts as lost, and the next one may be measured again."""

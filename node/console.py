@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from node.telemetry.lines import kept_private, line
 from node.telemetry.traces import Names
+from node.terminal import Claim, can_be_drawn_on, in_front
 from swarm.machine import Report
 
 if TYPE_CHECKING:
@@ -63,9 +64,13 @@ class Console:
         self._name, self._names = name, names
         self._json = as_json(mode, self._stream)
         self._told = told or self._stream.isatty()
-        live = mode == "auto" and self._stream.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+        drawn_on = mode == "auto" and can_be_drawn_on(self._stream, os.environ)
+        self._claim = Claim(self._stream) if drawn_on else None
         self._recent: deque[tuple[float, Report]] = deque(maxlen=RECENT_FACTS)
-        self._live: Live | None = self._begin_live() if live else None
+        self._hushed = self._claim is not None and not self._claim.granted
+        self._live: Live | None = self._begin_live() if drawn_on and not self._hushed else None
+        if self._hushed:
+            self._print(f"{name}: another peer's view is on this terminal, so this one tells only what goes wrong")
         self._drawn_at = 0.0
 
     def report(self, report: Report, now: float) -> None:
@@ -75,14 +80,14 @@ class Console:
             self._print(line(shown, now, node=self._name, names=self._names))
         elif shown.level != "debug":
             self._recent.append((now, shown))
-            if self._live is None:
+            if self._live is None and not (self._hushed and shown.level == "info"):
                 stamp = datetime.fromtimestamp(now, tz=UTC).astimezone().strftime("%H:%M:%S")
                 mark = "" if shown.level == "info" else f"{shown.level}: "
                 self._print(f"{stamp} {self._name}  {mark}{shown.text}{_identified(shown)}")
 
     def snapshot(self, status: Mapping[str, object], now: float) -> None:
         """Redraw the live view, if there is one."""
-        if self._live is not None and now - self._drawn_at >= REFRESH_S:
+        if self._live is not None and now - self._drawn_at >= REFRESH_S and in_front(self._stream):
             self._drawn_at = now
             self._live.update(draw(status, list(self._recent)), refresh=True)
 
@@ -90,6 +95,8 @@ class Console:
         """Leave the terminal as it was."""
         if self._live is not None:
             self._live.stop()
+        if self._claim is not None:
+            self._claim.close()
 
     def _begin_live(self) -> Live:
         from rich.console import Console as Terminal

@@ -17,7 +17,7 @@ from node.telemetry.lines import kept_private, line
 from node.telemetry.traces import Names
 from swarm.machine import Report
 
-TIMES = ("training", "evaluating", "sent")
+TIMES = ("training", "evaluating", "sent", "received")
 """Debug facts that are written with those of level `info`."""
 
 

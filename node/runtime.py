@@ -238,7 +238,8 @@ class Runtime:
         self._finished_at = 0.0
         self._unexported = False
         self._snapshot_at = 0.0
-        self._sendings = Sendings()
+        self._sendings, self._arrivals = Sendings(), Sendings()
+        self._sender: NodeId | None = None  # of the event whose effects are obeyed, or held
         self._updates: dict[int, tuple[Path, Train]] = {}
         self._carried: dict[int, Path] = {}  # Corrections that a trainer could not take in its steps.
         self._models: dict[int, Evaluate] = {}
@@ -275,7 +276,7 @@ class Runtime:
                 self._keep_snapshot(state)
         finally:
             self._beacon.stopping()
-            self._tell_sent(self._sendings.rest(), self._clock.now())
+            self._tell_moved(self._sendings.rest(), self._arrivals.rest(), self._clock.now())
             self._control.close()
             self._trainer.close()
             if self._alone is not None:
@@ -311,7 +312,7 @@ class Runtime:
         self._doubt_key(now)
         self._tend_gate(now)
         self._tend_alone(now)
-        self._tell_sent(self._sendings.over(now), now)
+        self._tell_moved(self._sendings.over(now), self._arrivals.over(now), now)
         for report in self._page.tend(now) if self._page is not None else ():
             self._report(report, now)
         due = self._held_until if self._held else self._wake_at
@@ -320,6 +321,7 @@ class Runtime:
 
     def _handle(self, event: Event) -> None:
         now = self._clock.now()
+        self._sender = event.sender if isinstance(event, Received) else None
         self._perform(deque(self._node.handle(event, now)))
 
     def _perform(self, effects: deque[Effect]) -> None:
@@ -514,6 +516,7 @@ class Runtime:
                 self._send_blocks(effect)
             case Keep():
                 self._store.keep(effect)
+                self._note_kept(effect)
             case Seal():
                 self._store.seal(effect.digest, effect.size, effect.leaves)
             case Check():
@@ -703,15 +706,23 @@ class Runtime:
         round_ = 0 if known else self._node.round_of(effect.digest)
         self._sendings.note(effect.to, effect.digest, len(data), self._clock.now(), round_=round_)
 
-    def _tell_sent(self, over: Sequence[Sending], now: float) -> None:
-        """Say what has gone to whom: too much for people, and what a round's trace is made of."""
-        for one in over:
-            member = self._node.peers.members.get(one.to)
-            name = one.to.hex()[:8] if member is None else member.name
-            values: dict[str, str | int | float | bool] = {"round": one.round, "peer": name, "to": one.to.hex()}
-            values |= {"digest": one.digest.hex(), "bytes": one.size, "began": round(one.began_s, 3)}
-            values |= {"seconds": round(one.ended_s - one.began_s, 3)}
-            self._report(Report("sent", f"sent {one.size} bytes to {name}", values, level="debug"), now)
+    def _note_kept(self, effect: Keep) -> None:
+        """Count what a holder has given of a blob; what this site has made itself comes from nobody."""
+        if self._sender is not None:
+            known = self._arrivals.known(self._sender, effect.digest)
+            round_ = 0 if known else self._node.round_of(effect.digest)
+            self._arrivals.note(self._sender, effect.digest, len(effect.payload), self._clock.now(), round_=round_)
+
+    def _tell_moved(self, sent: Sequence[Sending], received: Sequence[Sending], now: float) -> None:
+        """Say what has gone to whom, and come from whom: too much for people, and what a round's trace is made of."""
+        for event, way, over in (("sent", "to", sent), ("received", "from", received)):
+            for one in over:
+                member = self._node.peers.members.get(one.other)
+                name = one.other.hex()[:8] if member is None else member.name
+                values: dict[str, str | int | float | bool] = {"round": one.round, "peer": name, way: one.other.hex()}
+                values |= {"digest": one.digest.hex(), "bytes": one.size, "began": round(one.began_s, 3)}
+                values |= {"seconds": round(one.ended_s - one.began_s, 3)}
+                self._report(Report(event, f"{event} {one.size} bytes {way} {name}", values, level="debug"), now)
 
     def _prune(self, effect: Prune) -> None:
         """Remove what nobody needs any more, if that is possible: what stays only takes room, and is tried again."""

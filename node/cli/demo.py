@@ -7,6 +7,7 @@ again, and at the end puts the results side by side.
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import tempfile
@@ -26,6 +27,7 @@ from node.console import bar, member_state
 from node.data import SiteData, write_breast_cancer, write_heart_disease
 from node.local import LocalPeer, fork_server, found, stop_all
 from node.solo import run_solo
+from node.terminal import can_be_drawn_on
 from node.trainer import TrainerSettings
 from swarm.errors import UsageError
 from swarm.ledger.audit import Audit
@@ -129,7 +131,7 @@ class Say:
         self.clock = Clock()
         self._drawn = 0
         self._err = err
-        self._tty = (sys.stderr if err else sys.stdout).isatty()
+        self._tty = can_be_drawn_on(sys.stderr if err else sys.stdout, os.environ)
 
     def __call__(self, line: str) -> None:
         """Print a line in place of whatever was drawn, which comes back below it with the next `draw`."""
@@ -137,7 +139,7 @@ class Say:
         click.echo(line, err=self._err)
 
     def draw(self, lines: Sequence[str]) -> None:
-        """Redraw a block; nothing where the output is not a terminal."""
+        """Redraw a block; nothing where the output is no terminal that can be drawn on."""
         if not self._tty:
             return
         self._erase()

@@ -11,6 +11,7 @@ import click
 
 from node.cli.lazy import LazyGroup
 from node.cli.output import INTERRUPTED, Failure, fail, wants_json
+from node.terminal import spell_out
 from swarm.errors import SwarmError, UsageError
 
 COMMANDS = {
@@ -83,6 +84,8 @@ def cli(ctx: click.Context, *, verbose: bool) -> None:
 def main() -> None:
     """Run the command line: the one place where errors become words and exit codes."""
     stdout = sys.stdout
+    for stream in (sys.stdout, sys.stderr):
+        spell_out(stream)
     try:
         _run(sys.argv[1:])
         stdout.flush()

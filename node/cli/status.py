@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NoReturn
 
 import click
 
 from node.cli.control import ask
 from node.cli.forms import told
 from node.cli.init import FOLDER
-from node.cli.output import INCOMPLETE, Form, emit
+from node.cli.output import INCOMPLETE, Failure, Form, emit
 from node.clock import sleep
 from node.console import bar, latency_words, member_state
 from node.site import Site
-from swarm.errors import SwarmError
+from node.terminal import Claim, can_be_drawn_on, fitted
+from swarm.errors import SwarmError, UsageError
 from swarm.ledger.participation import ranges
 
 
@@ -25,19 +30,46 @@ from swarm.ledger.participation import ranges
 def status(folder: Path, *, form: Form, watch: bool) -> None:
     """Ask the peer of the site in FOLDER how things stand."""
     control, as_json = Site(folder).control, form is Form.JSON
-    while True:
+    if not watch:
         answer = {**ask(control), **spent_of(Site(folder))}
         emit(answer, as_json=as_json, text=render(answer))
-        if not watch:
-            if answer.get("refused"):  # A node that was started before an update does not say it.
-                raise SystemExit(INCOMPLETE)
-            return
+        if answer.get("refused"):  # A node that was started before an update does not say it.
+            raise SystemExit(INCOMPLETE)
+        return
+    claim = Claim(sys.stdout) if not as_json and can_be_drawn_on(sys.stdout, os.environ) else None
+    try:
+        if claim is not None and not claim.granted:
+            raise UsageError(
+                f"couldn't watch {folder} here: another live view draws on this terminal",
+                hint="watch it in a terminal of its own, or ask once: swarm status",
+            )
+        _watch(folder, as_json=as_json, drawing=claim is not None)
+    except KeyboardInterrupt:  # The way to end it.
+        return
+    finally:
+        if claim is not None:
+            claim.close()
+
+
+def _watch(folder: Path, *, as_json: bool, drawing: bool) -> NoReturn:
+    """Ask again and again. A node that was there and is away is waited for, where people look on."""
+    site, seen = Site(folder), False
+    while True:
+        answer: Mapping[str, object] = {}
         try:
-            sleep(1.0)
-        except KeyboardInterrupt:  # The way to end it.
-            return
-        if not as_json:
-            click.clear()
+            answer = {**ask(site.control), **spent_of(site)}
+            text, seen = render(answer), True
+        except Failure as error:
+            if as_json or not seen:
+                raise
+            text = f"{error.message}\nlooking again every second; Ctrl-C ends it"
+        if drawing:
+            size = shutil.get_terminal_size()
+            # The last line stays empty: a terminal may scroll for the end of a line in it.
+            text = fitted(text, size.columns, max(size.lines - 1, 1))
+            click.clear()  # Only now that there is something to show in its place.
+        emit(answer, as_json=as_json, text=text)
+        sleep(1.0)
 
 
 def render(answer: Mapping[str, object]) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -10,6 +12,8 @@ import click
 from node.cli.init import FOLDER, JSON
 from node.cli.output import emit
 from node.clock import sleep
+from node.terminal import Claim, can_be_drawn_on
+from swarm.errors import UsageError
 
 LOOK_S = 1.0
 
@@ -21,7 +25,7 @@ LOOK_S = 1.0
 def top(folder: Path, *, once: bool, as_json: bool) -> None:
     """Watch the site in FOLDER on a terminal: alerts, links, and how the last rounds went. Ends with Ctrl-C.
 
-    For where there is no browser; `swarm dashboard` shows more.
+    For where there is no browser; `swarm dashboard` shows more. What cannot be drawn on is shown it once.
     """
     from rich.console import Console
     from rich.live import Live
@@ -32,13 +36,20 @@ def top(folder: Path, *, once: bool, as_json: bool) -> None:
     from node.watch.screen import screen
 
     watch, terminal = Watch(folder), Console(highlight=False)
+    drawn = not (as_json or once) and can_be_drawn_on(sys.stdout, os.environ)
+    claim = Claim(sys.stdout) if drawn else None
     try:
+        if claim is not None and not claim.granted:
+            raise UsageError(
+                f"couldn't watch {folder} here: another live view draws on this terminal",
+                hint="watch it in a terminal of its own, or look once: swarm top --once",
+            )
         look = watch.look()
-        if as_json or once or not terminal.is_terminal:
-            with terminal.capture() as drawn:
+        if not drawn:
+            with terminal.capture() as told:
                 terminal.print(screen(look, width=terminal.width, height=max(terminal.height, 40)))
             data = {"state": documents.state(look), "alerts": [asdict(one) for one in alerts(look)]}
-            emit(data, as_json=as_json, text=drawn.get().rstrip())
+            emit(data, as_json=as_json, text=told.get().rstrip())
             return
         with Live(console=terminal, screen=True, auto_refresh=False) as live:
             while True:
@@ -49,3 +60,5 @@ def top(folder: Path, *, once: bool, as_json: bool) -> None:
         return
     finally:
         watch.close()
+        if claim is not None:
+            claim.close()

@@ -20,6 +20,33 @@ from swarm.ledger.audit import Audit
 T = TypeVar("T")
 
 
+class Totals:
+    """What all rounds come to, added up as seldom as people can bear.
+
+    That takes the longer the more rounds there are. Where blocks come at every look it would in a long run be most of
+    what watching costs, so it is then done at intervals that grow with rounds and sites: its share of the processor
+    stays as it is. Once a look finds nothing new the totals are made those of all rounds: no run ends with old ones.
+    """
+
+    def __init__(self) -> None:
+        self._of: tuple[Audit, int, int] | None = None
+        self._at_s, self._blocks = 0.0, 0
+        self._sums: documents.Sums | None = None
+
+    def of(self, look: Look) -> documents.Sums:
+        """Return the totals as of a look, or as of one not long before it."""
+        audit = look.audit
+        quiet, self._blocks = audit.blocks == self._blocks, audit.blocks
+        # An audit that was begun anew, and members that the last totals do not know, are never waited for.
+        as_of = audit, len(audit.epochs), audit.blocks
+        old = self._of is None or self._of[0] is not audit or self._of[1] != as_of[1]
+        apart_s = min(len(audit.rounds) * len(audit.state.terms.members) * APART_S, APART_S_MAX)
+        due = quiet or not 0 <= look.at_s - self._at_s < apart_s
+        if self._sums is None or old or (due and self._of != as_of):
+            self._of, self._at_s, self._sums = as_of, look.at_s, documents.sums(audit)
+        return self._sums
+
+
 class Feed:
     """What a site is like, for as many as ask. To be used in one event loop, and closed."""
 
@@ -27,7 +54,7 @@ class Feed:
         self._watch, self._latest = watch, Latest(watch.look)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="look")
         self._told: tuple[Look | None, str] = None, ""
-        self._sums: tuple[tuple[Audit, int], documents.Sums] | None = None
+        self._totals = Totals()
 
     async def within(self, work: Callable[[Watch], T]) -> T:
         """Return what `work` makes of the watch, in the thread in which it is looked through."""
@@ -52,12 +79,9 @@ class Feed:
         return await self.within(lambda _: told(self._state_of(look), look, since))
 
     def _state_of(self, look: Look) -> str:
-        """Return as JSON how a site stands: made once a look; its rounds are added up once a block."""
+        """Return as JSON how a site stands, made once a look."""
         if self._told[0] is not look:
-            as_of = look.audit, look.audit.blocks
-            if self._sums is None or self._sums[0][0] is not as_of[0] or self._sums[0][1] != as_of[1]:
-                self._sums = as_of, documents.sums(look.audit)
-            self._told = look, json.dumps(documents.state(look, self._sums[1]), separators=(",", ":"))
+            self._told = look, json.dumps(documents.state(look, self._totals.of(look)), separators=(",", ":"))
         return self._told[1]
 
     async def stream(self, since: int) -> AsyncIterator[str]:
@@ -82,6 +106,10 @@ class Feed:
         self._thread.shutdown(wait=True, cancel_futures=True)
         self._watch.close()
 
+
+APART_S, APART_S_MAX = 0.001, 60.0
+"""For each round and site, between two additions of all rounds while blocks keep coming, and at most. What one site did
+in one round takes about 3 us to add (`scripts/page_cost.py`): a third of one percent of a core."""
 
 PING_LOOKS = 10
 """After so many looks in which nothing is new a stream says that it is alive: proxies cut what is silent."""

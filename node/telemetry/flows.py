@@ -1,7 +1,8 @@
-"""When a blob went to whom, put together from single chunks.
+"""When a blob went to whom, and came from whom, put together from single chunks.
 
 Others ask for chunks, and each is sent at once; nobody says that it was the last one. So a sending is over when nothing
-more of it has been asked for in a while.
+more of it has been asked for in a while. What arrives comes from several holders at once, a part from each: a receipt
+is what one of them gave, and is over in the same way.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ The one that is quiet for longest is over before there are more."""
 
 @dataclass(frozen=True, slots=True)
 class Sending:
-    """What was sent of a blob to a neighbour: bytes, and the times of the first and the last chunk in seconds."""
+    """What of a blob went to a neighbour, or came from one: bytes, and the times of the first and the last chunk."""
 
-    to: NodeId
+    other: NodeId
     digest: Digest
     round: int
     size: int
@@ -31,19 +32,19 @@ class Sending:
 
 
 class Sendings:
-    """The sendings that are not over yet, the one that is quiet for longest first."""
+    """The sendings, or the receipts, that are not over yet, the one that is quiet for longest first."""
 
     def __init__(self) -> None:
         self._open: dict[tuple[NodeId, Digest], Sending] = {}
 
-    def known(self, to: NodeId, digest: Digest) -> bool:
+    def known(self, other: NodeId, digest: Digest) -> bool:
         """Whether a chunk would be one more of a sending that is not over."""
-        return (to, digest) in self._open
+        return (other, digest) in self._open
 
-    def note(self, to: NodeId, digest: Digest, size: int, now: float, *, round_: int = 0) -> None:
+    def note(self, other: NodeId, digest: Digest, size: int, now: float, *, round_: int = 0) -> None:
         """Count a chunk; `round_` is what the blob belongs to, and counts for the first one."""
-        known = self._open.pop((to, digest), None) or Sending(to, digest, round_, 0, now, now)
-        self._open[to, digest] = replace(known, size=known.size + size, ended_s=now)
+        known = self._open.pop((other, digest), None) or Sending(other, digest, round_, 0, now, now)
+        self._open[other, digest] = replace(known, size=known.size + size, ended_s=now)
 
     def over(self, now: float) -> list[Sending]:
         """Return, once, what is over."""

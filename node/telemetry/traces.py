@@ -25,16 +25,18 @@ from dataclasses import dataclass
 
 from swarm.machine import NodeId, Report
 
-ROUND, TRAIN, SEND, WAIT, MIX, ATTEST, EVALUATE = DEEDS = (
+ROUND, TRAIN, SEND, RECEIVE, WAIT, MIX, ATTEST, EVALUATE, OPEN = DEEDS = (
     "round",
     "train",
     "send",
+    "receive",
     "wait",
     "mix",
     "attest",
     "evaluate",
+    "open",
 )
-"""What a site does in a round; `round` is all of it."""
+"""What a site does in a round; `round` is all of it, and `open` a look at one that is not over."""
 
 OF_EVENTS: Mapping[str, str] = {
     "training": TRAIN,
@@ -42,6 +44,7 @@ OF_EVENTS: Mapping[str, str] = {
     "training_failed": TRAIN,
     "training_refused": TRAIN,
     "sent": SEND,
+    "received": RECEIVE,
     "round_closed": WAIT,
     "mixed": MIX,
     "mix_failed": MIX,
@@ -51,6 +54,9 @@ OF_EVENTS: Mapping[str, str] = {
     "evaluation_failed": EVALUATE,
 }
 """By event, what it is a part of: mostly, what it ends. Any other event with a round is a part of the round as such."""
+
+WAYS: Mapping[str, str] = {SEND: "to", RECEIVE: "from"}
+"""Where a fact about bytes that moved has the other end."""
 
 _TRACE, _SPAN = b"swarm/trace/1\0", b"swarm/span/1\0"
 
@@ -88,17 +94,17 @@ class Names:
         attempt = report.values.get("attempt")
         tried = attempt if isinstance(attempt, int) and 0 < attempt < 1 << 32 else 1
         deed, about = OF_EVENTS.get(report.event, ROUND), b""
-        if deed == SEND:
-            about = sent_about(str(report.values.get("to", "")), str(report.values.get("digest", "")))
+        if deed in WAYS:
+            about = moved_about(str(report.values.get(WAYS[deed], "")), str(report.values.get("digest", "")))
         return {
             "trace_id": trace.hex(),
             "span_id": span_id(trace, self.node, deed, attempt=tried, about=about).hex(),
         }
 
 
-def sent_about(to: str, digest: str) -> bytes:
-    """Return what tells sendings apart: to which node, and which blob, both in hexadecimal."""
-    return f"{to}/{digest}".encode()
+def moved_about(other: str, digest: str) -> bytes:
+    """Return what tells sendings, and receipts, apart: with which node, and which blob, both in hexadecimal."""
+    return f"{other}/{digest}".encode()
 
 
 def _named(data: bytes, size: int) -> bytes:

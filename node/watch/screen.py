@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 
-from rich.console import Group, RenderableType
+from rich.console import Group, JustifyMethod, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -25,6 +25,18 @@ HEAD_LINES = 4
 TABLE_LINES = 4
 """Besides their rows: two lines of headings, one of what is left out, one with a curve."""
 
+NARROW = 60
+"""Columns below which the title is what matters most of it, and first."""
+
+GAP = 2
+"""Columns between two of a table."""
+
+SITES = (
+    ("", 1, 0), ("site", 12, 1), ("round", 5, 3), ("does", 14, 2), ("in", 7, 6), ("out", 7, 7), ("idle", 7, 5),
+    ("trip", 7, 4), ("clock", 7, 8),
+)  # fmt: skip
+"""The columns about sites: name, least width, and place among those that go, from the last, where room is short."""
+
 ROUNDS_MAX = 12
 BLOCKS = "▁▂▃▄▅▆▇█"
 
@@ -34,21 +46,21 @@ def screen(look: Look, *, width: int, height: int) -> RenderableType:
     found = alerts(look)
     said = [_alert(one.level, one.text, one.hint) for one in found[: max(1, height // 5)]]
     if len(found) > len(said):
-        said.append(Text(f"  and {len(found) - len(said)} more: swarm metrics --json", style="yellow"))
+        more = f"  and {len(found) - len(said)} more: swarm metrics --json"
+        said.append(_one_line(Text(more, style="yellow")))
     left = height - HEAD_LINES - len(said)
     rounds = min(ROUNDS_MAX, max(2, left // 3))
-    sites = _sites(look, max(2, left - rounds - TABLE_LINES))
-    return Group(_title(look), _ledger(look), *said, Text(), sites, Text(), _rounds(look, rounds, width))
+    sites = _sites(look, max(2, left - rounds - TABLE_LINES), width)
+    return Group(_title(look, width), _ledger(look), *said, Text(), sites, Text(), _rounds(look, rounds, width))
 
 
-def _title(look: Look) -> Text:
+def _title(look: Look, width: int) -> Text:
     state = look.audit.state
     done, planned = state.committed.round, state.last
-    text = Text.assemble(
-        (clean(state.signed.charter.name), "bold"),
-        f"  as {clean(look.name)} sees it   ",
-        f"round {done} of {planned}  ",
-    )
+    name, rounds = (clean(state.signed.charter.name), "bold"), f"round {done} of {planned}"
+    if width < NARROW:
+        return _one_line(Text.assemble(rounds, "  ", name))
+    text = Text.assemble(name, f"  as {clean(look.name)} sees it   {rounds}  ")
     text.append(bar(done, planned), "green")
     if look.status is not None and look.status.get("eta_s") is not None and not state.complete:
         text.append(f"  about {duration_words(float(str(look.status['eta_s'])))} to go")
@@ -77,44 +89,75 @@ def _one_line(text: Text) -> Text:
     return text
 
 
-def _sites(look: Look, room: int) -> RenderableType:
+def _sites(look: Look, room: int, width: int) -> RenderableType:
     told = members(look)
     if not told:
         names = ", ".join(clean(seat.name) for seat in look.audit.state.terms.members)
         return Text(f"the node does not run, so nothing is known of links between {names}", "dim")
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for name, width in (("", 1), ("site", 12), ("round", 5), ("does", 0), ("in", 7), ("out", 7), ("idle", 7)):
-        side = "right" if name in ("round", "in", "out", "idle") else "left"
-        table.add_column(name, justify=side, no_wrap=True, overflow="ellipsis", min_width=width)  # type: ignore[arg-type]
-    table.add_column("trip", justify="right", no_wrap=True, min_width=7)
-    table.add_column("clock", justify="right", no_wrap=True, min_width=7)
+    table = Table(box=None, padding=(0, GAP, 0, 0), header_style="dim")
+    # A name is whole before anything is said of its site, if it is not longer than half of the screen.
+    longest = min(max(len(clean(str(one["name"]))) for one in told), max(width // 2, 1))
+    does = 22 if width >= NARROW else 10
+    least = {"site": max(longest, 4), "does": does}
+    columns = [(name, least.get(name, size), rank) for name, size, rank in SITES]
+    there = _fitting(columns, width, stretched="does")
+    for name, size in there.items():
+        side: JustifyMethod = "left" if name in ("", "site", "does") else "right"
+        most, at_least = size if name in ("site", "does") else None, None if name == "does" else size
+        table.add_column(name, justify=side, no_wrap=True, overflow="ellipsis", min_width=at_least, max_width=most)
     urgency = {"red": 0, "yellow": 1, "green": 2}
     ranked = sorted(told, key=lambda one: (not one.get("me"), urgency[member_state(one)[2]]))
     for member in ranked[:room]:
-        table.add_row(*_row(member))
+        cells = _row(member)
+        table.add_row(*(cells.get(name, "") for name in there))
     if len(ranked) > room:
-        table.add_row("", f"and {len(ranked) - room} more", "", "all linked", "", "", "", "", "")
+        left_out = {"site": f"and {len(ranked) - room} more", "does": _all_of(ranked[room:])}
+        table.add_row(*(left_out.get(name, "") for name in there))
     return table
 
 
-def _row(member: Mapping[str, object]) -> Sequence[RenderableType]:
+def _fitting(columns: Sequence[tuple[str, int, int]], width: int, *, stretched: str) -> dict[str, int]:
+    """Return the columns that there is room for, the most needed first, and how wide: one has what is left over."""
+    chosen, left = set[str](), width
+    for name, least, _ in sorted(columns, key=lambda one: one[2]):
+        left -= least + GAP
+        if left < 0 and chosen:
+            left += least + GAP
+            break
+        chosen.add(name)
+    return {name: least + max(left, 0) * (name == stretched) for name, least, _ in columns if name in chosen}
+
+
+def _all_of(others: Sequence[Mapping[str, object]]) -> str:
+    """Return how those stand that there is no room for."""
+    away = sum(member_state(one)[2] != "green" for one in others)
+    return f"{away} of them not linked" if away else "all linked"
+
+
+def _row(member: Mapping[str, object]) -> Mapping[str, RenderableType]:
     mark, words, style = member_state(member)
     name = clean(str(member["name"]))
     if member.get("me"):
         phase = str(member.get("phase"))
-        return Text(mark, style), Text(name, "bold"), str(member.get("round")), PHASES.get(phase, phase), *[""] * 5
+        own: dict[str, RenderableType] = {
+            "site": Text(name, "bold"),
+            "round": str(member.get("round")),
+            "does": PHASES.get(phase, phase),
+        }
+        own[""] = Text(mark, style)
+        return own
     offset = int(str(member.get("clock_offset_ms") or 0))
-    return (
-        Text(mark, style),
-        Text(name),
-        str(member.get("round")),
-        Text(clean(words), "" if style == "green" else style),
-        size_words(int(str(member.get("received_bytes") or 0))),
-        size_words(int(str(member.get("sent_bytes") or 0))),
-        duration_words(float(str(member.get("moved_s") or 0))),
-        latency_words(float(str(trip))) if (trip := member.get("round_trip_s")) is not None else "",
-        f"{offset:+d} ms" if member.get("linked") else "",
-    )
+    return {
+        "": Text(mark, style),
+        "site": Text(name),
+        "round": str(member.get("round")),
+        "does": Text(clean(words), "" if style == "green" else style),
+        "in": size_words(int(str(member.get("received_bytes") or 0))),
+        "out": size_words(int(str(member.get("sent_bytes") or 0))),
+        "idle": duration_words(float(str(member.get("moved_s") or 0))),
+        "trip": latency_words(float(str(trip))) if (trip := member.get("round_trip_s")) is not None else "",
+        "clock": f"{offset:+d} ms" if member.get("linked") else "",
+    }
 
 
 def _rounds(look: Look, room: int, width: int) -> RenderableType:
@@ -123,14 +166,20 @@ def _rounds(look: Look, room: int, width: int) -> RenderableType:
     if not closed:
         return Text("no round is closed yet", "dim")
     metrics = audit.state.signed.charter.metrics[:3]
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for name in ("round", "took", "sites", *metrics):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("last to offer", no_wrap=True, overflow="ellipsis")
-    table.add_column("without", no_wrap=True, overflow="ellipsis")
+    first, others = metrics[:1], metrics[1:]
+    columns = [("round", 5, 0), ("took", 6, 1), ("sites", 5, 3)]
+    columns += [(name, max(len(name), 6), 2) for name in first] + [(name, max(len(name), 6), 6) for name in others]
+    columns += [("last to offer", 13, 5), ("without", 12, 4)]
+    there = _fitting(columns, width, stretched="without")
+    table = Table(box=None, padding=(0, GAP, 0, 0), header_style="dim")
+    for name, size in there.items():
+        side: JustifyMethod = "left" if name in ("last to offer", "without") else "right"
+        most = size if name in ("last to offer", "without") else None
+        table.add_column(name, justify=side, no_wrap=True, overflow="ellipsis", max_width=most)
     names = member_names(audit.epochs)
     for view in closed[-room:]:
-        table.add_row(*_of_round(audit, view, metrics, names))
+        cells = zip(columns, _of_round(audit, view, metrics, names), strict=True)
+        table.add_row(*(cell for (name, *_), cell in cells if name in there))
     return Group(table, *_curve(closed, metrics, width))
 
 
@@ -160,7 +209,7 @@ def _curve(closed: Sequence[RoundView], metrics: Sequence[str], width: int) -> I
     """Yield the first metric over the last rounds, one character a round."""
     for metric in metrics[:1]:
         values = [mean_scores(view, [metric]).get(metric) for view in closed]
-        told = [value for value in values if value is not None][-max(10, width - len(metric) - 24) :]
+        told = [value for value in values if value is not None][-max(1, width - len(metric) - 24) :]
         if len(told) > 1:
             low, high = min(told), max(told)
             spread = high - low

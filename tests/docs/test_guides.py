@@ -2,7 +2,8 @@
 
 Of every page: each command line, in a block or in the middle of a sentence, is one that the command line takes, down to
 its options and choices. Of the guides: each block is run, here or by a test that it names, or it says above itself, in a
-comment, why it is not; commands that need a swarm have one of three sites, which runs for all of them.
+comment, why it is not; commands that need a swarm have one of three sites, which runs for all of them, and where a page
+shows what is then seen, its first line is like the one that is.
 """
 
 from __future__ import annotations
@@ -178,6 +179,16 @@ NAMES = {
 """What stands on the pages, and what the swarm of these tests has in its place."""
 
 
+SHOWN = {"oncology": "local"}
+"""Names in what a page shows, and what they are in the swarm of these tests."""
+
+
+def shape(text: str) -> str:
+    """Return the first line of what is seen, as a sentence or the head of a table: whatever has a digit in it may differ."""
+    first = next((line for line in text.splitlines() if line.strip()), "")
+    return " ".join("#" if re.search(r"\d", word) else SHOWN.get(word, word) for word in first.split())
+
+
 @pytest.fixture(scope="module")
 def swarm(tmp_path_factory: pytest.TempPathFactory, forkserver: Path) -> Iterator[Path]:
     """A folder with three sites whose peers run and have learnt what they were to, as the guides suppose them."""
@@ -222,7 +233,9 @@ def test_a_block_of_a_guide_does_what_it_is_there_for(
     swarm: Path, block: Block, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(swarm)
+    seen = {one.typed: one.seen for one in commands(block.text)}
     for line in typed(block):
+        page_shows = seen.get(line)
         if words(line)[0] in SERVICE:
             assert all((ROOT / word).is_file() for word in words(line) if word.startswith("packaging/"))
             continue
@@ -241,3 +254,5 @@ def test_a_block_of_a_guide_does_what_it_is_there_for(
             assert "there is something there already" in str(result.exception)
             continue
         assert result.exit_code == 0, f"{line}\n{result.output}\n{result.exception}"
+        if page_shows:
+            assert shape(result.stdout) == shape("\n".join(page_shows)), f"{line}\n{result.stdout}"

@@ -1036,6 +1036,22 @@ def test_when_the_ballast_is_used_up_too_everything_waits_as_without_it(alone: S
     assert alone.told("disk_space")
 
 
+def test_what_came_of_a_blob_and_from_whom_is_told_and_what_this_site_made_is_not(
+    among_three: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = among_three
+    runtime = site.runtime()
+    monkeypatch.setattr(site.store, "keep", lambda _: None)
+    other = next(node for node in runtime._node.peers.members if node != runtime._node.peers.me)
+    blob = digest("theirs")
+    runtime._sender = other
+    runtime._perform(deque([Keep(blob, 100, 0, b"abc"), Keep(blob, 100, 3, b"de")]))
+    runtime._sender = None
+    runtime._perform(deque([Keep(digest("own"), 100, 0, b"abc")]))
+    runtime._tell_moved([], runtime._arrivals.rest(), 1.0)
+    assert site.told("received") == [f"received 5 bytes from {runtime._node.peers.members[other].name}"]
+
+
 def test_a_piece_of_a_model_that_finds_no_room_holds_up_nothing_and_is_fetched_again(
     among_three: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -92,8 +92,9 @@ byId("play").addEventListener("click", () => {
   const last = source.rounds[source.rounds.length - 1].round;
   choose(view.chosen === null || view.chosen >= last ? source.rounds[0].round : view.chosen);
   show(byId("play"), "Stop");
+  // As far as there was anything when it began: a quick run has more rounds every time one is shown.
   view.playing = setInterval(() => {
-    if (view.chosen === null || view.chosen >= source.rounds[source.rounds.length - 1].round) stop();
+    if (view.chosen === null || view.chosen >= last) stop();
     else choose(view.chosen + 1);
   }, REPLAY_MS);
 });

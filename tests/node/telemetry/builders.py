@@ -41,6 +41,9 @@ def write_log(path: Path, index: int, rounds: int = 2, *, sites: int = 3, begin:
                     "bytes": 4000,
                 }
                 say("sent", at + 23, "debug", round=number, peer=f"site-{other}", **more)
+                given = {**more, "from": more["to"], "began": at + 14 + index, "seconds": 1.0, "bytes": 3000}
+                del given["to"]
+                say("received", at + 23, "debug", round=number, peer=f"site-{other}", **given)
         say("round_committed", at + 25, round=number, model="00", height=number)
         say("evaluating", at + 25, "debug", round=number)
         say("evaluated", at + 28, round=number, samples=5)

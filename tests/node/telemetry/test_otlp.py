@@ -76,7 +76,7 @@ def test_three_sites_that_know_nothing_of_each_other_tell_one_trace_a_round(tmp_
     for index in range(3):
         result = CliRunner().invoke(cli, ["trace", str(folder_of(tmp_path, index)), "--otlp", collector, "--json"])
         assert result.exit_code == 0, result.output
-        assert json.loads(result.stdout)["data"] == {"spans": 16, "lost": 0, "to": collector}
+        assert json.loads(result.stdout)["data"] == {"spans": 20, "lost": 0, "to": collector}
     assert {path for path, _ in Taken.requests} == {"/v1/traces"}
     told: dict[bytes, list[tuple[str, str]]] = {}
     ends: dict[tuple[str, str], tuple[int, int]] = {}
@@ -92,11 +92,34 @@ def test_three_sites_that_know_nothing_of_each_other_tell_one_trace_a_round(tmp_
                     parents.setdefault(span.name, set()).add(span.parent_span_id)
     assert {*told} == {trace_id(LEDGER, 1), trace_id(LEDGER, 2)}
     assert all(
-        {name for name, _ in rows} == {"site-0", "site-1", "site-2"} and len(rows) == 24 for rows in told.values()
+        {name for name, _ in rows} == {"site-0", "site-1", "site-2"} and len(rows) == 30 for rows in told.values()
     )
     assert parents["round"] == {b""}
     assert len(parents["train"]) == 6
     assert ends["site-2", "train"] == (1_100_000_000_000, 1_112_000_000_000), "the log's times, not those of sending"
+
+
+def test_a_round_that_is_open_is_handed_on_with_the_rest(tmp_path: Path, collector: str) -> None:
+    folder = folder_of(tmp_path, 0)
+    log = folder / "run" / "log.jsonl"
+    lines = log.read_text().splitlines(keepends=True)
+    [committed] = [number for number, line in enumerate(lines) if '"round_committed"' in line and '"round": 2' in line]
+    log.write_text("".join(lines[:committed]))
+    result = CliRunner().invoke(cli, ["trace", str(folder), "--otlp", collector])
+    assert result.exit_code == 0, result.output
+    spans = [
+        span
+        for _, request in Taken.requests
+        for of_site in request.resource_spans
+        for scope in of_site.scope_spans
+        for span in scope.spans
+    ]
+    [look] = [span for span in spans if span.name == "open"]
+    told = {one.key: one.value for one in look.attributes}
+    assert told["swarm.phase"].string_value == "attest"
+    assert (told["swarm.open"].bool_value, told["swarm.down"].bool_value) == (True, True), "no node answers there"
+    assert "swarm.awaited" not in told, "and there is no ledger"
+    assert look.trace_id == trace_id(LEDGER, 2)
 
 
 def test_a_collector_that_refuses_ends_the_command_in_words_and_is_not_shown_a_trace(
@@ -105,7 +128,7 @@ def test_a_collector_that_refuses_ends_the_command_in_words_and_is_not_shown_a_t
     Taken.status = 400
     result = CliRunner().invoke(cli, ["trace", str(folder_of(tmp_path, 0)), "--otlp", collector])
     assert result.exit_code == 1
-    assert str(result.exception) == f"couldn't hand on 16 spans: the collector at {collector} takes none"
+    assert str(result.exception) == f"couldn't hand on 20 spans: the collector at {collector} takes none"
 
 
 def test_nobody_there_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,9 +42,9 @@ def test_three_sites_tell_one_trace_a_round_and_each_deed_once(tmp_path: Path) -
     for number in (1, 2):
         inside = [span for span in found if span.trace == trace_id(LEDGER, number)]
         assert sorted(span.name for span in inside) == sorted(
-            3 * ["round", "train", "wait", "mix", "attest", "evaluate", "send", "send"]
+            3 * ["round", "train", "wait", "mix", "attest", "evaluate", "send", "send", "receive", "receive"]
         )
-        assert len({span.id for span in inside}) == len(inside) == 24
+        assert len({span.id for span in inside}) == len(inside) == 30
         roots = {span.id for span in inside if span.name == "round"}
         assert {span.parent for span in inside if span.name != "round"} == roots
         assert {span.parent for span in inside if span.name == "round"} == {b""}
@@ -58,6 +58,7 @@ def test_its_ends_are_those_of_the_log_and_it_says_what_it_is_about(tmp_path: Pa
         "round": (0, 28),
         "train": (0, 12),
         "send": (13, 15),
+        "receive": (16, 17),
         "wait": (12, 20),
         "mix": (20, 22),
         "attest": (22, 25),
@@ -71,6 +72,7 @@ def test_its_ends_are_those_of_the_log_and_it_says_what_it_is_about(tmp_path: Pa
         "swarm.bytes": 8000,
     }
     assert found["send"].attributes == {"swarm.round": 1, "swarm.peer": "site-1", "swarm.bytes": 4000}
+    assert found["receive"].attributes == {"swarm.round": 1, "swarm.peer": "site-1", "swarm.bytes": 3000}
 
 
 def test_what_a_line_is_missing_for_is_left_out() -> None:
@@ -108,21 +110,102 @@ def test_rounds_that_are_never_committed_do_not_pile_up() -> None:
     assert spans.rest() == []
 
 
+# --- rounds that are not over -----------------------------------------------------------------------------------------
+
+
+def nobody(_: int, __: str) -> list[str]:
+    return []
+
+
+def test_a_round_that_hangs_is_told_of_with_its_phase_and_who_is_awaited() -> None:
+    spans, asked = Spans(site(0)), []
+
+    def three(number: int, phase: str) -> list[str]:
+        asked.append((number, phase))
+        return ["site-1", "site-2"]
+
+    spans.take(fact("training", 0.0))
+    spans.take(fact("trained", 10.0))
+    assert spans.hanging(69.0, three) == [], "59 s may be its way"
+    assert asked == [], "and nobody is asked for nothing"
+    [look] = spans.hanging(70.0, three)
+    assert (look.name, look.parent, look.began_s, look.ended_s, look.failed) == ("open", b"", 10.0, 70.0, False)
+    assert look.trace == trace_id(LEDGER, 1)
+    assert look.attributes == {
+        "swarm.round": 1, "swarm.open": True, "swarm.phase": "wait", "swarm.awaited": "site-1, site-2",
+    }  # fmt: skip
+    assert asked == [(1, "wait")]
+
+
+def test_looks_come_when_it_has_hung_twice_as_long_and_none_replaces_another() -> None:
+    spans = Spans(site(0))
+    spans.take(fact("training", 0.0))
+    looks = [look for now in range(1, 1000) for look in spans.hanging(float(now), nobody)]
+    assert [look.ended_s for look in looks] == [60.0, 120.0, 240.0, 480.0, 960.0]
+    assert len({look.id for look in looks}) == 5
+    assert "swarm.awaited" not in looks[0].attributes
+
+
+def test_each_phase_hangs_anew_and_a_round_that_is_committed_does_not() -> None:
+    spans = Spans(site(0))
+    phases = []
+    for event, at in (("training", 0.0), ("trained", 100.0), ("round_closed", 200.0), ("mixed", 300.0)):
+        spans.take(fact(event, at))
+        phases += [look.attributes["swarm.phase"] for look in spans.hanging(at + 61.0, nobody)]
+    assert phases == ["train", "wait", "mix", "attest"]
+    spans.take(fact("round_committed", 400.0))
+    assert spans.hanging(1e6, nobody) == []
+    assert sorted(span.name for span in spans.rest()) == ["round"], "and is told as ever"
+
+
+def test_a_round_of_which_the_log_has_no_end_does_not_hang_once_a_later_one_is_committed() -> None:
+    spans = Spans(site(0))
+    spans.take(fact("training", 0.0, 1))
+    spans.take(fact("round_committed", 10.0, 2))
+    assert spans.hanging(1e6, nobody) == []
+
+
+def test_training_that_fails_again_and_again_hangs_and_says_that_it_failed() -> None:
+    spans = Spans(site(0))
+    spans.take(fact("training", 0.0))
+    spans.take(fact("training_failed", 5.0))
+    [look] = spans.hanging(65.0, nobody)
+    assert (look.attributes["swarm.phase"], look.failed) == ("train", True)
+
+
 JUNK = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
     max_leaves=5,
 )
-KEYS = ("time", "round", "trace_id", "event", "to", "digest", "began", "seconds", "bytes", "missing", "sites", "peer")
+KEYS = (
+    "from",
+    "time",
+    "round",
+    "trace_id",
+    "event",
+    "to",
+    "digest",
+    "began",
+    "seconds",
+    "bytes",
+    "missing",
+    "sites",
+    "peer",
+)
 
 
 @given(
-    st.sampled_from(["sent", "trained", "round_closed", "round_committed", "evaluated"]), st.sampled_from(KEYS), JUNK
+    st.sampled_from(["sent", "received", "trained", "round_closed", "round_committed", "evaluated"]),
+    st.sampled_from(KEYS),
+    JUNK,
 )
 def test_no_line_of_a_log_that_somebody_wrote_into_ends_it(event: str, key: str, value: object) -> None:
-    whole = {"to": "a", "digest": "b", "began": 1.0, "seconds": 1.0, "bytes": 1}
+    whole = {"to": "a", "from": "a", "digest": "b", "began": 1.0, "seconds": 1.0, "bytes": 1}
     told = {**json.loads(fact(event, 1.0)), **whole, key: value}
-    found = fed(b"{", b"\xff\n", b"[" * 50_000, b"[]\n", b"7\n", json.dumps(told).encode(), fact("mixed", 2.0))
+    spans = Spans(site(0))
+    junk = [b"{", b"\xff\n", b"[" * 50_000, b"[]\n", b"7\n", json.dumps(told).encode(), fact("mixed", 2.0)]
+    found = [span for line in junk for span in spans.take(line)] + spans.hanging(2.0, nobody) + spans.rest()
     for span in found:
         assert 0 <= span.began_s <= span.ended_s < TIME_S_MAX
         assert all(isinstance(one, str) or (isinstance(one, int) and one < 1 << 63) for one in span.attributes.values())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ from node.watch.look import Look
 from node.watch.screen import screen
 from tests.node.test_cli_ledger import calm, data, said, written
 from tests.node.watch.test_watch import look, status, unfinished
+
+SITES_IN_ORDER = ["site", "round", "does", "in", "out", "idle", "trip", "clock"]
 
 
 def drawn(found: Look, width: int = 110, height: int = 40) -> list[str]:
@@ -56,6 +59,31 @@ def test_it_fits_however_many_sites_and_troubles_there_are(height: int) -> None:
     assert any(line.strip().startswith("and ") and "more" in line for line in lines), "what is left out is said to be"
 
 
+@pytest.mark.parametrize("width", [20, 30, 45, 60, 80, 200])
+def test_a_narrow_terminal_has_fewer_columns_and_those_whole(width: int) -> None:
+    lines = drawn(look(status(members=linked(3, 2))), width, 40)
+    [sites] = [line.split() for line in lines if line.split()[:1] == ["site"]]
+    assert [name for name in SITES_IN_ORDER if name in sites] == sites
+    assert not any("…" in word for word in sites), "a column that is there is there whole"
+    assert all(len(line) <= width for line in lines)
+    assert any(line.split()[:2] == ["✗", "hospital-2"] for line in lines), "however narrow it is"
+    assert "round 2 of 2" in lines[0]
+    assert sites == SITES_IN_ORDER or width < 100
+
+
+def test_on_twenty_columns_and_five_lines_there_is_the_round_and_what_is_wrong() -> None:
+    lines = drawn(dataclasses.replace(unfinished(), status=status(members=linked(3, 2))), 20, 5)[:5]
+    assert lines[0].startswith("round 1 of 2") or lines[0].startswith("round 2 of 2")
+    assert lines[2].startswith("! hospital-2 is aw")
+
+
+def test_sites_that_there_is_no_room_for_are_not_said_to_be_linked_when_they_are_not() -> None:
+    text = "\n".join(drawn(look(status(members=linked(40, *range(5, 30)))), 100, 24))
+    assert re.search(r"and \d+ more +[0-9]+ of them not linked", text)
+    text = "\n".join(drawn(look(status(members=linked(40))), 100, 24))
+    assert re.search(r"and \d+ more +all linked", text)
+
+
 def test_without_a_node_the_ledger_is_shown_and_the_silence_told() -> None:
     lines = drawn(dataclasses.replace(unfinished(), status=None, silence="no node answers"))
     assert any("this site's node does not run: no node answers" in line for line in lines)
@@ -73,4 +101,4 @@ def test_names_that_strangers_wrote_move_no_cursor() -> None:
 def test_where_there_is_no_terminal_it_is_printed_once(tmp_path: Path) -> None:
     site = written(tmp_path / "site", calm()[1])
     assert "round 2 of 2" in said("top", site)
-    assert data("top", site)["state"]["committed"] == 2  # type: ignore[index,call-overload]
+    assert data("top", site)["state"]["committed"] == 2  # type: ignore[index]

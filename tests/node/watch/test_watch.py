@@ -198,6 +198,39 @@ def test_dashboards_and_rules_name_nothing_that_is_not_there() -> None:
     assert len({panel["id"] for panel in panels}) == len(panels)
 
 
+UNITS = {
+    "seconds": ("s",),
+    "bytes": ("bytes",),
+    "second": ("Bps",),
+    "ratio": ("percentunit",),
+    "total": ("Bps", "short"),
+}
+"""By how a family's name ends, what a panel may say that it is in."""
+
+
+def test_each_panel_is_in_the_unit_of_its_numbers_and_lies_on_no_other() -> None:
+    taken: set[tuple[int, int]] = set()
+    panels = json.loads((ROOT / "deploy" / "grafana" / "swarm.json").read_text())["panels"]
+    for panel in panels:
+        place, unit = panel["gridPos"], panel["fieldConfig"]["defaults"]["unit"]
+        cells = {(place["x"] + x, place["y"] + y) for x in range(place["w"]) for y in range(place["h"])}
+        assert not cells & taken, panel["title"]
+        assert all(x < 24 for x, _ in cells), f"{panel['title']} is wider than Grafana's grid"
+        taken |= cells
+        for target in panel["targets"]:
+            [family] = re.findall(r"\bswarm_\w+", target["expr"])
+            assert unit in UNITS.get(family.rpartition("_")[2], ("short",)), family
+            assert 'instance=~"$site"' in target["expr"], "whoever chooses a site sees that site"
+
+
+def test_every_number_of_a_link_has_a_panel() -> None:
+    text = (ROOT / "deploy" / "grafana" / "swarm.json").read_text(encoding="utf-8")
+    of_links = {name for name in every() if name.startswith("swarm_link_")}
+    assert "swarm_link_round_trip_seconds" in of_links
+    # What rate a link brings blobs at is asked of Prometheus, from their bytes.
+    assert {name for name in of_links if name not in text} == {"swarm_link_rate_bytes_per_second"}
+
+
 def test_every_family_is_in_the_reference_and_no_other() -> None:
     text = (ROOT / "docs" / "reference" / "metrics.md").read_text(encoding="utf-8")
     rows = {*re.findall(r"^\| `(swarm_\w+)", text, re.MULTILINE)}
