@@ -514,10 +514,14 @@ def _bundle(data: bytes) -> None:
 
 
 def _tiles(data: bytes) -> None:
-    """Eight bytes say how many entries there are, and every bundle is what follows."""
+    """Eight bytes say how many entries there are, and the first bundles are what follows.
+
+    The others are not there. A folder has a file for each, so nobody has more read than there is.
+    """
+    given = iter([data[8:]] * 3)
     root = merkle.Frontier().extend(merkle.leaf_hash(leaf) for leaf in _leaves()).root()
     checkpoint = tlog.Checkpoint("log", min(int.from_bytes(data[:8], "big"), merkle.SIZE_MAX), root)
-    for _ in tiles.entries(checkpoint, lambda _: data[8:]):
+    for _ in tiles.entries(checkpoint, lambda _: next(given, None)):
         pass
 
 
