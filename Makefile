@@ -25,7 +25,9 @@ demo: $(STAMP) ## Five hospitals learn together on this machine; one is killed a
 	@$(BIN)/swarm demo
 
 # One more worker than most machines that run this have cores: what starts processes often waits. The files with the
-# longest tests come first, so that nobody is left alone with one at the end.
+# longest tests come first, so that nobody is left alone with one at the end. Matrices are small, and a thread for each
+# core in each worker makes tests of them three times as slow.
+test: export OPENBLAS_NUM_THREADS = 1
 test: $(STAMP) ## Run the tests
 	@$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
