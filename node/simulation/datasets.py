@@ -263,9 +263,12 @@ def _csv(path: Path, column: str) -> Examples:
         scaled = ((x - x.mean(axis=0)) / np.where(deviation > 0, deviation, 1)).astype(np.float32)
     if not (np.isfinite(scaled).all() and np.isfinite(deviation).all()):
         raise UsageError(f"couldn't read {path}: a feature is too large to compute with", hint="leave such rows out")
-    names, y = np.unique([row[-1].strip() for row in rows], return_inverse=True)
+    told = [row[-1].strip() for row in rows]
+    names = sorted({*told})  # An array of texts would take of each as much as of the longest.
+    numbers = {name: number for number, name in enumerate(names)}
+    y = np.array([numbers[name] for name in told], dtype=np.int64)
     columns = {column: np.array([row[header.index(column)].strip() for row in rows])} if column else {}
-    return _held_out(path.stem, scaled, y.astype(np.int64), tuple(map(str, names)), columns)
+    return _held_out(path.stem, scaled, y, tuple(names), columns)
 
 
 _FILES: Mapping[str, Callable[[Path, str], Examples]] = MappingProxyType({"mnist": _mnist, "npz": _npz, "csv": _csv})

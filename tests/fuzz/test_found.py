@@ -62,11 +62,12 @@ FOUND = {
     "digits, labels that are words": ("digits", digits(["a", "b", "c"])),
     "digits, labels below zero": ("digits", digits([-1, -2, -3])),
     "rows, an endless field": ("rows", b"a,b\n1," + b"b" * 200_000 + b"\n"),
+    "rows, one long label among many": ("rows", b"a,b\n" + b"1,x\n" * 600 + b"2," + b"y" * 9_000 + b"\n"),
     "rows, too large to compute with": ("rows", b"a,b\n" + b"1e300,x\n" * 9 + b"-1e308,y\n" * 5),
 }
 
 
-READ = {"table, lines of an old Mac"}
+READ = {"table, lines of an old Mac", "rows, one long label among many"}
 """What is as it should be; all else is refused."""
 
 
