@@ -216,24 +216,21 @@ def _create(
     state = _settle(staging, signed)
     left_out += _copy_models(site, staging, state)
     private = _copy_private(site, staging, signed.ledger_id)
+    for_keys, for_private = passphrase if keys else None, None if plain else passphrase
     if private and passphrase is None and site.vault.locked and not plain:
         raise UsageError(
             "couldn't make a backup: what is private would be in it in the clear, and this site's keys are encrypted",
             hint="say --passphrase-file FILE, beside --no-keys if they are to stay out; or --plain-private",
         )
-    sealed = bool(private) and passphrase is not None and not plain
-    if sealed:
-        assert passphrase is not None, "asked a line before"
-        _seal_private(staging, private, passphrase)
-    inside = keys and passphrase is not None
-    if inside:
-        assert passphrase is not None, "asked a line before"
-        (staging / SEALED).write_bytes(_seal(seeds, passphrase))
+    if private and for_private is not None:
+        _seal_private(staging, private, for_private)
+    if for_keys is not None:
+        (staging / SEALED).write_bytes(_seal(seeds, for_keys))
     else:
         left_out.append(f"the keys: keep a copy of {site.keys} elsewhere, nobody is this site without them")
     model = Digest(state.committed.model)
     manifest = Manifest(
-        format=FORMAT_SEALED if sealed else FORMAT,
+        format=FORMAT_SEALED if private and for_private is not None else FORMAT,
         software=software,
         made_ms=made_ms,
         swarm=signed.charter.name,
@@ -241,7 +238,7 @@ def _create(
         name=settings.site.name,
         node=site.node().hex(),
         key=own.id_key.public.hex(),
-        keys=inside,
+        keys=for_keys is not None,
         charter=_inside(site.folder, settings.site.charter) or "",
         height=state.height,
         round=state.committed.round,

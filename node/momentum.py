@@ -9,13 +9,11 @@ Nothing here is synced: whatever a power failure takes costs the momentum, which
 
 from __future__ import annotations
 
-import os
-import shutil
 from pathlib import Path
 
 import numpy as np
 
-from node.storage import BlobStore, reserve, store_error
+from node.storage import BlobStore, hold, reserve, store_error
 from swarm.machine import Digest
 from swarm.mixing.average import BLOCK_ELEMENTS
 from swarm.mixing.momentum import Stretches, carry_into, follow_into
@@ -79,13 +77,10 @@ class Momentum:
                 reserve(file.fileno(), 4 * self._elements)
 
     def _hold(self, base: Digest, path: Path) -> None:
-        """Give the blob of a model a second name. It is never written to again, so that no copy is needed."""
+        """Give the blob of a model a second name."""
         model = _model_of(path)
         model.unlink(missing_ok=True)
-        try:
-            os.link(self._store.path(base), model)
-        except OSError:  # Not every file system can.
-            shutil.copyfile(self._store.path(base), model)
+        hold(self._store.path(base), model)
 
     def _names(self) -> list[str]:
         return sorted(path.name for path in self._folder.iterdir() if path.name[:1].isdigit() and not path.suffix)

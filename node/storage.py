@@ -586,6 +586,20 @@ def _let_go(descriptor: int) -> None:
         os.close(descriptor)
 
 
+def hold(source: Path, target: Path) -> None:
+    """Give a file that is never written to again a second name, or a copy where a file system has no hard links.
+
+    Raises:
+        OSError: a `FileNotFoundError` where the file is not there any more, which no copy could mend.
+    """
+    try:
+        os.link(source, target)
+    except FileNotFoundError:
+        raise
+    except OSError:
+        shutil.copyfile(source, target)
+
+
 def sync_folder(folder: Path) -> None:
     """Make the names in a folder durable."""
     try:

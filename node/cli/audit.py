@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import secrets
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -25,7 +23,7 @@ from node.config import Settings
 from node.loop.form import is_script
 from node.site import Site
 from node.spending import budget_of
-from node.storage import BlobStore, RealDisk, store_error
+from node.storage import BlobStore, RealDisk, hold, store_error
 from node.task import task_digest
 from swarm import charter as terms
 from swarm import codec
@@ -183,6 +181,8 @@ def _attack_offered(
     site: Site, signed: SignedCharter | None, wanted: int | None, request: Mapping[str, Any]
 ) -> tuple[int, dict[str, Any]]:
     """Return the round of an offered update, and what was found by attacking it."""
+    if signed is None:
+        raise UsageError("couldn't audit what was offered: this site has no charter", hint="leave --offered out")
     site.audits_path.parent.mkdir(mode=0o700, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".offered-", dir=site.audits_path.parent) as place:
         held = _held(site, signed, wanted, Path(place), end_s=Clock().now() + 60 * request["minutes"])
@@ -190,7 +190,6 @@ def _attack_offered(
             f"the update of round {held.round} is attacked, {count(request['inversion_steps'], 'step')} of inversion;"
             " nothing leaves this site"
         )
-        assert signed is not None, "somebody has looked"
         where = {"base": str(held.base.resolve()), "update": str(held.update.resolve())}
         form = {"coded": signed.charter.codec is not None, "salt": signed.charter.salt}
         return held.round, _run({**request, **where, **form})
@@ -205,7 +204,7 @@ class Update:
     update: Path
 
 
-def _held(site: Site, signed: SignedCharter | None, wanted: int | None, place: Path, *, end_s: float) -> Update:
+def _held(site: Site, signed: SignedCharter, wanted: int | None, place: Path, *, end_s: float) -> Update:
     """Return an update that this site has offered, linked into an empty folder of the same disk.
 
     A node keeps an update while its round is open, and rounds are much of their time in training: where none is here
@@ -215,8 +214,6 @@ def _held(site: Site, signed: SignedCharter | None, wanted: int | None, place: P
         UsageError: there is nothing in this swarm that could be attacked.
         Failure: none is here, and none came.
     """
-    if signed is None:
-        raise UsageError("couldn't audit what was offered: this site has no charter", hint="leave --offered out")
     charter, clock, told = signed.charter, Clock(), False
     if charter.round.mixing != "exact":
         raise UsageError(
@@ -278,16 +275,11 @@ def _linked(site: Site, place: Path, *, base: Digest, update: Digest) -> bool:
         target = place / name
         target.unlink(missing_ok=True)
         try:
-            os.link(site.blobs / digest.hex(), target)
+            hold(site.blobs / digest.hex(), target)
         except FileNotFoundError:
             return False
-        except OSError:  # A file system without links.
-            try:
-                shutil.copyfile(site.blobs / digest.hex(), target)
-            except FileNotFoundError:
-                return False
-            except OSError as error:
-                raise store_error(f"copy {name} {digest.hex()[:12]}", error) from error
+        except OSError as error:
+            raise store_error(f"copy {name} {digest.hex()[:12]}", error) from error
         if BlobStore(place).hash_file(target).digest != digest:
             return False
     return True

@@ -9,8 +9,6 @@ they have said while it did not run holds.
 from __future__ import annotations
 
 import contextlib
-import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +16,7 @@ from typing import TypeVar
 
 import msgspec
 
-from node.storage import BlobStore, store_error, write_file_durably
+from node.storage import BlobStore, hold, store_error, write_file_durably
 from swarm.errors import StoreError, UsageError
 from swarm.machine import Digest, Stored, Train, Trained
 
@@ -162,12 +160,7 @@ class Waiting:
         for piece in offer.pieces:
             target = store.new_file()
             try:
-                try:
-                    os.link(self.files / piece.digest, target)
-                except FileNotFoundError:
-                    raise
-                except OSError:  # A file system without hard links.
-                    shutil.copyfile(self.files / piece.digest, target)
+                hold(self.files / piece.digest, target)
             except OSError as error:
                 raise store_error("let out an update", error) from error
             made.append((target, _stored(piece)))

@@ -139,13 +139,12 @@ def _row(member: Mapping[str, object]) -> Mapping[str, RenderableType]:
     name = clean(str(member["name"]))
     if member.get("me"):
         phase = str(member.get("phase"))
-        own: dict[str, RenderableType] = {
+        return {
+            "": Text(mark, style),
             "site": Text(name, "bold"),
             "round": str(member.get("round")),
             "does": PHASES.get(phase, phase),
         }
-        own[""] = Text(mark, style)
-        return own
     offset = int(str(member.get("clock_offset_ms") or 0))
     return {
         "": Text(mark, style),

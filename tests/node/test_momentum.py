@@ -73,7 +73,7 @@ def test_it_copies_a_model_where_the_file_system_knows_no_second_names(
     def refuse(*_: object) -> None:
         raise PermissionError("no links here")
 
-    monkeypatch.setattr("node.momentum.os.link", refuse)
+    monkeypatch.setattr("node.storage.os.link", refuse)
     a, b = blob(store, f(0, 0)), blob(store, f(4, 8))
     momentum = opened(store)
     momentum.carry(f(0, 0), 1, a, None)
