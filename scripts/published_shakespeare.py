@@ -190,10 +190,11 @@ class Trial:
             exchange = Exact(fraction=chosen.fraction, outer=parse_outer(outer))
 
             def now_and_then(number: int, simulation: Simulation, column: str = column) -> None:
-                if number in {chosen.rounds // 4, chosen.rounds // 2, chosen.rounds}:
+                if number in {chosen.rounds // 8, chosen.rounds // 4, chosen.rounds // 2, chosen.rounds}:
                     by_role = self._shares_of(simulation.model(0))
                     reached = np.average(by_role, weights=self.cases)
                     self.curve[f"{column}, seed {seed}"].append(f"{reached:.3f} after {number}")
+                    say(f"seed {seed}: {column}, {reached:.3f} of all characters after {number} rounds")
 
             [model] = sites.together(exchange, chosen.rounds, on_round=now_and_then)
             found[column] = self._shares_of(model)

@@ -242,6 +242,7 @@ class Consensus:
         self._unsaved: list[Record] = []
         self._out: list[Output] = []
         self._hurried = False
+        self._busy = False
         self._stall_at: float | None = None
         self._stall_s = self._timing.standstill_s
         self._budgets: dict[int, tuple[float, int]] = {}
@@ -455,7 +456,8 @@ class Consensus:
         if self.ended:
             return self._flush()
         self._hurried = moves == MOVES_PER_STEP_MAX
-        self._watch_standstill(now)
+        if not self._hurried:
+            self._watch_standstill(now)
         return self._flush()
 
     def next_wake(self, now: float) -> float | None:
@@ -607,7 +609,8 @@ class Consensus:
     def _give_up(self, now: float) -> bool:
         """Rule 6: skip a view that took too long, unless its block has my finalize vote."""
         state = self._views.setdefault(self._view, View())
-        if not self._work(now):
+        self._busy = self._work(now)
+        if not self._busy:
             state.armed_at = None
             return False
         if state.armed_at is None:
@@ -907,8 +910,11 @@ class Consensus:
     # --- standing still -----------------------------------------------------------------------------------------
 
     def _watch_standstill(self, now: float) -> None:
-        """Rule 8: no finality although there is work: tell others where we stand, ever more seldom."""
-        if not self._work(now):
+        """Rule 8: no finality although there is work: tell others where we stand, ever more seldom.
+
+        A step ends with a move that changed nothing, so what rule 6 has just found of the work is still true.
+        """
+        if not self._busy:
             self._stall_at = self.stalled_since = None
             self._stall_s = self._timing.standstill_s
         elif self._stall_at is None:

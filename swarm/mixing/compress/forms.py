@@ -17,6 +17,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from types import MappingProxyType
 from typing import TypeAlias
 
@@ -133,6 +134,7 @@ def parse(name: str) -> Spec:
     return Spec(kind, permille, wide)
 
 
+@lru_cache(maxsize=64)  # of a model and its slices, asked for with every contribution that is weighed
 def encoded_bytes(spec: Spec, elements: int) -> int:
     """Return the size of a message in bytes: exact, but for topk an upper bound (its indices may take less)."""
     return HEADER.size + (spec.codec.body_bytes(elements) if elements else 0)
