@@ -10,7 +10,7 @@ SEEDS ?= 1000
 TIME ?= 1500
 SCENARIO ?= bad-week
 
-.PHONY: help install demo test fast check format lint types architecture simulate members bench coverage clean
+.PHONY: help install demo test test-long fast check format lint types architecture simulate members bench coverage clean
 
 help: ## Show what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -26,13 +26,19 @@ demo: $(STAMP) ## Five hospitals learn together on this machine; one is killed a
 
 # One more worker than most machines that run this have cores: what starts processes often waits. The files with the
 # longest tests come first, so that nobody is left alone with one at the end. Matrices are small, and a thread for each
-# core in each worker makes tests of them three times as slow.
-test: export OPENBLAS_NUM_THREADS = 1
+# core in each worker makes tests of them three times as slow. Where nothing may keep bytecode, each process that a test
+# starts compiles the whole product: half a second.
+test test-long: export OPENBLAS_NUM_THREADS = 1
+test test-long: export PYTHONDONTWRITEBYTECODE =
 test: $(STAMP) ## Run the tests
-	@$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+	@$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not long"
+
+test-long: $(STAMP) ## Run the tests' further cases, as CI does: other seeds, codecs and routes; short campaigns
+	@$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m long \
+		$$(grep -rlE "shortened\(|mark\.long" tests --include "test_*.py")
 
 fast: $(STAMP) ## Run the tests that start no process and open no socket
-	@$(BIN)/python -m pytest -q -m "not real"
+	@$(BIN)/python -m pytest -q -m "not real and not long"
 
 .PHONY: test-trackers
 test-trackers: $(STAMP) ## Run the tests that need TensorBoard and MLflow (installs both)
@@ -102,7 +108,7 @@ docs: $(STAMP) ## Build the documentation site in site/ (installs MkDocs); a bro
 	@$(BIN)/mkdocs build --strict --clean
 	@$(BIN)/python -m pytest -q -rs tests/docs/test_site.py
 
-check: format-check lint types architecture test ## Everything CI runs
+check: format-check lint types architecture test ## What every commit passes; CI runs it first
 
 format: $(STAMP) ## Format the code
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .

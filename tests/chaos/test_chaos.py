@@ -1,4 +1,4 @@
-"""The shortened acceptance run, on real processes, in every run of the tests; `make chaos` makes the whole one."""
+"""The shortened acceptance run, on real processes, in every run of CI; `make chaos` makes the whole one."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ SHORT = str(Path(__file__).parent / "short.toml")
 
 
 @pytest.mark.real
+@pytest.mark.long
 @pytest.mark.timeout(300)
 @pytest.mark.skipif(bool(why_not()), reason=why_not() or "it can be done here")
 def test_five_sites_end_a_bad_day_by_themselves(tmp_path: Path) -> None:

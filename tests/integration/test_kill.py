@@ -10,6 +10,7 @@ from tests.integration.kill_campaign import run
 
 
 @pytest.mark.real
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_peers_killed_at_random_moments_lose_nothing(tmp_path: Path) -> None:
     # Everything that could be lost is asserted inside: completion, five ledgers, equal models and files.

@@ -13,6 +13,7 @@ SAMPLE = 4
 
 
 @pytest.mark.real
+@pytest.mark.long
 @pytest.mark.timeout(300)
 @pytest.mark.skipif(bool(campaign.usable()), reason=campaign.usable())
 def test_a_peer_survives_each_system_call_that_fails(tmp_path: Path) -> None:

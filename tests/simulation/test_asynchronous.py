@@ -11,6 +11,7 @@ from swarm.ledger import entry as e
 from swarm.ledger.audit import audit
 from swarm.staleness import discounted
 from tests.builders import make_swarm
+from tests.cases import shortened
 from tests.simulation.stories import told
 from tests.simulation.test_gossip import all_done, gossiping, head
 from tests.simulation.test_late import alike, counted, late, troubles
@@ -93,14 +94,14 @@ def test_by_the_routes_too(route: str) -> None:
     assert alike(world)
 
 
-@pytest.mark.parametrize("codec", ["int8", "topk:100"])
+@pytest.mark.parametrize("codec", shortened(1, ["int8", "topk:100"]))
 def test_compressed_too(codec: str) -> None:
     world = ran(codec=codec, rounds=20)
     assert alike(world)
     assert late(world)
 
 
-@pytest.mark.parametrize("seed", range(1, 5))
+@pytest.mark.parametrize("seed", shortened(1, range(1, 5)))
 def test_crashes_partitions_and_loss(seed: int) -> None:
     world = ran(seed=seed, faults=troubles(seed), network=HARSH, rounds=20)
     works = [(author, begun) for _, author, begun, _ in counted(world)]

@@ -16,6 +16,7 @@ from swarm.mixing.compress.choco import Public, propose
 from swarm.mixing.compress.forms import encoded_bytes
 from swarm.terms import founding
 from tests.builders import Swarm, make_swarm
+from tests.cases import shortened
 from tests.simulation.test_gossip import Blends, all_done, committed, gossiping, head, merged
 from topologies.plan import SchedulePlan
 from topologies.world.blobs import BlobStore, Slices
@@ -106,7 +107,7 @@ def by_hand(swarm: Swarm, task: QuadraticTask, rounds: int) -> NDArray[np.float6
 
 
 @pytest.mark.parametrize("codec", CODECS)
-@pytest.mark.parametrize("schedule", ["ring", "exponential"])
+@pytest.mark.parametrize("schedule", shortened(1, ["ring", "exponential"]))
 def test_models_are_what_the_equation_says(codec: str, schedule: str) -> None:
     swarm = make_swarm(5, rounds=7, elements=300, schedule=schedule, codec=codec)
     task = QuadraticTask(seed=3, samples=SAMPLES, elements=300, bound=100.0)
@@ -118,7 +119,8 @@ def test_models_are_what_the_equation_says(codec: str, schedule: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("codec", "rounds", "factor"), [("int8", 10, 0.4), ("int4", 12, 0.5), ("topk:250", 16, 0.85), ("sign", 20, 0.95)]
+    ("codec", "rounds", "factor"),
+    shortened(2, [("int4", 12, 0.5), ("topk:250", 16, 0.85), ("int8", 10, 0.4), ("sign", 20, 0.95)]),
 )
 def test_agreement_is_linear_and_the_mean_does_not_move(codec: str, rounds: int, factor: float) -> None:
     """Koloskova, Stich & Jaggi 2019, theorem 2, by the node: distances fall by a factor a round, the mean stays.
@@ -138,7 +140,9 @@ def test_agreement_is_linear_and_the_mean_does_not_move(codec: str, rounds: int,
     assert float(np.abs(drift).max()) < 1e-6
 
 
-@pytest.mark.parametrize(("codec", "share"), [("int8", 0.27), ("int4", 0.15), ("topk:50", 0.08), ("sign", 0.06)])
+@pytest.mark.parametrize(
+    ("codec", "share"), shortened(2, [("int4", 0.15), ("topk:50", 0.08), ("int8", 0.27), ("sign", 0.06)])
+)
 def test_messages_travel_and_copies_do_not(codec: str, share: float) -> None:
     elements, rounds = 20_000, 4
     task = QuadraticTask(seed=3, samples=(100,) * 5, elements=elements, bound=300.0)
@@ -156,7 +160,7 @@ def test_messages_travel_and_copies_do_not(codec: str, share: float) -> None:
     assert sent[codec] < share * sent[""]
 
 
-@pytest.mark.parametrize("codec", ["int4", "topk:100"])
+@pytest.mark.parametrize("codec", shortened(1, ["int4", "topk:100"]))
 def test_a_site_that_is_killed_ends_with_the_bytes_of_a_calm_run(codec: str) -> None:
     """While it trains, while it follows others, and while it waits: what the log and the blobs say is enough."""
     swarm = make_swarm(4, rounds=6, elements=200, schedule="ring", codec=codec, patience_ms=60_000)
@@ -170,7 +174,7 @@ def test_a_site_that_is_killed_ends_with_the_bytes_of_a_calm_run(codec: str) -> 
     assert told(killed, "copy_whole") == told(killed, "model_whole") == []
 
 
-@pytest.mark.parametrize("after", range(0, 40, 5))
+@pytest.mark.parametrize("after", shortened(3, [5, 15, 30, 0, 10, 20, 25, 35]))
 def test_killed_between_any_two_effects_it_ends_with_the_same_bytes(after: int) -> None:
     swarm = make_swarm(4, rounds=4, elements=64, schedule="ring", codec="int4", patience_ms=60_000)
     task = QuadraticTask(seed=5, samples=(100, 200, 300, 400), elements=64, bound=100.0)
@@ -237,7 +241,7 @@ def test_a_copy_that_a_message_does_not_lead_to_is_taken_by_nobody() -> None:
     assert np.isfinite(merged(world, 0)).all()
 
 
-@pytest.mark.parametrize("seed", range(1, 9))
+@pytest.mark.parametrize("seed", shortened(2, range(1, 9)))
 def test_misfortunes_neither_stop_it_nor_bend_it(seed: int) -> None:
     rng = random.Random(f"copies/{seed}")
     codec = rng.choice(CODECS)

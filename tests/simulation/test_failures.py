@@ -16,6 +16,7 @@ from swarm.ledger.audit import audit
 from swarm.ledger.block import FinalBlock
 from swarm.ledger.participation import Participation
 from tests.builders import make_swarm
+from tests.cases import shortened
 from tests.simulation.stories import told
 from tests.simulation.test_gossip import all_done, gossiping, head, merged
 from tests.simulation.test_late import counted
@@ -90,7 +91,7 @@ def test_row_2_the_slowest_site_which_is_the_largest_is_in_every_round() -> None
     assert len(found.contributors()) == 6, "success names them"
 
 
-@pytest.mark.parametrize("seed", range(1, 5))
+@pytest.mark.parametrize("seed", shortened(2, range(1, 5)))
 def test_row_3_any_site_may_be_killed_at_any_point(seed: int) -> None:
     """Twice each, by SIGKILL or by a power cut, in any gap between two effects; a restart goes on from what is durable."""
     rng = random.Random(seed)
