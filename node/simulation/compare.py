@@ -379,7 +379,7 @@ class Comparison:
                 "and seconds reckoned, and what it leaves out of an update is felt at protocol speed."
             )
         if learning.salt and "learning" in self.speeds:
-            yield "At learning speed the salt is in the bytes and seconds reckoned; what is learned is the same without."
+            yield "At learning speed a salt is in the bytes and seconds reckoned; what is learned is the same without."
 
     # --- playing ------------------------------------------------------------------------------------------------
 

@@ -261,7 +261,7 @@ def test_a_salt_is_in_the_bytes_and_in_no_model(tmp_path: Path) -> None:
         assert run.facts.model_bytes == without.facts.model_bytes + 32
         more = run.rounds[-1].bytes_total - without.rounds[-1].bytes_total
         assert more == pytest.approx(4 * 3 * 32 * 2, rel=0.5), "to three others, in two rounds"
-    assert any("the salt is in the bytes" in note for note in salted.notes)
+    assert any("a salt is in the bytes" in note for note in salted.notes)
     assert not any("salt" in note for note in plain_runs.notes)
 
 
