@@ -241,8 +241,7 @@ class Round:
         self._failures.pop(event.round, None)
         self._failing.clear()
         self._failed = False
-        # What training measured follows from the same records as the update, in millionths: a second name for it.
-        told = event.samples >= self._min_cell and not self._charter.salt
+        told = self._charter.tells_training(event.samples, self._min_cell)
         body = e.Contribution(
             round=event.round,
             attempt=self._last_attempt(event.round, state, mine) + 1,
