@@ -27,7 +27,7 @@ from swarm.contribution.loo import LeaveOneOut
 from swarm.contribution.policy import LOO, Policy
 from swarm.contribution.shapley import GuidedShapley
 from swarm.ledger import entry as e
-from swarm.ledger.scores import SETTLED_AFTER, Closing, Scores
+from swarm.ledger.scores import Closing, Scores
 from swarm.machine import Appraise, Appraised, Digest, NodeId, Report
 from swarm.round import Action, Say
 
@@ -128,7 +128,7 @@ class Appraisal:
             if entry.author == self._me:
                 self._clock.read(entry)
         last = max((number for number, judged in self._scores.rounds.items() if judged.committed), default=0)
-        self._scores.forget(last - SETTLED_AFTER)
+        self._scores.forget(last - e.SETTLED_AFTER)
         self._done &= self._scores.rounds.keys()
         self._missed &= self._scores.rounds.keys()
 
