@@ -36,7 +36,6 @@ KEPT: dict[str, str] = {
     "topologies.world.truths:Agreement.on_persist": CHECKED,
     "node.cli.ledger.checking:follow_leaves": CHECKED, "node.cli.ledger.following:Following.fresh": CHECKED,
     "node.dashboard.explorer:_of_block": CHECKED,
-    "swarm.ledger.journal:_block_record": "a record by itself, with its checksum, of this site's own segments: as `Tail` reads",
     "node.dashboard.server:verified": "said by the command that it has started",
     "node.dashboard.beside:Beside._announcement": CHILD, "node.telemetry.spans:Spans.take": OWN,
     "node.cli.ledger.checking:walk": CHECKED, "node.cli.ledger.forks:forks": CHECKED,
