@@ -213,7 +213,7 @@ class Appraisal:
         for number in [number for number in self._open(mine) if number not in self._missed]:
             gone = sum(not holds(digest) for digest in _needed(self._scores.rounds[number].closing))
             if gone:
-                why = f"{gone} of the models and updates that it takes are not here any more"
+                why = f"{gone} of the models and updates that it takes are not here"
             elif self._clock.training_s is None:
                 why = "how long a training takes here, of which judging may take a share, is not on record"
             elif not heard:

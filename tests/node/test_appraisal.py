@@ -179,7 +179,7 @@ def test_a_word_that_does_not_come_is_told_once_with_the_reason(site: Site) -> N
     assert missed() == [], "it is going to judge the round"
     gone = Digest(contribution(SWARM, 4).update_digest)
     (text,) = missed(lambda one: one != gone)
-    assert text == "round 1 is not scored by this site: 1 of the models and updates that it takes are not here any more"
+    assert text == "round 1 is not scored by this site: 1 of the models and updates that it takes are not here"
     assert missed(heard=False) == [], "it has been told"
     site.play(2)
     (text,) = missed(heard=False)
