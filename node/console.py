@@ -10,13 +10,13 @@ import contextlib
 import os
 import sys
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TextIO
 
 from node.telemetry.lines import kept_private, line
 from node.telemetry.traces import Names
-from node.terminal import Claim, can_be_drawn_on, in_front
+from node.terminal import Aside, Claim, can_be_drawn_on, in_front
 from swarm.machine import Report
 
 if TYPE_CHECKING:
@@ -68,6 +68,7 @@ class Console:
         self._claim = Claim(self._stream) if drawn_on else None
         self._recent: deque[tuple[float, Report]] = deque(maxlen=RECENT_FACTS)
         self._hushed = self._claim is not None and not self._claim.granted
+        self._aside = Aside(self._stream) if self._stream.isatty() and (self._hushed or not drawn_on) else None
         self._live: Live | None = self._begin_live() if drawn_on and not self._hushed else None
         if self._hushed:
             self._print(f"{name}: another peer's view is on this terminal, so this one tells only what goes wrong")
@@ -86,17 +87,27 @@ class Console:
                 self._print(f"{stamp} {self._name}  {mark}{shown.text}{_identified(shown)}")
 
     def snapshot(self, status: Mapping[str, object], now: float) -> None:
-        """Redraw the live view, if there is one."""
-        if self._live is not None and now - self._drawn_at >= REFRESH_S and in_front(self._stream):
-            self._drawn_at = now
-            self._live.update(draw(status, list(self._recent)), refresh=True)
+        """Redraw the live view, if there is one, or tell what had to wait while another was drawn."""
+        if self._aside is not None:
+            self._write(self._aside.flush)
+        if self._live is None or self._claim is None or now - self._drawn_at < REFRESH_S or not in_front(self._stream):
+            return
+        view = draw(status, list(self._recent))
+        rows = min(len(self._live.console.render_lines(view, pad=False)), self._live.console.height)
+        with self._claim.drawing(rows) as mine:
+            if mine:
+                self._drawn_at = now
+                self._live.update(view, refresh=True)
 
     def close(self) -> None:
         """Leave the terminal as it was."""
-        if self._live is not None:
-            self._live.stop()
+        if self._live is not None and self._claim is not None:
+            with self._claim.drawing(0):
+                self._live.stop()
         if self._claim is not None:
             self._claim.close()
+        if self._aside is not None:
+            self._write(self._aside.close)
 
     def _begin_live(self) -> Live:
         from rich.console import Console as Terminal
@@ -107,8 +118,15 @@ class Console:
         return live
 
     def _print(self, line: str) -> None:
+        aside = self._aside
+        if aside is not None:
+            self._write(lambda: aside.print(line))
+        else:
+            self._write(lambda: print(line, file=self._stream, flush=True))
+
+    def _write(self, write: Callable[[], None]) -> None:
         try:
-            print(line, file=self._stream, flush=True)
+            write()
         except BrokenPipeError:  # Who read along has gone for good.
             with contextlib.suppress(OSError, ValueError), open(os.devnull, "wb") as nowhere:  # noqa: PTH123
                 os.dup2(nowhere.fileno(), self._stream.fileno())

@@ -20,7 +20,6 @@ import queue
 import select
 import signal
 import socket
-import struct
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -32,6 +31,7 @@ from torch import distributed
 from torch.distributed import TCPStore  # type: ignore[attr-defined] # not in its __all__, and documented
 
 from node.clock import sleep
+from node.framing import framed, receive
 from node.processgroup import LOST
 from swarm.errors import UsageError
 
@@ -48,7 +48,6 @@ SEEN_S = 0.2
 
 Reply = dict[str, object]
 
-_LENGTH = struct.Struct(">I")
 _SENDING = threading.Lock()
 
 
@@ -273,24 +272,4 @@ def send(link: socket.socket, message: Mapping[str, object]) -> None:
     """Write one length-prefixed message. Any thread may."""
     data: bytes = msgpack.packb(dict(message), use_bin_type=True)
     with _SENDING:
-        link.sendall(_LENGTH.pack(len(data)) + data)
-
-
-def receive(link: socket.socket) -> dict[str, Any] | None:
-    """Read one length-prefixed message; None when the other end is gone."""
-    head = _read(link, _LENGTH.size)
-    body = None if head is None else _read(link, _LENGTH.unpack(head)[0])
-    return None if body is None else msgpack.unpackb(body, raw=False)
-
-
-def _read(link: socket.socket, length: int) -> bytes | None:
-    data = b""
-    while len(data) < length:
-        try:
-            part = link.recv(length - len(data))
-        except ConnectionResetError:
-            return None
-        if not part:
-            return None
-        data += part
-    return data
+        link.sendall(framed(data))

@@ -12,7 +12,6 @@ import os
 import selectors
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import tempfile
@@ -27,6 +26,7 @@ import msgpack
 from node.coalitions import terms_text
 from node.export import SAFETENSORS
 from node.forkserver import ForkedProcess
+from node.framing import HEAD, framed
 from node.loop.form import is_script
 from node.passphrase import without_secrets
 from node.processgroup import ProcessGroup, processors
@@ -39,8 +39,6 @@ LINE_CHARACTERS_MAX = 500
 
 MESSAGE_BYTES_MAX = 1 << 27
 """Largest message of a worker: a layout of 100,000 tensors."""
-
-_LENGTH = struct.Struct(">I")
 
 
 @dataclass(frozen=True, slots=True)
@@ -409,7 +407,7 @@ class Trainer:
         assert self._current is not None, "only a request is sent"
         data: bytes = msgpack.packb(self._current, use_bin_type=True)
         with contextlib.suppress(OSError):  # It may just have died; `poll` notices and says so.
-            self._link.sendall(_LENGTH.pack(len(data)) + data)
+            self._link.sendall(framed(data))
 
     def _read_messages(self, now: float) -> list[TrainerEvent]:
         if self._link is None:
@@ -422,15 +420,15 @@ class Trainer:
         except OSError:
             return []
         events: list[TrainerEvent] = []
-        while len(self._received) >= _LENGTH.size:
-            length = _LENGTH.unpack_from(self._received)[0]
+        while len(self._received) >= HEAD.size:
+            length = HEAD.unpack_from(self._received)[0]
             if length > MESSAGE_BYTES_MAX:
                 self._reap(kill=True)
                 break
-            if len(self._received) < _LENGTH.size + length:
+            if len(self._received) < HEAD.size + length:
                 break
-            body = self._received[_LENGTH.size : _LENGTH.size + length]
-            self._received = self._received[_LENGTH.size + length :]
+            body = self._received[HEAD.size : HEAD.size + length]
+            self._received = self._received[HEAD.size + length :]
             events += self._understand(msgpack.unpackb(body, raw=False), now)
         return events
 

@@ -495,6 +495,15 @@ class Charter(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
         text = dict(self.options).get(MIN_CELL, "")
         return disclosure.parse(text) if text else 0
 
+    def tells_training(self, samples: int, own_cell: int = 0) -> bool:
+        """Whether a site tells what its training measured, on so many samples. `own_cell` is its own `min_cell`.
+
+        Those metrics follow from the same records as the update. Where that has a salt they would be a second name for
+        it, in millionths, that has none; beside noise on sums they would say exactly what the noise is to hide.
+        """
+        enough = samples >= max(own_cell, self.min_cell)
+        return enough and not self.salt and self.site_noise is None
+
     @cached_property
     def route(self) -> Route | None:
         """How exact mixing gets to the mean; None if every update goes to everybody."""

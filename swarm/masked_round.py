@@ -216,9 +216,7 @@ class MaskedRound(Round):
             if isinstance(action, Say) and isinstance(action.body, e.Contribution):
                 # At most two are of use: what is offered now, and what is trained while that is closed.
                 old = [self._drafts.pop(n, None) for n in (event.round, *sorted(self._drafts)[: 1 - DRAFTS_MAX])]
-                # Beside noise on all updates, a loss of one site's own would say exactly what the noise is to hide.
-                told = action.body.metrics if self._charter.site_noise is None else ()
-                self._drafts[event.round] = msgspec.structs.replace(action.body, metrics=told)
+                self._drafts[event.round] = action.body
                 actions += self._let_go(old)
             else:
                 actions.append(action)

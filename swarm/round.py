@@ -241,8 +241,7 @@ class Round:
         self._failures.pop(event.round, None)
         self._failing.clear()
         self._failed = False
-        # What training measured follows from the same records as the update, in millionths: a second name for it.
-        told = event.samples >= self._min_cell and not self._charter.salt
+        told = self._charter.tells_training(event.samples, self._min_cell)
         body = e.Contribution(
             round=event.round,
             attempt=self._last_attempt(event.round, state, mine) + 1,
@@ -502,7 +501,9 @@ class Round:
         done = state.committed
         if not state.complete:
             self._finished = False  # The members may agree on more rounds when all are done: it ends once more.
-        if not state.complete or self._finished or done.round > self._evaluated or mine or self.judging:
+        # Of its words on others' work, in the log or on their way there, `judging` says whether they are waited for.
+        waiting = self.judging or not all(isinstance(body, e.Score) for body in mine)
+        if not state.complete or self._finished or done.round > self._evaluated or waiting:
             return
         best = best_of(state)
         wanted = [(Digest(one.model), one.model_bytes) for one in (done, best) if one is not None and one.model_bytes]

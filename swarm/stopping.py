@@ -34,10 +34,8 @@ from msgspec.structs import replace
 from swarm.contribution.agreement import median
 from swarm.errors import UsageError
 from swarm.ledger.block import faults
+from swarm.ledger.entry import SETTLED_AFTER
 from swarm.machine import NodeId
-
-SETTLED_AFTER = 2
-"""Rounds: so many commits after a round's own, words on it come too late."""
 
 _FORM = re.compile(r"([^:]+):(higher|lower):([1-9][0-9]{0,5})(?::((?:0|[1-9][0-9]{0,5})(?:\.[0-9]{0,5}[1-9])?))?")
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import TypeVar
 
 from swarm import toml
-from swarm.charter import CODECS, RULE_CODECS
+from swarm.charter import CODECS, RULE_CODECS, SALTED_LEAST
 from swarm.errors import UsageError
 from swarm.mixing.compress.choco import default_gamma
 from swarm.mixing.compress.forms import Spec
@@ -30,7 +30,7 @@ from swarm.mixing.rules import KRUM
 from swarm.mixing.rules import parse as parse_rule
 from swarm.mixing.selfcentred import CLIP_MAX
 from swarm.pace import FACTOR_MAX, FACTOR_MIN
-from swarm.routes import SPREAD, Route
+from swarm.routes import SHARDED, SPREAD, Route
 from swarm.routes import parse as parse_route
 from swarm.staleness import BUFFER_SHARE, STALENESS_ASYNCHRONOUS, STALENESS_DEFAULT, STALENESS_MAX
 from swarm.stopping import Policy
@@ -203,6 +203,7 @@ class Learning:
             (`swarm.routes`).
         rule: Of exact mixing, by which updates are averaged: "" for the mean by samples, "trimmed:2" and so on
             (`swarm.mixing.rules`).
+        salt: Of exact mixing, whether secret bytes travel behind each update (`swarm.salt`).
         attack: What attackers do, "" for nothing: "label-flip", "ipm:5" and so on (`topologies.world.attacks`).
         attackers: How many of the sites attack: the last ones.
         seeds: One run for each.
@@ -227,6 +228,7 @@ class Learning:
     stop: str = ""
     route: str = ""
     rule: str = ""
+    salt: bool = False
     attack: str = ""
     attackers: int = 0
     seeds: tuple[int, ...] = (1,)
@@ -267,6 +269,7 @@ class Learning:
                 "learning.route", "it is for exact mixing", 'write mixing = "exact" too, or leave the route out'
             )
         self._check_rule()
+        self._check_salt()
         self._check_attack()
         if not 1 <= len({*self.seeds}) == len(self.seeds) <= SEEDS_MAX or any(not 0 <= s < 2**31 for s in self.seeds):
             raise _wrong(
@@ -298,6 +301,18 @@ class Learning:
             raise _wrong(
                 "learning.rule", f"updates under {self.codec} cannot be compared", f"take {' or '.join(RULE_CODECS)}"
             )
+
+    def _check_salt(self) -> None:
+        if not self.salt:
+            return
+        if self.mixing != "exact":
+            raise _wrong("learning.salt", "it is for exact mixing", 'write mixing = "exact" too, or leave the salt out')
+        if self.route.partition(":")[0] == SHARDED:
+            what = "the ledger confirms guesses anyway on the route sharded"
+            raise _wrong("learning.salt", what, "go by spread or fold, or leave the salt out")
+        if self.spec is not None and self.spec.permille:
+            what = f"under {self.codec} sizes of messages speak for or against a guess"
+            raise _wrong("learning.salt", what, "take a codec of one size, such as int8, or leave the salt out")
 
     def _check_attack(self) -> None:
         if bool(self.attack) != bool(self.attackers):
@@ -458,6 +473,9 @@ class Scenario:
                 "swarm.asynchronous", "in gossip partners meet in rounds", "mix exactly, or leave asynchronous out"
             )
         self._check_rule()
+        if self.learning.salt and self.fewest < SALTED_LEAST:
+            what = "a round may close with one update, and the model that it ends with is what that one makes"
+            raise _wrong("learning.salt", what, f"let min_contributions be {SALTED_LEAST} at least")
         if self.learning.attackers >= len(self.sites):
             raise _wrong("learning.attackers", f"all {len(self.sites)} sites would attack", "leave some honest")
         _ = self.route  # refused here if there is none of that name
@@ -478,11 +496,12 @@ class Scenario:
 
     @property
     def fewest(self) -> int:
-        """How many sites a round needs: what the terms say, or a majority, but as many as a rule takes."""
-        usual = self.terms.fewest(len(self.sites))
-        if not self.learning.rule or self.terms.min_contributions:
+        """How many sites a round needs: what the terms say, or a majority, but as many as a rule or a salt takes."""
+        usual, learning = self.terms.fewest(len(self.sites)), self.learning
+        if self.terms.min_contributions:
             return usual
-        return min(len(self.sites), max(usual, parse_rule(self.learning.rule).least))
+        least = parse_rule(learning.rule).least if learning.rule else SALTED_LEAST if learning.salt else 1
+        return min(len(self.sites), max(usual, least))
 
     @property
     def attackers(self) -> tuple[int, ...]:
@@ -917,6 +936,7 @@ def _learning(path: str, value: object) -> Learning:
         stop=table.take("stop", _text, usual.stop),
         route=table.take("route", _text, usual.route),
         rule=table.take("rule", _text, usual.rule),
+        salt=table.take("salt", _yes_or_no, usual.salt),
         attack=table.take("attack", _text, usual.attack),
         attackers=table.take("attackers", _whole, usual.attackers),
         seeds=table.take("seeds", _wholes, usual.seeds),

@@ -158,12 +158,14 @@ def policy(changes: tuple[str, ...], folder: Path, days: int, *, as_json: bool) 
             problem = f"couldn't propose {change!r}: that is no number of the policy of rounds"
             raise UsageError(problem, hint=f"write KEY=NUMBER; keys are {known}")
         fresh[key] = int(value)
-    made = RoundPolicy(**fresh)
+    made, members = RoundPolicy(**fresh), sum(bool(row["member"]) for row in rows)
+    charter = site.load_charter(site.load_settings()).charter
     try:
-        check_policy(made, sum(bool(row["member"]) for row in rows))
+        check_policy(made, members, charter.rule, masked=charter.masks > 0, salted=charter.salt > 0)
     except UsageError as error:
         why = error.message.partition(": ")[2]
-        raise UsageError(f"couldn't propose {', '.join(changes)}: {why}", hint="choose numbers in range") from None
+        hint = "choose numbers in range, and such as what the charter says of updates can stand with"
+        raise UsageError(f"couldn't propose {', '.join(changes)}: {why}", hint=hint) from None
     text = f"proposed {', '.join(changes)}"
     if made.rounds != current["rounds"] and status.get("site_noise"):
         text += f"; no vote makes the noise on sums pay more of them: {status['site_noise']}"

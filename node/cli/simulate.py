@@ -134,6 +134,25 @@ class How:
 )
 @click.option("--gamma", type=float, help="How far sites go towards each other under it.  [default: by the codec]")
 @click.option(
+    "--clip",
+    type=int,
+    help="In gossip, the weight that liars may have among a site's partners, in thousandths, as 100: none pulls it"
+    " further than its nearest do. At protocol speed.  [default: none]",
+)
+@click.option(
+    "--salt",
+    is_flag=True,
+    default=None,
+    help="With --mixing exact, let secret bytes travel behind each update, so that nobody confirms a guess of it by the"
+    " ledger.",
+)
+@click.option(
+    "--stop",
+    metavar="RULE",
+    help="End runs before their last round, once a metric has not become better for so many rounds: accuracy:higher:5."
+    " With --mixing exact, or at protocol speed.  [default: all rounds]",
+)
+@click.option(
     "--speed",
     type=click.Choice(sorted(SPEEDS)),
     default="learning",
@@ -194,6 +213,9 @@ def simulate(
     attackers: int | None,
     codec: str | None,
     gamma: float | None,
+    clip: int | None,
+    salt: bool | None,
+    stop: str | None,
     speed: str,
     seeds: str | None,
     target_accuracy: float | None,
@@ -246,6 +268,9 @@ def simulate(
         "attackers": 1 if attack and attackers is None and not chosen.learning.attackers else attackers,
         "codec": codec,
         "gamma": gamma,
+        "clip": clip,
+        "salt": salt,
+        "stop": stop,
         "seeds": None if seeds is None else _numbers(seeds),
         "target_accuracy": target_accuracy,
     }

@@ -308,6 +308,7 @@ def run_site(site: Site, settings: Settings, signed: SignedCharter) -> Ending:
                     budget=budget_of(settings, signed),
                     spending=Spending(site.spending_path),
                     private=private,
+                    min_cell=settings.task.min_cell,
                 ),
                 disclosed=Disclosed(site.disclosed_path, least=max(charter.min_cell, settings.task.min_cell)),
                 checkpoints=Checkpoints(

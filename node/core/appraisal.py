@@ -6,7 +6,9 @@ but wait for others: one model at a time, so that training, when it can go on, w
 does not fit into the time that is allowed is not asked, and the score says what could be said until then.
 
 It remembers nothing across a crash but what is on record: a site that starts anew begins with the round again if that
-is still of use, and is silent about it if not. The others go on without its word.
+is still of use, and is silent about it if not. How long its training takes is on record too, between two of its own
+entries, so that a site which has nothing left to train still knows what its share is. The others go on without the word
+of one that has not the updates any more, and it says so.
 """
 
 from __future__ import annotations
@@ -18,14 +20,14 @@ from dataclasses import dataclass
 
 import msgspec
 
-from swarm import disclosure
+from swarm import codec, disclosure
 from swarm.charter import Charter
 from swarm.contribution.game import Coalition, Questions, Scorer, members
 from swarm.contribution.loo import LeaveOneOut
 from swarm.contribution.policy import LOO, Policy
 from swarm.contribution.shapley import GuidedShapley
 from swarm.ledger import entry as e
-from swarm.ledger.scores import SETTLED_AFTER, Closing, Scores
+from swarm.ledger.scores import Closing, Scores
 from swarm.machine import Appraise, Appraised, Digest, NodeId, Report
 from swarm.round import Action, Say
 
@@ -58,11 +60,41 @@ class Cost:
 
 @dataclass(slots=True)
 class _Clock:
-    """How long this site's own training takes, and one evaluation; None until the first has ended."""
+    """How long this site's own training takes, and one evaluation; None until that is known.
+
+    A process that has seen no training end goes by the shortest that this site's entries tell of (`read`).
+    """
 
     training_since: float | None = None
-    training_s: float | None = None
+    measured_s: float | None = None
+    recorded_s: float | None = None
     evaluation_s: float | None = None
+    attested: tuple[int, int] = (
+        0,
+        0,
+    )  # the last round whose mean this site has signed, and when: milliseconds, own clock
+    offered_ms: int = 0  # when it offered last
+
+    @property
+    def training_s(self) -> float | None:
+        """How long a training takes, in seconds."""
+        return self.recorded_s if self.measured_s is None else self.measured_s
+
+    def read(self, entry: e.Entry) -> None:
+        """Learn of a training from this site's own final entries, which it has dated by the clock it measures with.
+
+        One begins as soon as the mean before it is signed, or the offer before it made if that was later, and ends with
+        its own offer. What lay between in which the site was down or rested counts, so the shortest is taken.
+        """
+        if entry.kind == e.ATTEST:
+            attest = codec.decode(entry.body, e.Attest, limit=e.ENTRY_BYTES_MAX)
+            self.attested = attest.round, entry.ts_ms
+        elif entry.kind == e.CONTRIBUTION:
+            offer = codec.decode(entry.body, e.Contribution, limit=e.ENTRY_BYTES_MAX)
+            took_s = (entry.ts_ms - max(self.attested[1], self.offered_ms)) / 1000
+            if self.attested[0] == offer.round - 1 > 0 and took_s > 0:
+                self.recorded_s = took_s if self.recorded_s is None else min(took_s, self.recorded_s)
+            self.offered_ms = entry.ts_ms
 
 
 class Appraisal:
@@ -78,6 +110,7 @@ class Appraisal:
         self._scores = Scores(charter.task.initial_model)
         self._work: _Work | None = None
         self._done: set[int] = set()  # rounds that this process is through with, whatever has come of it
+        self._missed: set[int] = set()  # rounds that it has said it cannot judge
         self._numbers = 0
         self._clock = _Clock()
         self._resting = False
@@ -91,9 +124,13 @@ class Appraisal:
         if self._policy is None:
             return
         self._scores.note(first, entries)
+        for entry in entries:
+            if entry.author == self._me:
+                self._clock.read(entry)
         last = max((number for number, judged in self._scores.rounds.items() if judged.committed), default=0)
-        self._scores.forget(last - SETTLED_AFTER)
-        self._done = {number for number in self._done if number in self._scores.rounds}
+        self._scores.forget(last - e.SETTLED_AFTER)
+        self._done &= self._scores.rounds.keys()
+        self._missed &= self._scores.rounds.keys()
 
     def training(self, now: float) -> None:
         """Learn that this site's trainer has been asked to train."""
@@ -103,7 +140,7 @@ class Appraisal:
         """Learn that training has ended. What failed says nothing of how long a round takes."""
         since, self._clock.training_since = self._clock.training_since, None
         if well and since is not None:
-            self._clock.training_s = now - since
+            self._clock.measured_s = now - since
             self.cost.training_s += now - since
 
     def rest(self, resting: bool) -> None:
@@ -165,12 +202,34 @@ class Appraisal:
         at_work = self._work is not None and self._work.closing.round in self._open(mine)
         return not self._resting and (at_work or self._next(mine, holds) is not None)
 
+    def missed(self, mine: Sequence[msgspec.Struct], holds: Callable[[Digest], bool], *, heard: bool) -> list[Action]:
+        """Say once, when the run is over, of each round why this site's word on it does not come, if it still counts.
+
+        `heard` is whether enough others are there for it to become final.
+        """
+        said: list[Action] = []
+        if self._policy is None or self._resting:
+            return said
+        for number in [number for number in self._open(mine) if number not in self._missed]:
+            gone = sum(not holds(digest) for digest in _needed(self._scores.rounds[number].closing))
+            if gone:
+                why = f"{gone} of the models and updates that it takes are not here"
+            elif self._clock.training_s is None:
+                why = "how long a training takes here, of which judging may take a share, is not on record"
+            elif not heard:
+                why = "too few others are there to take its word"
+            else:
+                continue
+            self._missed.add(number)
+            text = f"round {number} is not scored by this site: {why}"
+            said.append(Report("score_missed", text, {"round": number}, level="warning"))
+        return said
+
     def keep(self) -> set[Digest]:
         """Return the blobs that are needed to judge what has not been judged."""
         kept: set[Digest] = set()
         for closing in self._unjudged():
-            kept.add(Digest(closing.base))
-            kept.update(Digest(body.update_digest) for _, _, body, _ in closing.terms)
+            kept.update(_needed(closing))
         return kept
 
     def status(self) -> dict[str, object] | None:
@@ -204,8 +263,7 @@ class Appraisal:
             return None
         for number in self._open(mine):
             closing = self._scores.rounds[number].closing
-            needed = (Digest(closing.base), *(Digest(body.update_digest) for _, _, body, _ in closing.terms))
-            if all(holds(digest) for digest in needed):
+            if all(holds(digest) for digest in _needed(closing)):
                 return closing
         return None
 
@@ -265,6 +323,11 @@ class Appraisal:
         index = self._metrics.index(self._policy.metric)
         body = e.Score(number, index, self._policy.code, work.scorer.evaluations, work.samples, tuple(scores))
         return [Say(e.SCORE, body), Report("scored", f"scored the contributions to round {number}: {took}", values)]
+
+
+def _needed(closing: Closing) -> tuple[Digest, ...]:
+    """Return the blobs that judging a round takes: the model it was added to, and each update."""
+    return Digest(closing.base), *(Digest(body.update_digest) for _, _, body, _ in closing.terms)
 
 
 def _millionths(value: float) -> int:

@@ -782,7 +782,7 @@ class Node:
         head, mine = self.replica.head, self._voice.mine()
         if self._ended is not None and self._ended.outcome == "DONE" and not head.complete:
             self._ended = None  # The members have agreed on more rounds since.
-        self.round.judging = head.complete and self._appraisal.due(mine, self.transfer.has)
+        self.round.judging = head.complete and self._owes_score(mine, now)
         version = self.transfer.version, self._heard(), self.round.stuck(), self.round.judging
         if self._advanced is not None and self._advanced.still(head, mine, version, now):
             return self._do(self.round.watch(head, mine, self.transfer.has, now), now)
@@ -794,8 +794,19 @@ class Node:
         """Judge what others have contributed, while the trainer has nothing better to do."""
         if not self._voice.able:
             return []
-        free = self.round.free(complete=self.replica.head.complete)
-        return self._do(self._appraisal.step(self._voice.mine(), self.transfer.has, free=free, now=now), now)
+        complete, mine, holds = self.replica.head.complete, self._voice.mine(), self.transfer.has
+        heard = not complete or self.quorate(now)
+        actions: list[Action] = []
+        if heard:
+            actions += self._appraisal.step(mine, holds, free=self.round.free(complete=complete), now=now)
+        if complete and self._ended is not None and self._ended.outcome == "DONE":
+            actions += self._appraisal.missed(mine, holds, heard=heard)
+        return self._do(actions, now)
+
+    def _owes_score(self, mine: Sequence[msgspec.Struct], now: float) -> bool:
+        """Whether a run that is over waits for a score of this site: not where nobody is left who would order it."""
+        said = any(isinstance(body, e.Score) for body in mine)
+        return (said or self._appraisal.due(mine, self.transfer.has)) and self.quorate(now)
 
     def _heard(self) -> int:
         """Return how many entries have been taken in, where words count that are not in the log yet."""

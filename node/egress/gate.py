@@ -91,7 +91,7 @@ class Gate:
     """One site's. `state` gives the machine's newest final state; `tell` tells people.
 
     `private` reads in the ledger which rounds this site has trained privately: what `spending` lacks of them ends its
-    training, where there is a `budget`.
+    training, where there is a `budget`. `min_cell` is this site's own smallest cell, as the machine has it.
     """
 
     def __init__(
@@ -109,11 +109,12 @@ class Gate:
         budget: Budget | None = None,
         spending: Spending | None = None,
         private: Rounds | None = None,
+        min_cell: int = 0,
     ) -> None:
         self._policy, self._record, self._waiting, self._store = policy, record, waiting, store
         self._charter, self._me, self._clock, self._state, self._tell = signed.charter, me, clock, state, tell
         self._ledger = signed.ledger_id.hex()[:16]
-        self._budget, self._spending, self._private = budget, spending, private
+        self._budget, self._spending, self._private, self._min_cell = budget, spending, private, min_cell
         self._out: set[tuple[str, int]] = set()  # of which an update has left, where their number has a limit
         self._approved, self._entries, self._released = Recent[int](), Recent[str](), Recent[str]()
         for line in record.each():
@@ -437,7 +438,7 @@ class Gate:
                 Piece(one.digest.hex(), one.size, tuple(leaf.hex() for leaf in one.leaves)) for _, one in files
             ),
             norm=norm,
-            told=shown if trained.samples >= self._charter.min_cell and not self._charter.salt else {},
+            told=shown if self._charter.tells_training(trained.samples, self._min_cell) else {},
             to=self._to(),
             made_ms=self._now_ms(),
         )

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
+from node.framing import receive
 from node.loop import protocol
 from node.loop.parameters import Parameters, parameters_of
 from node.task import where_in
@@ -100,7 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     link = socket.socket(fileno=chosen.fd)
     protocol.send(link, {"did": "load"})
     try:
-        while (request := protocol.receive(link)) is not None:
+        while (request := receive(link)) is not None:
             protocol.send(link, {"did": request["do"], "round": request.get("round", 0), **_answer(request, chosen)})
     except BrokenPipeError:
         return 0  # The node is gone.

@@ -39,6 +39,7 @@ import numpy as np
 from node.cli.control import ask
 from node.cli.output import OK, SUBSET, UNAVAILABLE, Failure
 from node.clock import Clock, sleep
+from node.framing import receive
 from node.loop import describing, protocol
 from node.loop.parameters import Parameters, check_received, difference, parameters_of, write_update
 from node.site import Site
@@ -505,7 +506,7 @@ class Peer:
                 return
         readable, _, _ = select.select([self._link], [], [], ASK_S / 2)
         if readable:
-            message = protocol.receive(self._link)
+            message = receive(self._link)
             if message is None:
                 self._lose_link()
                 self._request = None
@@ -553,7 +554,7 @@ class Peer:
     def _drain(self) -> None:
         """Take in what the node has said meanwhile, without waiting."""
         while self._link is not None and select.select([self._link], [], [], 0)[0]:
-            message = protocol.receive(self._link)
+            message = receive(self._link)
             if message is None:
                 self._lose_link()
             else:

@@ -20,14 +20,12 @@ from __future__ import annotations
 
 import math
 import socket
-import struct
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-import msgpack
 import msgspec
 
+from node.framing import framed
 from swarm.errors import UsageError
 
 PROTOCOL = 1
@@ -37,8 +35,6 @@ SOCKET_PATH_BYTES_MAX = 107
 
 REPLY_BYTES_MAX = 1 << 22
 """Of a script's message: stretches of 100,000 tensors."""
-
-HEAD = struct.Struct(">I")
 
 
 class Scores(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -101,28 +97,7 @@ def reply_of(body: bytes) -> Reply:
 
 def send(link: socket.socket, message: Mapping[str, object] | Reply) -> None:
     """Write one message. Raises `OSError` when the other end is gone."""
-    body = msgspec.msgpack.encode(message)
-    link.sendall(HEAD.pack(len(body)) + body)
-
-
-def receive(link: socket.socket) -> dict[str, Any] | None:
-    """Read what the node says next; None when it is gone."""
-    head = _exactly(link, HEAD.size)
-    body = None if head is None else _exactly(link, HEAD.unpack(head)[0])
-    return None if body is None else msgpack.unpackb(body, raw=False)
-
-
-def _exactly(link: socket.socket, length: int) -> bytes | None:
-    data = b""
-    while len(data) < length:
-        try:
-            part = link.recv(length - len(data))
-        except OSError:
-            return None
-        if not part:
-            return None
-        data += part
-    return data
+    link.sendall(framed(msgspec.msgpack.encode(message)))
 
 
 def hung_up(link: socket.socket) -> bool:

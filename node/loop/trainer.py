@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from typing_extensions import override
 
+from node.framing import HEAD
 from node.loop import protocol
 from node.loop.form import is_script
 from node.trainer import Described, EvaluateDone, Failed, Noted, Trainer, TrainerEvent, TrainerSettings
@@ -201,15 +202,15 @@ class ScriptTrainer(Trainer):
 
     def _next_body(self) -> bytes | None:
         """Take a whole message off what was received. Raises `UsageError` if one is too large to be a script's."""
-        if len(self._received) < protocol.HEAD.size:
+        if len(self._received) < HEAD.size:
             return None
-        length: int = protocol.HEAD.unpack_from(self._received)[0]
+        length: int = HEAD.unpack_from(self._received)[0]
         if length > protocol.REPLY_BYTES_MAX:
             raise UsageError(f"couldn't read what the script said: {length} bytes", hint="use join() to talk to a node")
-        end = protocol.HEAD.size + length
+        end = HEAD.size + length
         if len(self._received) < end:
             return None
-        body, self._received = self._received[protocol.HEAD.size : end], self._received[end:]
+        body, self._received = self._received[HEAD.size : end], self._received[end:]
         return body
 
     def _hear(self, reply: protocol.Reply, now: float) -> Sequence[TrainerEvent]:

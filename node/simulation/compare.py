@@ -60,6 +60,7 @@ from swarm.mixing.corrections import parse as parse_correction
 from swarm.mixing.outer import parse as parse_outer
 from swarm.mixing.rules import parse as parse_rule
 from swarm.routes import FOLD, cuts
+from swarm.salt import SALT_BYTES
 from swarm.stopping import Policy, Watch, committed, settled
 from swarm.stopping import told as told_by
 from swarm.vector import Vector
@@ -377,6 +378,8 @@ class Comparison:
                 f"At learning speed models are averaged as they are: {learning.codec} is in the bytes "
                 "and seconds reckoned, and what it leaves out of an update is felt at protocol speed."
             )
+        if learning.salt and "learning" in self.speeds:
+            yield "At learning speed a salt is in the bytes and seconds reckoned; what is learned is the same without."
 
     # --- playing ------------------------------------------------------------------------------------------------
 
@@ -464,8 +467,9 @@ class Comparison:
 
     @property
     def _update_bytes(self) -> int:
-        """Of one update, or in gossip one model, as it travels: encoded, and slice by slice where it is cut."""
-        return self._encoded(self.scenario.learning.codec)
+        """Of one update, or in gossip one model, as it travels: encoded, slice by slice where it is cut, and salted."""
+        learning = self.scenario.learning
+        return self._encoded(learning.codec) + (SALT_BYTES if learning.salt else 0)
 
     @property
     def _part_bytes(self) -> int:

@@ -84,6 +84,8 @@ def _command(scenario: Scenario, topology: str, task: Path, links: Path | None, 
         arguments += ["--outer", learning.outer]
     if learning.rule:
         arguments += ["--rule", learning.rule]
+    if learning.salt:
+        arguments.append("--salt")
     if scenario.route is not None:
         arguments += ["--route", learning.route]
     cards = " \\\n  ".join(f"--card {shlex.quote(f'{site.name}.card.toml')}" for site in scenario.sites)

@@ -38,6 +38,7 @@ from swarm.ledger.audit import audit
 from swarm.machine import Digest, Effect, Event, Mixed
 from swarm.mixing.outer import buffers_text, lengthened, untrained
 from swarm.mixing.outer import parse as parse_outer
+from swarm.salt import SALT_BYTES
 from swarm.vector import Vector, blob_digest, leaf_hashes
 from topologies.graph import Edge, Topology
 from topologies.scenario import METRICS, Scenario
@@ -173,6 +174,7 @@ def draft(
             relay=terms.RELAYS[0] if asked.relay else "",
             route="" if scenario.route is None else learning.route,
             rule=learning.rule,
+            salt=str(SALT_BYTES) if learning.salt else "",
             schedule=schedule,
             stop=learning.stop,
             staleness="" if schedule or learning.rule or not asked.late_rounds else str(asked.late_rounds),
@@ -277,6 +279,7 @@ class Play:
             codec=founded.signed.charter.codec,
             cuts=founded.signed.charter.cuts,
             averages=founded.signed.charter.averages,
+            salt=founded.signed.charter.salt,
             checkers=[self._watch],
             ledger_id=founded.signed.ledger_id,
         )

@@ -100,6 +100,10 @@ REASONS = {
     VOID: "in a round of which no mean came",
 }
 
+SETTLED_AFTER = 2
+"""Rounds: so many commits after a round's own, what members say of its model and of each other's work in it comes too
+late: evaluations that a stop goes by (`swarm.stopping`), scores (`swarm.ledger.scores`)."""
+
 # What an annotation says.
 WITHDRAWAL = 1  # the author takes back its work of these rounds
 ANEW = 2  # it has lost its correction, so that all begin again at zero (under gradient tracking only)

@@ -303,13 +303,8 @@ class Journal:
 
     def _read(self, path: str, offset: int, height: int) -> bytes | None:
         """Return a block's payload if it stands there, whole."""
-        length = _RECORD.unpack(self._disk.read(path, offset, _RECORD.size))[0]
-        if length > RECORD_BYTES_MAX:
-            return None
-        parsed = _parse(self._disk.read(path, offset, _record_bytes(length)), 0)
-        if parsed is None or (parsed[0].kind, parsed[0].height) != (RECORD_BLOCK, height):
-            return None
-        return parsed[0].payload
+        record = _block_record(self._disk, path, offset)
+        return record.payload if record is not None and record.height == height else None
 
     # --- writing ------------------------------------------------------------------------------------------------
 
@@ -493,14 +488,19 @@ def block_at(disk: Disk, place: tuple[int, int]) -> bytes:
     """
     number, offset = place
     path = f"{BLOCKS}/{number:08d}.seg"
+    record = _block_record(disk, path, offset)
+    if record is None:
+        raise LedgerError(f"couldn't read the block at byte {offset} of {path}", hint="run `swarm ledger verify`")
+    return record.payload
+
+
+def _block_record(disk: Disk, path: str, offset: int) -> Record | None:
+    """Return the record of a block if one stands there, whole. Its length is bounded before it is believed."""
     head = disk.read(path, offset, _RECORD.size)
-    if len(head) == _RECORD.size and (length := _record_bytes(_RECORD.unpack(head)[0])) <= _record_bytes(
-        RECORD_BYTES_MAX
-    ):
-        parsed = _parse(disk.read(path, offset, length), 0)
-        if parsed is not None and parsed[0].kind == RECORD_BLOCK:
-            return parsed[0].payload
-    raise LedgerError(f"couldn't read the block at byte {offset} of {path}", hint="run `swarm ledger verify`")
+    if len(head) < _RECORD.size or (length := _RECORD.unpack(head)[0]) > RECORD_BYTES_MAX:
+        return None
+    parsed = _parse(disk.read(path, offset, _record_bytes(length)), 0)
+    return parsed[0] if parsed is not None and parsed[0].kind == RECORD_BLOCK else None
 
 
 def foreign(disk: Disk, ledger_id: bytes) -> bytes | None:

@@ -30,9 +30,6 @@ from swarm.ledger import entry as e
 from swarm.ledger.block import faults, quorum
 from swarm.machine import NodeId
 
-SETTLED_AFTER = 2
-"""Rounds: so many commits after a round's own, scores for it come too late."""
-
 MEDIAN_ERROR = 1.4826 * 1.2533
 """What a median's standard error is, times the root of the number of values, for one unit of their median distance from
 it: the first factor makes that a standard deviation and the second is sqrt(pi / 2), both if they are normal."""
@@ -169,7 +166,7 @@ class Scores:
         if commit.round in self.rounds:
             self.rounds[commit.round].committed = True
         for number, judged in self.rounds.items():
-            judged.settled = judged.settled or number <= commit.round - SETTLED_AFTER
+            judged.settled = judged.settled or number <= commit.round - e.SETTLED_AFTER
         if len(self._works) > WORKS_MAX:
             self._works = dict([*self._works.items()][-WORKS_MAX // 2 :])
 

@@ -12,7 +12,7 @@ from node.core import node
 from node.messages import Messages
 from node.storage import RealDisk, sync_folder
 from swarm import codec, gossip_round, identity, masked_round, routed_round
-from swarm import round as plain_round
+from swarm.charter import Charter
 from swarm.ledger import (
     audit,
     block,
@@ -687,8 +687,8 @@ DISK = (
         (
             Edit(
                 journal.Journal._read,
-                "if parsed is None or (parsed[0].kind, parsed[0].height) != (RECORD_BLOCK, height):",
-                "if parsed is None:",
+                " and record.height == height",
+                "",
             ),
         ),
         claims.test_what_lies_on_disk_is_believed_and_never_where_it_should_lie,
@@ -1213,7 +1213,7 @@ SALT = (
     ),
     Bug(
         "what training measured is a second name of a salted update",
-        (Edit(plain_round.Round.trained, " and not self._charter.salt", ""),),
+        (Edit(Charter.tells_training, " and not self.salt", ""),),
         salts.test_what_training_measured_is_told_where_updates_are_not_salted,
     ),
 )

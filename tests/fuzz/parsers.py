@@ -487,6 +487,8 @@ def _disk(data: bytes) -> None:
             list(journal.Tail(disk, H).read())
         with contextlib.suppress(StoreError):
             list(journal.cut(disk, log))
+        with contextlib.suppress(LedgerError, StoreError):
+            journal.block_at(disk, (data[:1] == b"\1", 64))
         journal.foreign(disk, H)
         with contextlib.suppress(LedgerError, StoreError):
             journal.Journal(disk, ledger_id=H, segment_bytes=1 << 14).open(blocks_from=3)
@@ -862,7 +864,7 @@ PARSERS: Mapping[str, Parser] = MappingProxyType(
             _disk, _disks, (), ("swarm.ledger.journal:foreign", "swarm.ledger.journal:_passed",
             "swarm.ledger.journal:_first_height", "swarm.ledger.journal:_check_header",
             "swarm.ledger.journal:_read_segment", "swarm.ledger.journal:_parse", "swarm.ledger.journal:Journal._walk",
-            "swarm.ledger.journal:Journal._read",
+            "swarm.ledger.journal:_block_record",
             "swarm.ledger.journal:Tail._records"), calls=60_000,
         ),
         "bundle": Parser(

@@ -32,12 +32,20 @@ class Site:
         self.size = 1
         self.now = NOW
 
-    def play(self, number: int) -> None:
-        at = [self._note(NODES[i], e.CONTRIBUTION, contribution(SWARM, i, number=number)) for i in range(N)]
+    def play(self, number: int, offered_s: float = 0.0) -> None:
+        """A round whose work this site, by its own clock, has offered at that time. The others' clocks are elsewhere."""
+        at = [
+            self._note(NODES[i], e.CONTRIBUTION, contribution(SWARM, i, number=number), offered_s if i == ME else 77.7)
+            for i in range(N)
+        ]
         close = e.RoundClose(number, 1, tuple((index, 10) for index in at), (), ())
         place = self._note(e.NO_AUTHOR, e.ROUND_CLOSE, close)
         commit = e.RoundCommit(number, place, digest(f"model {number}"), 128, N, 50, (), (), 0, 0)
         self._note(e.NO_AUTHOR, e.ROUND_COMMIT, commit)
+
+    def attest(self, number: int, at_s: float) -> None:
+        """This site signs the mean of a round, and begins to train for the next."""
+        self._note(NODES[ME], e.ATTEST, e.Attest(number, 1, digest(f"model {number}"), 128, (), b""), at_s)
 
     def train(self, seconds: float) -> None:
         self.appraisal.training(self.now)
@@ -52,8 +60,8 @@ class Site:
         self.now += seconds
         return list(self.appraisal.appraised(Appraised(asked.round, asked.number, 20, {"loss": value}), self.now))
 
-    def _note(self, author: bytes, kind: int, body: object) -> int:
-        entry = e.Entry(1, kind, bytes(32), author, 0, bytes(32), 0, codec.encode(body), b"")
+    def _note(self, author: bytes, kind: int, body: object, at_s: float = 0.0) -> int:
+        entry = e.Entry(1, kind, bytes(32), author, 0, bytes(32), int(at_s * 1000), codec.encode(body), b"")
         self.appraisal.note(self.size, [entry])
         self.size += 1
         return self.size - 1
@@ -126,6 +134,64 @@ def test_without_knowing_how_long_training_takes_nothing_is_judged() -> None:
     fresh.appraisal.training(fresh.now)
     fresh.appraisal.trained(fresh.now + 5, well=False)
     assert fresh.step() == [], "a failure says nothing of it"
+
+
+def test_a_process_that_has_trained_nothing_goes_by_the_shortest_training_on_record() -> None:
+    """From the mean to the offer: 30 s, then 10 s. A fifth of ten seconds are three questions of 0.6 s."""
+    fresh = Site()
+    fresh.play(1, offered_s=100)
+    fresh.attest(1, at_s=110)
+    fresh.play(2, offered_s=140)
+    fresh.attest(2, at_s=150)
+    fresh.play(3, offered_s=160)
+    for _ in range(3):
+        (asked,) = fresh.step()
+        fresh.answer(asked, 0.6)
+    assert said(fresh.step()).evaluations == 3
+
+
+def test_work_for_the_round_before_that_came_late_is_no_part_of_a_training() -> None:
+    """It signed a mean at 110 while it still trained for that round, till 150: then it trained for ten seconds."""
+    fresh = Site()
+    fresh.play(1, offered_s=100)
+    fresh.attest(1, at_s=105)
+    fresh.attest(2, at_s=110)
+    fresh.play(2, offered_s=150)
+    fresh.play(3, offered_s=160)
+    (asked,) = fresh.step()
+    fresh.answer(asked, 1.5)
+    assert [type(action) for action in fresh.step()] == [Report], "a second question of 1.5 s would be beyond two"
+
+
+@pytest.mark.parametrize("offered_s", [110.0, 50.0])
+def test_a_clock_that_was_set_back_tells_nothing_of_a_training(offered_s: float) -> None:
+    fresh = Site()
+    fresh.play(1, offered_s=100)
+    fresh.attest(1, at_s=110)
+    fresh.play(2, offered_s=offered_s)
+    assert fresh.step() == []
+
+
+def test_a_word_that_does_not_come_is_told_once_with_the_reason(site: Site) -> None:
+    def missed(holds: Callable[[Digest], bool] = everything, *, heard: bool = True) -> list[str]:
+        return [action.text for action in site.appraisal.missed([], holds, heard=heard) if isinstance(action, Report)]
+
+    assert missed() == [], "it is going to judge the round"
+    gone = Digest(contribution(SWARM, 4).update_digest)
+    (text,) = missed(lambda one: one != gone)
+    assert text == "round 1 is not scored by this site: 1 of the models and updates that it takes are not here"
+    assert missed(heard=False) == [], "it has been told"
+    site.play(2)
+    (text,) = missed(heard=False)
+    assert text == "round 2 is not scored by this site: too few others are there to take its word"
+    site.appraisal.rest(True)
+    site.play(3)
+    assert missed(heard=False) == [], "that it rests is said elsewhere"
+    fresh = Site()
+    fresh.play(1)
+    (report,) = fresh.appraisal.missed([], everything, heard=True)
+    assert isinstance(report, Report)
+    assert "how long a training takes here" in report.text
 
 
 def test_what_is_not_here_is_not_judged_and_not_asked_for(site: Site) -> None:

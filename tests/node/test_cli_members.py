@@ -247,6 +247,37 @@ def test_a_wrong_wish_is_refused_before_anything_is_made(
 
 
 @pytest.mark.parametrize(
+    ("options", "fewest", "why"),
+    [
+        ({"salt": "32"}, 1, "with a salt a round may close with 1 contribution, and the model that it ends with"),
+        ({"masks": "pairwise"}, 2, "with masks a round may close with 2 contributions"),
+        ({"rule": "trimmed:1"}, 2, "the rule trimmed:1 takes 3"),
+    ],
+)
+def test_a_policy_that_the_charters_options_rule_out_is_not_proposed(
+    site: Site, node: Node, options: dict[str, str], fewest: int, why: str
+) -> None:
+    cards = tuple(
+        c.make_card(who, name=f"s{i}", endpoint=f"tcp://h:{i + 1}") for i, who in enumerate(make_swarm(3).identities)
+    )
+    policy = msgspec.structs.replace(POLICY, min_contributions=3)
+    terms = msgspec.structs.replace(
+        site.load_charter().charter, members=cards, edges=(), round=policy, options=c.options_of(**options)
+    )
+    signed = c.SignedCharter(terms, {})
+    for who in make_swarm(3).identities:
+        signed = signed.sign(who)
+    (site.folder / "charter.toml").write_text(c.to_toml(signed))
+    message, hint = refused("policy", f"min_contributions={fewest}", "--folder", "alpha")
+    assert message.startswith(f"couldn't propose min_contributions={fewest}: ")
+    assert why in message
+    assert "what the charter says of updates" in hint
+    assert {*node.asked} == {"status"}
+    said("policy", "min_contributions=3", "--folder", "alpha")
+    assert node.change.kind == t.POLICY
+
+
+@pytest.mark.parametrize(
     "words",
     [
         ("vote", "ea17", "yes", "--folder", "alpha"),

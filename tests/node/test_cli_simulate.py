@@ -113,6 +113,15 @@ def test_interrupted_it_writes_what_there_is_and_says_so(tmp_path: Path, monkeyp
         (["--codec", "int8", "--topology", "base2"], "partners change from round to round"),
         (["--graph", "a.txt", "--arcs", "b.txt"], "couldn't use --graph and --arcs"),
         (["--arcs", "/nowhere.txt"], "couldn't read /nowhere.txt"),
+        (["--clip", "100"], "couldn't clip at learning speed"),
+        (["--clip", "100", "--mixing", "exact"], "learning.clip: it is for gossip"),
+        (["--clip", "501"], "learning.clip: 501 is not between 1 and 500"),
+        (["--stop", "accuracy"], "couldn't read stop = 'accuracy'"),
+        (["--stop", "auc:higher:5", "--mixing", "exact"], "'auc': it is none of the charter's metrics"),
+        (["--stop", "loss:lower:5"], "couldn't stop a gossiping swarm early at learning speed"),
+        (["--salt"], "learning.salt: it is for exact mixing"),
+        (["--salt", "--mixing", "exact", "--route", "sharded:3"], "learning.salt: the ledger confirms guesses anyway"),
+        (["--salt", "--mixing", "exact", "--codec", "topk:50"], "learning.salt: under topk:50 sizes of messages"),
     ],
 )
 def test_what_cannot_be_is_said_in_a_sentence_before_anything_runs(
@@ -251,6 +260,13 @@ def test_an_exported_graph_of_ones_own_drafts_what_the_graph_itself_drafts(
 
 
 EXACT = (("codec", "bf16"), ("min_cell", "5"), ("route", "sharded"), ("staleness", "16"))
+SALTED = (
+    ("min_cell", "5"),
+    ("route", "fold"),
+    ("salt", "32"),
+    ("staleness", "16"),
+    ("stop", "accuracy:higher:5"),
+)
 OWN = (("links", "0>1 1>2 2>0 2>3 3>0"), ("min_cell", "5"), ("schedule", "links"))
 
 
@@ -260,6 +276,7 @@ OWN = (("links", "0>1 1>2 2>0 2>3 3>0"), ("min_cell", "5"), ("schedule", "links"
     [
         (["--mixing", "exact", "--route", "sharded", "--codec", "bf16"], EXACT),
         (["--arcs", "arcs.txt", "--topology", "own"], OWN),
+        (["--mixing", "exact", "--salt", "--stop", "accuracy:higher:5", "--route", "fold"], SALTED),
     ],
 )
 def test_an_exported_command_says_how_models_travel(

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import io
 import os
+import re
+import select
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
@@ -13,10 +17,21 @@ import pytest
 from node.cli.status import render
 from node.console import Console
 from node.site import Site
-from node.terminal import STAND_INS, Claim, can_be_drawn_on, fitted, in_front, spell_out
+from node.terminal import (
+    LINES_WAITING_MAX,
+    STAND_INS,
+    Aside,
+    Claim,
+    above,
+    can_be_drawn_on,
+    fitted,
+    in_front,
+    spell_out,
+)
 from swarm.machine import Report
 from tests.node.test_cli_errors import answering, site, swarm, the_status_of_a_node
 from tests.node.test_cli_ledger import calm, said, written
+from tests.node.test_console import status
 
 assert site  # A fixture, used by its name.
 
@@ -112,6 +127,161 @@ def test_of_two_peers_on_one_terminal_the_second_tells_only_what_goes_wrong(
     assert third._live is not None
     third.close()
     second.close()
+
+
+class Screen:
+    """A terminal of 80 columns that this process draws on, and what stands on it: as much of one as views use."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._ours, theirs = os.openpty()
+        monkeypatch.setenv("TERM", "xterm")
+        monkeypatch.setenv("COLUMNS", "80")
+        self.stream = os.fdopen(theirs, "w", encoding="utf-8")
+        self.name = os.ttyname(theirs)
+        self._rows, self._row, self._column = [""], 0, 0
+
+    def close(self) -> None:
+        self.stream.close()
+        os.close(self._ours)
+
+    def lines(self) -> list[str]:
+        """What stands there, and was scrolled out above, without what is empty below."""
+        while select.select([self._ours], [], [], 0.05)[0]:
+            for sign in re.findall("\x1b\\[[?0-9;]*[A-Za-z]|.|\n|\r", os.read(self._ours, 1 << 16).decode()):
+                self._take(sign)
+        return [row.rstrip() for row in self._rows]
+
+    def _take(self, sign: str) -> None:
+        match sign[0], sign[-1]:
+            case "\r", _:
+                self._column = 0
+            case "\n", _:
+                self._row += 1
+                self._rows += [""] * (self._row + 1 - len(self._rows))
+            case "\x1b", "A":
+                self._row -= int(sign[2:-1])
+                assert self._row >= 0, "above all that was ever written"
+            case "\x1b", "K":
+                self._rows[self._row] = ""
+            case "\x1b", "J":
+                self._rows[self._row] = self._rows[self._row][: self._column]
+                del self._rows[self._row + 1 :]
+            case "\x1b", _:
+                assert sign[-1] in "mhl", sign
+            case _:
+                row = self._rows[self._row].ljust(self._column)
+                self._rows[self._row] = row[: self._column] + sign + row[self._column + 1 :]
+                self._column += 1
+
+
+@pytest.fixture
+def screen(monkeypatch: pytest.MonkeyPatch) -> Iterator[Screen]:
+    made = Screen(monkeypatch)
+    yield made
+    made.close()
+
+
+OTHER = """
+import fcntl, os, sys
+from node.console import Console
+from node.terminal import TURN
+from swarm.machine import Report
+stream = open(sys.argv[1], "w")
+device = os.open(sys.argv[1], os.O_RDWR | os.O_NOCTTY)
+peer = Console(sys.argv[2], name="b", stream=stream)
+print("ready", flush=True)
+for line in sys.stdin:
+    match line.split():
+        case ["hold"]:
+            fcntl.lockf(device, fcntl.LOCK_EX, 1, TURN)
+        case ["release"]:
+            fcntl.lockf(device, fcntl.LOCK_UN, 1, TURN)
+        case words:
+            peer.report(Report("e", " ".join(words), level="warning"), 1.0)
+    print("ready", flush=True)
+"""
+
+
+class Other:
+    """Another peer's process on the same terminal, which does one thing after the other."""
+
+    def __init__(self, screen: Screen, mode: str = "auto") -> None:
+        command = [sys.executable, "-c", OTHER, screen.name, mode]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._ready()
+
+    def do(self, what: str) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{what}\n")
+        self._process.stdin.flush()
+        self._ready()
+
+    def end(self) -> None:
+        self._process.communicate()
+
+    def _ready(self) -> None:
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline() == "ready\n"
+
+
+def shown_of(lines: list[str]) -> list[str]:
+    """The first word or two of each line, by which it is known."""
+    return [" ".join(line.split()[:2]) for line in lines]
+
+
+VIEW = ["test-swarm round", "● site-0", "… site-1", "… site-2"]
+
+
+@pytest.mark.parametrize("mode", ["auto", "plain"])
+def test_what_another_peer_tells_stands_above_the_view_and_the_view_stands_once(screen: Screen, mode: str) -> None:
+    first = Console("auto", name="a", stream=screen.stream)
+    first.snapshot(status(), 10.0)
+    assert shown_of(screen.lines()) == VIEW
+    other = Other(screen, mode)
+    first.snapshot(status(), 11.0)
+    notice = ["b: another"] if mode == "auto" else []
+    assert shown_of(screen.lines()) == [*notice, *VIEW]
+    other.do("a first trouble")
+    other.do("a second one")
+    first.report(Report("e", "of its own"), 12.0)
+    first.snapshot(status(), 12.0)
+    other.do("a third")
+    first.close()
+    lines = screen.lines()
+    told = [line[9:] for line in lines[len(notice) : -6]]
+    assert told == ["b  warning: a first trouble", "b  warning: a second one", "b  warning: a third"]
+    assert shown_of(lines[-6:-2]) == VIEW
+    assert lines[-2].endswith("of its own")
+    assert lines[-1] == ""
+    other.do("a last one")
+    assert screen.lines()[-2].endswith("b  warning: a last one"), "where nothing is drawn it is a line like any"
+    other.end()
+
+
+def test_who_draws_and_who_tells_wait_for_their_turn_and_hold_nobody_up(screen: Screen) -> None:
+    other = Other(screen, "plain")
+    view, lines = Console("auto", name="a", stream=screen.stream), Aside(screen.stream)
+    other.do("hold")
+    view.snapshot(status(), 10.0)
+    lines.print("told")
+    assert screen.lines() == [""]
+    other.do("release")
+    lines.flush()
+    view.snapshot(status(), 10.1)
+    assert shown_of(screen.lines()) == ["told", *VIEW]
+    other.do("hold")
+    for number in range(LINES_WAITING_MAX + 1):
+        lines.print(f"{number}")
+    assert screen.lines()[-2] == f"{LINES_WAITING_MAX}", "but not for ever"
+    other.end()
+    view.close()
+    lines.close()
+
+
+def test_a_line_above_a_view_takes_its_place_and_leaves_room_for_it() -> None:
+    assert above("told", 0) == "told"
+    assert above("told", 1) == "\r\x1b[Jtold"
+    assert above("told", 4) == "\x1b[3A\r\x1b[Jtold\n\n\n"
 
 
 def test_a_second_view_on_a_terminal_says_why_it_is_not_shown(

@@ -16,7 +16,7 @@ from swarm.ledger import entry as e
 from swarm.ledger.audit import Audit, audit
 from swarm.ledger.journal import Journal
 from swarm.ledger.scores import Judged, standings
-from swarm.machine import RECORD_BLOCK, Appraise, Digest, Effect, Event, NodeId, Train
+from swarm.machine import RECORD_BLOCK, Appraise, Digest, Effect, Event, NodeId, Persist, Train, Trained
 from swarm.round import Action, Say
 from tests.builders import Swarm, make_swarm
 from tests.simulation.altered import Altered
@@ -266,14 +266,59 @@ class CrashAtLast(CrashAt):
             super().on_event(world, node, twin, event, effects)
 
 
-def test_a_site_that_trains_no_more_after_a_restart_says_nothing_of_the_last_round_and_leaves_no_gap() -> None:
-    """It does not know what a share of its training time would be. The others' words are enough."""
-    swarm, crash = swarm_of(), CrashAtLast(2, Appraise, down_s=0.3)
-    rounds = rounds_of(ran(swarm, checkers=[crash]), swarm)
+class CrashAsItOffers(CrashAt):
+    """As that, when it has trained the last round."""
+
+    @override
+    def on_event(self, world: World, node: int, twin: int, event: Event, effects: Sequence[Effect]) -> None:
+        if isinstance(event, Trained) and event.round == ROUNDS:
+            super().on_event(world, node, twin, event, effects)
+
+
+@pytest.mark.parametrize("down_s", [0.3, 5.0])
+def test_a_site_killed_while_it_judges_the_last_round_makes_up_for_it(down_s: float) -> None:
+    """It trains no more after its restart, also not where the run is over by then: what a share is, is on record."""
+    swarm, crash = swarm_of(), CrashAtLast(2, Appraise, down_s=down_s)
+    world = ran(swarm, checkers=[crash])
+    rounds = rounds_of(world, swarm)
+    assert crash.at_s is not None
+    me = swarm.identities[2].node
+    assert [number for number, judged in rounds.items() if me not in judged.scores] == []
+    whole = {who: score.evaluations for who, score in rounds[ROUNDS].scores.items()}
+    assert whole[me] > N + 2, "it took its time, as the others did"
+    assert not told(world, 2, "score_missed")
+
+
+def test_a_site_whose_updates_are_gone_says_that_it_does_not_score_the_last_round_and_leaves_no_gap() -> None:
+    """Others keep updates until they have judged them, and nobody asks for them when a round is over."""
+    swarm, crash = swarm_of(), CrashAsItOffers(2, Persist, down_s=5.0)
+    world = ran(swarm, checkers=[crash])
+    rounds = rounds_of(world, swarm)
     assert crash.at_s is not None
     me = swarm.identities[2].node
     assert [number for number, judged in rounds.items() if me not in judged.scores] == [ROUNDS]
     assert [one for judged in rounds.values() for one in judged.agreed().values() if one is None] == []
+    (text,) = told(world, 2, "score_missed")
+    assert text.startswith(f"round {ROUNDS} is not scored by this site: 4 of the models and updates")
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_site_that_starts_when_the_run_is_over_owes_its_word_to_nobody_who_has_left(alone: bool) -> None:
+    """Its word would wait for ever to become final. Where the others are still there, it is said, and counts."""
+    swarm, end_s = swarm_of(), 15.0
+    crashes = [Crash(at_s=end_s, slot=2, down_s=1.0)]
+    crashes += [Crash(at_s=end_s, slot=slot, down_s=1e6) for slot in range(N) if slot != 2 and alone]
+    world = gossiping(swarm, task(), faults=crashes)
+    assert world.run(lambda world: all(place.machine is not None for place in world.places))
+    head(world, 2)._appraisal.rest(True)
+    assert world.run(all_done)
+    assert world.run(end_s + 0.5)
+    world.place(2).finished = None
+    assert world.run(lambda world: world.place(2).finished is not None, end_s=end_s + 10.0)
+    world.run(world.now + 2.0)
+    assert told(world, 2, "scored"), "it cannot know at once that nobody is there"
+    judged = rounds_of(world, swarm)[ROUNDS]
+    assert (swarm.identities[2].node in judged.scores) == (not alone)
 
 
 @pytest.mark.parametrize("seed", [2])

@@ -637,6 +637,16 @@ def test_a_site_is_done_when_the_last_model_is_committed_scored_and_on_record() 
     assert round_.advance(committed(3), [], all_blobs, NOW) == []
 
 
+def test_a_word_on_others_work_that_is_not_final_is_waited_for_while_it_may_become_so() -> None:
+    round_ = site()
+    round_.said(e.Evaluation(3, MODELS[3], 5, ()))
+    word = e.Score(3, 0, 1, 6, 20, ((1, 0, 0),))
+    round_.judging = True
+    assert round_.advance(committed(3), [word], all_blobs, NOW) == []
+    round_.judging = False
+    assert works(round_.advance(committed(3), [word], all_blobs, NOW)) == [DONE]
+
+
 def test_a_site_that_cannot_score_the_last_model_is_done_all_the_same() -> None:
     round_ = site()
     round_.advance(committed(3), [], all_blobs, NOW)

@@ -220,6 +220,12 @@ def test_links_that_go_one_way_are_for_gossip() -> None:
 @pytest.mark.parametrize(
     ("more", "says", "hint"),
     [
+        ("[learning]\nsalt = 32\n", "learning.salt: 32 is neither", "true or false"),
+        (
+            "[learning]\nmixing = 'exact'\nsalt = true\n[swarm]\nmin_contributions = 1\n",
+            "learning.salt: a round may close with one update",
+            "2 at least",
+        ),
         ("[learning]\nround = 3\n", "learning.round: there is no such key", "did you mean rounds?"),
         ("[learning]\nrounds = 0\n", "learning.rounds: 0 is not between 1 and 10000", "in that range"),
         ("[learning]\nrounds = true\n", "learning.rounds: True is not a whole number", "digits"),

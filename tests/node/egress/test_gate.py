@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
@@ -431,8 +431,18 @@ class Door:
         members: int = 3,
         masks: str = "",
         salt: str = "",
+        site_noise: str = "",
+        agreed_cell: int = 0,
+        own_cell: int = 0,
     ) -> None:
-        swarm = make_swarm(members, masks=masks, salt=salt, min_contributions=3 if masks else 2 if salt else 1)
+        swarm = make_swarm(
+            members,
+            masks=masks,
+            salt=salt,
+            site_noise=site_noise,
+            min_cell=agreed_cell,
+            min_contributions=3 if masks else 2 if salt else 1,
+        )
         self.store = BlobStore(folder / "blobs")
         self.counts = counts
         terms = SimpleNamespace(members=swarm.signed.charter.members)
@@ -455,6 +465,7 @@ class Door:
             tell=self.told.append,
             budget=Budget(3.0, 1e-5),
             spending=self.spending,
+            min_cell=own_cell,
         )
 
     def offer(self, round_: int = 1, size: int = 128) -> object:
@@ -699,14 +710,28 @@ def test_scores_are_told_once_people_have_let_something_out(tmp_path: Path) -> N
         assert [after.tells(1), after.tells(2)] == told
 
 
-@pytest.mark.parametrize(("salt", "told"), [("", {"loss": 1.0}), ("32", {})])
-def test_people_are_shown_the_metrics_that_will_be_told_and_with_a_salt_none_are(
-    tmp_path: Path, salt: str, told: dict[str, float]
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({}, {"loss": 1.0}),
+        ({"salt": "32"}, {}),
+        ({"agreed_cell": 4}, {"loss": 1.0}),
+        ({"agreed_cell": 5}, {}),
+        ({"own_cell": 4}, {"loss": 1.0}),
+        ({"own_cell": 5}, {}),
+        ({"own_cell": 5, "agreed_cell": 2}, {}),
+        ({"masks": "pairwise", "site_noise": "0.04:1000:1e-5"}, {}),
+    ],
+)
+def test_people_are_shown_the_metrics_that_will_be_told_and_no_others(
+    tmp_path: Path, options: dict[str, Any], told: dict[str, float]
 ) -> None:
-    door = Door(tmp_path, Policy(approve="every"), salt=salt)
-    assert door.offer(size=160 if salt else 128) == []
+    """Of four samples: what the round does with them and what people see of it are one question to the charter."""
+    door = Door(tmp_path, Policy(approve="every"), **options)
+    assert door.offer(size=160 if "salt" in options else 128) == []
     offer = waiting_of(tmp_path, door.store).offer()
     assert offer is not None
+    assert offer.samples == 4
     assert offer.told == told
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import msgpack
 import pytest
 
+from node.framing import HEAD, receive
 from node.loop import protocol
 from node.loop.trainer import ScriptTrainer
 from node.trainer import EvaluateDone, Failed, Noted, Progress, TrainDone, TrainerEvent, TrainerSettings
@@ -53,12 +54,12 @@ class Script:
         protocol.send(self.link, message)
 
     def hear(self) -> dict[str, Any]:
-        message = protocol.receive(self.link)
+        message = receive(self.link)
         assert message is not None, "the node hung up"
         return message
 
     def hung_up_on(self) -> bool:
-        return protocol.receive(self.link) is None
+        return receive(self.link) is None
 
 
 def events(trainer: ScriptTrainer, now: float = 0.0) -> list[TrainerEvent]:
@@ -154,7 +155,7 @@ def test_nonsense_costs_the_link_and_not_the_node(trainer: ScriptTrainer, body: 
     trainer.train(1, Path("/m"), Path("/u"))
     events(trainer)
     script.hear()
-    script.link.sendall(protocol.HEAD.pack(len(body)) + body)
+    script.link.sendall(HEAD.pack(len(body)) + body)
     told = events(trainer)
     assert [type(event) for event in told] == [Noted]
     assert script.hung_up_on()
@@ -165,7 +166,7 @@ def test_nonsense_costs_the_link_and_not_the_node(trainer: ScriptTrainer, body: 
 def test_a_message_of_a_gigabyte_is_not_waited_for(trainer: ScriptTrainer) -> None:
     script = Script(trainer)
     events(trainer)
-    script.link.sendall(protocol.HEAD.pack(1 << 30))
+    script.link.sendall(HEAD.pack(1 << 30))
     assert [type(event) for event in events(trainer)] == [Noted]
     assert script.hung_up_on()
 

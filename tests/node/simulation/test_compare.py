@@ -255,6 +255,21 @@ def test_routes_change_bytes_and_not_the_model(tmp_path: Path) -> None:
     assert len(models) == 1
 
 
+def test_a_salt_is_in_the_bytes_and_in_no_model(tmp_path: Path) -> None:
+    """At protocol speed sites draw it and others take it off; at learning speed it is in what is reckoned."""
+    plain_runs, salted = (
+        played(small(4, "complete", mixing="exact", salt=salt, rounds=2), tmp_path / f"{salt}", "learning", "protocol")
+        for salt in (False, True)
+    )
+    for without, run in zip(plain_runs.runs, salted.runs, strict=True):
+        assert run.model == without.model
+        assert run.facts.model_bytes == without.facts.model_bytes + 32
+        more = run.rounds[-1].bytes_total - without.rounds[-1].bytes_total
+        assert more == pytest.approx(4 * 3 * 32 * 2, rel=0.5), "to three others, in two rounds"
+    assert any("a salt is in the bytes" in note for note in salted.notes)
+    assert not any("salt" in note for note in plain_runs.notes)
+
+
 def test_a_codec_is_in_the_bytes_of_both_speeds_and_in_the_model_of_one(tmp_path: Path) -> None:
     fields: dict[str, object] = {"mixing": "exact", "model": "mlp:64,64", "rounds": 3}
     plain_run = played(small(4, "complete", **fields), tmp_path / "plain", "protocol").runs[0]
