@@ -69,10 +69,7 @@ class _Clock:
     measured_s: float | None = None
     recorded_s: float | None = None
     evaluation_s: float | None = None
-    attested: tuple[int, int] = (
-        0,
-        0,
-    )  # the last round whose mean this site has signed, and when: milliseconds, own clock
+    attested: tuple[int, int] = (0, 0)  # the last round whose mean this site has signed, and when: ms, own clock
     offered_ms: int = 0  # when it offered last
 
     @property
