@@ -30,17 +30,22 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from node.cli.control import ask
 from node.cli.output import OK, SUBSET, UNAVAILABLE, Failure
 from node.clock import Clock, sleep
+from node.declared import Declared
 from node.loop import describing, protocol
+from node.loop.declarations import check_terms, declared_by, running
 from node.loop.parameters import Parameters, check_received, difference, parameters_of, write_update
+from node.private import Own, PrivateFolder, check_folder
 from node.site import Site
 from node.task import Budget, checked_result, round_seed, task_digest
 from swarm import charter as terms
@@ -97,18 +102,26 @@ def join(folder: str | Path, model: object, *, evaluate: Evaluation | None = Non
     `Peer.evaluate`. Where a charter is being drafted (`swarm charter new`), this takes note of the model and ends the
     script. Of several processes that `torchrun` has started, each has to call this; they hold the peer together.
 
+    What the script declares of the model's parts at its top level, as `private = ["head.*"]`, holds here, too.
+
     Raises:
-        UsageError: there is no site or no charter; this is not the charter's script; the model has another layout.
+        UsageError: there is no site or no charter; this is not the charter's script; the model has another layout; the
+            script declares, or the charter asks for, what no script can do.
         SwarmError: the node does not start; the sentence ends with what it said.
     """
     describing.capture(model)
     site = Site(Path(folder).resolve())
     settings = site.load_settings()
     signed = site.load_charter(settings)
-    parameters = parameters_of(model)
     check_script(signed, site.folder / settings.task.file)
+    check_terms(signed.charter, "couldn't join")
+    script, names = running()
+    said = Declared() if script is None else declared_by(script, names)
+    parameters = parameters_of(model, said, Path() if script is None else script.parent)
     check_layout(signed, parameters.layout, site)
-    peer = Peer(site, signed, parameters, model, said=say)
+    if parameters.warning and os.environ.get("RANK", "0") == "0":
+        say(f"warning: {parameters.warning}")
+    peer = Peer(site, signed, parameters, model, said=say, declared=said)
     shared = _held_by_all(peer, parameters, model) if _several() else None
     if shared is None or shared.rank == 0:
         peer.begin()
@@ -126,6 +139,11 @@ def _several() -> bool:
 def _held_by_all(peer: Peer, parameters: Parameters, model: object) -> SharedPeer:
     from node.loop.together import SharedPeer
 
+    if own := sorted(parameters.own()):
+        raise UsageError(
+            f"couldn't join in several processes: {own[0]} stays at this site, and only the first would know it",
+            hint="train in one process, or write the task as a file of four functions and set task.processes",
+        )
     return SharedPeer(peer, parameters, model, budgeted=peer.budgeted)
 
 
@@ -194,6 +212,7 @@ class Peer:
         model: object,
         *,
         said: Callable[[str], None],
+        declared: Declared | None = None,
         thread: int | None = None,
         stopping: Callable[[], bool] = lambda: False,
     ) -> None:
@@ -211,6 +230,12 @@ class Peer:
         self.index, self.sites = -1 if place is None else place, len(signed.charter.members)
         self._ledger = signed.ledger_id.hex()
         self._site, self._parameters, self._model, self._say = site, parameters, model, said
+        self._declared = declared or Declared()
+        self._keeps = bool(parameters.own())
+        private = site.private / self._ledger[:16]
+        self._private = PrivateFolder(private if self._keeps else None)
+        if self._keeps:
+            check_folder(private)
         self._budget = Budget(settings.task.round_steps, settings.task.round_seconds)
         self._evaluation: Evaluation | None = None
         self._clock = Clock()
@@ -252,7 +277,7 @@ class Peer:
             raise SwarmError(f"couldn't receive a model: {self._over}", hint="write the loop as `while peer.running:`")
         request, self._request = self._request, None
         assert request is not None, "running said so"
-        self._load(str(request["model"]))
+        self._load(str(request["model"]), after=int(request["round"]) - 1)
         self._working, self.round, self._steps = request, int(request["round"]), 0
         self.seed = round_seed(self._seed, self.name, self.round)
         self._began_at = self._clock.now()
@@ -286,8 +311,9 @@ class Peer:
         work, base = self._working, self._base
         if work is None or base is None:
             raise UsageError("couldn't send: nothing was received since the last time", hint="call receive() first")
-        trained = self._parameters if model is None or model is self._model else parameters_of(model)
+        trained = self._parameters if model is None or model is self._model else self._another(model)
         check_received(trained, self._parameters)
+        trained.check_frozen()
         count, numbers, remarks = checked_result({**plain(metrics or {}), "samples": samples}, "send")
         scores = None
         if evaluation is not None:
@@ -297,6 +323,7 @@ class Peer:
             self._say(remark)
         self._working = None
         bounds = [bound for stretch in trained.trained() for bound in stretch]
+        self._keep(trained)
         vector = trained.read()  # A node that comes back may have the model evaluated first, which overwrites it.
         self._drain()
         lost = self._link is None
@@ -634,17 +661,35 @@ class Peer:
 
     # --- the model ----------------------------------------------------------------------------------------------
 
-    def _load(self, path: str) -> None:
+    def _load(self, path: str, *, after: int) -> None:
+        """Let the model be the common one in a file, with what this site has kept after a round, or earlier ones."""
         # What an outer optimiser remembers follows the model.
         self._base = np.memmap(path, dtype="<f4", mode="r")[: self._parameters.layout.elements]
-        self._parameters.write(self._base)
+        self._parameters.write(self._base, self._kept(after))
+
+    def _kept(self, round_: int) -> dict[str, NDArray[np.generic]]:
+        """Return the private parts that this site ended a round with, or the last one below that it trained."""
+        found = self._private.before(round_ + 1).under("private")
+        for remark in self._private.remarks:
+            self._say(remark)
+        self._private.remarks.clear()
+        return found
+
+    def _keep(self, trained: Parameters) -> None:
+        """Keep private parts durably, before the update is: no other site may hold of a round what lacks its part here.
+
+        A round that is trained again, or whose work was not taken, begins with what was kept of an earlier one.
+        """
+        if self._keeps:
+            arrays = {f"private/{name}": array for name, array in trained.own().items()}
+            self._private.keep(Own(self.round, arrays))
 
     def _evaluated(self, request: Mapping[str, Any]) -> protocol.Reply:
         """Score the round's common model; whatever the user's function does is an answer, not the end of the loop."""
         ticket, round_ = int(request["ticket"]), int(request["round"])
         self.scoring = round_
         if self._working is None:
-            self._load(str(request["model"]))
+            self._load(str(request["model"]), after=round_)
         if self._evaluation is None:
             if round_ < self.rounds:
                 return protocol.Reply("evaluate", ticket=ticket, round=round_, later=True)
@@ -659,6 +704,15 @@ class Peer:
         return protocol.Reply(
             "evaluate", ticket=ticket, round=round_, samples=samples, metrics=metrics, remarks=remarks
         )
+
+    def _another(self, model: object) -> Parameters:
+        """Return the state of another model than the one joined with, whose parts are declared alike.
+
+        Raises:
+            UsageError: it is none, or does not fit what is declared.
+        """
+        # What to begin with is behind it: reading the file again would undo the training.
+        return parameters_of(model, replace(self._declared, initial="", initial_sha256=""))
 
     def _score(self) -> Mapping[str, Any]:
         assert self._evaluation is not None, "asked for one"

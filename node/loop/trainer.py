@@ -20,8 +20,10 @@ from typing import TYPE_CHECKING
 from typing_extensions import override
 
 from node.loop import protocol
+from node.loop.declarations import check_terms
 from node.loop.form import is_script
 from node.trainer import Described, EvaluateDone, Failed, Noted, Trainer, TrainerEvent, TrainerSettings
+from swarm.charter import Charter
 from swarm.errors import UsageError
 
 if TYPE_CHECKING:
@@ -31,14 +33,15 @@ CREDENTIALS = struct.Struct("3i")
 """Process, user and group at the other end of a Unix socket: `struct ucred`, unix(7)."""
 
 
-def trainer_for(site: Site, settings: TrainerSettings) -> Trainer:
+def trainer_for(site: Site, settings: TrainerSettings, charter: Charter) -> Trainer:
     """Return the trainer of a site: its own worker for a file of functions, whoever attaches for a script.
 
     Raises:
-        UsageError: no socket can be made in the site's folder.
+        UsageError: no socket can be made in the site's folder, or the charter asks for what no script can do.
     """
     if not is_script(settings.task):
         return Trainer(settings)
+    check_terms(charter, "couldn't start")
     if settings.budget is not None:
         raise UsageError(
             f"couldn't start: updates must be private here ({settings.budget}), and {settings.task} is a script, whose"
