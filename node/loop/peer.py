@@ -30,7 +30,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
@@ -71,6 +71,9 @@ LINKED_AGAIN_S = 0.2
 
 _TORCHRUN = re.compile(r"(LOCAL_|GROUP_|ROLE_)?(RANK|WORLD_SIZE)$|ROLE_NAME$|MASTER_(ADDR|PORT)$|TORCHELASTIC_")
 """Variables that `torchrun` sets."""
+
+_EXPORTED = re.compile(r"round-(\d{4,})\.safetensors")
+"""What the node writes at the end of a run: `node.cli.start`."""
 
 Evaluation = Callable[[Any], Mapping[str, Any]]
 
@@ -188,13 +191,22 @@ def check_layout(signed: terms.SignedCharter, layout: Layout, site: Site) -> Non
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Result:
+    """The model that a run has ended with: its round, its tensors by name, where it is."""
+
+    round: int
+    arrays: Mapping[str, Any]
+    path: Path
+
+
 class Peer:
     """One site's place in the swarm, for the length of a script. Made by `join`.
 
     Attributes:
         name: The site's.
         data: Its data folder or file, as its settings have it.
-        rounds: How many the charter has.
+        rounds: How many the swarm means to learn, by its policy of today. It may stop before.
         index: This site's place among the charter's founders, from 0; -1 if it joined later.
         sites: How many founders there are.
         rank: Which of the processes that hold this peer together this one is; here 0, as it is alone.
@@ -245,6 +257,8 @@ class Peer:
         self._working: dict[str, Any] | None = None  # the same, begun
         self._base: Vector | None = None
         self._over = ""  # how the run ended, in words
+        self._done_at = 0.0  # when the node said first that it is
+        self._open_after = 0  # the round of a model that was exported and not the last one
         self._steps, self._told_at, self._began_at = 0, 0.0, 0.0
         self._asked_at, self._state = 0.0, ""
         self._dropped: set[int] = set()  # tickets
@@ -279,6 +293,7 @@ class Peer:
         assert request is not None, "running said so"
         self._load(str(request["model"]), after=int(request["round"]) - 1)
         self._working, self.round, self._steps = request, int(request["round"]), 0
+        self.rounds = int(request.get("rounds", 0)) or self.rounds
         self.seed = round_seed(self._seed, self.name, self.round)
         self._began_at = self._clock.now()
         self._tell_step()
@@ -375,10 +390,11 @@ class Peer:
         protocol.check_path(self._path)
         if self._connect():
             return
-        if self._exported():
+        if self._complete():
             # A node that nobody else needs would wait for the others, who need not be there any more.
             self._finish("DONE", "the run is complete")
-            self._say(f"the run was complete already; the model is {self._result}")
+            result = self._result()
+            self._say(f"the run was complete already; the model is {'gone' if result is None else result.path}")
             return
         self._start()
         self._await_node()
@@ -488,7 +504,7 @@ class Peer:
                     raise SwarmError(
                         f"couldn't join: the node does not listen after {START_S:g} s", hint=f"read {self._log}"
                     )
-            elif self._exported():
+            elif self._complete():
                 self._finish("DONE", "the run is complete")
                 return
             elif not told:
@@ -620,6 +636,9 @@ class Peer:
             self._fail(str(status.get("reason") or "it says no reason"))
         if outcome in ("DONE", "LEFT"):
             self._drain()  # It may want the last model evaluated.
+            self._done_at = self._done_at or self._clock.now()
+            if outcome == "DONE" and self._result() is None and self._clock.now() < self._done_at + START_S:
+                return  # A folder that was just restored writes its model when the script's has been built.
             self._finish(outcome, str(status.get("reason") or "the run is complete"))
             return
         state = str(
@@ -633,31 +652,72 @@ class Peer:
         raise SwarmError(f"the run FAILED: {reason}", hint="`swarm status` and the log say more")
 
     def _finish(self, outcome: str, reason: str) -> None:
-        """End the loop, with what the swarm has learned in the model."""
+        """End the loop, with what the swarm has learned in the model.
+
+        Raises:
+            SwarmError: the run is done and its model is not here, or cannot be used.
+        """
         self._over = f"the run is {outcome}: {reason}"
         self._request = None
-        if outcome == "DONE" and (arrays := self._exported()):
-            self._parameters.write(flatten(arrays, self._parameters.layout))
+        if outcome != "DONE":
+            return
+        result = self._result()
+        if result is None:
+            raise SwarmError(
+                f"couldn't take the model of a run that is done: {self._site.models} has none that can be read",
+                hint=f"run `swarm start {self._site.folder} --exit-when-done`, which writes it again, then this script",
+            )
+        self._parameters.write(flatten(result.arrays, self._parameters.layout), self._kept(result.round))
 
-    def _exported(self) -> Mapping[str, Any]:
-        """Return the tensors that the node has exported at the end of this very run; none if it has not."""
-        if not self._result.is_file():
-            return {}
+    def _complete(self) -> bool:
+        """Whether the run is over and its model is here. It may have been over before, and have got more rounds since.
+
+        Only the ledger knows, and it is read again no sooner than there is another model.
+        """
+        result = self._result()
+        if result is None or result.round == self._open_after:
+            return False
+        from node.cli.ledger.reading import read
+
+        try:
+            state = read(self._site.folder)[1].state
+        except (Failure, SwarmError):
+            return False  # What is wrong with it the node says, which is started.
+        if state.complete and state.committed.round == result.round:
+            return True
+        self._open_after = result.round
+        return False
+
+    def _result(self) -> _Result | None:
+        """Return the last model that the node has exported at the end of this very run; None if there is none.
+
+        It is of the last round there was: an earlier one than the charter's if the run has stopped before, a later one
+        if members have added rounds.
+        """
+        rounds = [(int(found[1]), path) for path in self._exports() if (found := _EXPORTED.fullmatch(path.name))]
+        for round_, path in sorted(rounds, reverse=True):
+            if arrays := self._exported(path):
+                return _Result(round_, arrays, path)
+        return None
+
+    def _exports(self) -> list[Path]:
+        try:
+            return [*self._site.models.iterdir()]
+        except OSError:
+            return []
+
+    def _exported(self, path: Path) -> Mapping[str, Any]:
+        """Return the tensors in a file, if it was exported in this very run; else none."""
         from safetensors import SafetensorError, safe_open
 
         try:
-            with safe_open(self._result, "np") as file:
+            with safe_open(path, "np") as file:
                 origin = json.loads((file.metadata() or {}).get("origin", "{}"))
                 if origin.get("ledger") != self._ledger:
                     return {}
                 return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
         except (SafetensorError, OSError, ValueError):
             return {}
-
-    @property
-    def _result(self) -> Path:
-        """What the node exports at the end."""
-        return self._site.models / f"round-{self.rounds:04d}.safetensors"
 
     # --- the model ----------------------------------------------------------------------------------------------
 

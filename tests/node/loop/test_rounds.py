@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 from queue import SimpleQueue
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from torch import nn
 
 from node.clock import Clock
 from node.data import SiteData
+from node.export import export_tensors
 from node.local import found
 from node.loop import protocol
 from node.loop.declarations import declared_by
@@ -26,6 +28,7 @@ from node.loop.peer import Peer
 from node.loop.trainer import ScriptTrainer
 from node.site import Site
 from node.trainer import TrainDone, TrainerEvent, TrainerSettings
+from swarm.errors import SwarmError
 
 SCRIPT = """\
 import sys
@@ -102,14 +105,14 @@ def node(site: Site) -> Iterator[Node]:
 class Run:
     """One run of the script: a model as it is built, and the peer around it."""
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, site: Site, *, connect: bool = True) -> None:
         torch.manual_seed(1)
         self.model = nn.Sequential(nn.Linear(1, 1), nn.Linear(1, 1))
         said = declared_by(site.folder / "task.py", {})
         self.printed: list[str] = []
         signed, parameters = site.load_charter(), parameters_of(self.model, said, site.folder)
         self.peer = Peer(site, signed, parameters, self.model, said=self.printed.append, declared=said)
-        assert self.peer._connect()
+        assert not connect or self.peer._connect()
 
     def head(self) -> float:
         return float(self.model[1].bias.item())  # type: ignore[union-attr, operator]
@@ -118,6 +121,63 @@ class Run:
         with torch.no_grad():
             self.model[1].bias.add_(to_head)  # type: ignore[union-attr, operator]
             self.model[0].bias.add_(to_body)  # type: ignore[union-attr, operator]
+
+
+def exported(site: Site, round_: int, bias: float, ledger: str = "") -> Path:
+    """What a node leaves at the end of a run: the tensors that travel."""
+    path = site.models / f"round-{round_:04d}.safetensors"
+    arrays = {"0.bias": np.array([bias], np.float32), "0.weight": np.array([[1.0]], np.float32)}
+    export_tensors(arrays, path, {"ledger": ledger or site.load_charter().ledger_id.hex()})
+    return path
+
+
+def ends_after(monkeypatch: pytest.MonkeyPatch, round_: int, *, complete: bool = True) -> None:
+    """Let the ledger be one whose last committed round is this."""
+    state = SimpleNamespace(complete=complete, committed=SimpleNamespace(round=round_))
+    monkeypatch.setattr("node.cli.ledger.reading.read", lambda _: (None, SimpleNamespace(state=state)))
+
+
+@pytest.fixture
+def models(site: Site) -> Iterator[Site]:
+    site.models.mkdir(exist_ok=True)
+    yield site
+    for path in site.models.iterdir():
+        path.unlink()
+
+
+@pytest.mark.parametrize("last", [3, 12, 15])
+def test_a_script_that_comes_late_ends_with_the_model_of_the_last_round_there_was(
+    last: int, models: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The charter has 12 rounds. A run may stop after 3, and members may add 3."""
+    exported(models, last, 5.0)
+    exported(models, 99, 6.0, ledger="of another swarm")
+    (models.models / "round-0098.safetensors").write_bytes(b"garbage")
+    ends_after(monkeypatch, last)
+    run = Run(models, connect=False)
+    run.peer.begin()
+    assert not run.peer.running
+    assert run.model[0].bias.item() == 5.0
+    assert any(f"round-{last:04d}.safetensors" in line for line in run.printed)
+
+
+def test_a_run_that_has_got_more_rounds_since_it_ended_is_not_over(
+    models: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exported(models, 12, 5.0)
+    run = Run(models, connect=False)
+    ends_after(monkeypatch, 13, complete=False)
+    assert not run.peer._complete()
+
+
+def test_a_run_that_is_done_and_has_no_model_is_told_so_and_not_passed_for_one(models: Site) -> None:
+    run = Run(models, connect=False)
+    with pytest.raises(SwarmError, match="couldn't take the model of a run that is done") as caught:
+        run.peer._finish("DONE", "the run is complete")
+    assert "--exit-when-done" in caught.value.hint
+    (models.models / "round-0012.safetensors").write_bytes(b"cut short")
+    with pytest.raises(SwarmError, match="couldn't take the model of a run that is done"):
+        run.peer._finish("DONE", "the run is complete")
 
 
 def test_a_private_part_stays_from_round_to_round_and_through_a_restart(site: Site, node: Node, tmp_path: Path) -> None:
