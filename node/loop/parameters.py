@@ -100,10 +100,27 @@ def is_module(model: object) -> TypeGuard[torch.nn.Module]:
     return loaded is not None and isinstance(model, loaded.nn.Module)
 
 
+def core(model: object) -> object:
+    """Return the module inside what `torch.compile`, `DataParallel` and `DistributedDataParallel` put around it."""
+    while is_module(model):
+        parts = dict(model.named_children())
+        inner = parts.get("_orig_mod") or (parts.get("module") if type(model).__name__ in _PARALLEL else None)
+        if inner is None:
+            break
+        model = inner
+    return model
+
+
+_PARALLEL = ("DataParallel", "DistributedDataParallel")
+
+
 def check_received(trained: Parameters, received: Parameters) -> None:
-    """Raise `UsageError` unless a model that is handed in is the one that was received."""
+    """Raise `UsageError` unless a model that is handed in is the one that was received, by its tensors."""
     if odd := difference(trained.layout, received.layout):
-        raise UsageError(f"couldn't send: the model is not the one received: {odd}", hint="send what was received")
+        raise UsageError(
+            f"couldn't send: the model is not the one received: {odd}",
+            hint="send the model that was joined with, or one built alike",
+        )
 
 
 def difference(layout: Layout, expected: Layout) -> str:

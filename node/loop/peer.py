@@ -44,7 +44,7 @@ from node.clock import Clock, sleep
 from node.declared import Declared
 from node.loop import describing, protocol
 from node.loop.declarations import check_terms, declared_by, running
-from node.loop.parameters import Parameters, check_received, difference, parameters_of, write_update
+from node.loop.parameters import Parameters, check_received, core, difference, parameters_of, write_update
 from node.private import Own, PrivateFolder, check_folder
 from node.site import Site
 from node.task import Budget, checked_result, round_seed, task_digest
@@ -326,9 +326,7 @@ class Peer:
         work, base = self._working, self._base
         if work is None or base is None:
             raise UsageError("couldn't send: nothing was received since the last time", hint="call receive() first")
-        trained = self._parameters if model is None or model is self._model else self._another(model)
-        check_received(trained, self._parameters)
-        trained.check_frozen()
+        trained = self.parameters_of(model)
         count, numbers, remarks = checked_result({**plain(metrics or {}), "samples": samples}, "send")
         scores = None
         if evaluation is not None:
@@ -360,6 +358,24 @@ class Peer:
         if not self._over:
             self._say(f"round {self.round} went on without this work: {self._state or 'the node was away'}")
         return False
+
+    def parameters_of(self, model: object) -> Parameters:
+        """Return the state of a model that was trained: the one joined with, also in a wrapper, or one built alike.
+
+        Raises:
+            UsageError: it has other tensors than the one that was received, or what is frozen was trained.
+        """
+        if model is None or core(model) is core(self._model):
+            trained = self._parameters
+        else:
+            # What to begin with is behind it: reading the file again would undo the training.
+            said = replace(self._declared, initial="", initial_sha256="")
+            # A model that was joined with in a wrapper goes by the names that the wrapper gives its tensors.
+            wrapped = core(self._model) is not self._model
+            trained = parameters_of(model if wrapped else core(model), said)
+        check_received(trained, self._parameters)
+        trained.check_frozen()
+        return trained
 
     def evaluate(self, function: Evaluation) -> Evaluation:
         """Let `function(model)` score each round's common model; it returns {"samples": ..., "accuracy": ...}.
@@ -764,15 +780,6 @@ class Peer:
         return protocol.Reply(
             "evaluate", ticket=ticket, round=round_, samples=samples, metrics=metrics, remarks=remarks
         )
-
-    def _another(self, model: object) -> Parameters:
-        """Return the state of another model than the one joined with, whose parts are declared alike.
-
-        Raises:
-            UsageError: it is none, or does not fit what is declared.
-        """
-        # What to begin with is behind it: reading the file again would undo the training.
-        return parameters_of(model, replace(self._declared, initial="", initial_sha256=""))
 
     def _score(self) -> Mapping[str, Any]:
         assert self._evaluation is not None, "asked for one"

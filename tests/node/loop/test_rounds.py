@@ -28,7 +28,7 @@ from node.loop.peer import Peer
 from node.loop.trainer import ScriptTrainer
 from node.site import Site
 from node.trainer import TrainDone, TrainerEvent, TrainerSettings
-from swarm.errors import SwarmError
+from swarm.errors import SwarmError, UsageError
 
 SCRIPT = """\
 import sys
@@ -226,3 +226,20 @@ def test_a_private_part_stays_from_round_to_round_and_through_a_restart(site: Si
     assert damaged.head() == pytest.approx(first + 10)
     assert any("is damaged" in line for line in damaged.printed)
     damaged.peer.close()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_model_in_a_wrapper_is_the_model(site: Site) -> None:
+    """Nothing compiles: the wrapper does that when it is first called."""
+    run = Run(site, connect=False)
+    wrapped = [torch.compile(run.model), nn.DataParallel(run.model), torch.compile(nn.DataParallel(run.model))]
+    for one in wrapped:
+        assert run.peer.parameters_of(one) is run.peer._parameters
+    twin = Run(site, connect=False).model
+    with torch.no_grad():
+        twin[0].bias.fill_(9.0)  # type: ignore[union-attr, operator]
+    found = run.peer.parameters_of(torch.compile(twin))
+    assert [spec.name for spec in found.layout.tensors] == ["0.bias", "0.weight"]
+    assert found.read()[0] == 9.0
+    with pytest.raises(UsageError, match="the model is not the one received: tensor"):
+        run.peer.parameters_of(nn.Sequential(nn.Linear(2, 1), nn.Linear(1, 1)))
