@@ -21,10 +21,12 @@ from typing import Any, Generic, Self, TypeVar
 import numpy as np
 
 from node.data import SiteData
+from node.evaluation import read_result
 from node.local import LocalPeer, found, stop_all
 from node.loop.declarations import check_asked
 from node.loop.parameters import is_module, parameters_of
-from node.loop.peer import Peer
+from node.loop.peer import Peer, plain
+from node.scoring.cases import holds_cases
 from swarm.contribution.policy import complete, parse
 from swarm.errors import SwarmError, UsageError
 from swarm.vector import unflatten
@@ -246,6 +248,9 @@ class Swarm:
 
 
 def _numbers(scores: Mapping[str, Any]) -> dict[str, float]:
+    if holds_cases({**scores}):
+        read = read_result(plain(scores))
+        return {"samples": float(read.samples), **read.metrics}
     return {name: float(value) for name, value in scores.items()}
 
 

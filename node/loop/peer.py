@@ -42,10 +42,13 @@ from node.cli.control import ask
 from node.cli.output import OK, SUBSET, UNAVAILABLE, Failure
 from node.clock import Clock, sleep
 from node.declared import Declared
+from node.evaluation import Evaluation as Scored
+from node.evaluation import read_result
 from node.loop import describing, protocol
 from node.loop.declarations import check_terms, declared_by, running
 from node.loop.parameters import Parameters, check_received, core, difference, parameters_of, write_update
 from node.private import Own, PrivateFolder, check_folder
+from node.scoring.cases import holds_cases
 from node.site import Site
 from node.task import Budget, checked_result, round_seed, task_digest
 from swarm import charter as terms
@@ -256,6 +259,7 @@ class Peer:
         self._request: dict[str, Any] | None = None  # to train a round, and not begun
         self._working: dict[str, Any] | None = None  # the same, begun
         self._base: Vector | None = None
+        self._failure = ""  # how the last evaluation failed, in words
         self._over = ""  # how the run ended, in words
         self._done_at = 0.0  # when the node said first that it is
         self._open_after = 0  # the round of a model that was exported and not the last one
@@ -316,8 +320,8 @@ class Peer:
             model: The one that was trained; the one that was joined with unless given.
             samples: On how many examples: the swarm weights sites by it.
             metrics: Of the training, by name. What of them others see, the charter says.
-            evaluation: {"samples": ..., "accuracy": ...} of the model as it was received, on held-out data. Leave it
-                out where a function does it (`evaluate`).
+            evaluation: {"samples": ..., "accuracy": ...}, or cases as in `evaluate`, of the model as received, on
+                held-out data. Leave it out where a function does it (`evaluate`).
 
         Raises:
             UsageError: nothing was received before, the model has another layout, or a count is none.
@@ -330,8 +334,8 @@ class Peer:
         count, numbers, remarks = checked_result({**plain(metrics or {}), "samples": samples}, "send")
         scores = None
         if evaluation is not None:
-            held_out, scored, more = checked_result(plain(evaluation), "evaluation")
-            scores, remarks = protocol.Scores(held_out, scored, more), [*remarks, *more]
+            read = read_result(plain(evaluation))
+            scores, remarks = _scores(evaluation, read), [*remarks, *read.remarks]
         for remark in remarks:
             self._say(remark)
         self._working = None
@@ -378,7 +382,10 @@ class Peer:
         return trained
 
     def evaluate(self, function: Evaluation) -> Evaluation:
-        """Let `function(model)` score each round's common model; it returns {"samples": ..., "accuracy": ...}.
+        """Let `function(model)` score each round's common model.
+
+        It returns {"samples": ..., "accuracy": ...}, or the held-out cases themselves, {"labels": ..., "scores": ...},
+        from which metrics are computed here as in a task file (`node.scoring.cases`); no case leaves this process.
 
         It runs inside `running` and `receive`. May be used as a decorator. A module is in evaluation mode
         meanwhile, and no gradients are recorded.
@@ -772,13 +779,22 @@ class Peer:
             error = "the script evaluates with its updates only; register a function with peer.evaluate()"
             return protocol.Reply("evaluate", ticket=ticket, round=round_, error=error)
         try:
-            samples, metrics, remarks = checked_result(plain(self._score()), "evaluate")
+            result = plain(self._score())
+            scores = _scores(result, read_result(result))
         except Exception as error:  # noqa: BLE001 - user code may raise anything; all of it becomes a sentence
-            text = error.message if isinstance(error, SwarmError) else f"{type(error).__name__}: {error}"
-            self._say(f"evaluating the model of round {round_} failed: {text}")
+            text = _sentence(error) if isinstance(error, SwarmError) else f"{type(error).__name__}: {error}"
+            if text != self._failure:  # It fails in each round in the same way, most likely.
+                self._say(f"evaluating the model of round {round_} failed: {text}")
+            self._failure = text
             return protocol.Reply("evaluate", ticket=ticket, round=round_, error=text)
         return protocol.Reply(
-            "evaluate", ticket=ticket, round=round_, samples=samples, metrics=metrics, remarks=remarks
+            "evaluate",
+            ticket=ticket,
+            round=round_,
+            samples=scores.samples,
+            metrics=scores.metrics,
+            remarks=scores.remarks,
+            groups=scores.groups,
         )
 
     def _score(self) -> Mapping[str, Any]:
@@ -812,8 +828,20 @@ class Peer:
             self._answer(protocol.Reply("step", round=self.round, step=self._steps))
 
 
-def plain(numbers: Mapping[str, Any]) -> dict[str, Any]:
-    """Return metrics without the graphs they came from: a loss may be sent as it is."""
+def _scores(result: object, read: Scored) -> protocol.Scores:
+    """Return what is told to the node of an evaluation: numbers, and how many cases there are of each kind."""
+    told = isinstance(result, Mapping) and holds_cases(result)
+    return protocol.Scores(read.samples, dict(read.metrics), [*read.remarks], [*read.groups] if told else None)
+
+
+def _sentence(error: SwarmError) -> str:
+    return error.message + (f" ({error.hint})" if error.hint else "")
+
+
+def plain(numbers: Any) -> Any:
+    """Return metrics without the graphs they came from: a loss may be sent as it is. What is no dict stays as it is."""
+    if not isinstance(numbers, Mapping):
+        return numbers
     return {name: value.detach() if hasattr(value, "detach") else value for name, value in numbers.items()}
 
 

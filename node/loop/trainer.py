@@ -235,7 +235,8 @@ class ScriptTrainer(Trainer):
         if reply.did == "train" and not reply.error:
             events += self._scored(str(self._current["model"]), reply.evaluation)
         message: dict[str, object] = {"did": reply.did, "round": round_, "samples": reply.samples}
-        message |= {"metrics": reply.metrics, "remarks": reply.remarks, "groups": [reply.samples], "cases": False}
+        message |= {"metrics": reply.metrics, "remarks": reply.remarks, "cases": False}
+        message["groups"] = [reply.samples] if reply.groups is None else reply.groups
         if reply.did == "train":
             message["parameters"] = reply.parameters
         if reply.error:
@@ -294,8 +295,9 @@ class ScriptTrainer(Trainer):
 
 
 def _evaluated(round_: int, scores: protocol.Scores) -> EvaluateDone:
-    """Return what a script said of a model. How many of its cases are of which kind it does not say."""
-    return EvaluateDone(round_, scores.samples, scores.metrics, (scores.samples,))
+    """Return what a script said of a model. Where it told no cases, all of them are of one kind."""
+    groups = (scores.samples,) if scores.groups is None else tuple(scores.groups)
+    return EvaluateDone(round_, scores.samples, scores.metrics, groups)
 
 
 def _listen(path: Path) -> socket.socket:

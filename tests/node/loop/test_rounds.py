@@ -27,7 +27,7 @@ from node.loop.parameters import parameters_of
 from node.loop.peer import Peer
 from node.loop.trainer import ScriptTrainer
 from node.site import Site
-from node.trainer import TrainDone, TrainerEvent, TrainerSettings
+from node.trainer import EvaluateDone, TrainDone, TrainerEvent, TrainerSettings
 from swarm.errors import SwarmError, UsageError
 
 SCRIPT = """\
@@ -243,3 +243,28 @@ def test_a_model_in_a_wrapper_is_the_model(site: Site) -> None:
     assert found.read()[0] == 9.0
     with pytest.raises(UsageError, match="the model is not the one received: tensor"):
         run.peer.parameters_of(nn.Sequential(nn.Linear(2, 1), nn.Linear(1, 1)))
+
+
+def test_cases_are_scored_as_in_a_task_file_and_counted_by_kind(site: Site, node: Node, tmp_path: Path) -> None:
+    """Three cases of class 0 and two of class 1; at 0.5 one of class 0 is taken for the other: four of five."""
+    run = Run(site)
+    labels, scores = torch.tensor([0, 0, 0, 1, 1]), torch.tensor([0.1, 0.2, 0.6, 0.5, 0.9], requires_grad=True)
+    run.peer.evaluate(lambda _: {"labels": labels, "scores": scores})
+    node.evaluate(3, tmp_path)
+    node.train(4, tmp_path, (1.0, 2.0))
+    run.peer.receive()
+    done = node.next(EvaluateDone)
+    assert isinstance(done, EvaluateDone)
+    assert (done.samples, done.groups) == (5, (3, 2))
+    assert done.metrics["accuracy"] == pytest.approx(0.8)
+    assert not run.printed
+
+    run.peer.evaluate(lambda _: (0.5, 0.9))  # type: ignore[arg-type, return-value]
+    run.peer.send(samples=1)
+    for round_ in (4, 5):
+        node.evaluate(round_, tmp_path)
+    node.train(6, tmp_path, (1.0, 2.0))
+    run.peer.receive()
+    [line] = [line for line in run.printed if "not a dict" in line]
+    assert line.startswith("evaluating the model of round 4 failed: couldn't use what evaluate() returned: it is tuple")
+    run.peer.close()
