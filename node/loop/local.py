@@ -247,8 +247,8 @@ class Swarm:
                     yield Result(told, metrics, next(iter(by_site.values()))[1])
 
 
-def _numbers(scores: Mapping[str, Any]) -> dict[str, float]:
-    if holds_cases({**scores}):
+def _numbers(scores: Mapping[Any, Any]) -> dict[str, float]:
+    if holds_cases(scores):
         read = read_result(plain(scores))
         return {"samples": float(read.samples), **read.metrics}
     return {name: float(value) for name, value in scores.items()}
