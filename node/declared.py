@@ -93,6 +93,11 @@ def declared(path: Path) -> Declared:
     return made
 
 
+def written_in(path: Path) -> frozenset[str]:
+    """Return the names of declarations that a file makes as literals, whatever it says there."""
+    return frozenset(_literals(path)) & frozenset(NAMES)
+
+
 def companions(path: Path) -> tuple[Path, ...]:
     """Return the files that have to lie beside a task file; none where it cannot be read."""
     try:

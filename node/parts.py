@@ -142,9 +142,13 @@ class Parts:
             {name: tensor.detach().float().cpu().numpy() for name, tensor in self.shared.items()}, self.layout
         )
 
-    def write(self, vector: Vector) -> None:
-        """Overwrite what travels with a vector of that shape, and clear gradients; the rest is as it was at first."""
-        self.restore(unflatten(vector, self.layout), {})
+    def write(self, vector: Vector, own: Mapping[str, NDArray[np.generic]] | None = None) -> None:
+        """Overwrite what travels with a vector of that shape, and private parts with the site's own; see `restore`."""
+        self.restore(unflatten(vector, self.layout), own or {})
+
+    def own(self) -> dict[str, NDArray[np.generic]]:
+        """Return copies of the private parts, by name."""
+        return {name: numbers(tensor) for name, tensor in self.private.items()}
 
     def trained(self) -> tuple[tuple[int, int], ...]:
         """Return the stretches [start, end) of the vector that are trained: no running statistics, nothing frozen."""

@@ -36,6 +36,9 @@ from swarm.errors import UsageError
 MODULE_PREFIX = "swarm_task_"
 """Task files are loaded as modules whose names begin so."""
 
+SAMPLES_MAX = (1 << 40) - 1
+"""Most examples that a ledger's entry can say."""
+
 METRICS_MAX = 32
 METRIC_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
 
@@ -190,10 +193,12 @@ def checked_result(result: object, what: str) -> tuple[int, dict[str, float], li
             f"couldn't use what {what}() returned: it is {type(result).__name__}, not a dict",
             hint='return something like {"samples": len(data), "loss": loss}',
         )
-    samples = result.get("samples")
-    if isinstance(samples, bool) or not isinstance(samples, int) or samples < 1:
+    samples = whole(result.get("samples"))
+    if samples is None or not 1 <= samples <= SAMPLES_MAX:
+        huge = samples is not None and samples > SAMPLES_MAX  # It may be too long to be printed at all.
+        given = f"more than {SAMPLES_MAX}" if huge else " ".join(repr(result.get("samples")).split())[:60]
         raise UsageError(
-            f'couldn\'t use what {what}() returned: "samples" is {samples!r}, not a positive whole number',
+            f'couldn\'t use what {what}() returned: "samples" is {given}, not a positive whole number',
             hint=f"say how many examples {what}() used: the swarm weights sites by it",
         )
     metrics: dict[str, float] = {}
@@ -211,6 +216,21 @@ def checked_result(result: object, what: str) -> tuple[int, dict[str, float], li
         else:
             metrics[name] = number
     return samples, metrics, remarks
+
+
+def whole(value: object) -> int | None:
+    """Return a whole number, whoever counted it: Python, NumPy or a tensor, 90.0 too; None if it is none, as True."""
+    item = getattr(value, "item", None)
+    if callable(item):
+        try:
+            value = item()  # A scalar of NumPy's, or whatever has one element.
+        except (TypeError, ValueError, RuntimeError):
+            return None
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else None
+    return value if isinstance(value, int) else None
 
 
 def _number(value: object) -> float | None:

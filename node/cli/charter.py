@@ -20,6 +20,8 @@ from node.cli.privacy import length_words, on_mean
 from node.clock import Clock
 from node.egress.folder import check_at
 from node.lineage import holding, withdrawn
+from node.loop.declarations import check_terms
+from node.loop.form import is_script
 from node.site import Site
 from node.solo import describe
 from node.storage import BlobStore, lengthen, write_file_durably
@@ -404,6 +406,8 @@ def new(
     check_codec(draft)
     check_clip(draft)
     _check_exchange(draft)
+    if is_script(task):
+        check_terms(draft, "couldn't draft the charter")
     last, found = None, ""
     if result is not None and after is not None:
         last = _last_model(result.state, after) if at_round is None else model_at(result, at_round, Site(after))

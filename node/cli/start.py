@@ -194,7 +194,7 @@ def run_site(site: Site, settings: Settings, signed: SignedCharter) -> Ending:
     page = page_of(site, settings)
     lock = _lock(site)
     # The worker starts first: importing torch takes seconds, and the rest of the start happens meanwhile.
-    trainer = trainer_for(site, trainer_settings(site, settings, signed))
+    trainer = trainer_for(site, trainer_settings(site, settings, signed), signed.charter)
     trainer.start()
     traces = TraceNames(signed.ledger_id, me)
     console = Console(settings.run.log, name=settings.site.name, names=traces, told=settings.run.log_task)

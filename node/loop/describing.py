@@ -23,6 +23,7 @@ import numpy as np
 
 from node.framing import receive
 from node.loop import protocol
+from node.loop.declarations import declared_by, running
 from node.loop.parameters import Parameters, parameters_of
 from node.task import where_in
 from swarm.errors import SwarmError, UsageError
@@ -45,7 +46,9 @@ STATE = _Describing()
 def capture(model: object) -> None:
     """Take the model of the script that runs here and end it. Nothing if scripts are run in earnest."""
     if STATE.active:
-        STATE.found = parameters_of(model)
+        script, names = running()
+        assert script is not None, "it is run from its file"
+        STATE.found = parameters_of(model, declared_by(script, names), script.parent)
         raise Found(0)
 
 
@@ -117,7 +120,7 @@ def _answer(request: dict[str, object], chosen: argparse.Namespace) -> dict[str,
     except SwarmError as error:
         return {"error": error.message + (f" ({error.hint})" if error.hint else "")}
     bounds = [bound for stretch in found.trained() for bound in stretch]
-    return {"layout": found.layout.encode(), "parameters": bounds, "warnings": []}
+    return {"layout": found.layout.encode(), "parameters": bounds, "warnings": [found.warning] if found.warning else []}
 
 
 if __name__ == "__main__":

@@ -21,9 +21,13 @@ from typing import Any, Generic, Self, TypeVar
 import numpy as np
 
 from node.data import SiteData
+from node.evaluation import read_result
 from node.local import LocalPeer, found, stop_all
+from node.loop.declarations import check_asked
 from node.loop.parameters import is_module, parameters_of
-from node.loop.peer import Peer
+from node.loop.peer import Peer, plain
+from node.scoring.cases import holds_cases
+from swarm.contribution.policy import complete, parse
 from swarm.errors import SwarmError, UsageError
 from swarm.vector import unflatten
 
@@ -159,6 +163,10 @@ class Swarm:
 
     def _found(self, model: object, rounds: int, seed: int, charter: Mapping[str, Any]) -> None:
         parameters = parameters_of(model)
+        metrics = charter.get("metrics", ("accuracy", "auc", "loss"))
+        asked = charter.get("contribution", "")
+        judged = parse(complete(asked, metrics), metrics) if asked else None
+        check_asked(charter.get("local", ""), judged, "couldn't begin")
         self.folder.mkdir(parents=True, exist_ok=True)
         script = self.folder / "task.py"
         script.write_text(SCRIPT)
@@ -175,7 +183,6 @@ class Swarm:
             parts.append(SiteData(name, self.folder / "data" / name, 0, 0, 0))
             (self.folder / name).mkdir()
             np.savez(self.folder / name / "initial.npz", allow_pickle=False, **plain)
-        metrics = charter.get("metrics", ("accuracy", "auc", "loss"))
         terms = {"patience_s": PATIENCE_S, **charter, "metrics": metrics}
         self.peers = found(self.folder, parts, script, rounds=rounds, seed=seed, **terms)
         root = str(Path(__file__).resolve().parents[2])
@@ -240,7 +247,10 @@ class Swarm:
                     yield Result(told, metrics, next(iter(by_site.values()))[1])
 
 
-def _numbers(scores: Mapping[str, Any]) -> dict[str, float]:
+def _numbers(scores: Mapping[Any, Any]) -> dict[str, float]:
+    if holds_cases(scores):
+        read = read_result(plain(scores))
+        return {"samples": float(read.samples), **read.metrics}
     return {name: float(value) for name, value in scores.items()}
 
 

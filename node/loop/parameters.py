@@ -1,6 +1,6 @@
 """SHELL. A user's model as one flat vector, and back: a torch module, or plain arrays by name.
 
-A module is in a script what it is in a task that declares nothing: `node.parts`. Arrays are for what is no neural
+A module is in a script what it is in a task that declares the same: `node.parts`. Arrays are for what is no neural
 network: the coefficients of a linear model, centroids, histograms. They are written in place, so that whoever holds
 them sees the model of the round. PyTorch is imported only if the model needs it.
 """
@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeGuard
 
 import numpy as np
+from numpy.typing import NDArray
 
+from node.declared import Declared
 from node.storage import mapped_anew
 from swarm.errors import UsageError
 from swarm.vector import Layout, TensorSpec, Vector, flatten, unflatten
@@ -30,15 +32,28 @@ class Parameters(Protocol):
 
     @property
     def layout(self) -> Layout:
-        """Which tensors there are, sorted by name."""
+        """Which tensors travel, sorted by name."""
+        ...
+
+    @property
+    def warning(self) -> str:
+        """What of the model is left undecided and should not be, in words; empty if nothing."""
         ...
 
     def read(self) -> Vector:
-        """Return a copy of the state, shape (layout.elements,)."""
+        """Return a copy of what travels, shape (layout.elements,)."""
         ...
 
-    def write(self, vector: Vector) -> None:
-        """Overwrite the state with a vector of that shape."""
+    def write(self, vector: Vector, own: Mapping[str, NDArray[np.generic]] | None = None) -> None:
+        """Overwrite what travels with a vector of that shape, and what stays with `own`, or as it was at first."""
+        ...
+
+    def own(self) -> dict[str, NDArray[np.generic]]:
+        """Return copies of what stays at the site, by name."""
+        ...
+
+    def check_frozen(self) -> None:
+        """Raise `UsageError` if what was to stand still was trained."""
         ...
 
     def trained(self) -> tuple[tuple[int, int], ...]:
@@ -46,19 +61,25 @@ class Parameters(Protocol):
         ...
 
 
-def parameters_of(model: object) -> Parameters:
-    """Return the state of a model.
+def parameters_of(model: object, said: Declared | None = None, folder: Path = Path()) -> Parameters:
+    """Return the state of a model, by what its script has `said` of it; `folder` is where the script lies.
 
     Raises:
-        UsageError: it is neither a `torch.nn.Module` nor a mapping of names to floating-point arrays, or has no state.
+        UsageError: it is neither a `torch.nn.Module` nor a mapping of names to floating-point arrays, has no state, or
+            does not fit what is said of it.
     """
     found: Parameters
     if isinstance(model, Mapping):
+        if said is not None and (name := next(iter(_of_modules(said)), "")):
+            raise UsageError(
+                f"couldn't use {name}: the model is a dict of arrays",
+                hint="leave arrays that are to stay here, or stand still, out of the dict: what is in it travels",
+            )
         found = ArrayParameters(model)
     elif is_module(model):
         from node.parts import Parts
 
-        found = Parts(model)
+        found = Parts(model, said, folder)
     else:
         raise UsageError(
             f"couldn't read the parameters of a {type(model).__name__}",
@@ -67,16 +88,39 @@ def parameters_of(model: object) -> Parameters:
     return found
 
 
+def _of_modules(said: Declared) -> list[str]:
+    """Return the names of declarations that only a module has a use for."""
+    found = {name: getattr(said, name) for name in ("private", "frozen", "initial", "normalisation")}
+    return [name for name, value in found.items() if value]
+
+
 def is_module(model: object) -> TypeGuard[torch.nn.Module]:
     """Whether a model is a `torch.nn.Module`; PyTorch is not imported to find out."""
     loaded = sys.modules.get("torch")
     return loaded is not None and isinstance(model, loaded.nn.Module)
 
 
+def core(model: object) -> object:
+    """Return the module inside what `torch.compile`, `DataParallel` and `DistributedDataParallel` put around it."""
+    while is_module(model):
+        parts = dict(model.named_children())
+        inner = parts.get("_orig_mod") or (parts.get("module") if type(model).__name__ in _PARALLEL else None)
+        if inner is None:
+            break
+        model = inner
+    return model
+
+
+_PARALLEL = ("DataParallel", "DistributedDataParallel")
+
+
 def check_received(trained: Parameters, received: Parameters) -> None:
-    """Raise `UsageError` unless a model that is handed in is the one that was received."""
+    """Raise `UsageError` unless a model that is handed in is the one that was received, by its tensors."""
     if odd := difference(trained.layout, received.layout):
-        raise UsageError(f"couldn't send: the model is not the one received: {odd}", hint="send what was received")
+        raise UsageError(
+            f"couldn't send: the model is not the one received: {odd}",
+            hint="send the model that was joined with, or one built alike",
+        )
 
 
 def difference(layout: Layout, expected: Layout) -> str:
@@ -94,7 +138,9 @@ def difference(layout: Layout, expected: Layout) -> str:
 
 
 class ArrayParameters:
-    """Arrays by name, in place."""
+    """Arrays by name, in place. All of them travel."""
+
+    warning = ""
 
     def __init__(self, arrays: Mapping[str, Any]) -> None:
         for name, array in arrays.items():
@@ -115,10 +161,18 @@ class ArrayParameters:
         """Return a copy of the arrays."""
         return flatten(self._arrays, self.layout)
 
-    def write(self, vector: Vector) -> None:
+    def write(self, vector: Vector, own: Mapping[str, NDArray[np.generic]] | None = None) -> None:
         """Overwrite the arrays."""
+        del own
         for name, values in unflatten(vector, self.layout).items():
             self._arrays[name][...] = values
+
+    def own(self) -> dict[str, NDArray[np.generic]]:
+        """Return nothing: what stays is not in the dict."""
+        return {}
+
+    def check_frozen(self) -> None:
+        """Do nothing: what stands still is not in the dict."""
 
     def trained(self) -> tuple[tuple[int, int], ...]:
         """Return all of it."""

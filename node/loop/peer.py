@@ -30,18 +30,26 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from node.cli.control import ask
 from node.cli.output import OK, SUBSET, UNAVAILABLE, Failure
 from node.clock import Clock, sleep
 from node.framing import receive
+from node.declared import Declared
+from node.evaluation import Evaluation as Scored
+from node.evaluation import read_result
 from node.loop import describing, protocol
-from node.loop.parameters import Parameters, check_received, difference, parameters_of, write_update
+from node.loop.declarations import check_terms, declared_by, running
+from node.loop.parameters import Parameters, check_received, core, difference, parameters_of, write_update
+from node.private import Own, PrivateFolder, check_folder
+from node.scoring.cases import holds_cases
 from node.site import Site
 from node.task import Budget, checked_result, round_seed, task_digest
 from swarm import charter as terms
@@ -67,6 +75,9 @@ LINKED_AGAIN_S = 0.2
 
 _TORCHRUN = re.compile(r"(LOCAL_|GROUP_|ROLE_)?(RANK|WORLD_SIZE)$|ROLE_NAME$|MASTER_(ADDR|PORT)$|TORCHELASTIC_")
 """Variables that `torchrun` sets."""
+
+_EXPORTED = re.compile(r"round-(\d{4,})\.safetensors")
+"""What the node writes at the end of a run: `node.cli.start`."""
 
 Evaluation = Callable[[Any], Mapping[str, Any]]
 
@@ -98,18 +109,26 @@ def join(folder: str | Path, model: object, *, evaluate: Evaluation | None = Non
     `Peer.evaluate`. Where a charter is being drafted (`swarm charter new`), this takes note of the model and ends the
     script. Of several processes that `torchrun` has started, each has to call this; they hold the peer together.
 
+    What the script declares of the model's parts at its top level, as `private = ["head.*"]`, holds here, too.
+
     Raises:
-        UsageError: there is no site or no charter; this is not the charter's script; the model has another layout.
+        UsageError: there is no site or no charter; this is not the charter's script; the model has another layout; the
+            script declares, or the charter asks for, what no script can do.
         SwarmError: the node does not start; the sentence ends with what it said.
     """
     describing.capture(model)
     site = Site(Path(folder).resolve())
     settings = site.load_settings()
     signed = site.load_charter(settings)
-    parameters = parameters_of(model)
     check_script(signed, site.folder / settings.task.file)
+    check_terms(signed.charter, "couldn't join")
+    script, names = running()
+    said = Declared() if script is None else declared_by(script, names)
+    parameters = parameters_of(model, said, Path() if script is None else script.parent)
     check_layout(signed, parameters.layout, site)
-    peer = Peer(site, signed, parameters, model, said=say)
+    if parameters.warning and os.environ.get("RANK", "0") == "0":
+        say(f"warning: {parameters.warning}")
+    peer = Peer(site, signed, parameters, model, said=say, declared=said)
     shared = _held_by_all(peer, parameters, model) if _several() else None
     if shared is None or shared.rank == 0:
         peer.begin()
@@ -127,6 +146,11 @@ def _several() -> bool:
 def _held_by_all(peer: Peer, parameters: Parameters, model: object) -> SharedPeer:
     from node.loop.together import SharedPeer
 
+    if own := sorted(parameters.own()):
+        raise UsageError(
+            f"couldn't join in several processes: {own[0]} stays at this site, and only the first would know it",
+            hint="train in one process, or write the task as a file of four functions and set task.processes",
+        )
     return SharedPeer(peer, parameters, model, budgeted=peer.budgeted)
 
 
@@ -171,13 +195,22 @@ def check_layout(signed: terms.SignedCharter, layout: Layout, site: Site) -> Non
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Result:
+    """The model that a run has ended with: its round, its tensors by name, where it is."""
+
+    round: int
+    arrays: Mapping[str, Any]
+    path: Path
+
+
 class Peer:
     """One site's place in the swarm, for the length of a script. Made by `join`.
 
     Attributes:
         name: The site's.
         data: Its data folder or file, as its settings have it.
-        rounds: How many the charter has.
+        rounds: How many the swarm means to learn, by its policy of today. It may stop before.
         index: This site's place among the charter's founders, from 0; -1 if it joined later.
         sites: How many founders there are.
         rank: Which of the processes that hold this peer together this one is; here 0, as it is alone.
@@ -195,6 +228,7 @@ class Peer:
         model: object,
         *,
         said: Callable[[str], None],
+        declared: Declared | None = None,
         thread: int | None = None,
         stopping: Callable[[], bool] = lambda: False,
     ) -> None:
@@ -212,6 +246,12 @@ class Peer:
         self.index, self.sites = -1 if place is None else place, len(signed.charter.members)
         self._ledger = signed.ledger_id.hex()
         self._site, self._parameters, self._model, self._say = site, parameters, model, said
+        self._declared = declared or Declared()
+        self._keeps = bool(parameters.own())
+        private = site.private / self._ledger[:16]
+        self._private = PrivateFolder(private if self._keeps else None)
+        if self._keeps:
+            check_folder(private)
         self._budget = Budget(settings.task.round_steps, settings.task.round_seconds)
         self._evaluation: Evaluation | None = None
         self._clock = Clock()
@@ -220,7 +260,10 @@ class Peer:
         self._request: dict[str, Any] | None = None  # to train a round, and not begun
         self._working: dict[str, Any] | None = None  # the same, begun
         self._base: Vector | None = None
+        self._failure = ""  # how the last evaluation failed, in words
         self._over = ""  # how the run ended, in words
+        self._done_at = 0.0  # when the node said first that it is
+        self._open_after = 0  # the round of a model that was exported and not the last one
         self._steps, self._told_at, self._began_at = 0, 0.0, 0.0
         self._asked_at, self._state = 0.0, ""
         self._dropped: set[int] = set()  # tickets
@@ -253,8 +296,9 @@ class Peer:
             raise SwarmError(f"couldn't receive a model: {self._over}", hint="write the loop as `while peer.running:`")
         request, self._request = self._request, None
         assert request is not None, "running said so"
-        self._load(str(request["model"]))
+        self._load(str(request["model"]), after=int(request["round"]) - 1)
         self._working, self.round, self._steps = request, int(request["round"]), 0
+        self.rounds = int(request.get("rounds", 0)) or self.rounds
         self.seed = round_seed(self._seed, self.name, self.round)
         self._began_at = self._clock.now()
         self._tell_step()
@@ -277,8 +321,8 @@ class Peer:
             model: The one that was trained; the one that was joined with unless given.
             samples: On how many examples: the swarm weights sites by it.
             metrics: Of the training, by name. What of them others see, the charter says.
-            evaluation: {"samples": ..., "accuracy": ...} of the model as it was received, on held-out data. Leave it
-                out where a function does it (`evaluate`).
+            evaluation: {"samples": ..., "accuracy": ...}, or cases as in `evaluate`, of the model as received, on
+                held-out data. Leave it out where a function does it (`evaluate`).
 
         Raises:
             UsageError: nothing was received before, the model has another layout, or a count is none.
@@ -287,17 +331,17 @@ class Peer:
         work, base = self._working, self._base
         if work is None or base is None:
             raise UsageError("couldn't send: nothing was received since the last time", hint="call receive() first")
-        trained = self._parameters if model is None or model is self._model else parameters_of(model)
-        check_received(trained, self._parameters)
+        trained = self.parameters_of(model)
         count, numbers, remarks = checked_result({**plain(metrics or {}), "samples": samples}, "send")
         scores = None
         if evaluation is not None:
-            held_out, scored, more = checked_result(plain(evaluation), "evaluation")
-            scores, remarks = protocol.Scores(held_out, scored, more), [*remarks, *more]
+            read = read_result(plain(evaluation))
+            scores, remarks = _scores(evaluation, read), [*remarks, *read.remarks]
         for remark in remarks:
             self._say(remark)
         self._working = None
         bounds = [bound for stretch in trained.trained() for bound in stretch]
+        self._keep(trained)
         vector = trained.read()  # A node that comes back may have the model evaluated first, which overwrites it.
         self._drain()
         lost = self._link is None
@@ -320,8 +364,29 @@ class Peer:
             self._say(f"round {self.round} went on without this work: {self._state or 'the node was away'}")
         return False
 
+    def parameters_of(self, model: object) -> Parameters:
+        """Return the state of a model that was trained: the one joined with, also in a wrapper, or one built alike.
+
+        Raises:
+            UsageError: it has other tensors than the one that was received, or what is frozen was trained.
+        """
+        if model is None or core(model) is core(self._model):
+            trained = self._parameters
+        else:
+            # What to begin with is behind it: reading the file again would undo the training.
+            said = replace(self._declared, initial="", initial_sha256="")
+            # A model that was joined with in a wrapper goes by the names that the wrapper gives its tensors.
+            wrapped = core(self._model) is not self._model
+            trained = parameters_of(model if wrapped else core(model), said)
+        check_received(trained, self._parameters)
+        trained.check_frozen()
+        return trained
+
     def evaluate(self, function: Evaluation) -> Evaluation:
-        """Let `function(model)` score each round's common model; it returns {"samples": ..., "accuracy": ...}.
+        """Let `function(model)` score each round's common model.
+
+        It returns {"samples": ..., "accuracy": ...}, or the held-out cases themselves, {"labels": ..., "scores": ...},
+        from which metrics are computed here as in a task file (`node.scoring.cases`); no case leaves this process.
 
         It runs inside `running` and `receive`. May be used as a decorator. A module is in evaluation mode
         meanwhile, and no gradients are recorded.
@@ -349,10 +414,11 @@ class Peer:
         protocol.check_path(self._path)
         if self._connect():
             return
-        if self._exported():
+        if self._complete():
             # A node that nobody else needs would wait for the others, who need not be there any more.
             self._finish("DONE", "the run is complete")
-            self._say(f"the run was complete already; the model is {self._result}")
+            result = self._result()
+            self._say(f"the run was complete already; the model is {'gone' if result is None else result.path}")
             return
         self._start()
         self._await_node()
@@ -462,7 +528,7 @@ class Peer:
                     raise SwarmError(
                         f"couldn't join: the node does not listen after {START_S:g} s", hint=f"read {self._log}"
                     )
-            elif self._exported():
+            elif self._complete():
                 self._finish("DONE", "the run is complete")
                 return
             elif not told:
@@ -594,6 +660,9 @@ class Peer:
             self._fail(str(status.get("reason") or "it says no reason"))
         if outcome in ("DONE", "LEFT"):
             self._drain()  # It may want the last model evaluated.
+            self._done_at = self._done_at or self._clock.now()
+            if outcome == "DONE" and self._result() is None and self._clock.now() < self._done_at + START_S:
+                return  # A folder that was just restored writes its model when the script's has been built.
             self._finish(outcome, str(status.get("reason") or "the run is complete"))
             return
         state = str(
@@ -607,20 +676,66 @@ class Peer:
         raise SwarmError(f"the run FAILED: {reason}", hint="`swarm status` and the log say more")
 
     def _finish(self, outcome: str, reason: str) -> None:
-        """End the loop, with what the swarm has learned in the model."""
+        """End the loop, with what the swarm has learned in the model.
+
+        Raises:
+            SwarmError: the run is done and its model is not here, or cannot be used.
+        """
         self._over = f"the run is {outcome}: {reason}"
         self._request = None
-        if outcome == "DONE" and (arrays := self._exported()):
-            self._parameters.write(flatten(arrays, self._parameters.layout))
+        if outcome != "DONE":
+            return
+        result = self._result()
+        if result is None:
+            raise SwarmError(
+                f"couldn't take the model of a run that is done: {self._site.models} has none that can be read",
+                hint=f"run `swarm start {self._site.folder} --exit-when-done`, which writes it again, then this script",
+            )
+        self._parameters.write(flatten(result.arrays, self._parameters.layout), self._kept(result.round))
 
-    def _exported(self) -> Mapping[str, Any]:
-        """Return the tensors that the node has exported at the end of this very run; none if it has not."""
-        if not self._result.is_file():
-            return {}
+    def _complete(self) -> bool:
+        """Whether the run is over and its model is here. It may have been over before, and have got more rounds since.
+
+        Only the ledger knows, and it is read again no sooner than there is another model.
+        """
+        result = self._result()
+        if result is None or result.round == self._open_after:
+            return False
+        from node.cli.ledger.reading import read
+
+        try:
+            state = read(self._site.folder)[1].state
+        except (Failure, SwarmError):
+            return False  # What is wrong with it the node says, which is started.
+        if state.complete and state.committed.round == result.round:
+            return True
+        self._open_after = result.round
+        return False
+
+    def _result(self) -> _Result | None:
+        """Return the last model that the node has exported at the end of this very run; None if there is none.
+
+        It is of the last round there was: an earlier one than the charter's if the run has stopped before, a later one
+        if members have added rounds.
+        """
+        rounds = [(int(found[1]), path) for path in self._exports() if (found := _EXPORTED.fullmatch(path.name))]
+        for round_, path in sorted(rounds, reverse=True):
+            if arrays := self._exported(path):
+                return _Result(round_, arrays, path)
+        return None
+
+    def _exports(self) -> list[Path]:
+        try:
+            return [*self._site.models.iterdir()]
+        except OSError:
+            return []
+
+    def _exported(self, path: Path) -> Mapping[str, Any]:
+        """Return the tensors in a file, if it was exported in this very run; else none."""
         from safetensors import SafetensorError, safe_open
 
         try:
-            with safe_open(self._result, "np") as file:
+            with safe_open(path, "np") as file:
                 origin = json.loads((file.metadata() or {}).get("origin", "{}"))
                 if origin.get("ledger") != self._ledger:
                     return {}
@@ -628,37 +743,59 @@ class Peer:
         except (SafetensorError, OSError, ValueError):
             return {}
 
-    @property
-    def _result(self) -> Path:
-        """What the node exports at the end."""
-        return self._site.models / f"round-{self.rounds:04d}.safetensors"
-
     # --- the model ----------------------------------------------------------------------------------------------
 
-    def _load(self, path: str) -> None:
+    def _load(self, path: str, *, after: int) -> None:
+        """Let the model be the common one in a file, with what this site has kept after a round, or earlier ones."""
         # What an outer optimiser remembers follows the model.
         self._base = np.memmap(path, dtype="<f4", mode="r")[: self._parameters.layout.elements]
-        self._parameters.write(self._base)
+        self._parameters.write(self._base, self._kept(after))
+
+    def _kept(self, round_: int) -> dict[str, NDArray[np.generic]]:
+        """Return the private parts that this site ended a round with, or the last one below that it trained."""
+        found = self._private.before(round_ + 1).under("private")
+        for remark in self._private.remarks:
+            self._say(remark)
+        self._private.remarks.clear()
+        return found
+
+    def _keep(self, trained: Parameters) -> None:
+        """Keep private parts durably, before the update is: no other site may hold of a round what lacks its part here.
+
+        A round that is trained again, or whose work was not taken, begins with what was kept of an earlier one.
+        """
+        if self._keeps:
+            arrays = {f"private/{name}": array for name, array in trained.own().items()}
+            self._private.keep(Own(self.round, arrays))
 
     def _evaluated(self, request: Mapping[str, Any]) -> protocol.Reply:
         """Score the round's common model; whatever the user's function does is an answer, not the end of the loop."""
         ticket, round_ = int(request["ticket"]), int(request["round"])
         self.scoring = round_
         if self._working is None:
-            self._load(str(request["model"]))
+            self._load(str(request["model"]), after=round_)
         if self._evaluation is None:
             if round_ < self.rounds:
                 return protocol.Reply("evaluate", ticket=ticket, round=round_, later=True)
             error = "the script evaluates with its updates only; register a function with peer.evaluate()"
             return protocol.Reply("evaluate", ticket=ticket, round=round_, error=error)
         try:
-            samples, metrics, remarks = checked_result(plain(self._score()), "evaluate")
+            result = plain(self._score())
+            scores = _scores(result, read_result(result))
         except Exception as error:  # noqa: BLE001 - user code may raise anything; all of it becomes a sentence
-            text = error.message if isinstance(error, SwarmError) else f"{type(error).__name__}: {error}"
-            self._say(f"evaluating the model of round {round_} failed: {text}")
+            text = _sentence(error) if isinstance(error, SwarmError) else f"{type(error).__name__}: {error}"
+            if text != self._failure:  # It fails in each round in the same way, most likely.
+                self._say(f"evaluating the model of round {round_} failed: {text}")
+            self._failure = text
             return protocol.Reply("evaluate", ticket=ticket, round=round_, error=text)
         return protocol.Reply(
-            "evaluate", ticket=ticket, round=round_, samples=samples, metrics=metrics, remarks=remarks
+            "evaluate",
+            ticket=ticket,
+            round=round_,
+            samples=scores.samples,
+            metrics=scores.metrics,
+            remarks=scores.remarks,
+            groups=scores.groups,
         )
 
     def _score(self) -> Mapping[str, Any]:
@@ -692,8 +829,20 @@ class Peer:
             self._answer(protocol.Reply("step", round=self.round, step=self._steps))
 
 
-def plain(numbers: Mapping[str, Any]) -> dict[str, Any]:
-    """Return metrics without the graphs they came from: a loss may be sent as it is."""
+def _scores(result: object, read: Scored) -> protocol.Scores:
+    """Return what is told to the node of an evaluation: numbers, and how many cases there are of each kind."""
+    told = isinstance(result, Mapping) and holds_cases(result)
+    return protocol.Scores(read.samples, dict(read.metrics), [*read.remarks], [*read.groups] if told else None)
+
+
+def _sentence(error: SwarmError) -> str:
+    return error.message + (f" ({error.hint})" if error.hint else "")
+
+
+def plain(numbers: Any) -> Any:
+    """Return metrics without the graphs they came from: a loss may be sent as it is. What is no dict stays as it is."""
+    if not isinstance(numbers, Mapping):
+        return numbers
     return {name: value.detach() if hasattr(value, "detach") else value for name, value in numbers.items()}
 
 

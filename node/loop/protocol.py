@@ -12,7 +12,7 @@ nonsense loses the link, never the node.
     script  {"did": "step", "round", "step"}                          progress, a few times a second
     script  {"did": "train", "ticket", "round", "samples", "metrics", "remarks", "parameters", "evaluation"}
     node    {"do": "evaluate", "ticket", "round", "model"}
-    script  {"did": "evaluate", "ticket", "round", "samples", "metrics", "remarks"}   or "later": with the next train
+    script  {"did": "evaluate", "ticket", "round", "samples", "metrics", "remarks", "groups"}   or "later": with train
     node    {"do": "drop", "ticket"}                                  the site rests; the answer is not wanted
 """
 
@@ -37,12 +37,16 @@ REPLY_BYTES_MAX = 1 << 22
 """Of a script's message: stretches of 100,000 tensors."""
 
 
-class Scores(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a script measured on its held-out data."""
+class Scores(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What a script measured on its held-out data. `groups` is how many cases there are of each kind.
+
+    They are None where the script counts its cases without telling them apart, empty where that is not known.
+    """
 
     samples: int
     metrics: dict[str, float]
     remarks: list[str] = []
+    groups: list[int] | None = None
 
 
 class Reply(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -59,6 +63,7 @@ class Reply(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     remarks: list[str] = []
     parameters: list[int] = []
     evaluation: Scores | None = None
+    groups: list[int] | None = None
     later: bool = False
     error: str = ""
 
@@ -86,6 +91,8 @@ def reply_of(body: bytes) -> Reply:
     work = reply.did in ("train", "evaluate") and not reply.error and not reply.later
     counts = reply.samples >= 1 if work else reply.samples >= 0
     starts, ends = reply.parameters[::2], reply.parameters[1::2]
+    kinds = [*(reply.groups or []), *((reply.evaluation and reply.evaluation.groups) or [])]
+    counts = counts and all(count >= 0 for count in kinds)
     scores = [reply.metrics, {} if reply.evaluation is None else reply.evaluation.metrics]
     counts = counts and all(math.isfinite(value) for metrics in scores for value in metrics.values())
     if not counts or len(starts) != len(ends) or any(a < 0 or a >= b for a, b in zip(starts, ends, strict=True)):

@@ -32,7 +32,7 @@ import numpy as np
 import torch
 from torch import distributed
 
-from node.loop.parameters import Parameters, check_received, parameters_of
+from node.loop.parameters import Parameters
 from node.loop.peer import plain
 from node.ranks import merged
 from node.task import checked_result
@@ -100,8 +100,7 @@ class SharedPeer:
         Raises:
             UsageError: as `Peer.send`, or processes ended with other parameters than the first.
         """
-        trained = self._parameters if model is None or model is self._model else parameters_of(model)
-        check_received(trained, self._parameters)
+        trained = self._peer.parameters_of(model)
         count, numbers, _ = checked_result({**plain(metrics or {}), "samples": samples}, "send")
         vector = trained.read()
         parts = [vector[start:end].tobytes() for start, end in trained.trained()]

@@ -21,8 +21,10 @@ from typing_extensions import override
 
 from node.framing import HEAD
 from node.loop import protocol
+from node.loop.declarations import check_terms
 from node.loop.form import is_script
 from node.trainer import Described, EvaluateDone, Failed, Noted, Trainer, TrainerEvent, TrainerSettings
+from swarm.charter import Charter
 from swarm.errors import UsageError
 
 if TYPE_CHECKING:
@@ -32,14 +34,15 @@ CREDENTIALS = struct.Struct("3i")
 """Process, user and group at the other end of a Unix socket: `struct ucred`, unix(7)."""
 
 
-def trainer_for(site: Site, settings: TrainerSettings) -> Trainer:
+def trainer_for(site: Site, settings: TrainerSettings, charter: Charter) -> Trainer:
     """Return the trainer of a site: its own worker for a file of functions, whoever attaches for a script.
 
     Raises:
-        UsageError: no socket can be made in the site's folder.
+        UsageError: no socket can be made in the site's folder, or the charter asks for what no script can do.
     """
     if not is_script(settings.task):
         return Trainer(settings)
+    check_terms(charter, "couldn't start")
     if settings.budget is not None:
         raise UsageError(
             f"couldn't start: updates must be private here ({settings.budget}), and {settings.task} is a script, whose"
@@ -233,7 +236,8 @@ class ScriptTrainer(Trainer):
         if reply.did == "train" and not reply.error:
             events += self._scored(str(self._current["model"]), reply.evaluation)
         message: dict[str, object] = {"did": reply.did, "round": round_, "samples": reply.samples}
-        message |= {"metrics": reply.metrics, "remarks": reply.remarks, "groups": [reply.samples], "cases": False}
+        message |= {"metrics": reply.metrics, "remarks": reply.remarks, "cases": False}
+        message["groups"] = [reply.samples] if reply.groups is None else reply.groups
         if reply.did == "train":
             message["parameters"] = reply.parameters
         if reply.error:
@@ -292,8 +296,9 @@ class ScriptTrainer(Trainer):
 
 
 def _evaluated(round_: int, scores: protocol.Scores) -> EvaluateDone:
-    """Return what a script said of a model. How many of its cases are of which kind it does not say."""
-    return EvaluateDone(round_, scores.samples, scores.metrics, (scores.samples,))
+    """Return what a script said of a model. Where it told no cases, all of them are of one kind."""
+    groups = (scores.samples,) if scores.groups is None else tuple(scores.groups)
+    return EvaluateDone(round_, scores.samples, scores.metrics, groups)
 
 
 def _listen(path: Path) -> socket.socket:

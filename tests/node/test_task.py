@@ -4,7 +4,9 @@ import hashlib
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from node.task import METRICS_MAX, PARAMETERS, SiteInfo, checked_result, load_task, round_seed, task_digest, where_in
 from swarm.errors import UsageError
@@ -162,7 +164,27 @@ def test_what_is_no_dict_is_refused(result: object) -> None:
     assert "samples" in caught.value.hint
 
 
-@pytest.mark.parametrize("samples", [None, 0, -1, 2.0, True, "5", math.nan])
+@pytest.mark.parametrize(
+    "samples",
+    [90, 90.0, np.int64(90), np.float32(90), torch.tensor(90), torch.tensor([90.0]), (1 << 40) - 1],
+    ids=repr_type,
+)
+def test_samples_are_whole_whoever_counted_them(samples: float) -> None:
+    found, _, _ = checked_result({"samples": samples}, "train")
+    assert (type(found), found) == (int, int(samples))
+
+
+@pytest.mark.parametrize("samples", [1 << 40, 10**25, 10**5000, 1e300], ids=["2^40", "10^25", "endless", "float"])
+def test_more_samples_than_a_ledger_can_say_are_refused_in_words(samples: float) -> None:
+    with pytest.raises(UsageError, match='"samples" is more than 1099511627775'):
+        checked_result({"samples": samples}, "train")
+
+
+@pytest.mark.parametrize(
+    "samples",
+    [None, 0, -1, 2.5, True, "5", math.nan, math.inf, np.bool_(True), np.float64(0.5), torch.tensor([1, 2]), [5]],
+    ids=repr_type,
+)
 def test_samples_must_be_a_positive_whole_number(samples: object) -> None:
     with pytest.raises(UsageError, match=r'what evaluate.. returned: "samples" is .*, not a positive whole number'):
         checked_result({"samples": samples}, "evaluate")
