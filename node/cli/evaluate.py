@@ -83,6 +83,7 @@ def evaluate(folder: Path, round_: int | None, metric: str | None, *, alone: boo
             model = _model_of(site, audit, site.node(), number, layout, Path(scratch))
             looked = {SWARM: bench.score(number, model)}
             looked |= bench.personal(number, model)
+            no_personal = bench.no_personal
         finally:
             bench.close()
         own = kept(site.alone, baseline.owner)
@@ -93,7 +94,7 @@ def evaluate(folder: Path, round_: int | None, metric: str | None, *, alone: boo
             finally:
                 bench.close()
     least = max(charter.min_cell, settings.task.min_cell)
-    shown = Shown(settings.site.name, number, charter, looked, own, metric, least, bench.no_personal)
+    shown = Shown(settings.site.name, number, charter, looked, own, metric, least, no_personal)
     for line in said:
         if as_json or line not in shown.remarks:  # What is on the screen anyway is not said twice.
             click.echo(line, err=True)

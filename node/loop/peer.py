@@ -45,12 +45,14 @@ from node.framing import receive
 from node.declared import Declared
 from node.evaluation import Evaluation as Scored
 from node.evaluation import read_result
+from node.egress.policy import policy_of
 from node.loop import describing, protocol
 from node.loop.declarations import check_terms, declared_by, running
 from node.loop.parameters import Parameters, check_received, core, difference, parameters_of, write_update
 from node.private import Own, PrivateFolder, check_folder
 from node.scoring.cases import holds_cases
 from node.site import Site
+from node.tables.whole import check_whole
 from node.task import Budget, checked_result, round_seed, task_digest
 from swarm import charter as terms
 from swarm.errors import SwarmError, UsageError
@@ -242,6 +244,7 @@ class Peer:
         self.scoring = 0
         self._stopping = stopping
         self._seed = signed.charter.task.seed
+        self._bound = policy_of(settings.egress).bound(signed.charter)
         place = signed.charter.index(site.node())
         self.index, self.sites = -1 if place is None else place, len(signed.charter.members)
         self._ledger = signed.ledger_id.hex()
@@ -325,7 +328,8 @@ class Peer:
                 held-out data. Leave it out where a function does it (`evaluate`).
 
         Raises:
-            UsageError: nothing was received before, the model has another layout, or a count is none.
+            UsageError: nothing was received before, the model has another layout, a count is none, or a state that is
+                right as a whole only (`node.tables.whole`) is over the norm that this site's updates may have.
             SwarmError: as `running`, or there is no room on the disk.
         """
         work, base = self._working, self._base
@@ -339,10 +343,11 @@ class Peer:
             scores, remarks = _scores(evaluation, read), [*remarks, *read.remarks]
         for remark in remarks:
             self._say(remark)
+        vector = trained.read()  # A node that comes back may have the model evaluated first, which overwrites it.
+        check_whole(self._model, vector, base, self._bound)
         self._working = None
         bounds = [bound for stretch in trained.trained() for bound in stretch]
         self._keep(trained)
-        vector = trained.read()  # A node that comes back may have the model evaluated first, which overwrites it.
         self._drain()
         lost = self._link is None
         while (request := self._asked_for(work, lost=lost)) is not None:

@@ -9,7 +9,8 @@ would pull it as hard as one where it is common.
 **The state**, float32, for k centres of F features: `centres` (k, F), from which rows are assigned; `sums` (k, F) and
 `counts` (k,), the means of the last round. A round first turns the last one's sums into centres, which every site does
 alike, and then writes its own. Rows should be of about unit size, as for any clustering: a charter bounds an update's
-norm. It wants exact mixing and no late work (`--staleness 0`).
+norm, and a site whose sums are over it says so and sends nothing (`node.tables.whole`). It wants exact mixing and no
+late work (`--staleness 0`).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from node.tables.whole import Whole, check_share
 from swarm.errors import UsageError
 
 State: TypeAlias = dict[str, NDArray[np.float32]]
@@ -40,12 +42,21 @@ def initial(centres: Rows) -> State:
             f"couldn't begin with centres of shape {centres.shape}", hint="give k rows of as many finite features"
         )
     start = centres.astype(np.float32)
-    return {"centres": start, "sums": np.zeros_like(start), "counts": np.zeros(len(start), np.float32)}
+    state = Whole(centres=start, sums=np.zeros_like(start), counts=np.zeros(len(start), np.float32))
+    return state.with_remedy(
+        "divide all columns by one constant that all sites agree on, which leaves groups as they are"
+    )
 
 
 def centres(state: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
-    """Return where the centres are now, shape (k, F): those of the last round's sums. Element-wise, so alike at all."""
+    """Return where the centres are now, shape (k, F): those of the last round's sums. Element-wise, so alike at all.
+
+    Raises:
+        UsageError: the counts are no shares of all rows: an update was shortened.
+    """
     counts = state["counts"][:, None]
+    if counts.any():  # None before the first round.
+        check_share(float(counts.sum(dtype=np.float64)), "the counts")
     filled = counts > COUNT_LEAST
     moved: NDArray[np.float32] = np.where(filled, state["sums"] / np.where(filled, counts, 1.0), state["centres"])
     return moved.astype(np.float32)

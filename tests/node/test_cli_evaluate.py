@@ -154,6 +154,7 @@ def test_a_site_that_is_its_whole_swarm_is_as_good_alone_and_a_better_one_of_its
     assert (
         "verdict   no difference that 60 cases can show between the swarm's model and this site's own: " in again.stdout
     )
+    assert "personal  none: this site makes none\n" in again.stdout  # Also beside a baseline.
 
     # A baseline that has it right, as if it had been trained: the swarm's begins with the wrong sign.
     signed = rural.site.load_charter()
