@@ -21,7 +21,7 @@ model = ViTForImageClassification(ViTConfig(**shape, **size))
 peer = swarm.join(sys.argv[1], model)
 with np.load(peer.data) as file:
     x, y = torch.from_numpy(file["x"]), torch.from_numpy(file["y"])
-train = [{"pixel_values": image, "labels": label} for image, label in zip(x[:-100], y[:-100])]
+train = [{"pixel_values": image, "labels": label} for image, label in zip(x[:-100], y[:-100], strict=True)]
 
 
 @peer.evaluate
