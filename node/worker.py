@@ -19,6 +19,7 @@ import gc
 import hashlib
 import json
 import math
+import random
 import socket
 import sys
 import time
@@ -606,6 +607,7 @@ class Worker:
         rank, size = self._ranks.rank, self._ranks.size
         torch.manual_seed(seed + rank)  # Draws of their own: masks of dropout, for one.
         np.random.seed(seed + rank)  # noqa: NPY002 - user code may draw from the global generator
+        random.seed(seed + rank)
         self._tell_step()
         return RunInfo(round_, seed, self._site.device, self._site, enough, self._rounds, rank=rank, processes=size)
 
