@@ -83,6 +83,36 @@ _Combine: TypeAlias = Callable[[_Stretch, int], None]
 
 
 @dataclass(frozen=True, slots=True)
+class Measured:
+    """How long this site's own update of a round was, and to which length it was cut (0: to none)."""
+
+    round: int
+    norm: float
+    bound: float
+
+    @property
+    def left(self) -> float:
+        """What is left of the update, as a factor in (0, 1]."""
+        return self.bound / self.norm if 0 < self.bound < self.norm else 1.0
+
+    def told(self, longest: tuple[str, float] = ("", 0.0)) -> str:
+        """Return a sentence about a cut, or about an update of nothing; "" where there is nothing to be said."""
+        if not self.norm:
+            return (
+                f"training for round {self.round} changed nothing in the model: this site's update is all zeros, and"
+                " counts as its samples do"
+            )
+        if self.left == 1.0:
+            return ""
+        name, share = longest
+        most = f"; {name} makes {100 * share:.0f} % of its square" if name else ""
+        return (
+            f"this site's update of round {self.round} was cut to {100 * self.left:.2g} %: its norm was"
+            f" {self.norm:.3g}, and the bound is {self.bound:g}{most}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class _Made:
     """New files that are to become blobs, and the event that names them."""
 
@@ -158,7 +188,8 @@ class BulkWorker:
         self._corrections = Corrections(store, elements=elements) if tracks else None
         self._wake = wake
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="bulk")
-        self._done: deque[Event | _Made] = deque()
+        self._done: deque[Event | _Made | Measured] = deque()
+        self.measured: Measured | None = None  # Of the last round that was trained here; the loop's thread writes it.
         self._defect: BaseException | None = None
         self._closing = threading.Event()
 
@@ -262,7 +293,9 @@ class BulkWorker:
         taken: list[Event] = []
         while self._done:
             result = self._done.popleft()
-            if isinstance(result, _Made):
+            if isinstance(result, Measured):
+                self.measured = result
+            elif isinstance(result, _Made):
                 taken += self._adopt(result)
             elif isinstance(result, Trained) and result.update is not None:
                 # Its bytes are kept elsewhere; the outlet has its say all the same.
@@ -364,7 +397,9 @@ class BulkWorker:
             update = np.memmap(path, dtype="<f4", mode="r+")
             if update.size != self._elements:
                 raise UsageError(f"it has {update.size} elements, the charter's model has {self._elements}")
-            norm = min(clip_in_place(update, self._own_bound), self._own_bound or math.inf)
+            length = clip_in_place(update, self._own_bound)
+            self._done.append(Measured(trained.round, length, max(self._own_bound, 0.0)))
+            norm = min(length, self._own_bound or math.inf)
             if base is not None:
                 scale_into(update, step)
                 if self._momentum is not None:

@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parameter import is_lazy
 
 from node.declared import Declared, matching
 from swarm.errors import UsageError
@@ -58,6 +59,7 @@ class Parts:
     def __init__(self, model: torch.nn.Module, said: Declared | None = None, folder: Path = Path()) -> None:
         self.model, said = model, said or Declared()
         state, aliases = _unique(model)
+        _check_types(state)
         if said.initial:
             _begin_with(state, aliases, folder / said.initial, said)
         every = {alias: None for names in aliases.values() for alias in names}
@@ -170,6 +172,18 @@ class Parts:
                     fits = own is not None and tuple(own.shape) == tuple(tensor.shape)
                     tensor.copy_(_tensor(own) if own is not None and fits else self._first[name])
 
+    def check_whole(self) -> None:
+        """Raise `UsageError` if what travels is not there any more as it was built: a layer has been replaced."""
+        shared = self.shared
+        for spec in self.layout.tensors:
+            now = tuple(shared[spec.name].shape) if spec.name in shared else None
+            if now != spec.shape:
+                became = "is gone" if now is None else f"has shape {now}, and was built with {spec.shape}"
+                raise UsageError(
+                    f"couldn't use what train() made of the model: {spec.name} {became}",
+                    hint="give build_model() the layers that are trained; train() changes their values alone",
+                )
+
     def train_mode(self) -> None:
         """Let the model be trained; layers that are frozen as a whole do as when they are used."""
         self.model.train()
@@ -250,6 +264,17 @@ def _unique(model: torch.nn.Module) -> tuple[dict[str, torch.Tensor], dict[str, 
             state.setdefault(own, tensor)
             aliases.setdefault(own, []).append(name)
     return state, aliases
+
+
+def _check_types(state: Mapping[str, torch.Tensor]) -> None:
+    """Raise `UsageError` for a tensor that has no shape yet."""
+    for name, tensor in state.items():
+        if is_lazy(tensor):
+            raise UsageError(
+                f"couldn't use the task's model: {name} gets its shape only with the first batch, and all sites have to"
+                " agree on it before",
+                hint="give the layer its number of inputs: Linear(64, 10) in place of LazyLinear(10)",
+            )
 
 
 def _own_names(fitting: set[str], aliases: Mapping[str, list[str]]) -> set[str]:

@@ -26,7 +26,7 @@ from gossip.zeromq import Incident, Readable
 from node.alone import Alone, Baseline
 from node.auditor import Auditor
 from node.beacon import Beacon
-from node.bulk import BulkWorker
+from node.bulk import BulkWorker, Measured
 from node.checkpoints import Checkpoints
 from node.clock import Clock
 from node.core import Node
@@ -244,6 +244,8 @@ class Runtime:
         self._carried: dict[int, Path] = {}  # Corrections that a trainer could not take in its steps.
         self._models: dict[int, Evaluate] = {}
         self._appraising: Appraise | None = None  # The node asks one question at a time.
+        self._longest: tuple[int, tuple[str, float]] = (0, ("", 0.0))  # The tensor that makes most of an update.
+        self._measured: Measured | None = None  # How long this site's last update was, as people have been told.
         self._control: ControlSocket | None = None
         self._layout_digest, self._layout_path, self._public = layout_digest, layout_path, public
         self._initial, self._slots = ports.store.new_file(), slots
@@ -378,6 +380,8 @@ class Runtime:
         for report in self._checkpoints.reports() if self._checkpoints is not None else ():
             self._report(report, now)
         self._events.extend(self._bulk.take())
+        if self._bulk.measured is not self._measured:
+            self._tell_measured(now)
         audited = self._auditor.poll()
         if isinstance(audited, Report):
             self._report(audited, now)
@@ -766,6 +770,7 @@ class Runtime:
             case Progress():
                 self._events.append(Stepped(event.round, event.step, event.steps))
             case TrainDone():
+                self._longest = (event.round, event.longest)
                 trained = Trained(
                     event.round, None, samples=event.samples, metrics=event.metrics, privacy=event.privacy
                 )
@@ -803,6 +808,16 @@ class Runtime:
                 self._report(Report("task_output", event.text, level="debug"), now)
             case Noted():
                 self._report(Report("script", event.text), now)
+
+    def _tell_measured(self, now: float) -> None:
+        """Say if this site's own update was cut, or is of nothing. To people here: others learn no more of it."""
+        self._measured = measured = self._bulk.measured
+        if measured is not None and (text := measured.told(self._longest_of(measured.round))):
+            values = {"round": measured.round, "norm": measured.norm, "bound": measured.bound, "left": measured.left}
+            self._report(Report("update_cut" if measured.norm else "update_empty", text, values, level="warning"), now)
+
+    def _longest_of(self, round_: int) -> tuple[str, float]:
+        return self._longest[1] if self._longest[0] == round_ else ("", 0.0)
 
     def _evaluated(self, done: EvaluateDone, asked: Evaluate, now: float) -> Evaluated:
         """Return what the machine is told of an evaluation: only that there was one, before people let anything out."""
@@ -896,11 +911,15 @@ class Runtime:
     def _with_troubles(self, status: Mapping[str, object]) -> Mapping[str, object]:
         """Return a status that also says of each member why there is no link to it: the node itself sees no sockets.
 
-        And what a site that is trained by a script of its people waits for.
+        And what a site that is trained by a script of its people waits for; and how long this site's last update was.
         """
         waiting = self._trainer.waiting or ("" if self._gate is None else self._gate.words)
         if waiting:
             status = {**status, "waiting": waiting}
+        if (measured := self._measured) is not None:
+            longest = self._longest_of(measured.round)
+            own = {"round": measured.round, "norm": measured.norm, "bound": measured.bound, "left": measured.left}
+            status = {**status, "own_update": {**own, "longest": longest[0], "told": measured.told(longest)}}
         members = status.get("members")
         if not isinstance(members, list) or not self._troubles:
             return status

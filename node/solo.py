@@ -14,6 +14,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from node.bulk import Measured
 from node.clock import Clock
 from node.declared import Declared, declared
 from node.export import export_model
@@ -30,6 +31,7 @@ from node.trainer import (
 )
 from swarm.errors import SwarmError
 from swarm.mixing.momentum import Stretches
+from swarm.privacy.clipping import USUAL_BOUND, length_of
 from swarm.vector import Layout
 
 T = TypeVar("T", bound=TrainerEvent)
@@ -67,15 +69,24 @@ def run_solo(
         described = wait(trainer, Described, tell)
         for text in described.warnings:
             tell(f"warning: {text}")
-        samples = 0
+        samples, longest = 0, Measured(0, 0.0, USUAL_BOUND)
+        made_of = ("", 0.0)
         for number in range(1, rounds + 1):
             update.unlink(missing_ok=True)
             trainer.train(number, model, update)
             done = wait(trainer, TrainDone, tell)
             samples = done.samples
-            (np.fromfile(model, "<f4") + np.fromfile(update, "<f4")).astype("<f4").tofile(model)
+            change = np.fromfile(update, "<f4")
+            measured = Measured(number, length_of(change), USUAL_BOUND)
+            if measured.norm > longest.norm:
+                longest, made_of = measured, done.longest
+            elif not measured.norm:
+                tell(f"warning: {measured.told()}")
+            (np.fromfile(model, "<f4") + change).astype("<f4").tofile(model)
             words = ", ".join(f"{name} {value:.4f}" for name, value in done.metrics.items())
             tell(f"round {number} of {rounds}: {done.samples} samples, {words}")
+        if longest.left < 1.0:
+            tell(f"warning: in a swarm with --clip-norm {USUAL_BOUND:g}, the default, {longest.told(made_of)}")
         trainer.evaluate(rounds, model)
         scored = wait(trainer, EvaluateDone, tell)
         layout = Layout.decode(described.layout)

@@ -69,7 +69,8 @@ class TrainDone:
 
     `parameters` are the stretches [start, end) of it that are trained: all but buffers, such as running statistics, and
     what the task has frozen. None is all of it. `privacy` is the epsilon that this site has come to with it, in
-    thousandths, and -log10 of its delta; zeros if it is not private.
+    thousandths, and -log10 of its delta; zeros if it is not private. `longest` is the tensor that makes most of the
+    update's norm, and which share of the squared norm, 0 to 1; ("", 0) where that is not known.
     """
 
     round: int
@@ -77,6 +78,7 @@ class TrainDone:
     metrics: Mapping[str, float]
     parameters: Stretches | None = None
     privacy: tuple[int, int] = (0, 0)
+    longest: tuple[str, float] = ("", 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -468,7 +470,9 @@ class Trainer:
             return [AppraiseDone(round_, samples, metrics, (*message["groups"],))]  # type: ignore[misc]
         if did == "train":
             privacy: list[int] = message.get("privacy", [0, 0])  # type: ignore[assignment]
-            return [*remarks, TrainDone(round_, samples, metrics, _stretches(message), (privacy[0], privacy[1]))]
+            longest = (str(message.get("longest", "")), float(str(message.get("share", 0.0))))
+            spent = (privacy[0], privacy[1])
+            return [*remarks, TrainDone(round_, samples, metrics, _stretches(message), spent, longest)]
         if did == "export":
             return [*remarks, Exported(round_)]
         groups: list[int] = message["groups"]  # type: ignore[assignment]

@@ -19,6 +19,7 @@ import gc
 import hashlib
 import json
 import math
+import random
 import socket
 import sys
 import time
@@ -207,7 +208,8 @@ class Worker:
             reply["privacy"] = [told.epsilon, told.decimals]
         reply |= self._trained(parts)
         if self._ranks.first:
-            self._write_update(parts, base, update_path, drift, bend)
+            name, share = self._write_update(parts, base, update_path, drift, bend)
+            reply |= {"longest": name, "share": share}
         arrays = _under("private", {name: numbers(tensor) for name, tensor in parts.private.items()})
         words: dict[str, str | int | float | bool | None] = {}
         self._keep_optimizer(optimizer, "optimizer", arrays, words)
@@ -333,8 +335,17 @@ class Worker:
         with parts.held(parts.private) if passes else nullcontext():
             found = self._call(parts, data, replace(run, phase=BODY if passes else ALL, optimizer=optimizer))
         self._steering.end()
+        self._check_whole(parts)
         parts.check_frozen()
         return found
+
+    def _check_whole(self, parts: Parts) -> None:
+        """Raise `UsageError` where train() has put other tensors in place; the model is built anew for what follows."""
+        try:
+            parts.check_whole()
+        except UsageError:
+            self._parts = None
+            raise
 
     def _call(self, parts: Parts, data: object, run: RunInfo) -> tuple[int, dict[str, float], list[str]]:
         """Call the user's train() once, within this site's budget."""
@@ -549,18 +560,33 @@ class Worker:
 
     def _write_update(
         self, parts: Parts, base: Vector, path: Path, drift: Mapping[str, torch.Tensor], bend: Bend | None = None
-    ) -> None:
-        """Write trained minus base into the file the node takes in: less a drift's part in it, with all of a bend's."""
+    ) -> tuple[str, float]:
+        """Write trained minus base into the file the node takes in: less a drift's part in it, with all of a bend's.
+
+        Return the tensor that makes most of its norm, and which share of the squared norm that is, 0 to 1.
+
+        Raises:
+            UsageError: a tensor has become what no number can be added to others' for.
+        """
         update = mapped_anew(path, parts.layout.elements, what="make room for the update")
-        tensors = parts.shared
+        tensors, squares = parts.shared, dict[str, float]()
         for name, (start, end) in parts.layout.offsets().items():
             trained = tensors[name].detach().float().cpu().numpy().reshape(-1)
-            np.subtract(trained, base[start:end], out=update[start:end])
+            with np.errstate(invalid="ignore", over="ignore"):
+                np.subtract(trained, base[start:end], out=update[start:end])
+            if not np.isfinite(update[start:end]).all():
+                # A mask of attention holds -inf, and -inf less -inf is no number: what has not changed has not changed.
+                update[start:end][trained == base[start:end]] = 0.0
+                _check_finite(name, update[start:end], trained, tensors[name])
             if name in drift:
                 added = drift[name].float().cpu().numpy().reshape(-1) * np.float32(self._steering.steps.get(name, 0))
                 np.subtract(update[start:end], added, out=update[start:end])
+            wide = update[start:end].astype(np.float64)
+            squares[name] = float(np.einsum("i,i->", wide, wide))
         if bend is not None:
             bend.settle(update, self._steering.steps)
+        longest = max(squares, key=squares.__getitem__)
+        return longest, squares[longest] / (sum(squares.values()) or 1.0)
 
     def _trained(self, parts: Parts) -> dict[str, object]:
         """Return by what the processes that train together know that they have trained one model; alone, nothing."""
@@ -581,6 +607,7 @@ class Worker:
         rank, size = self._ranks.rank, self._ranks.size
         torch.manual_seed(seed + rank)  # Draws of their own: masks of dropout, for one.
         np.random.seed(seed + rank)  # noqa: NPY002 - user code may draw from the global generator
+        random.seed(seed + rank)
         self._tell_step()
         return RunInfo(round_, seed, self._site.device, self._site, enough, self._rounds, rank=rank, processes=size)
 
@@ -628,6 +655,22 @@ def _is_exhausted(error: Exception) -> bool:
         return error.errno == errno.ENOMEM
     named = isinstance(error, MemoryError | torch.OutOfMemoryError | Exhausted)
     return named or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error))
+
+
+def _check_finite(name: str, change: NDArray[np.float32], now: NDArray[np.float32], tensor: torch.Tensor) -> None:
+    """Raise `UsageError` if a tensor's change in a round cannot be averaged with others', by the tensor's name."""
+    finite = np.isfinite(change)
+    if finite.all():
+        return
+    value, count = float(now[int(np.argmin(finite))]), int(change.size - finite.sum())
+    if isinstance(tensor, torch.nn.Parameter):
+        hint = "lower the learning rate, or look for empty batches and divisions by zero"
+    else:
+        hint = f'it is a buffer: see what writes to it, or let it stay here, as in private = ["{name}"]'
+    of = f"{count} of its {change.size} numbers" if change.size > 1 else "its one number"
+    raise UsageError(
+        f"couldn't send what was learnt: {name} is not finite after training ({of}, the first is {value})", hint=hint
+    )
 
 
 def _not_together(*_: object, **__: object) -> Private:

@@ -372,7 +372,7 @@ def new(
             min_contributions=enough if min_contributions is None else min_contributions,
             deadline_ms=_whole("--deadline", deadline, 1000),
             patience_ms=_whole("--patience", patience, 1000),
-            clip_norm_milli=_whole("--clip-norm", clip_norm, 1000),
+            clip_norm_milli=_clip_norm(clip_norm),
             weight_cap_ppm=_whole("--weight-cap", weight_cap, 1_000_000),
         ),
         ledger=terms.LedgerPolicy(600_000, 3_000, require_byzantine, "record"),
@@ -698,6 +698,17 @@ def _whole(option: str, value: float, scale: int) -> int:
             f"couldn't use {option} {value}: it is not a finite number", hint="give a number like 60 or 2.5"
         )
     return round(value * scale)
+
+
+def _clip_norm(value: float) -> int:
+    """Return the largest norm of an update in thousandths, as the charter has it."""
+    whole = _whole("--clip-norm", value, 1000)
+    if not 1 <= whole <= terms.CLIP_NORM_MILLI_MAX:
+        raise UsageError(
+            f"couldn't use --clip-norm {value:g}: it must be 0.001 to {terms.CLIP_NORM_MILLI_MAX / 1000:g}",
+            hint="updates that are longer than that want smaller numbers in the model, or data of a common scale",
+        )
+    return whole
 
 
 def _edges(

@@ -86,6 +86,7 @@ def render(answer: Mapping[str, object]) -> str:
     lines += [f"site noise {answer['site_noise']}"] if answer.get("site_noise") else []
     lines += _outcome(answer)
     lines += _unlike(answer)
+    lines += _cut(answer)
     lines += [f"{key.upper():<10} {answer[key]}" for key in ("refused", "paused", "halted") if answer.get(key)]
     lines += [f"THIS SITE  trains nothing: {answer['resting']}"] if answer.get("resting") else []
     lines += [f"THIS SITE  {answer['waiting']}"] if answer.get("waiting") else []
@@ -153,6 +154,12 @@ def _unlike(answer: Mapping[str, object]) -> list[str]:
         for site in likeness["sites"]
         if site["unlike"]
     ]
+
+
+def _cut(answer: Mapping[str, object]) -> list[str]:
+    """Return that this site's last update was cut, or is of nothing."""
+    own = answer.get("own_update")  # A node that was started before an update does not say it.
+    return [f"THIS SITE  {own['told']}"] if isinstance(own, Mapping) and own.get("told") else []
 
 
 def _model(answer: Mapping[str, object]) -> str:

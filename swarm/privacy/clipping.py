@@ -14,6 +14,9 @@ from swarm.errors import UsageError
 from swarm.mixing.average import VALUE_LIMIT
 from swarm.vector import Vector
 
+USUAL_BOUND = 100.0
+"""The bound of a charter whose founders name none."""
+
 BLOCK_ELEMENTS = 1 << 18
 ROW_ELEMENTS = 1 << 12
 
@@ -42,6 +45,11 @@ def clip_in_place(update: Vector, bound: float) -> float:
             np.multiply(block, np.float64(factor), out=block, casting="unsafe")
             np.clip(block, -VALUE_LIMIT, VALUE_LIMIT, out=block)
     return norm
+
+
+def length_of(update: Vector) -> float:
+    """Return the L2 norm of an update, 0 for one that is not finite."""
+    return _norm(update)[0]
 
 
 def inspect(update: Vector, *, elements: int, bound: float) -> tuple[str, float]:

@@ -650,6 +650,7 @@ def test_a_charter_that_is_there_is_not_replaced_by_a_draft(home: Path) -> None:
         (["--gossip", "complete", "--local", "scaffold"], "local = scaffold with gossip"),
         (["--deadline", "inf"], "couldn't use --deadline inf: it is not a finite number"),
         (["--clip-norm", "nan"], "couldn't use --clip-norm nan: it is not a finite number"),
+        (["--clip-norm", "1000000"], "couldn't use --clip-norm 1e+06: it must be 0.001 to 1024"),
         (["--weight-cap", "-inf"], "couldn't use --weight-cap -inf: it is not a finite number"),
         (["--name", "no good"], "couldn't accept 'no good' as the name of the swarm"),
         (["-o", "task.py/x"], "couldn't write task.py/x: "),
