@@ -41,11 +41,11 @@ from numpy.typing import NDArray
 from node.cli.control import ask
 from node.cli.output import OK, SUBSET, UNAVAILABLE, Failure
 from node.clock import Clock, sleep
-from node.framing import receive
 from node.declared import Declared
+from node.egress.policy import policy_of
 from node.evaluation import Evaluation as Scored
 from node.evaluation import read_result
-from node.egress.policy import policy_of
+from node.framing import receive
 from node.loop import describing, protocol
 from node.loop.declarations import check_terms, declared_by, running
 from node.loop.parameters import Parameters, check_received, core, difference, parameters_of, write_update
