@@ -95,8 +95,11 @@ class Measured:
         """What is left of the update, as a factor in (0, 1]."""
         return self.bound / self.norm if 0 < self.bound < self.norm else 1.0
 
-    def told(self, longest: tuple[str, float] = ("", 0.0)) -> str:
-        """Return a sentence about a cut, or about an update of nothing; "" where there is nothing to be said."""
+    def told(self, longest: tuple[str, float] = ("", 0.0), verb: str = "was") -> str:
+        """Return a sentence about a cut, or about an update of nothing; "" where there is nothing to be said.
+
+        `verb` is "would be" where no charter has cut anything yet.
+        """
         if not self.norm:
             return (
                 f"training for round {self.round} changed nothing in the model: this site's update is all zeros, and"
@@ -107,7 +110,7 @@ class Measured:
         name, share = longest
         most = f"; {name} makes {100 * share:.0f} % of its square" if name else ""
         return (
-            f"this site's update of round {self.round} was cut to {100 * self.left:.2g} %: its norm was"
+            f"this site's update of round {self.round} {verb} cut to {100 * self.left:.2g} %: its norm was"
             f" {self.norm:.3g}, and the bound is {self.bound:g}{most}"
         )
 

@@ -86,7 +86,8 @@ def run_solo(
             words = ", ".join(f"{name} {value:.4f}" for name, value in done.metrics.items())
             tell(f"round {number} of {rounds}: {done.samples} samples, {words}")
         if longest.left < 1.0:
-            tell(f"warning: in a swarm with --clip-norm {USUAL_BOUND:g}, the default, {longest.told(made_of)}")
+            would = longest.told(made_of, "would be")
+            tell(f"warning: in a swarm with --clip-norm {USUAL_BOUND:g}, the default, {would}")
         trainer.evaluate(rounds, model)
         scored = wait(trainer, EvaluateDone, tell)
         layout = Layout.decode(described.layout)
