@@ -29,6 +29,7 @@ from node.site import Site
 from node.storage import write_file_durably
 from swarm import charter as terms
 from swarm.mixing.outer import parse as parse_outer
+from swarm.privacy.clipping import USUAL_BOUND
 from swarm.staleness import STALENESS_ASYNCHRONOUS, STALENESS_DEFAULT
 
 FIRST_PORT = 17400
@@ -190,7 +191,7 @@ def found(
             min_contributions=len(data) // 2 + 1 if min_contributions is None else min_contributions,
             deadline_ms=round(deadline_s * 1000),
             patience_ms=round(patience_s * 1000),
-            clip_norm_milli=100_000,
+            clip_norm_milli=round(USUAL_BOUND * 1000),
             weight_cap_ppm=1_000_000,
         ),
         ledger=terms.LedgerPolicy(600_000, 3_000, False, "record"),

@@ -245,7 +245,8 @@ class Runtime:
         self._models: dict[int, Evaluate] = {}
         self._appraising: Appraise | None = None  # The node asks one question at a time.
         self._longest: tuple[int, tuple[str, float]] = (0, ("", 0.0))  # The tensor that makes most of an update.
-        self._measured: Measured | None = None  # How long this site's last update was, as people have been told.
+        self._measured: Measured | None = None  # How long this site's last update was,
+        self._own_update: Mapping[str, object] | None = None  # and what people here are told of it.
         self._control: ControlSocket | None = None
         self._layout_digest, self._layout_path, self._public = layout_digest, layout_path, public
         self._initial, self._slots = ports.store.new_file(), slots
@@ -812,12 +813,14 @@ class Runtime:
     def _tell_measured(self, now: float) -> None:
         """Say if this site's own update was cut, or is of nothing. To people here: others learn no more of it."""
         self._measured = measured = self._bulk.measured
-        if measured is not None and (text := measured.told(self._longest_of(measured.round))):
-            values = {"round": measured.round, "norm": measured.norm, "bound": measured.bound, "left": measured.left}
+        if measured is None:
+            return
+        longest = self._longest[1] if self._longest[0] == measured.round else ("", 0.0)
+        values = {"round": measured.round, "norm": measured.norm, "bound": measured.bound, "left": measured.left}
+        text = measured.told(longest)
+        self._own_update = {**values, "longest": longest[0], "told": text}
+        if text:
             self._report(Report("update_cut" if measured.norm else "update_empty", text, values, level="warning"), now)
-
-    def _longest_of(self, round_: int) -> tuple[str, float]:
-        return self._longest[1] if self._longest[0] == round_ else ("", 0.0)
 
     def _evaluated(self, done: EvaluateDone, asked: Evaluate, now: float) -> Evaluated:
         """Return what the machine is told of an evaluation: only that there was one, before people let anything out."""
@@ -916,10 +919,8 @@ class Runtime:
         waiting = self._trainer.waiting or ("" if self._gate is None else self._gate.words)
         if waiting:
             status = {**status, "waiting": waiting}
-        if (measured := self._measured) is not None:
-            longest = self._longest_of(measured.round)
-            own = {"round": measured.round, "norm": measured.norm, "bound": measured.bound, "left": measured.left}
-            status = {**status, "own_update": {**own, "longest": longest[0], "told": measured.told(longest)}}
+        if self._own_update is not None:
+            status = {**status, "own_update": self._own_update}
         members = status.get("members")
         if not isinstance(members, list) or not self._troubles:
             return status

@@ -65,6 +65,7 @@ from node.task import (
 from swarm.errors import StoreError, SwarmError, UsageError
 from swarm.mixing.local import DITTO, FEDPROX, ROUNDS_MAX, SCAFFOLD, parse
 from swarm.privacy.accounting import Budget as PrivacyBudget
+from swarm.privacy.clipping import length_of
 from swarm.vector import Vector, unflatten
 
 PROGRESS_S = 0.2
@@ -581,8 +582,7 @@ class Worker:
             if name in drift:
                 added = drift[name].float().cpu().numpy().reshape(-1) * np.float32(self._steering.steps.get(name, 0))
                 np.subtract(update[start:end], added, out=update[start:end])
-            wide = update[start:end].astype(np.float64)
-            squares[name] = float(np.einsum("i,i->", wide, wide))
+            squares[name] = length_of(update[start:end]) ** 2
         if bend is not None:
             bend.settle(update, self._steering.steps)
         longest = max(squares, key=squares.__getitem__)

@@ -29,6 +29,11 @@ class SwarmError(Exception):
         self.hint = hint
         self.identifier = identifier or self.kind_identifier
 
+    @property
+    def sentence(self) -> str:
+        """Message and hint in one line, for where there is room for one."""
+        return f"{self.message} ({self.hint})" if self.hint else self.message
+
 
 class PeerError(SwarmError):
     """A peer sent something it should not have. The node goes on; the peer pays."""

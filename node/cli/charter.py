@@ -45,6 +45,7 @@ from swarm.mixing.local import parse as parse_local
 from swarm.mixing.outer import NONE, buffers_text, lengthened, untrained
 from swarm.mixing.sketch import BUCKETS
 from swarm.privacy import accounting
+from swarm.privacy.clipping import USUAL_BOUND
 from swarm.privacy.site_noise import SiteNoise, planned
 from swarm.routes import FOLD, ROUTES, SHARDED, SPREAD
 from swarm.salt import SALT_BYTES
@@ -83,7 +84,7 @@ def charter() -> None:
 @click.option(
     "--patience", type=float, default=60.0, show_default=True, help="Seconds without progress to be left out."
 )
-@click.option("--clip-norm", type=float, default=100.0, show_default=True, help="Largest L2 norm of an update.")
+@click.option("--clip-norm", type=float, default=USUAL_BOUND, show_default=True, help="Largest L2 norm of an update.")
 @click.option("--weight-cap", type=float, default=1.0, show_default=True, help="Largest share of one site, 0 to 1.")
 @click.option("--metrics", default="accuracy,auc,loss", show_default=True, help="Metrics to share, comma-separated.")
 @click.option(

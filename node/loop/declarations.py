@@ -21,6 +21,7 @@ from node.declared import MISSPELT, NAMES, Declared, check_imported, declared, w
 from swarm.charter import Charter
 from swarm.contribution.policy import Policy
 from swarm.errors import UsageError
+from swarm.privacy.accounting import Budget
 
 FORM = "write the task as a file of four functions (docs/guides/your-own-training.md), which has it"
 
@@ -65,12 +66,16 @@ def running() -> tuple[Path | None, Mapping[str, object]]:
     return None if path is None else Path(path), {} if main is None else vars(main)
 
 
-def check_terms(charter: Charter, refused: str) -> None:
-    """Raise `UsageError`, whose sentence begins as `refused` does, if a charter asks for what no script can do."""
+def check_terms(charter: Charter, refused: str, budget: Budget | None = None) -> None:
+    """Raise `UsageError`, whose sentence begins as `refused` does, if a charter asks for what no script can do.
+
+    `budget` is what this site may spend of privacy, where that is known: by its own settings, or as the charter has it.
+    """
     check_asked(charter.local, charter.contribution, refused)
-    if charter.privacy is not None:
+    private = budget or charter.privacy
+    if private is not None:
         raise UsageError(
-            f"{refused}: updates must be private here ({charter.privacy}), and the task is a script, whose training"
+            f"{refused}: updates must be private here ({private}), and the task is a script, whose training"
             " nobody watches",
             hint="write the task as a file with train(model, data, run), which can use run.private()",
         )

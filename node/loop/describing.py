@@ -118,7 +118,7 @@ def _answer(request: dict[str, object], chosen: argparse.Namespace) -> dict[str,
         found = describe(chosen.task, chosen.data, chosen.seed)
         found.read().tofile(str(request["path"]))
     except SwarmError as error:
-        return {"error": error.message + (f" ({error.hint})" if error.hint else "")}
+        return {"error": error.sentence}
     bounds = [bound for stretch in found.trained() for bound in stretch]
     return {"layout": found.layout.encode(), "parameters": bounds, "warnings": [found.warning] if found.warning else []}
 

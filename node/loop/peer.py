@@ -199,11 +199,20 @@ def check_layout(signed: terms.SignedCharter, layout: Layout, site: Site) -> Non
 
 @dataclass(frozen=True, slots=True)
 class _Result:
-    """The model that a run has ended with: its round, its tensors by name, where it is."""
+    """The model that a run has ended with: its round, and the file, which is one of this run's."""
 
     round: int
-    arrays: Mapping[str, Any]
     path: Path
+
+    def arrays(self) -> Mapping[str, Any]:
+        """Return its tensors by name; none if they cannot be read."""
+        from safetensors import SafetensorError
+        from safetensors.numpy import load_file
+
+        try:
+            return load_file(self.path)
+        except (SafetensorError, OSError, ValueError):
+            return {}
 
 
 class Peer:
@@ -691,12 +700,13 @@ class Peer:
         if outcome != "DONE":
             return
         result = self._result()
-        if result is None:
+        arrays = {} if result is None else result.arrays()
+        if result is None or not arrays:
             raise SwarmError(
                 f"couldn't take the model of a run that is done: {self._site.models} has none that can be read",
                 hint=f"run `swarm start {self._site.folder} --exit-when-done`, which writes it again, then this script",
             )
-        self._parameters.write(flatten(result.arrays, self._parameters.layout), self._kept(result.round))
+        self._parameters.write(flatten(arrays, self._parameters.layout), self._kept(result.round))
 
     def _complete(self) -> bool:
         """Whether the run is over and its model is here. It may have been over before, and have got more rounds since.
@@ -725,8 +735,8 @@ class Peer:
         """
         rounds = [(int(found[1]), path) for path in self._exports() if (found := _EXPORTED.fullmatch(path.name))]
         for round_, path in sorted(rounds, reverse=True):
-            if arrays := self._exported(path):
-                return _Result(round_, arrays, path)
+            if self._is_ours(path):
+                return _Result(round_, path)
         return None
 
     def _exports(self) -> list[Path]:
@@ -735,18 +745,16 @@ class Peer:
         except OSError:
             return []
 
-    def _exported(self, path: Path) -> Mapping[str, Any]:
-        """Return the tensors in a file, if it was exported in this very run; else none."""
+    def _is_ours(self, path: Path) -> bool:
+        """Whether a file is whole and was exported in this very run. Its head tells; tensors are not read for it."""
         from safetensors import SafetensorError, safe_open
 
         try:
             with safe_open(path, "np") as file:
                 origin = json.loads((file.metadata() or {}).get("origin", "{}"))
-                if origin.get("ledger") != self._ledger:
-                    return {}
-                return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
+                return bool(origin.get("ledger") == self._ledger and file.keys())
         except (SafetensorError, OSError, ValueError):
-            return {}
+            return False
 
     # --- the model ----------------------------------------------------------------------------------------------
 
@@ -788,7 +796,7 @@ class Peer:
             result = plain(self._score())
             scores = _scores(result, read_result(result))
         except Exception as error:  # noqa: BLE001 - user code may raise anything; all of it becomes a sentence
-            text = _sentence(error) if isinstance(error, SwarmError) else f"{type(error).__name__}: {error}"
+            text = error.sentence if isinstance(error, SwarmError) else f"{type(error).__name__}: {error}"
             if text != self._failure:  # It fails in each round in the same way, most likely.
                 self._say(f"evaluating the model of round {round_} failed: {text}")
             self._failure = text
@@ -838,10 +846,6 @@ def _scores(result: object, read: Scored) -> protocol.Scores:
     """Return what is told to the node of an evaluation: numbers, and how many cases there are of each kind."""
     told = isinstance(result, Mapping) and holds_cases(result)
     return protocol.Scores(read.samples, dict(read.metrics), [*read.remarks], [*read.groups] if told else None)
-
-
-def _sentence(error: SwarmError) -> str:
-    return error.message + (f" ({error.hint})" if error.hint else "")
 
 
 def plain(numbers: Any) -> Any:

@@ -42,13 +42,7 @@ def trainer_for(site: Site, settings: TrainerSettings, charter: Charter) -> Trai
     """
     if not is_script(settings.task):
         return Trainer(settings)
-    check_terms(charter, "couldn't start")
-    if settings.budget is not None:
-        raise UsageError(
-            f"couldn't start: updates must be private here ({settings.budget}), and {settings.task} is a script, whose"
-            " training nobody watches",
-            hint="write the task as a file with train(model, data, run), which can use run.private()",
-        )
+    check_terms(charter, "couldn't start", settings.budget)
     return ScriptTrainer(settings, protocol.socket_path(site.run), folder=site.folder)
 
 

@@ -65,7 +65,7 @@ KEPT: dict[str, str] = {
     "node.cli.audit:_run": CHILD, "node.audit.__main__:main": "said by the command that has started it",
     "node.tables.forests:boosters": "by XGBoost's own reader, of its own format, which is no part of this",
     "node.succession:_outcome": "a file in the drafter's own folder, by safetensors' reader; its digest is the ledger's",
-    "node.loop.peer:Peer._exported": OWN, "node.alone:kept": OWN, "node.alone:result_of": OWN,
+    "node.loop.peer:Peer._is_ours": OWN, "node.loop.peer:_Result.arrays": OWN, "node.alone:kept": OWN, "node.alone:result_of": OWN,
     "node.cli.evaluate:_unpacked": OWN, "node.disclosed:Disclosed._before": OWN, "node.evaluation:load_cases": CHILD,
     "node.loop.together:SharedPeer._broadcast": "said by the first process of the same script",
     "node.loop.together:SharedPeer._gathered": "said by the processes of the same script",
