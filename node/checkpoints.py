@@ -8,18 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from node.export import export_model
+from node.export import export_model, name_of, round_of
 from node.storage import BlobStore, store_error
 from swarm.errors import SwarmError
 from swarm.machine import Digest, Report
 from swarm.vector import Layout
-
-_NAME = re.compile(r"round-(\d{4,})\.safetensors")
 
 
 class Checkpoints:
@@ -78,17 +75,15 @@ class Checkpoints:
 
     def _prune(self, newest: int) -> None:
         for path in self._folder.glob("round-*.safetensors"):
-            match = _NAME.fullmatch(path.name)
-            if match is None:
+            if (round_ := round_of(path)) is None:
                 continue
-            round_ = int(match[1])
             kept = round_ > newest - self._last or (self._every and round_ % self._every == 0)
             if not kept:
                 with contextlib.suppress(OSError):
                     path.unlink()
 
     def _path(self, round_: int) -> Path:
-        return self._folder / f"round-{round_:04d}.safetensors"
+        return self._folder / name_of(round_)
 
     def _fail(self, round_: int, error: SwarmError) -> None:
         text = f"round {round_} has no checkpoint: {error.message}"

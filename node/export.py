@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,19 @@ SAFETENSORS, ONNX = FORMATS = ("safetensors", "onnx")
 
 NEEDS = ("onnxscript", "onnx")
 """Packages that the latter takes: the extra `onnx`."""
+
+_OF_A_ROUND = re.compile(r"round-(\d{4,})\.safetensors")
+
+
+def name_of(round_: int) -> str:
+    """Return what the file with a round's model is called, wherever it lies."""
+    return f"round-{round_:04d}.safetensors"
+
+
+def round_of(path: Path) -> int | None:
+    """Return the round whose model a file holds, by its name; None where it has another."""
+    found = _OF_A_ROUND.fullmatch(path.name)
+    return int(found[1]) if found else None
 
 
 def check_available() -> None:

@@ -25,6 +25,7 @@ from node.cli.output import FAILED, Failure, emit
 from node.clock import Clock, sleep
 from node.console import bar, member_state
 from node.data import SiteData, write_breast_cancer, write_heart_disease
+from node.export import name_of
 from node.local import LocalPeer, fork_server, found, stop_all
 from node.solo import run_solo
 from node.terminal import can_be_drawn_on
@@ -330,4 +331,4 @@ def _proof(peers: Sequence[LocalPeer], audits: Sequence[Audit], rounds: int, say
 
 
 def _model(peer: LocalPeer, rounds: int) -> Path:
-    return peer.site.models / f"round-{rounds:04d}.safetensors"
+    return peer.site.models / name_of(rounds)

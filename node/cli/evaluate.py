@@ -20,6 +20,7 @@ from node.cli.output import INCOMPLETE, NOT_FOUND, WORSE, Failure, check_task, c
 from node.cli.start import baseline_of, trainer_settings
 from node.clock import Clock
 from node.evaluation import load_cases
+from node.export import name_of
 from node.scoring.cases import Cases
 from node.scoring.comparison import NAMES, Comparison, Outcome, compare, deciding
 from node.scoring.measures import score
@@ -286,7 +287,7 @@ def _model_of(site: Site, audit: Audit, me: NodeId, number: int, layout: Layout,
         if (site.blobs / digest.hex()).is_file():
             return site.blobs / digest.hex()
     for folder in (site.models / "checkpoints", site.models):
-        path = folder / f"round-{number:04d}.safetensors"
+        path = folder / name_of(number)
         if path.is_file() and (found := _unpacked(path, layout, {one.hex() for one in digests}, scratch)):
             return found
     last = audit.state.committed.round

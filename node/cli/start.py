@@ -47,7 +47,7 @@ from node.disclosed import Disclosed
 from node.egress.folder import check_at, record_at, waiting_at
 from node.egress.gate import Gate
 from node.egress.policy import policy_of
-from node.export import export_model
+from node.export import export_model, name_of
 from node.links import Links
 from node.logfile import LogFile
 from node.loop.trainer import trainer_for
@@ -479,7 +479,7 @@ def _export(
         "sites": ", ".join(names.get(one, one.hex()[:8]) for one in took_part.contributors()),
         "missing": words,
     }
-    target = site.models / f"round-{head.committed.round:04d}.safetensors"
+    target = site.models / name_of(head.committed.round)
     try:
         layout = Layout.decode(layout_path.read_bytes())
     except OSError as error:

@@ -45,6 +45,7 @@ from node.declared import Declared
 from node.egress.policy import policy_of
 from node.evaluation import Evaluation as Scored
 from node.evaluation import read_result
+from node.export import round_of
 from node.framing import receive
 from node.loop import describing, protocol
 from node.loop.declarations import check_terms, declared_by, running
@@ -77,9 +78,6 @@ LINKED_AGAIN_S = 0.2
 
 _TORCHRUN = re.compile(r"(LOCAL_|GROUP_|ROLE_)?(RANK|WORLD_SIZE)$|ROLE_NAME$|MASTER_(ADDR|PORT)$|TORCHELASTIC_")
 """Variables that `torchrun` sets."""
-
-_EXPORTED = re.compile(r"round-(\d{4,})\.safetensors")
-"""What the node writes at the end of a run: `node.cli.start`."""
 
 Evaluation = Callable[[Any], Mapping[str, Any]]
 
@@ -733,7 +731,7 @@ class Peer:
         It is of the last round there was: an earlier one than the charter's if the run has stopped before, a later one
         if members have added rounds.
         """
-        rounds = [(int(found[1]), path) for path in self._exports() if (found := _EXPORTED.fullmatch(path.name))]
+        rounds = [(round_, path) for path in self._exports() if (round_ := round_of(path)) is not None]
         for round_, path in sorted(rounds, reverse=True):
             if self._is_ours(path):
                 return _Result(round_, path)
