@@ -204,6 +204,29 @@ class Parts:
                     hint="leave requires_grad and the data of frozen parameters as they are",
                 )
 
+    def begin_as(self, common: Parts) -> None:
+        """Take the values of what travels, and of what is frozen, from a model that was built for no site.
+
+        Raises:
+            UsageError: what travels or is frozen has another name, shape or type here than there.
+        """
+        for what, ours, theirs in (
+            ("shared", self.shared, common.shared),
+            ("frozen", self.frozen, common.frozen),
+        ):
+            for name in sorted({*ours, *theirs}):
+                here, there = (_described(tensors.get(name)) for tensors in (ours, theirs))
+                if here != there:
+                    raise UsageError(
+                        f"couldn't use the task's model: {name} is {what}, and build_model(site) gives it {here} at"
+                        f" this site, where build_model() gives it {there}",
+                        hint=f'let the site change private parts alone, as in private = ["{_layer(name)}"]',
+                    )
+            with torch.no_grad():
+                for name, tensor in ours.items():
+                    tensor.copy_(theirs[name])
+        self._first |= {name: tensor.detach().clone() for name, tensor in self.frozen.items()}
+
     @contextmanager
     def held(self, part: Mapping[str, torch.Tensor]) -> Iterator[None]:
         """Let the parameters of a part stand still meanwhile: without gradients, no optimizer steps them."""
@@ -247,6 +270,12 @@ def numbers(tensor: torch.Tensor) -> NDArray[np.generic]:
     """Return a copy of a tensor as numpy has it; what numpy has no type for as float32, which holds all its values."""
     own = tensor.detach().cpu()
     return np.array((own.float() if own.dtype is torch.bfloat16 else own).numpy())
+
+
+def _described(tensor: torch.Tensor | None) -> str:
+    if tensor is None:
+        return "no tensor"
+    return f"shape {tuple(tensor.shape)} and type {str(tensor.dtype).removeprefix('torch.')}"
 
 
 def _tensor(array: NDArray[np.generic]) -> torch.Tensor:
