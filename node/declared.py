@@ -7,6 +7,7 @@ read without running anything::
     frozen = ["backbone.*"]               # never trained and never sent; they come from `initial`
     initial = "backbone.safetensors"      # a file beside this one, with values to begin with
     initial_sha256 = "9f86d081..."        # of that file: all sites must begin alike
+    fresh = ["head.*"]                    # not taken from that file: a head for other classes, say
     normalisation = "local"               # of batch normalisation: average, local, recalibrate or local_all
     optimizer_state = "keep"              # or fresh; keep needs a function build_optimizer(model)
     fedrep = 1                            # passes over the private parts before the shared ones are trained
@@ -58,6 +59,7 @@ class Declared:
     frozen: tuple[str, ...] = ()
     initial: str = ""
     initial_sha256: str = ""
+    fresh: tuple[str, ...] = ()
     normalisation: str = ""
     optimizer_state: str = "fresh"
     fedrep: int = 0
@@ -83,6 +85,7 @@ def declared(path: Path) -> Declared:
         frozen=_patterns(path, "frozen", found),
         initial=_text(path, "initial", found),
         initial_sha256=_text(path, "initial_sha256", found),
+        fresh=_patterns(path, "fresh", found),
         normalisation=_choice(path, "normalisation", found, NORMALISATIONS, ""),
         optimizer_state=_choice(path, "optimizer_state", found, OPTIMIZER_STATES, "fresh"),
         fedrep=_passes(path, "fedrep", found),
@@ -115,7 +118,7 @@ def check_imported(path: Path, made: Declared, module: object) -> None:
     for name in NAMES:
         value, said = getattr(module, name, None), getattr(made, name)
         if isinstance(value, list | tuple | set | frozenset):
-            other = name in ("private", "frozen") and {*map(str, value)} != {*said}
+            other = name in ("private", "frozen", "fresh") and {*map(str, value)} != {*said}
         else:
             other = isinstance(value, str) and value not in (said, *(said if isinstance(said, tuple) else ()))
             other = other or (isinstance(value, int) and not isinstance(value, bool) and value != said)
@@ -152,6 +155,7 @@ _EXAMPLES = {
     "frozen": '["backbone.*"]',
     "initial": '"backbone.safetensors"',
     "initial_sha256": '"9f86d081..."',
+    "fresh": '["head.*"]',
     "normalisation": '"local"',
     "optimizer_state": '"keep"',
     "fedrep": "1",
@@ -176,6 +180,11 @@ def _check(path: Path, made: Declared) -> None:
         raise UsageError(
             f"couldn't use {path}: frozen parts never travel, and nothing says what they are",
             hint="name a file with their values: initial and initial_sha256",
+        )
+    if made.fresh and not name:
+        raise UsageError(
+            f"couldn't use {path}: fresh says what is not taken from a file, and there is no file",
+            hint="name the file, initial and initial_sha256, or leave fresh out",
         )
     if made.fedrep and not made.private:
         raise UsageError(

@@ -16,6 +16,7 @@ from swarm.errors import Reject
 from swarm.invite import Invite, open_invite
 from swarm.ledger import entry as e
 from swarm.ledger.motions import LIFETIME_MS_MAX, Motion, open_at
+from swarm.ledger.participation import rounds_words
 from swarm.ledger.state import State
 from swarm.machine import NodeId
 from swarm.round import Say
@@ -99,15 +100,23 @@ def vote(state: State, prefix: str, yes: bool) -> Say:
     return Say(e.MEMBER_VOTE, e.MemberVote(found[0].id, yes))
 
 
+def latest_round(state: State) -> int:
+    """Return the latest round that has work, or may have it: the open one, or the last of a run that is over."""
+    return min(state.round, state.last)
+
+
 def withdraw(state: State, first: int, last: int) -> Say:
-    """Return the entry by which this site takes back its work of some rounds; a `last` of 0 is the open round.
+    """Return the entry by which this site takes back its work of some rounds; a `last` of 0 is the latest there is.
 
     Raises:
         Reject: there are no such rounds yet.
     """
-    last = last or min(state.round, state.last)
-    if not 1 <= first <= last <= state.round:
-        raise Reject(f"couldn't withdraw work of rounds {first} to {last}: there are rounds 1 to {state.round} so far")
+    latest = latest_round(state)
+    last = last or latest
+    if not 1 <= first <= last <= latest:
+        there = rounds_words(1, latest)
+        asked = rounds_words(first, last)
+        raise Reject(f"couldn't withdraw the work of {asked}: what there is so far is {there}")
     return Say(e.ANNOTATION, e.Annotation(e.WITHDRAWAL, first, last))
 
 

@@ -74,6 +74,11 @@ class LocalPeer:
         return self.process is not None and self.process.poll() is None
 
     @property
+    def ended(self) -> bool:
+        """Whether the process was started and runs no more."""
+        return self.process is not None and self.process.poll() is not None
+
+    @property
     def done(self) -> bool:
         """Whether the peer says that the run is complete."""
         return self.status.get("phase") == "done"

@@ -204,6 +204,29 @@ class Parts:
                     hint="leave requires_grad and the data of frozen parameters as they are",
                 )
 
+    def begin_as(self, common: Parts) -> None:
+        """Take the values of what travels, and of what is frozen, from a model that was built for no site.
+
+        Raises:
+            UsageError: what travels or is frozen has another name, shape or type here than there.
+        """
+        for what, ours, theirs in (
+            ("shared", self.shared, common.shared),
+            ("frozen", self.frozen, common.frozen),
+        ):
+            for name in sorted({*ours, *theirs}):
+                here, there = (_described(tensors.get(name)) for tensors in (ours, theirs))
+                if here != there:
+                    raise UsageError(
+                        f"couldn't use the task's model: {name} is {what}, and build_model(site) gives it {here} at"
+                        f" this site, where build_model() gives it {there}",
+                        hint=f'let the site change private parts alone, as in private = ["{_layer(name)}"]',
+                    )
+            with torch.no_grad():
+                for name, tensor in ours.items():
+                    tensor.copy_(theirs[name])
+        self._first |= {name: tensor.detach().clone() for name, tensor in self.frozen.items()}
+
     @contextmanager
     def held(self, part: Mapping[str, torch.Tensor]) -> Iterator[None]:
         """Let the parameters of a part stand still meanwhile: without gradients, no optimizer steps them."""
@@ -249,6 +272,12 @@ def numbers(tensor: torch.Tensor) -> NDArray[np.generic]:
     return np.array((own.float() if own.dtype is torch.bfloat16 else own).numpy())
 
 
+def _described(tensor: torch.Tensor | None) -> str:
+    if tensor is None:
+        return "no tensor"
+    return f"shape {tuple(tensor.shape)} and type {str(tensor.dtype).removeprefix('torch.')}"
+
+
 def _tensor(array: NDArray[np.generic]) -> torch.Tensor:
     return torch.from_numpy(np.array(array))
 
@@ -291,10 +320,16 @@ def _statistics(of_norms: Mapping[str, list[str]]) -> list[str]:
     return [one for one in inner if one.rpartition(".")[2] in STATISTICS[:2]]
 
 
+def _layer(name: str) -> str:
+    """Return the pattern of a tensor's whole layer: "head.weight" is of "head.*"."""
+    layer, _, _ = name.rpartition(".")
+    return f"{layer}.*" if layer else name
+
+
 def _begin_with(
     state: Mapping[str, torch.Tensor], aliases: Mapping[str, list[str]], path: Path, said: Declared
 ) -> None:
-    """Give tensors the values of a file: all that are frozen, and of others those that it has.
+    """Give tensors the values of a file: all that are frozen, and of others those that it has and that are not fresh.
 
     Raises:
         UsageError: it is not the file that the task names, or does not fit the model.
@@ -316,12 +351,22 @@ def _begin_with(
     except SafetensorError as error:
         raise UsageError(f"couldn't read {path}: {error}", hint="write it with safetensors.torch.save_file") from None
     own = {alias: name for name, names in aliases.items() for alias in names}
+    # What the file has and the model has not can be left out by name, too: the head that it was trained with.
+    left = matching({**own, **values}, said.fresh, "fresh")
+    fresh = _own_names(left, aliases)
+    values = {name: tensor for name, tensor in values.items() if name not in left and own.get(name) not in fresh}
     given = {own[name]: tensor for name, tensor in values.items() if name in own}
     if odd := min({*values} - {*own}, default=""):
         raise UsageError(
-            f"couldn't begin with {path}: the model has no tensor {odd!r}", hint="rename it, or leave it out"
+            f"couldn't begin with {path}: the model has no tensor {odd!r}",
+            hint=f'rename it, or leave it out: fresh = ["{odd}"]',
         )
     frozen = _own_names(matching(own, said.frozen, "frozen"), aliases)
+    if both := sorted(frozen & fresh):
+        raise UsageError(
+            f"couldn't begin with {path}: {both[0]} is frozen and fresh",
+            hint="what is frozen has the file's values: let no tensor be fitted by patterns of both, tied ones neither",
+        )
     if lacking := sorted(frozen - {*given}):
         raise UsageError(
             f"couldn't begin with {path}: it lacks {lacking[0]}, which is frozen", hint="save it there too"
@@ -330,5 +375,8 @@ def _begin_with(
         for name, tensor in given.items():
             if tensor.shape != state[name].shape:
                 shapes = f"{tuple(tensor.shape)}, not {tuple(state[name].shape)}"
-                raise UsageError(f"couldn't begin with {path}: {name} has shape {shapes}")
+                raise UsageError(
+                    f"couldn't begin with {path}: {name} has shape {shapes}",
+                    hint=f'build the layer as it is there, or let it begin anew: fresh = ["{_layer(name)}"]',
+                )
             state[name].copy_(tensor)

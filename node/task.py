@@ -2,7 +2,7 @@
 
 The file holds plain functions; nothing of this project needs to be imported in it::
 
-    def build_model() -> torch.nn.Module
+    def build_model() -> torch.nn.Module      # build_model(site=None): private parts may have other shapes at each site
     def load_data(site) -> anything           # site.folder, site.name, site.seed, site.device
     def train(model, data, run) -> dict       # {"samples": how many examples it trained on, other numbers: metrics}
     def evaluate(model, data, run) -> dict    # {"samples": how many held-out examples, "accuracy": ..., "loss": ...}
@@ -51,6 +51,10 @@ OPTIONAL = {"build_optimizer": 1, "personalise": 3}
 ALL, HEAD, BODY, PERSONAL, RECALIBRATE = "all", "head", "body", "personal", "recalibrate"
 """What a call of train() is for: the whole model; by FedRep the private parts, then the shared ones; a personal model;
 statistics of batch normalisation, while the parameters stand still."""
+
+
+NO_SITE = ""
+"""The site's name where a model is built for a charter, which knows no site."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,15 +136,20 @@ def round_seed(seed: int, site: str, round_: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """The functions of a checked task file, and what it declares."""
+    """The functions of a checked task file, and what it declares.
 
-    build_model: Callable[[], object]
+    `by_site` is whether build_model() takes the site it is called at. It is called without one, too: what all sites
+    share is what it builds then.
+    """
+
+    build_model: Callable[..., object]
     load_data: Callable[[SiteInfo], object]
     train: Callable[[object, object, RunInfo], object]
     evaluate: Callable[[object, object, RunInfo], object]
     build_optimizer: Callable[[object], object] | None = None
     personalise: Callable[[object, object, RunInfo], object] | None = None
     declared: Declared = field(default_factory=Declared)
+    by_site: bool = False
 
 
 def task_digest(path: Path) -> bytes:
@@ -179,7 +188,7 @@ def load_task(path: Path, loader: Path | None = None) -> Task:
             f'couldn\'t use {path}: optimizer_state = "keep", and it has no function build_optimizer()',
             hint="make the optimizer in build_optimizer(model), and use run.optimizer in train()",
         )
-    return Task(**functions, declared=said)
+    return Task(**functions, declared=said, by_site=_takes_site(functions["build_model"]))
 
 
 def checked_result(result: object, what: str) -> tuple[int, dict[str, float], list[str]]:
@@ -271,10 +280,21 @@ def _function(module: object, name: str, path: Path) -> Callable[..., object]:
     try:
         inspect.signature(function).bind(*range(count))
     except TypeError:
-        raise UsageError(f"couldn't use {path}: {name}() must take {count} arguments") from None
+        hint = "to know the site write build_model(site=None): founding a swarm calls it without one"
+        raise UsageError(
+            f"couldn't use {path}: {name}() must take {count} arguments", hint="" if count else hint
+        ) from None
     except ValueError:
         pass  # A builtin without a signature: calling it will tell.
     return function
+
+
+def _takes_site(function: Callable[..., object]) -> bool:
+    """Whether a function has a parameter called `site`, other parameters being its own affair."""
+    try:
+        return "site" in inspect.signature(function).parameters
+    except ValueError:
+        return False
 
 
 def where_in(error: BaseException, path: Path) -> str:

@@ -52,6 +52,7 @@ from node.task import (
     ALL,
     BODY,
     HEAD,
+    NO_SITE,
     PERSONAL,
     RECALIBRATE,
     Budget,
@@ -499,9 +500,20 @@ class Worker:
     # --- parts --------------------------------------------------------------------------------------------------
 
     def _build(self) -> Parts:
-        """Build the model under the charter's seed: what is private, and never sent, begins alike everywhere too."""
+        """Build the model under the charter's seed: what is private, and never sent, begins alike everywhere too.
+
+        Where the task builds by the site, what is shared begins as without one, though it be drawn in another order.
+        """
+        common = self._build_as()
+        if not self._task.by_site or self._site.name == NO_SITE:
+            return common
+        own = self._build_as(site=self._site)
+        own.begin_as(common)
+        return own
+
+    def _build_as(self, **site: SiteInfo) -> Parts:
         torch.manual_seed(self._site.seed)
-        model = self._task.build_model()
+        model = self._task.build_model(**site)
         if not isinstance(model, torch.nn.Module):
             raise UsageError(f"build_model() returned {type(model).__name__}, not a torch.nn.Module")
         return Parts(model.to(self._site.device), self._task.declared, self._path.parent)

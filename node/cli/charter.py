@@ -26,7 +26,7 @@ from node.site import Site
 from node.solo import describe
 from node.storage import BlobStore, lengthen, write_file_durably
 from node.succession import model_at, outcome_file
-from node.task import check_same, task_digest
+from node.task import NO_SITE, check_same, task_digest
 from node.trainer import TrainerSettings
 from swarm import charter as terms
 from swarm.contribution.policy import Policy, complete
@@ -671,7 +671,7 @@ def described_task(
         store = BlobStore(Path(folder))
         model = store.new_file()
         settings = TrainerSettings(
-            task=task.resolve(), data=Path(folder), site="charter", seed=seed, forkserver=forkserver
+            task=task.resolve(), data=Path(folder), site=NO_SITE, seed=seed, forkserver=forkserver
         )
         layout, trained = describe(settings, model, warn)
         lengthen(model, layout.nbytes * (1 + slots))

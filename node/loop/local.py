@@ -8,7 +8,10 @@ machine anyway, and so each may be seeded, and a run repeats.
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import functools
+import inspect
 import os
 import queue
 import tempfile
@@ -21,15 +24,16 @@ from typing import Any, Generic, Self, TypeVar
 import numpy as np
 
 from node.data import SiteData
-from node.evaluation import read_result
+from node.evaluation import Evaluation, read_result
 from node.local import LocalPeer, found, stop_all
 from node.loop.declarations import check_asked
-from node.loop.parameters import is_module, parameters_of
-from node.loop.peer import Peer, plain
+from node.loop.parameters import Parameters, is_module, parameters_of
+from node.loop.peer import Peer, plain, say
 from node.scoring.cases import holds_cases
+from node.task import checked_result, where_in
 from swarm.contribution.policy import complete, parse
 from swarm.errors import SwarmError, UsageError
-from swarm.vector import unflatten
+from swarm.vector import Vector, unflatten
 
 Model = TypeVar("Model")
 Data = TypeVar("Data")
@@ -133,6 +137,7 @@ class Swarm:
 
         Raises:
             UsageError: as many data sets as peers are needed; or this swarm has learned already.
+            UserCodeError: a function raised, or returned what is no use; the sentence says where. A `UsageError`.
             SwarmError: a node ended, or the run failed.
         """
         if len(data) != len(self.names):
@@ -192,22 +197,37 @@ class Swarm:
     def _loop(self, run: _Run[Model, Data], local: LocalPeer, model: Model, data: Data) -> None:
         """One site's script, as a thread. What it has to say goes through the queue; what fails, too."""
         peer: Peer | None = None
+        site, told = local.name, set[str]()
+
+        def tell(line: str) -> None:
+            if line not in told and not run.stopping.is_set():  # Once, however many rounds there are.
+                told.add(line)
+                say(f"{site}: {line}")
+
         try:
             peer = Peer(
                 local.site,
                 local.site.load_charter(),
                 parameters_of(model),
                 model,
-                said=lambda _: None,
+                said=tell,
                 thread=threading.get_ident(),
-                stopping=run.stopping.is_set,
+                stopping=lambda: run.stopping.is_set() or local.ended,
             )
 
             def score(common: Model) -> Mapping[str, Any]:
-                with run.turn:
-                    scores = dict(run.evaluate(common, data))
-                run.said.put((local.name, peer.scoring, (scores, copy.deepcopy(common))))
-                return scores
+                # The node would go on without scores, as it should at a hospital; who sits here wants to be told.
+                try:
+                    with run.turn, user_code(site, "evaluate", run.evaluate):
+                        scores = plain(run.evaluate(common, data))
+                        read = read_result(scores)
+                except SwarmError as error:
+                    run.said.put((site, -1, error))
+                    raise
+                for remark in read.remarks:
+                    tell(remark)
+                run.said.put((site, peer.scoring, (_numbers(scores, read), copy.deepcopy(common))))
+                return dict(scores)
 
             peer.evaluate(score)
             peer.wait_for(local.process)
@@ -217,14 +237,22 @@ class Swarm:
                     peer.step()
                 try:
                     run.seed(peer.seed)
-                    result = dict(run.train(mine, data))
+                    before = parameters_of(mine).read()
+                    with user_code(site, "train", run.train):
+                        result = plain(run.train(mine, data))
+                        checked_result(result, "train")
+                        check_finite(parameters_of(mine), before)
                 finally:
                     run.turn.release()
-                peer.send(samples=result.pop("samples", 0), metrics=result)
-            run.said.put((local.name, -1, None))
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is raised where `learn` was called
+                numbers = dict(result)
+                with user_code(site, "train", run.train):
+                    peer.send(samples=numbers.pop("samples"), metrics=numbers)
+            if local.ended and not run.stopping.is_set():
+                raise SwarmError(f"the node of {site} ended before the run was over")
+            run.said.put((site, -1, None))
+        except BaseException as error:  # noqa: BLE001 - whatever it is, it is raised where `learn` was called
             if not run.stopping.is_set():
-                run.said.put((local.name, -1, error))
+                run.said.put((site, -1, error))
         finally:
             if peer is not None:
                 peer.close()
@@ -235,23 +263,95 @@ class Swarm:
         reached, told = dict.fromkeys(self.names, 0), 0
         while told < rounds and min(reached.values()) <= rounds:
             name, round_, said = run.said.get()
-            if isinstance(said, Exception):
-                raise said if isinstance(said, SwarmError) else SwarmError(f"{name}: {said}") from said
+            if isinstance(said, BaseException):
+                raise self._failure(name, said)
             if said is not None:
                 scores.setdefault(round_, {})[name] = said
             reached[name] = round_ if round_ > 0 else rounds + 1
             while told < min(*reached.values(), rounds):
                 told += 1
                 if by_site := scores.pop(told, None):
-                    metrics = {one: _numbers(by_site[one][0]) for one in self.names if one in by_site}
+                    metrics = {one: by_site[one][0] for one in self.names if one in by_site}
                     yield Result(told, metrics, next(iter(by_site.values()))[1])
 
+    def _failure(self, name: str, error: BaseException) -> SwarmError:
+        """Return what to raise for what failed at a site, with what there is to say beside the sentence as notes."""
+        if isinstance(error, UserCodeError):
+            found: SwarmError = error
+            notes = [error.hint]
+        else:
+            message = error.message if isinstance(error, SwarmError) else f"{type(error).__name__}: {error}"
+            # A folder that goes with this object holds nothing that could still be read.
+            hint = 'read its log.txt, which stays where the folder has a name: Swarm.local(n, folder="kept")'
+            if self._keep is None:
+                hint = f"read {self.folder / name / 'log.txt'}"
+            found = SwarmError(message if name in message else f"couldn't learn at {name}: {message}", hint=hint)
+            found.__cause__ = error
+            tail = next((peer.log_tail() for peer in self.peers if peer.name == name), "")
+            notes = [hint, f"the log of its node ends with\n{tail}" if tail else ""]
+        for number, note in enumerate(notes):
+            if note:
+                found.add_note(note if number else f"hint: {note}")
+        return found
 
-def _numbers(scores: Mapping[Any, Any]) -> dict[str, float]:
+
+class UserCodeError(UsageError):
+    """What a user's function did that ends a run: the sentence has the site, the function, the error and its line."""
+
+
+@contextlib.contextmanager
+def user_code(site: str, what: str, function: Callable[..., Any]) -> Iterator[None]:
+    """Raise `UserCodeError` for whatever a user's function raises at a site meanwhile, `SystemExit` too."""
+    try:
+        yield
+    except UsageError as error:
+        sentence, hint = f"couldn't learn at {site}: {error.message}", error.hint
+        raise UserCodeError(sentence, hint=hint, identifier=error.identifier) from error
+    except SwarmError:
+        raise
+    except BaseException as error:
+        where = " ".join(where_in(error, _file_of(function)).split())
+        raise UserCodeError(f"couldn't learn at {site}: {what}() failed with {where}") from error
+
+
+def _file_of(function: Any) -> Path:
+    """Return the file, or the cell of a notebook, in which a user's function is written; nothing if it has none."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    function = inspect.unwrap(function)
+    code = getattr(function, "__code__", None) or getattr(type(function).__call__, "__code__", None)
+    return Path(code.co_filename) if code is not None else Path()
+
+
+def check_finite(parameters: Parameters, before: Vector) -> None:
+    """Raise `UsageError` if training has left, by the tensor's name, what cannot be averaged with others'.
+
+    What was not finite before and is the same now, as a mask of attention that holds -inf, has not changed.
+    """
+    now = parameters.read()
+    odd = ~np.isfinite(now) & (now != before)
+    if not odd.any():
+        return
+    for name, (start, end) in parameters.layout.offsets().items():
+        if odd[start:end].any():
+            first = float(now[start:end][int(np.argmax(odd[start:end]))])
+            count = int(odd[start:end].sum())
+            raise UsageError(
+                f"couldn't send what was learnt: {name} is not finite after training ({count} of its"
+                f" {end - start} numbers, the first is {first})",
+                hint="lower the learning rate, or look for empty batches and divisions by zero",
+            )
+
+
+def _numbers(scores: Mapping[Any, Any], read: Evaluation) -> dict[str, float]:
+    """Return what a site's scores are as numbers: those of its cases, or whatever it named that is one."""
     if holds_cases(scores):
-        read = read_result(plain(scores))
         return {"samples": float(read.samples), **read.metrics}
-    return {name: float(value) for name, value in scores.items()}
+    found: dict[str, float] = {}
+    for name, value in scores.items():
+        with contextlib.suppress(TypeError, ValueError, OverflowError, RuntimeError):  # A remark was made of it.
+            found[name] = float(value)
+    return found
 
 
 def _seeder(model: object) -> Callable[[int], None]:

@@ -404,11 +404,20 @@ def test_withdraw_says_nothing_without_yes_and_then_what_was_shown(
     )
     assert node.asked == ["withdraw 3 3"]
     assert json.loads(said("withdraw", "beta", "--json"))["data"] == {
-        "first": 1, "last": 4, "said": False, "models": [1, 2, 3], "clean": 0,
+        "first": 1, "last": 3, "said": False, "models": [1, 2, 3], "clean": 0,
     }  # fmt: skip
 
 
-@pytest.mark.parametrize(("rounds", "words"), [("7-9", "there is none on record"), ("x", "'x' are no rounds")])
+@pytest.mark.parametrize(
+    ("rounds", "words"),
+    [
+        ("7-9", "of rounds 7 to 9: what there is so far is rounds 1 to 3"),
+        ("1-4", "of rounds 1 to 4: what there is so far is rounds 1 to 3"),
+        ("3-2", "of rounds 3 to 2: what there is so far is rounds 1 to 3"),
+        ("0", "of round 0: what there is so far is rounds 1 to 3"),
+        ("x", "'x' are no rounds"),
+    ],
+)
 def test_withdraw_wants_rounds_in_which_there_is_work(
     site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rounds: str, words: str
 ) -> None:
@@ -420,3 +429,22 @@ def test_withdraw_wants_rounds_in_which_there_is_work(
     monkeypatch.setattr(Site, "node", lambda _: signed.charter.members[1].node)
     message, _ = refused("withdraw", "beta", "--rounds", rounds)
     assert words in message
+
+
+def test_withdraw_speaks_of_the_open_round_before_any_is_committed_and_in_gossip_of_those_there_were(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tests.exchanges import calm
+    from tests.node.test_cli_ledger import written
+
+    run = calm("ring", rounds=3)
+    monkeypatch.setattr(Site, "node", lambda _: run.signed.charter.members[1].node)
+    written(tmp_path / "early", run.payloads[:1], signed=run.signed)
+    assert said("withdraw", "early").splitlines() == [
+        "No committed model holds that work.",
+        "Nothing was said yet: add --yes to say it: this site takes back its work of round 1.",
+    ]
+    written(tmp_path / "late", run.payloads, signed=run.signed)
+    shown = said("withdraw", "late")
+    assert "this site takes back its work of rounds 1 to 3." in shown
+    assert "In gossip each site has its own; all of them do from round" in shown

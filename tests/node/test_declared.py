@@ -23,7 +23,7 @@ def test_a_file_that_says_nothing_declares_nothing(tmp_path: Path) -> None:
 def test_everything_that_can_be_declared_is_read(tmp_path: Path) -> None:
     text = (
         'private = ["head.*", "scale"]\nfrozen: list = ("backbone.*",)\ninitial = "b.safetensors"\n' + SHA
-        + 'normalisation = "local"\noptimizer_state = "keep"\nfedrep = 2\nfine_tune = 3\n'
+        + 'fresh = ["head.*"]\nnormalisation = "local"\noptimizer_state = "keep"\nfedrep = 2\nfine_tune = 3\n'
     )  # fmt: skip
     made = load_task(written(tmp_path, text + OPTIMIZER + GOOD)).declared
     assert made == Declared(
@@ -31,6 +31,7 @@ def test_everything_that_can_be_declared_is_read(tmp_path: Path) -> None:
         frozen=("backbone.*",),
         initial="b.safetensors",
         initial_sha256="0" * 64,
+        fresh=("head.*",),
         normalisation="local",
         optimizer_state="keep",
         fedrep=2,
@@ -58,6 +59,8 @@ def test_the_file_that_belongs_to_a_task_lies_beside_it(tmp_path: Path) -> None:
         ("private = ['']", "private = "),
         ("frozen = {'a': 1}", "frozen = "),
         ("frozen = ['a']", "frozen parts never travel, and nothing says what they are"),
+        ("fresh = 3", "fresh = '3'"),
+        ("fresh = ['head.*']", "fresh says what is not taken from a file, and there is no file"),
         ("initial = 'a.safetensors'", "initial and initial_sha256 belong together"),
         (SHA, "initial and initial_sha256 belong together"),
         ("initial = '../a.safetensors'\n" + SHA, "which is not the name of a .safetensors file"),
@@ -95,6 +98,7 @@ def test_what_cannot_be_meant_is_refused_with_what_to_write(tmp_path: Path, text
         "private, other = ['head.*'], 1",
         "private = ['a']\nif True:\n    private = ['head.*']",
         "frozen = sorted({'a'})",
+        "fresh = sorted({'a'})",
         "normalisation = str('local')",
         "fedrep = int('1')",
     ],

@@ -267,6 +267,22 @@ def test_frozen_parts_are_those_of_the_file_and_neither_trained_nor_sent(made: l
     assert found.evaluate(1)["body"] == 12 * 0.25**2
 
 
+def test_a_head_for_other_classes_begins_anew_over_a_backbone_from_a_file(made: list[Bench], tmp_path: Path) -> None:
+    """The file is of a model with three classes and an auxiliary head; this one has two, and none."""
+    trained = BODY | {"head.weight": torch.ones(3, 4), "head.bias": torch.ones(3), "aux.bias": torch.ones(9)}
+    plain = bench(made, tmp_path / "plain", "")
+    names = plain.describe()
+    begun = plain.named(plain.vector(), names)
+    found = bench(made, tmp_path / "fresh", initial(tmp_path / "fresh", trained) + "fresh = ['head.*', 'aux.*']\n")
+    layout = found.describe()
+    named = found.named(found.vector(), layout)
+    assert [tensor.name for tensor in layout.tensors] == sorted(LINEAR + NORM), "what is fresh travels"
+    assert named["body.bias"].tolist() == [0.5] * 4
+    for name in ("head.weight", "head.bias"):
+        assert np.array_equal(named[name], begun[name]), "as build_model() makes it under the charter's seed"
+    assert np.abs(found.named(found.train(1), layout)["head.weight"]).max() > 0
+
+
 def test_frozen_layers_of_batch_normalisation_stay_as_they_are(made: list[Bench], tmp_path: Path) -> None:
     values = {"norm.weight": torch.ones(4), "norm.bias": torch.zeros(4), "norm.running_mean": torch.full((4,), 2.0)}
     values |= {"norm.running_var": torch.ones(4), "norm.num_batches_tracked": torch.tensor(9)}
@@ -292,6 +308,9 @@ def test_training_what_is_frozen_is_refused(made: list[Bench], tmp_path: Path) -
         (BODY | {"tail": torch.ones(1)}, "", "the model has no tensor 'tail'"),
         ({"body.bias": torch.ones(5)}, "", "body.bias has shape (5,), not (4,)"),
         (BODY, "frozen = ['body.*']\nprivate = ['*.bias']\n", "body.bias is private and frozen"),
+        (BODY, "frozen = ['body.*']\nfresh = ['*.bias']\n", "body.bias is frozen and fresh"),
+        (BODY, "fresh = ['haed.*']\n", "fresh = ['haed.*']: no tensor of the model is called so"),
+        ({"head.bias": torch.ones(5)}, "fresh = ['*.weight']\n", 'let it begin anew: fresh = ["head.*"]'),
     ],
 )
 def test_a_file_that_does_not_fit_is_refused(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import msgspec
 import pytest
 import torch
 from click.testing import CliRunner
+from safetensors.torch import save_file
 from torch import nn
 
 from node.cli.main import cli
@@ -89,6 +91,18 @@ def test_private_parts_are_put_back_and_frozen_ones_stand_still(tmp_path: Path) 
     parameters.write(shared, {"2.bias": own["2.bias"] + 1})
     assert model[2].bias.item() == pytest.approx(float(own["2.bias"][0]) + 1)
     assert parameters.read().tolist() == shared.tolist()
+
+
+def test_a_script_begins_with_a_file_but_for_what_is_fresh(tmp_path: Path) -> None:
+    values = {"0.weight": torch.full((3, 2), 0.5), "0.bias": torch.ones(3), "2.bias": torch.ones(5)}
+    save_file(values, tmp_path / "base.safetensors")
+    digest = hashlib.sha256((tmp_path / "base.safetensors").read_bytes()).hexdigest()
+    path = script(tmp_path, f"initial = 'base.safetensors'\ninitial_sha256 = '{digest}'\nfresh = ['2.*']")
+    model = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1))
+    head = model[2].bias.item()
+    parameters = parameters_of(model, declared_by(path, {"fresh": ["2.*"]}), tmp_path)
+    assert (model[0].bias.tolist(), model[2].bias.item()) == ([1.0, 1.0, 1.0], head)
+    assert [spec.name for spec in parameters.layout.tensors] == ["0.bias", "0.weight", "2.bias", "2.weight"]
 
 
 def founded(folder: Path, text: str, *more: str) -> str:
