@@ -4,7 +4,8 @@ A declaration is a plain literal at the top level of the file, so that it is cov
 read without running anything::
 
     private = ["head.*"]                  # never leave the site; names as in state_dict(), patterns as in a shell
-    frozen = ["backbone.*"]               # never trained and never sent; they come from `initial`
+    frozen = ["backbone.*"]               # never trained and never sent; they come from `initial`, or
+    frozen_sha256 = "2c26b46b..."         # are what build_model() gives, which is this at every site
     initial = "backbone.safetensors"      # a file beside this one, with values to begin with
     initial_sha256 = "9f86d081..."        # of that file: all sites must begin alike
     fresh = ["head.*"]                    # not taken from that file: a head for other classes, say
@@ -23,13 +24,17 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePath
 
 from swarm.errors import UsageError
+
+GUIDE = "docs/guides/your-own-training.md"
+"""Where all of it is explained."""
 
 NORMALISATIONS = ("average", "local", "recalibrate", "local_all")
 OPTIMIZER_STATES = ("fresh", "keep")
@@ -48,6 +53,21 @@ MISSPELT = {
 }
 """What people also write, and which would silently mean nothing."""
 
+MEANT = {
+    "shared": "private, which names what is not",
+    "freeze": "frozen",
+    "fixed": "frozen",
+    "personal": "private",
+    "batch_norm": "normalisation",
+    "batchnorm": "normalisation",
+    "finetune": "fine_tune",
+    "pretrained": "initial",
+}
+"""What people write who know other tools. A file may have such names for things of its own: it is told, not refused."""
+
+NEAR = 0.88
+"""How alike a name has to be, 0 to 1 (`difflib`): "privat" and "frozn" are, "initial_lr" is not."""
+
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -57,6 +77,7 @@ class Declared:
 
     private: tuple[str, ...] = ()
     frozen: tuple[str, ...] = ()
+    frozen_sha256: str = ""
     initial: str = ""
     initial_sha256: str = ""
     fresh: tuple[str, ...] = ()
@@ -83,6 +104,7 @@ def declared(path: Path) -> Declared:
     made = Declared(
         private=_patterns(path, "private", found),
         frozen=_patterns(path, "frozen", found),
+        frozen_sha256=_text(path, "frozen_sha256", found),
         initial=_text(path, "initial", found),
         initial_sha256=_text(path, "initial_sha256", found),
         fresh=_patterns(path, "fresh", found),
@@ -99,6 +121,20 @@ def declared(path: Path) -> Declared:
 def written_in(path: Path) -> frozenset[str]:
     """Return the names of declarations that a file makes as literals, whatever it says there."""
     return frozenset(_literals(path)) & frozenset(NAMES)
+
+
+def nearly_declared(path: Path) -> tuple[tuple[str, str], ...]:
+    """Return the names a file assigns at its top level that declare nothing and look as if they should: with which."""
+    found = []
+    for name in dict.fromkeys(name for name, _ in _assignments(path)):
+        low = name.lower()
+        if name in NAMES or name in MISSPELT:
+            continue
+        meant = low if low in NAMES else MEANT.get(low, "")
+        meant = meant or next(iter(difflib.get_close_matches(low, NAMES, n=1, cutoff=NEAR)), "")
+        if meant:
+            found.append((name, meant))
+    return tuple(found)
 
 
 def companions(path: Path) -> tuple[Path, ...]:
@@ -153,6 +189,7 @@ def matching(names: Mapping[str, object], patterns: tuple[str, ...], what: str) 
 _EXAMPLES = {
     "private": '["head.*"]',
     "frozen": '["backbone.*"]',
+    "frozen_sha256": '"2c26b46b..."',
     "initial": '"backbone.safetensors"',
     "initial_sha256": '"9f86d081..."',
     "fresh": '["head.*"]',
@@ -176,10 +213,10 @@ def _check(path: Path, made: Declared) -> None:
             f"couldn't use {path}: initial and initial_sha256 belong together, and all sites have to begin alike",
             hint=f"write what `sha256sum {name or 'FILE'}` prints, 64 lower-case digits, as initial_sha256",
         )
-    if made.frozen and not name:
+    if made.frozen_sha256 and not (made.frozen and _SHA256.fullmatch(made.frozen_sha256)):
         raise UsageError(
-            f"couldn't use {path}: frozen parts never travel, and nothing says what they are",
-            hint="name a file with their values: initial and initial_sha256",
+            f"couldn't use {path}: frozen_sha256 is of what frozen names, 64 lower-case digits",
+            hint="leave it out, and the sentence that refuses the task says what to write",
         )
     if made.fresh and not name:
         raise UsageError(
@@ -194,11 +231,22 @@ def _check(path: Path, made: Declared) -> None:
 
 
 def _literals(path: Path) -> dict[str, object]:
+    found: dict[str, object] = {}
+    for name, value in _assignments(path):
+        if name in (*NAMES, *MISSPELT):
+            found.pop(name, None)
+            # What is no literal is seen by `check_imported`.
+            with contextlib.suppress(ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
+                found[name] = ast.literal_eval(value)
+    return found
+
+
+def _assignments(path: Path) -> Iterator[tuple[str, ast.expr]]:
+    """Yield what a file gives a name to at its top level, in order; nothing where it cannot be read."""
     try:
         body = ast.parse(path.read_bytes()).body
     except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
-        return {}
-    found: dict[str, object] = {}
+        return
     for statement in body:
         if isinstance(statement, ast.Assign) and len(statement.targets) == 1:
             target, value = statement.targets[0], statement.value
@@ -206,12 +254,8 @@ def _literals(path: Path) -> dict[str, object]:
             target, value = statement.target, statement.value
         else:
             continue
-        if isinstance(target, ast.Name) and target.id in (*NAMES, *MISSPELT):
-            found.pop(target.id, None)
-            # What is no literal is seen by `check_imported`.
-            with contextlib.suppress(ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
-                found[target.id] = ast.literal_eval(value)
-    return found
+        if isinstance(target, ast.Name):
+            yield target.id, value
 
 
 def _patterns(path: Path, name: str, found: Mapping[str, object]) -> tuple[str, ...]:

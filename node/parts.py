@@ -4,8 +4,9 @@ This is what a module is to a task's worker and to a script in the loop form (`n
 
 A `state_dict` has floating-point tensors, parameters and buffers, and counters. Of the first those travel that a task
 does not keep: *shared*. *Private* ones, of any type, are the site's own and are put back before each round; *frozen*
-ones have the values of a file that all sites have, and are put back too. Counters that are none of these stay in the
-model from round to round as they are, and are never averaged: a mean of counts counts nothing.
+ones have the values of a file that all sites have, or that the task builds alike at each of them, and are put back
+too. Counters that are none of these stay in the model from round to round as they are, and are never averaged: a mean
+of counts counts nothing.
 
 Batch normalisation is the one layer whose buffers are measured, not learned, so that averaging them is a decision
 (Li, Jiang, Zhang, Kamp & Dou 2021, "FedBN"; Zhong et al. 2023, "Making batch normalization great in federated deep
@@ -32,13 +33,11 @@ from safetensors.torch import load
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parameter import is_lazy
 
-from node.declared import Declared, matching
+from node.declared import GUIDE, Declared, matching
 from swarm.errors import UsageError
 from swarm.vector import Layout, TensorSpec, Vector, flatten, unflatten
 
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
-
-GUIDE = "docs/guides/your-own-training.md"
 
 
 class Parts:
@@ -51,9 +50,12 @@ class Parts:
 
     Attributes:
         layout: What travels, sorted by name.
+        measured: The layers of batch normalisation whose statistics are not frozen.
+        recalibrates: Whether those are measured anew before the model is used.
+        warning: What the task leaves undecided of them, "" if nothing.
 
     Raises:
-        UsageError: what is declared does not fit the model, or it has no parameters.
+        UsageError: what is declared does not fit the model, it has no parameters, or one that is no real number.
     """
 
     def __init__(self, model: torch.nn.Module, said: Declared | None = None, folder: Path = Path()) -> None:
@@ -88,6 +90,7 @@ class Parts:
             elif said.normalisation in ("local", "recalibrate"):
                 private |= {one for one in inner if one.rpartition(".")[2] in STATISTICS}
         self.measured: tuple[_BatchNorm, ...] = tuple(norms[name] for name in measured)
+        self.recalibrates = said.normalisation == "recalibrate"
         if measured and not said.normalisation and not {*_statistics(of_norms)} <= private:
             layers = f"{len(measured)} layer{'s' if len(measured) > 1 else ''}"
             self.warning = (
@@ -96,6 +99,8 @@ class Parts:
                 f" normalisation = ... in the task file ({GUIDE})"
             )
         self._private, self._frozen = frozenset(private), frozenset(frozen)
+        self._said = said
+        _check_numbers({name: tensor for name, tensor in state.items() if name not in private | frozen})
         self._shared = frozenset(name for name, tensor in state.items() if tensor.is_floating_point())
         if not any(state[name].numel() for name in self._shared):
             raise UsageError("couldn't begin: the model has no parameters", hint="build its layers first")
@@ -137,6 +142,18 @@ class Parts:
     def frozen(self) -> dict[str, torch.Tensor]:
         """What is the same everywhere, for good."""
         return {name: tensor for name, tensor in self.every.items() if name in self._frozen}
+
+    @property
+    def rest(self) -> dict[str, torch.Tensor]:
+        """What is none of these: counters, and other tensors that hold no real numbers."""
+        known = self._shared | self._private | self._frozen
+        return {name: tensor for name, tensor in self.every.items() if name not in known}
+
+    @property
+    def idle(self) -> dict[str, torch.Tensor]:
+        """Parameters that travel, though no gradient reaches them as the model is built."""
+        held = self.shared.items()
+        return {n: one for n, one in held if isinstance(one, torch.nn.Parameter) and not one.requires_grad}
 
     def read(self) -> Vector:
         """Return a copy of what travels, float32, shape (layout.elements,)."""
@@ -183,6 +200,24 @@ class Parts:
                     f"couldn't use what train() made of the model: {spec.name} {became}",
                     hint="give build_model() the layers that are trained; train() changes their values alone",
                 )
+
+    def check_base(self) -> None:
+        """Raise `UsageError` unless frozen tensors that are in no file are what the task says that all sites have."""
+        if not self._frozen or (self._said.initial and not self._said.frozen_sha256):
+            return
+        found, named = _sha256(self.frozen), self._said.frozen_sha256
+        if not named:
+            raise UsageError(
+                "couldn't use frozen: frozen parts never travel, and nothing says that all sites have the same",
+                hint=f'write frozen_sha256 = "{found}", which is what build_model() makes of them here; or name a file'
+                " with their values: initial and initial_sha256",
+            )
+        if found != named:
+            raise UsageError(
+                f"couldn't use the task's model: its frozen tensors are others than the task file names, SHA-256"
+                f" {found[:16]}... and not {named[:16]}...",
+                hint="get the very files that build_model() reads, and the version of PyTorch, that the others have",
+            )
 
     def train_mode(self) -> None:
         """Let the model be trained; layers that are frozen as a whole do as when they are used."""
@@ -242,8 +277,7 @@ class Parts:
     @contextmanager
     def apart(self) -> Iterator[None]:
         """Let the model be trained for this site alone meanwhile: counters of the common training do not see it."""
-        known = self._shared | self._private | self._frozen
-        counters = {name: tensor.detach().clone() for name, tensor in self.every.items() if name not in known}
+        counters = {name: tensor.detach().clone() for name, tensor in self.rest.items()}
         try:
             yield
         finally:
@@ -304,6 +338,26 @@ def _check_types(state: Mapping[str, torch.Tensor]) -> None:
                 " agree on it before",
                 hint="give the layer its number of inputs: Linear(64, 10) in place of LazyLinear(10)",
             )
+
+
+def _check_numbers(state: Mapping[str, torch.Tensor]) -> None:
+    """Raise `UsageError` for a trained tensor that could not be averaged, and would go its own way at each site."""
+    for name, tensor in state.items():
+        if tensor.is_complex() and tensor.requires_grad:
+            raise UsageError(
+                f"couldn't use the task's model: {name} is complex, and what travels are real numbers",
+                hint="make the parameter a real one with a last dimension of 2, and use torch.view_as_complex(it)"
+                f' where it is used; or let it stay at each site: private = ["{name}"]',
+            )
+
+
+def _sha256(tensors: Mapping[str, torch.Tensor]) -> str:
+    """Return a digest of tensors with their names, types and shapes, in hexadecimal digits."""
+    hasher = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        hasher.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        hasher.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return hasher.hexdigest()
 
 
 def _own_names(fitting: set[str], aliases: Mapping[str, list[str]]) -> set[str]:

@@ -104,11 +104,14 @@ def run_solo(
 
 
 def describe(
-    settings: TrainerSettings, model: Path, warn: Callable[[str], None] = lambda _: None
+    settings: TrainerSettings,
+    model: Path,
+    warn: Callable[[str], None] = lambda _: None,
+    note: Callable[[str], None] = lambda _: None,
 ) -> tuple[Layout, Stretches]:
     """Build the task's model once, write its parameters to `model`; return their layout and which are trained.
 
-    What the task leaves undecided is told by `warn`.
+    What the task leaves undecided is told by `warn`, what becomes of each part of the model by `note`.
 
     Raises:
         SwarmError: user code failed; the sentence says where.
@@ -120,6 +123,8 @@ def describe(
         told = wait(trainer, Described, lambda _: None)
         for text in told.warnings:
             warn(text)
+        for text in told.notes:
+            note(text)
         layout = Layout.decode(told.layout)
         return layout, ((0, layout.elements),) if told.trained is None else told.trained
     finally:

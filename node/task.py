@@ -170,17 +170,20 @@ def check_same(path: Path, digest: bytes, refused: str, *, hint: str = "get the 
         )
 
 
-def load_task(path: Path, loader: Path | None = None) -> Task:
+def load_task(path: Path, loader: Path | None = None, *, by_name: bool = False) -> Task:
     """Import a task file, and the site's own loader if it has one.
+
+    `by_name` makes it the module that `import` would find, if it does: what processes started anew need to unpickle
+    something of it, as the workers of a DataLoader under spawn or forkserver.
 
     Raises:
         UsageError: the file fails to import, a function is missing or takes other arguments, or a declaration is wrong.
     """
-    module = _module(path)
+    module = _module(path, by_name=by_name)
     functions = {name: _function(module, name, path) for name in PARAMETERS}
     functions |= {name: _function(module, name, path) for name in OPTIONAL if hasattr(module, name)}
     if loader is not None:
-        functions["load_data"] = _function(_module(loader), "load_data", loader)
+        functions["load_data"] = _function(_module(loader, by_name=by_name), "load_data", loader)
     said = declared(path)
     check_imported(path, said, module)
     if said.optimizer_state == "keep" and "build_optimizer" not in functions:
@@ -250,8 +253,10 @@ def _number(value: object) -> float | None:
         return None
 
 
-def _module(path: Path) -> object:
+def _module(path: Path, *, by_name: bool) -> object:
     name = f"{MODULE_PREFIX}{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
+    if by_name and _found_as(path.stem) == path.resolve():
+        name = path.stem
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)
@@ -267,6 +272,15 @@ def _module(path: Path) -> object:
             raise
         raise UsageError(f"couldn't load {path}: {where_in(error, path)}") from error
     return module
+
+
+def _found_as(name: str) -> Path | None:
+    """Return the file that `import name` would run, or has run; None if there is none."""
+    try:
+        spec = importlib.util.find_spec(name) if name.isidentifier() else None
+    except (ImportError, ValueError):  # It stands among the modules without a specification, as `__main__` may.
+        return None
+    return Path(spec.origin).resolve() if spec is not None and spec.origin is not None else None
 
 
 def _function(module: object, name: str, path: Path) -> Callable[..., object]:

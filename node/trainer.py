@@ -55,12 +55,13 @@ class Described:
     """The model was built: `layout` is the encoded `swarm.vector.Layout`; its parameters are in the file asked for.
 
     `trained` as in `TrainDone`: of a model as it is built. `warnings` are sentences about what the task leaves
-    undecided.
+    undecided, `notes` about what becomes of each part of the model.
     """
 
     layout: bytes
     trained: Stretches | None = None
     warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -457,7 +458,8 @@ class Trainer:
         if did == "describe":
             layout: bytes = message["layout"]  # type: ignore[assignment]
             warnings: list[str] = message["warnings"]  # type: ignore[assignment]
-            return [Described(layout, _stretches(message), (*warnings,))]
+            notes: list[str] = message["notes"]  # type: ignore[assignment]
+            return [Described(layout, _stretches(message), (*warnings,), (*notes,))]
         remarks = [LogLine(str(remark)) for remark in message["remarks"]]  # type: ignore[attr-defined]
         round_, samples = int(str(message["round"])), int(str(message["samples"]))
         metrics: Mapping[str, float] = message["metrics"]  # type: ignore[assignment]

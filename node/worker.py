@@ -34,6 +34,7 @@ from numpy.typing import NDArray
 from torch import distributed
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
+from node import overview
 from node.coalitions import coalition_from
 from node.doctor.shapes import describe_data
 from node.dpsgd.allowance import SPENT, Allowance, Told
@@ -121,7 +122,7 @@ class Worker:
         if private is not None:
             check_folder(private)
         self._own = PrivateFolder(private)
-        self._task = load_task(task, loader)
+        self._task = load_task(task, loader, by_name=True)
         self._parts: Parts | None = None
         self._data: object = None
         self._loaded = False
@@ -178,8 +179,9 @@ class Worker:
         """Build the model under the charter's seed; write its parameters to `path`; return their layout."""
         parts = self._build()
         parts.read().tofile(path)
-        warnings = [parts.warning] if parts.warning else []
-        return {"layout": parts.layout.encode(), "parameters": _bounds(parts), "warnings": warnings}
+        warnings = [*overview.warnings(parts), *overview.slips(self._path, self._loader)]
+        told = {"warnings": warnings, "notes": [*overview.notes(parts)]}
+        return {"layout": parts.layout.encode(), "parameters": _bounds(parts), **told}
 
     def _train(
         self, round_: int, model_path: Path, update_path: Path, learned: Path | None = None
@@ -505,6 +507,7 @@ class Worker:
         Where the task builds by the site, what is shared begins as without one, though it be drawn in another order.
         """
         common = self._build_as()
+        common.check_base()
         if not self._task.by_site or self._site.name == NO_SITE:
             return common
         own = self._build_as(site=self._site)
@@ -747,6 +750,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = options.parse_args(arguments)
     if chosen.threads:
         torch.set_num_threads(chosen.threads)
+    # What lies beside the file is found from wherever the node was started, as by `python task.py`.
+    sys.path[:0] = [str(path.resolve().parent) for path in (chosen.task, chosen.loader) if path is not None]
     link = socket.socket(fileno=chosen.fd)
     others = [socket.socket(fileno=int(number)) for number in chosen.others.split(",") if number]
     ranks = Ranks(link, chosen.rank, chosen.processes, others)

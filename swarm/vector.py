@@ -102,6 +102,10 @@ class Layout(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
             start += tensor.elements
         return found
 
+    def name_at(self, place: int) -> str:
+        """Return the name of the tensor that an element of the vector is of; `place` is within `elements`."""
+        return next(name for name, (start, end) in self.offsets().items() if start <= place < end)
+
     def stretches(self, names: Collection[str]) -> tuple[tuple[int, int], ...]:
         """Return the ranges [start, end) that these tensors take up, ascending; adjoining ones are one."""
         found: list[tuple[int, int]] = []

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 import msgspec
+import numpy as np
 
 from node.cli.forms import told
 from node.cli.graphs import read_arcs, read_links
@@ -38,9 +39,11 @@ from swarm.ledger.state import State, noise_words
 from swarm.masking.graph import shape
 from swarm.masking.noise import counted_on, silent
 from swarm.mixing import rules
+from swarm.mixing.average import VALUE_LIMIT
 from swarm.mixing.compress.choco import gamma_words
 from swarm.mixing.compress.forms import FORMS, encoded_bytes
 from swarm.mixing.corrections import NONE as UNCORRECTED
+from swarm.mixing.gossip import beyond
 from swarm.mixing.local import parse as parse_local
 from swarm.mixing.outer import NONE, buffers_text, lengthened, untrained
 from swarm.mixing.sketch import BUCKETS
@@ -413,7 +416,8 @@ def new(
     if result is not None and after is not None:
         last = _last_model(result.state, after) if at_round is None else model_at(result, at_round, Site(after))
         found = _begins_with(result, at_round)
-    learned, buffers = described_task(task, seed, None, draft.outer.slots, _warn)
+    notes: list[str] = []
+    learned, buffers = described_task(task, seed, None, draft.outer.slots, _warn, notes.append, bool(gossip))
     options = tuple(sorted([*draft.options, *terms.options_of(**{terms.BUFFERS: buffers})]))
     if at_round == 0 and before is not None and _drawn_alike(learned, before):
         last = None  # Every site draws it from the seed.
@@ -428,14 +432,14 @@ def new(
     draft.check()
     signed = terms.SignedCharter(draft, {})
     write_file_durably(output, terms.to_toml(signed).encode(), mode=0o644)
-    text = "".join(f"{line}\n" for line in costs)
+    text = "".join(f"{line}\n" for line in [*notes, *costs])
     text += f"{_price(signed.charter)}{_noise_price(signed.charter)}{_summary(signed)}\n"
     text += f"{found}\n" if found else ""
     text += f"{_spent_before(before)}\n" if before is not None and draft.site_noise is not None else ""
     text += f"Drafted in {output}. Each founder now runs `swarm charter sign {output}`."
     if begun is not None:
         text += f"\nThe model to start from is {begun}: copy it to the folder blobs of at least one new site."
-    told: dict[str, object] = {"path": str(output), "members": [card.name for card in members]}
+    told: dict[str, object] = {"path": str(output), "members": [card.name for card in members], "model": notes}
     if before is not None:
         told["at_round"] = before.committed.round if at_round is None else at_round
     emit(told, as_json=as_json, text=text)
@@ -660,11 +664,17 @@ def described_task(
     forkserver: Path | None = None,
     slots: int = 0,
     warn: Callable[[str], None] = lambda _: None,
+    note: Callable[[str], None] = lambda _: None,
+    whole: bool = False,
 ) -> tuple[terms.Task, str]:
     """Build the task's model once, in a trainer process, and return what the charter says about it and its buffers.
 
     Of those only where an outer optimiser remembers something, in so many `slots`; the outcome to start from has them.
-    What the task leaves undecided is told by `warn`.
+    What the task leaves undecided is told by `warn`, what becomes of each part of the model by `note`. `whole` is
+    whether sites exchange models and not updates.
+
+    Raises:
+        UsageError: the task fails, or its model has numbers that could not be exchanged.
     """
     digest = task_digest(task)
     with tempfile.TemporaryDirectory() as folder:
@@ -673,7 +683,14 @@ def described_task(
         settings = TrainerSettings(
             task=task.resolve(), data=Path(folder), site=NO_SITE, seed=seed, forkserver=forkserver
         )
-        layout, trained = describe(settings, model, warn)
+        layout, trained = describe(settings, model, warn, note)
+        if whole and (place := beyond(np.fromfile(model, "<f4"))) is not None:
+            name = layout.name_at(place)
+            raise UsageError(
+                f"couldn't draft the charter: by gossip whole models are exchanged, with numbers between"
+                f" {-VALUE_LIMIT:g} and {VALUE_LIMIT:g}, and {name} begins with others",
+                hint=f'let it stay at each site, private = ["{name}"] in the task file; or leave --gossip out',
+            )
         lengthen(model, layout.nbytes * (1 + slots))
         stored = store.add_file(model)
         store.close()

@@ -19,6 +19,7 @@ from node.doctor.finding import Finding, Level, fail, warn, well
 from node.doctor.machine import update_bytes
 from node.loop.form import is_script
 from node.trainer import Described, Failed, LogLine, Trainer, Tried
+from swarm.privacy.clipping import length_of
 from swarm.vector import Layout
 from topologies.traffic import Network, choose_exact_route
 
@@ -65,8 +66,9 @@ def trial(case: Case) -> list[Finding]:
         if not isinstance(tried, Tried):
             return [_failed(tried, "the task fails on this site's data")]
         case.tried = tried
+        parts = [Finding("task", Level.PASS, text, details=described.notes[1:]) for text in described.notes[:1]]
         undecided = [warn("task", text, "decide it, in the next charter's task file") for text in described.warnings]
-        return [_shown(tried), *undecided, *_judged(case, tried, update)]
+        return [_shown(tried), *parts, *undecided, *_judged(case, tried, update, layout)]
 
 
 def _answer(case: Case, trainer: Trainer, stall_s: float) -> Described | Tried | Failed:
@@ -99,7 +101,7 @@ def _shown(tried: Tried) -> Finding:
     return Finding("trial", Level.PASS, text, details=tried.data)
 
 
-def _judged(case: Case, tried: Tried, path: Path) -> list[Finding]:
+def _judged(case: Case, tried: Tried, path: Path, layout: Layout) -> list[Finding]:
     """Look at the update as the others would: finite, and within the charter's norm."""
     if not tried.finished:
         return []
@@ -112,7 +114,10 @@ def _judged(case: Case, tried: Tried, path: Path) -> list[Finding]:
         text = "a round's training changed nothing in the model"
         return [warn("update", text, "see whether train() steps its optimizer, and on the model that it is given")]
     if norm > bound:
-        text = f"the update's norm is {norm:.3g}, and the charter cuts it to {bound:g}"
+        squares = {name: length_of(update[start:end]) ** 2 for name, (start, end) in layout.offsets().items()}
+        longest = max(squares, key=squares.__getitem__)
+        part = f"{longest} makes {100 * squares[longest] / norm**2:.0f} % of its square"
+        text = f"the update's norm is {norm:.3g}, and the charter cuts it to {bound:g}; {part}"
         return [warn("update", text, "train less in a round, or agree on a charter with a larger clipping norm")]
     return [well("update", f"its norm is {norm:.3g}, within the charter's {bound:g}", norm=round(norm, 6))]
 

@@ -21,10 +21,11 @@ from pathlib import Path
 
 import numpy as np
 
+from node import overview
 from node.framing import receive
 from node.loop import protocol
 from node.loop.declarations import declared_by, running
-from node.loop.parameters import Parameters, parameters_of
+from node.loop.parameters import Parameters, parameters_of, told_of
 from node.task import where_in
 from swarm.errors import SwarmError, UsageError
 
@@ -120,7 +121,9 @@ def _answer(request: dict[str, object], chosen: argparse.Namespace) -> dict[str,
     except SwarmError as error:
         return {"error": error.sentence}
     bounds = [bound for stretch in found.trained() for bound in stretch]
-    return {"layout": found.layout.encode(), "parameters": bounds, "warnings": [found.warning] if found.warning else []}
+    warnings, notes = told_of(found)
+    told = {"warnings": [*warnings, *overview.slips(chosen.task)], "notes": [*notes]}
+    return {"layout": found.layout.encode(), "parameters": bounds, **told}
 
 
 if __name__ == "__main__":

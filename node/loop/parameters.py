@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeGuard
 import numpy as np
 from numpy.typing import NDArray
 
+from node import overview
 from node.declared import Declared
 from node.storage import mapped_anew
 from swarm.errors import UsageError
@@ -80,12 +81,23 @@ def parameters_of(model: object, said: Declared | None = None, folder: Path = Pa
         from node.parts import Parts
 
         found = Parts(model, said, folder)
+        found.check_base()
     else:
         raise UsageError(
             f"couldn't read the parameters of a {type(model).__name__}",
             hint="pass a torch.nn.Module, or a dict of names and NumPy arrays of floating-point numbers",
         )
     return found
+
+
+def told_of(parameters: Parameters) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return what a model's people are told of it before anybody signs: warnings, and notes on what travels."""
+    if isinstance(parameters, ArrayParameters):
+        return (), (f"all {parameters.layout.elements:,} numbers of the arrays travel",)
+    from node.parts import Parts
+
+    assert isinstance(parameters, Parts), "there are these two"
+    return overview.warnings(parameters), overview.notes(parameters)
 
 
 def _of_modules(said: Declared) -> list[str]:

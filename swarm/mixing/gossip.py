@@ -88,13 +88,23 @@ def scale_into(update: Vector, step: float) -> None:
         np.multiply(update, np.float32(step), out=update)
 
 
-def step_into(update: Vector, base: Vector) -> None:
+def step_into(update: Vector, base: Vector) -> int | None:
     """Set update = base + update, both of shape (elements,): the model that local steps made of `base`.
 
-    One float32 addition an element, kept within what may be averaged.
+    One float32 addition an element, kept within what may be averaged. Return the place of the first number that was not
+    within it, None if all were.
     """
     np.add(base, update, out=update)
+    found = beyond(update)
     np.clip(update, -VALUE_LIMIT, VALUE_LIMIT, out=update)
+    return found
+
+
+def beyond(model: Vector) -> int | None:
+    """Return the place of the first number of a model that gossip would not keep as it is; None if there is none."""
+    if not model.size or (model.min() >= -VALUE_LIMIT and model.max() <= VALUE_LIMIT):  # False where one is NaN.
+        return None
+    return int(np.argmin(np.abs(model) <= VALUE_LIMIT))
 
 
 def mix(row: Row, models: Mapping[int, Vector]) -> Vector:

@@ -918,7 +918,8 @@ def test_two_hospitals_come_to_a_charter_as_the_readme_says(home: Path) -> None:
     cards = ("--card", "north/card.toml", "--card", "south/card.toml")
     terms = ("--rounds", "5", "--patience", "7.5", "--deadline", "90", "--clip-norm", "2.5", "--weight-cap", "0.6")
     drafted = data("charter", "new", "--name", "oncology", "--task", "task.py", *cards, *terms, "--metrics", "loss,auc")
-    assert drafted == {"path": "charter.toml", "members": ["north", "south"]}
+    travels = "all 31 numbers of the model travel, 124 B as they are"
+    assert drafted == {"path": "charter.toml", "members": ["north", "south"], "model": [travels]}
     charter = c.from_toml((home / "charter.toml").read_text()).charter
     assert charter.round == c.RoundPolicy(5, "exact", "none", 2, 90_000, 7_500, 2_500, 600_000)
     assert (charter.task.name, charter.task.parameters, charter.metrics) == ("task", 31, ("loss", "auc"))

@@ -362,8 +362,9 @@ def test_a_clock_that_the_charter_does_not_allow_fails(case: Case) -> None:
 @pytest.mark.real
 def test_a_trial_shows_the_data_trains_and_judges_the_update(case: Case, forkserver: Path) -> None:
     case = fresh(case.site.folder, f"task.forkserver={forkserver}")
-    trial, update = training.trial(case)
-    assert (trial.level, update.level) == (Level.PASS, Level.PASS), (trial, update)
+    trial, parts, update = training.trial(case)
+    assert {one.level for one in (trial, parts, update)} == {Level.PASS}, (trial, parts, update)
+    assert parts.text.startswith("all 3 numbers of the model travel")
     assert "8 samples, 3 steps" in trial.text
     assert trial.details == ("data[0]: float32 8x2", "data[1]: float32 8; 0 4 times, 1 4 times")
     assert case.tried is not None

@@ -283,6 +283,33 @@ def test_a_head_for_other_classes_begins_anew_over_a_backbone_from_a_file(made: 
     assert np.abs(found.named(found.train(1), layout)["head.weight"]).max() > 0
 
 
+def test_frozen_parts_that_the_task_makes_itself_are_the_same_everywhere_or_refused(
+    made: list[Bench], tmp_path: Path
+) -> None:
+    freezes = "frozen = ['body.*']\nnormalisation = 'average'\n"
+    asked = bench(made, tmp_path / "first", freezes)
+    words = asked.refused(do="describe", path=str(asked.model))
+    digest = words.split('frozen_sha256 = "')[1][:64]
+    assert words.startswith(
+        "couldn't use frozen: frozen parts never travel, and nothing says that all sites have the same"
+    )
+    one, other = (
+        bench(made, tmp_path / name, freezes + f"frozen_sha256 = {digest!r}\n", task=task)
+        for name, task in (("same", TASK), ("other", TASK.replace('    model.add_module("norm"', OTHER_BASE)))
+    )
+    assert [tensor.name for tensor in one.describe().tensors] == sorted(LINEAR[2:] + NORM)
+    before = one.evaluate(1)["body"]
+    one.train(1)
+    assert one.evaluate(1)["body"] == before
+    refused = other.refused(do="describe", path=str(other.model))
+    assert "its frozen tensors are others than the task file names, SHA-256 " in refused
+    assert f"and not {digest[:16]}..." in refused
+
+
+OTHER_BASE = """    model.body.weight.data[0, 0] += 1
+    model.add_module("norm\""""
+
+
 def test_frozen_layers_of_batch_normalisation_stay_as_they_are(made: list[Bench], tmp_path: Path) -> None:
     values = {"norm.weight": torch.ones(4), "norm.bias": torch.zeros(4), "norm.running_mean": torch.full((4,), 2.0)}
     values |= {"norm.running_var": torch.ones(4), "norm.num_batches_tracked": torch.tensor(9)}
