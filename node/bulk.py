@@ -89,6 +89,8 @@ class Measured:
     round: int
     norm: float
     bound: float
+    beyond: int | None = None
+    """In gossip the first number of the model that had to be cut to what may be averaged, None if none had."""
 
     @property
     def left(self) -> float:
@@ -102,8 +104,8 @@ class Measured:
         """
         if not self.norm:
             return (
-                f"training for round {self.round} changed nothing in the model: this site's update is all zeros, and"
-                " counts as its samples do"
+                f"training for round {self.round} changed nothing in the model: right where nothing is left to learn,"
+                " else see whether train() steps its optimizer; the update is all zeros and counts as its samples do"
             )
         if self.left == 1.0:
             return ""
@@ -401,7 +403,7 @@ class BulkWorker:
             if update.size != self._elements:
                 raise UsageError(f"it has {update.size} elements, the charter's model has {self._elements}")
             length = clip_in_place(update, self._own_bound)
-            self._done.append(Measured(trained.round, length, max(self._own_bound, 0.0)))
+            beyond: int | None = None
             norm = min(length, self._own_bound or math.inf)
             if base is not None:
                 scale_into(update, step)
@@ -411,7 +413,8 @@ class BulkWorker:
                     learned: Vector = np.memmap(correction, dtype="<f4", mode="r")
                     for start, end in ((0, self._elements),) if parameters is None else parameters:
                         carry_into(update[start:end], learned[start:end])
-                self._add(update, base)
+                beyond = self._add(update, base)
+            self._done.append(Measured(trained.round, length, max(self._own_bound, 0.0), beyond))
             if self._masks is not None:
                 update.flush()
                 kept = self._masks.set_aside(path)
@@ -497,11 +500,15 @@ class BulkWorker:
             return self._messages.opened(digest, elements)
         return self._store.open_vector(digest, beyond=self._salt)
 
-    def _add(self, update: Vector, base: Digest) -> None:
-        """Set update = base + update."""
+    def _add(self, update: Vector, base: Digest) -> int | None:
+        """Set update = base + update. Return the place of the first number that had to be cut; None if none had."""
+        first: int | None = None
         for start in range(0, self._elements, MIX_BLOCK_ELEMENTS):
             part = update[start : start + MIX_BLOCK_ELEMENTS]
-            step_into(part, self._slice(base, start, part.size))
+            found = step_into(part, self._slice(base, start, part.size))
+            if first is None and found is not None:
+                first = start + found
+        return first
 
     def _blend(self, effect: Blend) -> Sequence[Event | _Made]:
         scales: list[float] = []

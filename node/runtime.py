@@ -117,6 +117,7 @@ from swarm.machine import (
     WakeAt,
     Woke,
 )
+from swarm.mixing.average import VALUE_LIMIT
 from swarm.vector import Layout
 
 POLL_S_MAX = 1.0
@@ -812,13 +813,23 @@ class Runtime:
 
     def _tell_measured(self, now: float) -> None:
         """Say if this site's own update was cut, or is of nothing. To people here: others learn no more of it."""
-        self._measured = measured = self._bulk.measured
+        before, self._measured = self._measured, self._bulk.measured
+        measured = self._measured
         if measured is None:
             return
         longest = self._longest[1] if self._longest[0] == measured.round else ("", 0.0)
         values = {"round": measured.round, "norm": measured.norm, "bound": measured.bound, "left": measured.left}
         text = measured.told(longest)
         self._own_update = {**values, "longest": longest[0], "told": text}
+        if measured.beyond is not None:
+            name = Layout.decode(self._layout_path.read_bytes()).name_at(measured.beyond)
+            held = (
+                f"round {measured.round}: gossip keeps the numbers of a model between {-VALUE_LIMIT:g} and"
+                f" {VALUE_LIMIT:g}, and there are others in {name}: they were cut to that"
+            )
+            self._report(Report("model_cut", held, {"round": measured.round, "tensor": name}, level="warning"), now)
+        if not measured.norm and before is not None and not before.norm:
+            return  # Trees that are grown, sums that are told: it was said of the first of such rounds.
         if text:
             self._report(Report("update_cut" if measured.norm else "update_empty", text, values, level="warning"), now)
 
