@@ -44,7 +44,7 @@ from node.onnx import export_onnx
 from node.optimizers import keep_optimizer_state, optimizer_state
 from node.parts import Parts, numbers
 from node.private import Own, PrivateFolder, check_folder
-from node.ranks import Ranks, device_of, digest, send
+from node.ranks import DEVICE, Ranks, check_device, device_of, digest, send
 from node.spending import Spending
 from node.steering import Bend, Steering
 from node.storage import Exhausted, mapped_anew
@@ -752,6 +752,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ranks = Ranks(link, chosen.rank, chosen.processes, others)
     try:
         device = device_of(chosen.device, chosen.rank, chosen.processes)
+        check_device(device)
         site = SiteInfo(chosen.site, chosen.data, chosen.seed, device)
         budget = Budget(chosen.round_steps, chosen.round_seconds)
         allowance = Allowance(
@@ -776,6 +777,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (SwarmError, distributed.DistError) as error:
         said = str(error) if not isinstance(error, SwarmError) else error.message
         hint = getattr(error, "hint", "")
+        if isinstance(error, SwarmError) and error.identifier == DEVICE:
+            send(link, {"did": "load", "error": said, "hint": hint, "id": DEVICE})
+            return 1
         send(link, {"did": "load", "error": said + (f" ({hint})" if hint else "")})
         return 1
     if ranks.first:
