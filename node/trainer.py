@@ -456,7 +456,8 @@ class Trainer:
             self._remarks += self._read_output()
             self._reap(kill=True)
         if error is not None:
-            return self._fail(str(error), refused=bool(message.get("refused")))
+            hint = str(message.get("hint", ""))
+            return self._fail(str(error), refused=bool(message.get("refused")), hint=hint)
         self._current = None
         if did == "describe":
             layout: bytes = message["layout"]  # type: ignore[assignment]

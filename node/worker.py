@@ -85,6 +85,10 @@ class _Enough(BaseException):
     """Ends a trial of user code. Not an `Exception`: a loop that survives one bad batch is not to survive this."""
 
 
+class NotThereError(UsageError):
+    """What was asked for does not exist, by no fault of the task's."""
+
+
 class Worker:
     """One task at one site, driven by requests.
 
@@ -170,6 +174,8 @@ class Worker:
             reply = {"error": self._sentence(error)}
             if isinstance(error, UsageError) and error.identifier == SPENT:
                 reply["refused"] = True
+            if isinstance(error, NotThereError):
+                reply = {"error": error.message, "hint": error.hint}
         return {"did": kind, "round": round_, **reply}
 
     # --- requests -----------------------------------------------------------------------------------------------
@@ -450,7 +456,10 @@ class Worker:
         """Put this site's own model in place of the swarm's: Ditto's, or one trained on, which is done once."""
         kept, said = before.under("personal"), self._task.declared
         if not (kept or said.fine_tune or self._task.personalise is not None or parts.private):
-            raise UsageError("couldn't look at a personal model: this site makes none")
+            raise NotThereError(
+                "couldn't look at a personal model: this site makes none",
+                hint="leave out --personal: private parts, fine_tune or personalise() make one, or --local ditto",
+            )
         if kept:
             parts.restore(self._named_arrays(vector) | kept, kept)
         if not said.fine_tune and self._task.personalise is None:
