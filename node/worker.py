@@ -125,6 +125,7 @@ class Worker:
         if private is not None:
             check_folder(private)
         self._own = PrivateFolder(private)
+        self._misfits: set[str] = set()
         self._task = load_task(task, loader)
         self._parts: Parts | None = None
         self._data: object = None
@@ -541,6 +542,9 @@ class Worker:
     def _restore(self, vector: Vector, own: Own) -> Parts:
         """Let the model be a vector of the swarm's, and what this site has kept."""
         parts = self._built()
+        if (text := parts.misfit(own.under("private"))) and text not in self._misfits:
+            self._misfits.add(text)
+            self._own.remarks.append(text)
         parts.restore(self._named_arrays(vector), own.under("private"))
         self._steering.begin(parts.model)  # Whatever a request before that failed has left.
         return parts
