@@ -189,6 +189,15 @@ class Parts:
                     fits = own is not None and tuple(own.shape) == tuple(tensor.shape)
                     tensor.copy_(_tensor(own) if own is not None and fits else self._first[name])
 
+    def misfit(self, private: Mapping[str, NDArray[np.generic]]) -> str:
+        """Say which private part was kept in another shape than it is built with now; empty if none was."""
+        for name, tensor in self.private.items():
+            kept = private.get(name)
+            if kept is not None and tuple(kept.shape) != tuple(tensor.shape):
+                shapes = f"shape {tuple(kept.shape)}, and is built with {tuple(tensor.shape)} now"
+                return f"{name} was kept with {shapes}: it begins anew, as build_model() makes it"
+        return ""
+
     def check_whole(self) -> None:
         """Raise `UsageError` if what travels is not there any more as it was built: a layer has been replaced."""
         shared = self.shared

@@ -46,6 +46,11 @@ GRACE_S = 2.0
 SEEN_S = 0.2
 """For the node to see which process ended first."""
 
+DEVICE = "SWARM-TASK-DEVICE"
+"""What it is called that the settings ask for a device that is not there: no fault of the task's."""
+
+DEVICE_HINT = 'write device = "cpu" below [task], or install PyTorch for this device and its driver'
+
 Reply = dict[str, object]
 
 _SENDING = threading.Lock()
@@ -240,15 +245,29 @@ def device_of(device: str, rank: int, size: int) -> str:
         return device
     if device != "cuda":
         raise UsageError(
-            f"couldn't train in {size} processes on {device!r}", hint='write device = "cuda", one each, or "cpu"'
+            f"couldn't train in {size} processes on {device!r}",
+            hint='write device = "cuda", one each, or "cpu"',
+            identifier=DEVICE,
         )
     if (there := torch.cuda.device_count()) < size:
         raise UsageError(
             f"couldn't train in {size} processes on GPUs: this machine shows {there}",
             hint="write processes = as many as there are, below [task]",
+            identifier=DEVICE,
         )
     torch.cuda.set_device(rank)
     return f"cuda:{rank}"
+
+
+def check_device(device: str) -> None:
+    """Raise `UsageError` with PyTorch's reason unless a device is there and computes; the processor is."""
+    if device == "cpu":
+        return
+    try:
+        torch.ones(8, device=device).sum().item()
+    except Exception as error:  # PyTorch asserts, or raises whatever the backend does.
+        why = next(iter(str(error).splitlines()), "")[:200] or type(error).__name__
+        raise UsageError(f"{device} cannot be used: {why}", hint=DEVICE_HINT, identifier=DEVICE) from error
 
 
 def _backend(device: str) -> str:

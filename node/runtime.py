@@ -793,8 +793,8 @@ class Runtime:
             case Failed(kind="describe"):
                 self._fatal = UsageError(
                     f"couldn't build the task's model: {event.text}",
-                    hint="mend the task file",
-                    identifier="SWARM-TASK-FAILED",
+                    hint=event.hint or "mend the task file",
+                    identifier=event.identifier or "SWARM-TASK-FAILED",
                 )
                 self._stopping = True
             case Failed(kind="train"):

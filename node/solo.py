@@ -138,7 +138,11 @@ def wait(trainer: Trainer, kind: type[T], tell: Callable[[str], None]) -> T:
         select.select([trainer.fileno()], [], [], 0.5)
         for event in trainer.poll(clock.now()):
             if isinstance(event, Failed):
-                raise SwarmError(f"couldn't {event.kind}: {event.text}", hint="mend the task file and try again")
+                raise SwarmError(
+                    f"couldn't {event.kind}: {event.text}",
+                    hint=event.hint or "mend the task file and try again",
+                    identifier=event.identifier,
+                )
             if isinstance(event, LogLine):
                 tell(event.text)
             if isinstance(event, kind):

@@ -133,13 +133,16 @@ class Tried:
 class Failed:
     """A request (`kind` is describe, train, try, evaluate, appraise or export) failed; `text` is one sentence.
 
-    `refused` is whether to ask again would not help: the site's privacy budget does not allow it.
+    `refused` is whether to ask again would not help: the site's privacy budget does not allow it. Where it is no fault
+    of the task's, `hint` says what to do and `identifier` what it is called.
     """
 
     kind: str
     round: int
     text: str
     refused: bool = False
+    hint: str = ""
+    identifier: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -442,7 +445,8 @@ class Trainer:
             if error is not None:
                 lines = self._read_output()
                 self._reap(kill=True)  # It is ending by itself; the next request must not wait for this one.
-                return [*lines, *self._fail(str(error))]
+                hint, identifier = str(message.get("hint", "")), str(message.get("id", ""))
+                return [*lines, *self._fail(str(error), hint=hint, identifier=identifier)]
             self._ready = True
             if self._current is not None:
                 self._send()
@@ -453,7 +457,8 @@ class Trainer:
             self._remarks += self._read_output()
             self._reap(kill=True)
         if error is not None:
-            return self._fail(str(error), refused=bool(message.get("refused")))
+            hint = str(message.get("hint", ""))
+            return self._fail(str(error), refused=bool(message.get("refused")), hint=hint)
         self._current = None
         if did == "describe":
             layout: bytes = message["layout"]  # type: ignore[assignment]
@@ -480,11 +485,13 @@ class Trainer:
         groups: list[int] = message["groups"]  # type: ignore[assignment]
         return [*remarks, EvaluateDone(round_, samples, metrics, (*groups,), bool(message["cases"]))]
 
-    def _fail(self, text: str, *, refused: bool = False) -> Sequence[TrainerEvent]:
+    def _fail(
+        self, text: str, *, refused: bool = False, hint: str = "", identifier: str = ""
+    ) -> Sequence[TrainerEvent]:
         current, self._current = self._current, None
         if current is None:
             return [LogLine(text)]
-        return [Failed(str(current["do"]), int(current["round"]), text, refused)]
+        return [Failed(str(current["do"]), int(current["round"]), text, refused, hint, identifier)]
 
     def _died(self) -> Sequence[TrainerEvent]:
         assert self._process is not None, "only a process dies"

@@ -45,7 +45,7 @@ from node.onnx import export_onnx
 from node.optimizers import keep_optimizer_state, optimizer_state
 from node.parts import Parts, numbers
 from node.private import Own, PrivateFolder, check_folder
-from node.ranks import Ranks, device_of, digest, send
+from node.ranks import DEVICE, Ranks, check_device, device_of, digest, send
 from node.spending import Spending
 from node.steering import Bend, Steering
 from node.storage import Exhausted, mapped_anew
@@ -86,6 +86,10 @@ class _Enough(BaseException):
     """Ends a trial of user code. Not an `Exception`: a loop that survives one bad batch is not to survive this."""
 
 
+class NotThereError(UsageError):
+    """What was asked for does not exist, by no fault of the task's."""
+
+
 class Worker:
     """One task at one site, driven by requests.
 
@@ -122,6 +126,7 @@ class Worker:
         if private is not None:
             check_folder(private)
         self._own = PrivateFolder(private)
+        self._misfits: set[str] = set()
         self._task = load_task(task, loader, by_name=True)
         self._parts: Parts | None = None
         self._data: object = None
@@ -171,6 +176,8 @@ class Worker:
             reply = {"error": self._sentence(error)}
             if isinstance(error, UsageError) and error.identifier == SPENT:
                 reply["refused"] = True
+            if isinstance(error, NotThereError):
+                reply = {"error": error.message, "hint": error.hint}
         return {"did": kind, "round": round_, **reply}
 
     # --- requests -----------------------------------------------------------------------------------------------
@@ -452,7 +459,10 @@ class Worker:
         """Put this site's own model in place of the swarm's: Ditto's, or one trained on, which is done once."""
         kept, said = before.under("personal"), self._task.declared
         if not (kept or said.fine_tune or self._task.personalise is not None or parts.private):
-            raise UsageError("couldn't look at a personal model: this site makes none")
+            raise NotThereError(
+                "couldn't look at a personal model: this site makes none",
+                hint="leave out --personal: private parts, fine_tune or personalise() make one, or --local ditto",
+            )
         if kept:
             parts.restore(self._named_arrays(vector) | kept, kept)
         if not said.fine_tune and self._task.personalise is None:
@@ -535,6 +545,9 @@ class Worker:
     def _restore(self, vector: Vector, own: Own) -> Parts:
         """Let the model be a vector of the swarm's, and what this site has kept."""
         parts = self._built()
+        if (text := parts.misfit(own.under("private"))) and text not in self._misfits:
+            self._misfits.add(text)
+            self._own.remarks.append(text)
         parts.restore(self._named_arrays(vector), own.under("private"))
         self._steering.begin(parts.model)  # Whatever a request before that failed has left.
         return parts
@@ -757,6 +770,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ranks = Ranks(link, chosen.rank, chosen.processes, others)
     try:
         device = device_of(chosen.device, chosen.rank, chosen.processes)
+        check_device(device)
         site = SiteInfo(chosen.site, chosen.data, chosen.seed, device)
         budget = Budget(chosen.round_steps, chosen.round_seconds)
         allowance = Allowance(
@@ -781,6 +795,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (SwarmError, distributed.DistError) as error:
         said = str(error) if not isinstance(error, SwarmError) else error.message
         hint = getattr(error, "hint", "")
+        if isinstance(error, SwarmError) and error.identifier == DEVICE:
+            send(link, {"did": "load", "error": said, "hint": hint, "id": DEVICE})
+            return 1
         send(link, {"did": "load", "error": said + (f" ({hint})" if hint else "")})
         return 1
     if ranks.first:

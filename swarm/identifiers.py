@@ -50,6 +50,7 @@ IDENTIFIERS: Mapping[str, str] = {
     "SWARM-CHARTER-SIGNATURE": "a signature does not match the charter",
     "SWARM-TASK-FILE": "the task file is missing or not the charter's",
     "SWARM-TASK-MODEL": "the task's model is not the charter's",
+    "SWARM-TASK-DEVICE": "the device that the settings ask for cannot be used",
     "SWARM-TASK-FAILED": "the task fails on this site's data",
     "SWARM-PRIVACY-SPENT": "a site's privacy budget does not allow another round",
     "SWARM-PRIVACY-RECORD": "the record of what is spent lacks rounds that the ledger has",

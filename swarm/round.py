@@ -117,6 +117,7 @@ class Round:
         self._evaluating: dict[int, Digest] = {}
         self._evaluated = 0  # the last round that this site has evaluated
         self._attempts: dict[int, int] = {}
+        self._large: set[str] = set()  # Metrics that were said to be too large for the ledger.
         self._finished = self._failed = False
         self._failing: list[int] = []  # rounds for which training has failed since it last went well
         self._error = ""
@@ -258,7 +259,8 @@ class Round:
         )
         values: dict[str, str | int | float | bool] = {**event.metrics, "round": event.round, "samples": event.samples}
         text = f"trained round {event.round} on {event.samples} samples"
-        return [Say(e.CONTRIBUTION, body), Report("trained", text, values)]
+        large = self._too_large(event.metrics, event.round) if told else []
+        return [Say(e.CONTRIBUTION, body), Report("trained", text, values), *large]
 
     def _note_failure(self, event: Trained, state: State, now: float) -> None:
         """Note for which rounds training fails, and when it is the end if nobody else closes the round at hand.
@@ -322,6 +324,7 @@ class Round:
         return [
             Say(e.EVALUATION, e.Evaluation(event.round, event.model, samples, metrics)),
             Report("evaluated", text, values),
+            *([] if kept else self._too_large(event.metrics, event.round)),
         ]
 
     # --- parts --------------------------------------------------------------------------------------------------
@@ -541,3 +544,15 @@ class Round:
             if value is not None and math.isfinite(value) and abs(value) * e.METRIC_SCALE < METRIC_LIMIT:
                 found.append((index, round(value * e.METRIC_SCALE)))
         return tuple(found)
+
+    def _too_large(self, metrics: Mapping[str, float], round_: int) -> list[Action]:
+        """Say, once a metric, that it does not go on record: a loss that has left all bounds, most likely."""
+        said: list[Action] = []
+        for name in self._charter.metrics:
+            value = metrics.get(name, 0.0)
+            if math.isfinite(value) and abs(value) * e.METRIC_SCALE >= METRIC_LIMIT and name not in self._large:
+                self._large.add(name)
+                limit = METRIC_LIMIT / e.METRIC_SCALE
+                text = f"metric {name!r} of round {round_} is {value:.3g}: the ledger holds less than {limit:.3g}"
+                said.append(Report("metric_left_out", f"{text}, and it stays here", {"round": round_}, level="warning"))
+        return said

@@ -150,8 +150,9 @@ class Bench:
             for event in self._trainer.poll(clock.now()):
                 match event:
                     case Failed():
-                        hint = "mend the task file, or what it reads"
-                        raise SwarmError(f"couldn't {event.kind} the model: {event.text}", hint=hint)
+                        hint = event.hint or "mend the task file, or what it reads"
+                        text = f"couldn't {event.kind} the model: {event.text}"
+                        raise SwarmError(text, hint=hint, identifier=event.identifier)
                     case LogLine():
                         self._said[event.text] = None
                     case Described() | EvaluateDone():

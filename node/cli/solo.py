@@ -19,6 +19,7 @@ from swarm.mixing.local import parse
 @click.argument("task", type=click.Path(path_type=Path))
 @click.option("--data", type=click.Path(path_type=Path, exists=True), required=True, help="The site's own data.")
 @click.option("--rounds", type=click.IntRange(1), default=10, show_default=True, help="How many rounds.")
+@click.option("--device", default="cpu", show_default=True, help="Where to train, as task.device: cpu, cuda, cuda:1.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the initial model.")
 @click.option(
     "--local", default="", help="Train as a charter with this --local would have it, to see whether TASK can."
@@ -36,6 +37,7 @@ def solo(
     task: Path,
     data: Path,
     rounds: int,
+    device: str,
     seed: int,
     local: str,
     processes: int,
@@ -50,7 +52,13 @@ def solo(
     if local:
         parse(local)
     settings = TrainerSettings(
-        task=task.resolve(), data=data.resolve(), site="solo", seed=seed, local=local, processes=processes
+        task=task.resolve(),
+        data=data.resolve(),
+        site="solo",
+        seed=seed,
+        device=device,
+        local=local,
+        processes=processes,
     )
     with tempfile.TemporaryDirectory() as folder:
         result = run_solo(

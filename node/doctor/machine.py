@@ -135,7 +135,7 @@ def gpu(case: Case) -> list[Finding]:
     if answer.returncode:
         why = (answer.stderr.strip().splitlines() or ["no reason given"])[-1][:200]
         remedy = 'write device = "cpu" below [task], or install PyTorch for this device and its driver'
-        return [fail("gpu", f"{device} cannot be used: {why}", remedy)]
+        return [fail("gpu", f"{device} cannot be used: {why}", remedy, identifier="SWARM-TASK-DEVICE")]
     name, free, total = json.loads(answer.stdout.splitlines()[-1])
     room = f", {size_words(free)} of {size_words(total)} free" if total else ""
     return [well("gpu", f"{device} is there: {name}{room}", free_bytes=int(free))]

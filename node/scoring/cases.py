@@ -206,7 +206,15 @@ def _labelled(labels: Floats, scores: Floats, key: str) -> Classified:
     if scores.ndim not in (1, 2) or (scores.ndim == 2 and not 2 <= scores.shape[1] <= CLASSES_MAX):
         raise _wrong(f"its scores have shape {scores.shape}, not (n,) or (n, classes)")
     classes = 2 if scores.ndim == 1 else scores.shape[1]
-    if not ((labels == np.floor(labels)) & (labels >= 0) & (labels < classes)).all():
+    whole = bool(((labels == np.floor(labels)) & (labels >= 0)).all())
+    if scores.ndim == 1 and whole and labels.max(initial=0) > 1:
+        chosen = " (they look like the classes that were chosen)" if (scores == np.floor(scores)).all() else ""
+        raise _wrong(
+            f'its scores are one number a case{chosen}, which is for two classes, and "{key}" go up to'
+            f" {labels.max():.15g}",
+            hint='return a score for each class, {"labels": y, "scores": torch.softmax(model(x), 1)}',
+        )
+    if not whole or not (labels < classes).all():
         raise _wrong(f'"{key}" must be whole numbers from 0 to {classes - 1}, one for each class that has a score')
     probable = bool(((scores >= 0.0) & (scores <= 1.0)).all())
     if scores.ndim == 2:
@@ -232,8 +240,8 @@ def _array(key: str, value: object) -> Floats:
     return array
 
 
-def _wrong(why: str) -> UsageError:
-    return UsageError(
-        f"couldn't score the cases that evaluate() returned: {why}",
-        hint='return {"labels": y, "scores": torch.sigmoid(model(x))}, or see docs/guides/honest-results.md',
-    )
+_EXAMPLE = 'return {"labels": y, "scores": torch.sigmoid(model(x))}, or see docs/guides/honest-results.md'
+
+
+def _wrong(why: str, hint: str = _EXAMPLE) -> UsageError:
+    return UsageError(f"couldn't score the cases that evaluate() returned: {why}", hint=hint)

@@ -108,6 +108,11 @@ def _classification(cases: Classified, *, intervals: bool) -> Scores:
         estimates += _decided(cases, cases.predicted(), "", intervals=intervals)
     else:
         remarks.append("scores are not probabilities between 0 and 1: only their order was used (torch.sigmoid?)")
+    if decides and not cases.probable:
+        remarks.append(
+            "scores are not probabilities that add up to 1 in each case: the largest decides, and areas are of their"
+            " bare order (torch.softmax?)"
+        )
     estimates += _areas(cases, intervals=intervals)
     if cases.probable:
         estimates += _probabilities(cases, intervals=intervals)

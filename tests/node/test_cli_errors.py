@@ -579,6 +579,16 @@ def test_solo_trains_tells_both_people_and_programs_and_writes_the_model(site: S
 
 
 @pytest.mark.real
+def test_a_device_that_is_not_there_is_no_fault_of_the_task(site: Site) -> None:
+    Path("point.py").write_text(POINT)
+    result = swarm("solo", "point.py", "--data", ".", "--rounds", "1", "--device", "nonsense", "--json")
+    told = json.loads(result.stdout)["error"]
+    assert told["message"].startswith("couldn't describe: nonsense cannot be used: ")
+    assert told["hint"] == 'write device = "cpu" below [task], or install PyTorch for this device and its driver'
+    assert told["id"] == "SWARM-TASK-DEVICE"
+
+
+@pytest.mark.real
 def test_a_failure_of_the_task_is_told_with_file_and_line(site: Site) -> None:
     Path("point.py").write_text(POINT)
     result = swarm("solo", "point.py", "--data", ".", "--rounds", "1")

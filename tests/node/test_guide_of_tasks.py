@@ -67,6 +67,7 @@ def test_a_declaration_of_the_guide_can_be_written_into_a_task(made: list[Bench]
     else:
         asked = {"do": "evaluate", "round": 1, "model": str(bench.model), "which": "personal"}
         assert bench.refused(**asked) == "couldn't look at a personal model: this site makes none"
+        assert "leave out --personal" in str(bench.ask(**asked)["hint"])
 
 
 def test_everything_that_can_be_declared_is_in_the_guide() -> None:

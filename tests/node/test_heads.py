@@ -154,6 +154,22 @@ def test_a_site_keeps_a_head_of_its_own_shape_and_makes_a_personal_model_of_it(
     assert made[1].evaluate(1, "personal") == made[1].evaluate(1)
 
 
+def test_a_head_that_was_kept_for_fewer_classes_begins_anew_and_that_is_said_once(
+    made: list[Bench], tmp_path: Path
+) -> None:
+    folder, private = site(tmp_path / "two", 2, 1), tmp_path / "private" / "x"
+    made.append(Bench(folder, WHOLE, site="two", private=private))
+    made[0].describe()
+    made[0].train(1)
+    made[0].train(2)
+    made.append(Bench(site(tmp_path / "other", 3, 1), WHOLE, site="two", private=private))
+    made[1].describe()
+    said = [made[1].told(**made[1].training(round_))["remarks"] for round_ in (2, 3)]
+    words = "head.weight was kept with shape (2, 32), and is built with (3, 32) now: it begins anew"
+    assert [words in str(remarks) for remarks in said] == [True, False]
+
+
+@pytest.mark.real
 def test_alone_a_task_that_builds_by_the_site_has_the_sites_head(tmp_path: Path) -> None:
     (tmp_path / "task.py").write_text(WHOLE)
     folder = site(tmp_path / "three", 3, 1)

@@ -20,7 +20,7 @@ import pytest
 import torch
 
 from node.processgroup import LOST, ProcessGroup, first_ended, variables
-from node.ranks import Ranks, device_of, digest, send
+from node.ranks import DEVICE_HINT, Ranks, check_device, device_of, digest, send
 from node.trainer import EvaluateDone, Failed
 from swarm.errors import UsageError
 from tests.node.test_trainer import Bench
@@ -277,6 +277,15 @@ def test_a_device_that_several_cannot_have_is_refused(device: str, words: str) -
         device_of(device, 1, 2)
     assert words in f"{caught.value} {caught.value.hint}"
     assert device_of(device, 0, 1) == device
+
+
+def test_a_device_that_is_not_there_is_refused_with_the_reason_and_no_word_of_the_task() -> None:
+    check_device("cpu")
+    for device, why in (("nonsense", "device type at start of device string: nonsense"), ("meta", "meta tensors")):
+        with pytest.raises(UsageError, match=f"^{device} cannot be used: .*{why}") as caught:
+            check_device(device)
+        assert (caught.value.hint, caught.value.identifier) == (DEVICE_HINT, "SWARM-TASK-DEVICE")
+        assert "\n" not in caught.value.message
 
 
 def test_parameters_are_told_apart_by_every_bit() -> None:

@@ -416,6 +416,22 @@ def test_only_the_charters_finite_metrics_go_on_record_in_millionths(
     assert offer.metrics == score.metrics == written
 
 
+def test_a_metric_too_large_for_the_ledger_is_said_once() -> None:
+    round_ = site()
+    round_.advance(START, [], all_blobs, NOW)
+    metrics = {"loss": 1e30, "accuracy": 0.5, "secret": 1e30}
+    actions = [*round_.trained(trained(metrics=metrics), START, [], NOW)]
+    actions += round_.evaluated(Evaluated(1, MODELS[1], 5, metrics))
+    assert [one for one in actions if isinstance(one, Report) and one.event == "metric_left_out"] == [
+        Report(
+            "metric_left_out",
+            "metric 'loss' of round 1 is 1e+30: the ledger holds less than 4.5e+09, and it stays here",
+            {"round": 1},
+            level="warning",
+        )
+    ]
+
+
 # --- gathering ----------------------------------------------------------------------------------------------------
 
 

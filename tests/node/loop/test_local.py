@@ -77,7 +77,9 @@ def test_a_model_that_is_not_finite_is_refused_by_the_tensor_and_a_mask_of_minus
 
 @pytest.mark.real
 @pytest.mark.timeout(GIVE_UP_S)
-def test_a_function_that_exits_ends_the_run_at_once_with_one_sentence(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_function_that_exits_ends_the_run_at_once_with_one_sentence(
+    capfd: pytest.CaptureFixture[str], tmp_path_factory: pytest.TempPathFactory
+) -> None:
     def train(model: dict[str, Any], number: int) -> Mapping[str, Any]:
         if number == 1 and model["at"][0] != 3.0:
             sys.exit("no more")
@@ -87,9 +89,10 @@ def test_a_function_that_exits_ends_the_run_at_once_with_one_sentence(capfd: pyt
     def evaluate(model: dict[str, Any], number: int) -> Mapping[str, Any]:
         return {"samples": 5, "loss": abs(model["at"][0] - number)}
 
+    swarm = Swarm.local(2, folder=tmp_path_factory.mktemp("s"))
     begun = {"at": np.full(2, 3.0)}
     with pytest.raises(UserCodeError, match=r"at site-1: train\(\) failed with SystemExit: no more \(test_local.py, "):
-        for _ in Swarm.local(2).learn(begun, [0, 1], train, evaluate, rounds=3):
+        for _ in swarm.learn(begun, [0, 1], train, evaluate, rounds=3):
             pass
     assert begun["at"].tolist() == [3.0, 3.0], "what was handed in is left as it was"
     assert capfd.readouterr().err.count("site-0: metric 'Loss' was left out") == 1, "a remark is made once"

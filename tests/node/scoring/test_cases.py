@@ -50,7 +50,12 @@ def test_the_smallest_group_is_the_rarest_class_that_there_is() -> None:
         ({"labels": [0, 1]}, '"scores" is missing beside "labels"'),
         ({"labels": [0, 1], "scores": [0.1]}, 'there are 2 of "labels" and 1 of "scores"'),
         ({"labels": [], "scores": []}, "it has 0 cases"),
-        ({"labels": [0, 2], "scores": [0.1, 0.2]}, '"labels" must be whole numbers from 0 to 1'),
+        (
+            {"labels": [0, 2], "scores": [0.1, 0.2]},
+            'one number a case, which is for two classes, and "labels" go up to 2',
+        ),
+        ({"labels": [0, 2], "scores": [1, 2]}, "they look like the classes that were chosen"),
+        ({"labels": [0, 3], "scores": [[0.1, 0.2, 0.7]] * 2}, '"labels" must be whole numbers from 0 to 2'),
         ({"labels": [0, -1], "scores": [0.1, 0.2]}, '"labels" must be whole numbers from 0 to 1'),
         ({"labels": [0.5, 1], "scores": [0.1, 0.2]}, '"labels" must be whole numbers from 0 to 1'),
         ({"labels": [0, 1], "scores": [0.1, float("nan")]}, '"scores" has values that are not finite'),

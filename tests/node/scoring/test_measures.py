@@ -167,6 +167,17 @@ def test_scores_that_are_no_probabilities_are_only_ordered_and_it_says_so() -> N
     assert "not probabilities" in found.remarks[0]
 
 
+def test_logits_of_several_classes_are_told_as_those_of_two_are() -> None:
+    labels, logits = np.arange(30) % 3, 4.0 * np.eye(3)[np.arange(30) % 3]
+    for classes in (3, 2):
+        found = score(read_cases({"labels": labels % classes, "scores": logits[:, :classes]}))
+        assert "not probabilities that add up to 1" in found.remarks[0]
+        assert {"auc", "accuracy"} <= {*found.values()}
+        assert "brier" not in found.values()
+    softmax = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    assert score(read_cases({"labels": labels, "scores": softmax})).remarks == ()
+
+
 def test_a_threshold_of_its_own_mends_what_half_gets_wrong() -> None:
     # As in "No finding": the order is nearly perfect, and at 0.5 nearly everybody is called ill.
     own_labels, own_scores = [1] * 10 + [0] * 10, [0.9 + i / 200 for i in range(10)] + [0.7 + i / 60 for i in range(10)]
