@@ -132,13 +132,15 @@ class Tried:
 class Failed:
     """A request (`kind` is describe, train, try, evaluate, appraise or export) failed; `text` is one sentence.
 
-    `refused` is whether to ask again would not help: the site's privacy budget does not allow it.
+    `refused` is whether to ask again would not help: the site's privacy budget does not allow it. `unscored` is an
+    evaluation for which there is no function, and which nothing went wrong with.
     """
 
     kind: str
     round: int
     text: str
     refused: bool = False
+    unscored: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +229,11 @@ class Trainer:
     @property
     def waiting(self) -> str:
         """What this site's people have to do before it can train, in words; empty if nothing."""
+        return ""
+
+    @property
+    def unscored(self) -> str:
+        """Why nobody here knows how good models are, in words; empty if that is known, or not yet asked for."""
         return ""
 
     def start(self) -> None:

@@ -76,6 +76,11 @@ PROGRESS_S = 0.2
 
 LINKED_AGAIN_S = 0.2
 
+UNSCORED = (
+    "nobody will know how good this site's models are: the script registers no function with peer.evaluate(); rounds"
+    " count all the same"
+)
+
 _TORCHRUN = re.compile(r"(LOCAL_|GROUP_|ROLE_)?(RANK|WORLD_SIZE)$|ROLE_NAME$|MASTER_(ADDR|PORT)$|TORCHELASTIC_")
 """Variables that `torchrun` sets."""
 
@@ -270,6 +275,7 @@ class Peer:
         self._request: dict[str, Any] | None = None  # to train a round, and not begun
         self._working: dict[str, Any] | None = None  # the same, begun
         self._base: Vector | None = None
+        self._unscored = False  # whether that was said
         self._failure = ""  # how the last evaluation failed, in words
         self._over = ""  # how the run ended, in words
         self._done_at = 0.0  # when the node said first that it is
@@ -348,6 +354,9 @@ class Peer:
         if evaluation is not None:
             read = read_result(plain(evaluation))
             scores, remarks = _scores(evaluation, read), [*remarks, *read.remarks]
+        elif self._evaluation is None and not self._unscored:
+            self._unscored = True
+            self._say(UNSCORED)
         for remark in remarks:
             self._say(remark)
         vector = trained.read()  # A node that comes back may have the model evaluated first, which overwrites it.
@@ -788,8 +797,7 @@ class Peer:
         if self._evaluation is None:
             if round_ < self.rounds:
                 return protocol.Reply("evaluate", ticket=ticket, round=round_, later=True)
-            error = "the script evaluates with its updates only; register a function with peer.evaluate()"
-            return protocol.Reply("evaluate", ticket=ticket, round=round_, error=error)
+            return protocol.Reply("evaluate", ticket=ticket, round=round_, error=protocol.UNSCORED)
         try:
             result = plain(self._score())
             scores = _scores(result, read_result(result))

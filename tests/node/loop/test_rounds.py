@@ -245,6 +245,17 @@ def test_a_model_in_a_wrapper_is_the_model(site: Site) -> None:
         run.peer.parameters_of(nn.Sequential(nn.Linear(2, 1), nn.Linear(1, 1)))
 
 
+def test_a_script_without_a_function_hears_once_that_nothing_is_scored(site: Site, node: Node, tmp_path: Path) -> None:
+    run = Run(site)
+    for round_ in (1, 2):
+        node.train(round_, tmp_path, (1.0, 2.0))
+        run.peer.receive()
+        run.peer.send(samples=1)
+        node.next(TrainDone)
+    assert [line for line in run.printed if "peer.evaluate()" in line] == run.printed[-1:]
+    run.peer.close()
+
+
 def test_cases_are_scored_as_in_a_task_file_and_counted_by_kind(site: Site, node: Node, tmp_path: Path) -> None:
     """Three cases of class 0 and two of class 1; at 0.5 one of class 0 is taken for the other: four of five."""
     run = Run(site)
