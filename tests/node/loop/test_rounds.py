@@ -6,6 +6,9 @@ The node's side is a real trainer in a thread, with requests that the test makes
 from __future__ import annotations
 
 import select
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -226,6 +229,47 @@ def test_a_private_part_stays_from_round_to_round_and_through_a_restart(site: Si
     assert damaged.head() == pytest.approx(first + 10)
     assert any("is damaged" in line for line in damaged.printed)
     damaged.peer.close()
+
+
+def node_of(run: Run) -> subprocess.Popen[bytes]:
+    """A process in the place of the node that a script has started."""
+    run.peer._child = subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"], start_new_session=True)
+    run.peer._catch_signals()
+    return run.peer._child
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_that_ends_a_script_ends_the_node_that_it_started(site: Site, number: signal.Signals) -> None:
+    run = Run(site, connect=False)
+    child = node_of(run)
+    with pytest.raises(SystemExit) as ended:
+        signal.raise_signal(number)
+    assert ended.value.code == 128 + number
+    run.peer._leave()
+    assert child.returncode == -signal.SIGTERM
+    assert signal.getsignal(number) is signal.SIG_DFL
+
+
+def test_a_signal_while_others_are_given_the_result_ends_the_node_too(site: Site) -> None:
+    run = Run(site, connect=False)
+    child = node_of(run)
+    run.peer._over = "the run is DONE"
+    run.peer._say = lambda _: signal.raise_signal(signal.SIGTERM)
+    with pytest.raises(SystemExit):
+        run.peer.close()
+    assert child.returncode == -signal.SIGTERM
+
+
+def test_a_script_that_handles_a_signal_itself_goes_on_doing_so(site: Site) -> None:
+    was = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        run = Run(site, connect=False)
+        node_of(run)
+        signal.raise_signal(signal.SIGTERM)
+        run.peer.close()
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, was)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
