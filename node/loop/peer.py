@@ -284,6 +284,8 @@ class Peer:
         self._working: dict[str, Any] | None = None  # the same, begun
         self._base: Vector | None = None
         self._unscored = False  # whether that was said
+        self._metrics = signed.charter.metrics
+        self._unseen: bool | None = None  # whether others see none of what this site measures; not known at first
         self._failure = ""  # how the last evaluation failed, in words
         self._over = ""  # how the run ended, in words
         self._done_at = 0.0  # when the node said first that it is
@@ -363,6 +365,7 @@ class Peer:
         if evaluation is not None:
             read = read_result(plain(evaluation))
             scores, remarks = _scores(evaluation, read), [*remarks, *read.remarks]
+            self._compare_names(scores)
         elif self._evaluation is None and not self._unscored:
             self._unscored = True
             self._say(UNSCORED)
@@ -833,6 +836,7 @@ class Peer:
         try:
             result = plain(self._score())
             scores = _scores(result, read_result(result))
+            self._compare_names(scores)
         except Exception as error:  # noqa: BLE001 - user code may raise anything; all of it becomes a sentence
             text = error.sentence if isinstance(error, SwarmError) else f"{type(error).__name__}: {error}"
             if text != self._failure:  # It fails in each round in the same way, most likely.
@@ -848,6 +852,16 @@ class Peer:
             remarks=scores.remarks,
             groups=scores.groups,
         )
+
+    def _compare_names(self, scores: protocol.Scores) -> None:
+        """Say, once, that others will see nothing of what is measured: the ledger has the charter's names only."""
+        if self._unseen is None:
+            self._unseen = not {*scores.metrics} & {*self._metrics} and bool(scores.metrics)
+            if self._unseen:
+                self._say(
+                    f"other sites will see none of {', '.join(sorted(scores.metrics))}: the charter shares"
+                    f" {', '.join(self._metrics) or 'no metrics'} (`swarm charter new --metrics` names them)"
+                )
 
     def _score(self) -> Mapping[str, Any]:
         assert self._evaluation is not None, "asked for one"

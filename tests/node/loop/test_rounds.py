@@ -300,6 +300,18 @@ def test_a_script_without_a_function_hears_once_that_nothing_is_scored(site: Sit
     run.peer.close()
 
 
+def test_that_others_see_none_of_the_metrics_is_said_once(site: Site, node: Node, tmp_path: Path) -> None:
+    run = Run(site)
+    assert "mse" not in site.load_charter().charter.metrics
+    run.peer.evaluate(lambda _: {"samples": 9, "mse": 0.5})
+    for round_ in (3, 4):
+        node.evaluate(round_, tmp_path)
+    node.train(5, tmp_path, (1.0, 2.0))
+    run.peer.receive()
+    assert [line.partition(":")[0] for line in run.printed if "mse" in line] == ["other sites will see none of mse"]
+    run.peer.close()
+
+
 def test_cases_are_scored_as_in_a_task_file_and_counted_by_kind(site: Site, node: Node, tmp_path: Path) -> None:
     """Three cases of class 0 and two of class 1; at 0.5 one of class 0 is taken for the other: four of five."""
     run = Run(site)
