@@ -805,7 +805,8 @@ class Runtime:
                 self._appraised(0, {}, event.text)
             case Failed():
                 asked = self._models.pop(event.round)
-                self._events.append(Evaluated(event.round, asked.model, 0, {}, error=event.text))
+                failed = Evaluated(event.round, asked.model, 0, {}, error=event.text, unscored=event.unscored)
+                self._events.append(failed)
             case LogLine():
                 self._report(Report("task_output", event.text, level="debug"), now)
             case Noted():
@@ -930,6 +931,8 @@ class Runtime:
         waiting = self._trainer.waiting or ("" if self._gate is None else self._gate.words)
         if waiting:
             status = {**status, "waiting": waiting}
+        if self._trainer.unscored:
+            status = {**status, "unscored": self._trainer.unscored}
         if self._own_update is not None:
             status = {**status, "own_update": self._own_update}
         members = status.get("members")

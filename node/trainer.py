@@ -134,7 +134,8 @@ class Failed:
     """A request (`kind` is describe, train, try, evaluate, appraise or export) failed; `text` is one sentence.
 
     `refused` is whether to ask again would not help: the site's privacy budget does not allow it. Where it is no fault
-    of the task's, `hint` says what to do and `identifier` what it is called.
+    of the task's, `hint` says what to do and `identifier` what it is called. `unscored` is an evaluation for which
+    there is no function, and which nothing went wrong with.
     """
 
     kind: str
@@ -143,6 +144,7 @@ class Failed:
     refused: bool = False
     hint: str = ""
     identifier: str = ""
+    unscored: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,6 +233,11 @@ class Trainer:
     @property
     def waiting(self) -> str:
         """What this site's people have to do before it can train, in words; empty if nothing."""
+        return ""
+
+    @property
+    def unscored(self) -> str:
+        """Why nobody here knows how good models are, in words; empty if that is known, or not yet asked for."""
         return ""
 
     def start(self) -> None:

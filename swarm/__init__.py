@@ -11,6 +11,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
+from swarm.errors import UsageError
+
 if TYPE_CHECKING:
     from node.loop.local import Swarm
     from node.loop.peer import Peer, join
@@ -19,8 +21,19 @@ __all__ = ["Peer", "Swarm", "join"]
 
 _DOORS = {"Peer": "node.loop.peer", "Swarm": "node.loop.local", "join": "node.loop.peer"}
 
+_LEARNING = ("safetensors", "torch")
+"""What an installation that only inspects ledgers lacks."""
+
 
 def __getattr__(name: str) -> object:
     if name not in _DOORS:
         raise AttributeError(f"module 'swarm' has no attribute {name!r}")
-    return getattr(importlib.import_module(_DOORS[name]), name)
+    try:
+        return getattr(importlib.import_module(_DOORS[name]), name)
+    except ModuleNotFoundError as error:
+        if error.name not in _LEARNING:
+            raise
+        hint = "pip install 'swarm-node[torch]'"
+        lacking = UsageError(f"couldn't use swarm.{name}: {error.name} is not installed", hint=hint)
+        lacking.add_note(f"hint: {hint}")  # A traceback shows notes.
+        raise lacking from None

@@ -126,6 +126,7 @@ class Evaluated:
     """The user's evaluation of a model on this site's held-out data.
 
     `cell` is the fewest cases of any group that can be told apart (`swarm.disclosure`); None if that is all of them.
+    `unscored`: there is an `error` for the reason alone that this site has nothing to evaluate with; none went wrong.
     """
 
     round: int
@@ -134,6 +135,7 @@ class Evaluated:
     metrics: Mapping[str, float]
     error: str = ""
     cell: int | None = None
+    unscored: bool = False
 
 
 @dataclass(frozen=True, slots=True)

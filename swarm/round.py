@@ -309,6 +309,9 @@ class Round:
         """Put the model's score on this site's held-out data on record."""
         self._evaluating.pop(event.round, None)
         self._evaluated = max(self._evaluated, event.round)
+        if event.unscored:
+            text = f"nothing scores the model of round {event.round} here: {event.error}"
+            return [Report("unscored", text, {"round": event.round}, level="debug")]
         if event.error:
             text = f"evaluating round {event.round} failed: {event.error}"
             return [Report("evaluation_failed", text, {"round": event.round}, level="error")]

@@ -90,6 +90,7 @@ def render(answer: Mapping[str, object]) -> str:
     lines += [f"{key.upper():<10} {answer[key]}" for key in ("refused", "paused", "halted") if answer.get(key)]
     lines += [f"THIS SITE  trains nothing: {answer['resting']}"] if answer.get("resting") else []
     lines += [f"THIS SITE  {answer['waiting']}"] if answer.get("waiting") else []
+    lines += [f"scores     {answer['unscored']}"] if answer.get("unscored") else []
     lines += [f"privacy    {answer['privacy']}"] if answer.get("privacy") else []
     members = answer["members"]
     assert isinstance(members, list), "a status lists members"

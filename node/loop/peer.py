@@ -19,6 +19,7 @@ What a script may rely on: between `receive` and `send` nothing touches the mode
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
 import json
 import os
@@ -68,6 +69,9 @@ START_S = 90.0
 CHILD_STOP_S = 20.0
 """How long a node may take to stop before it is killed."""
 
+ENDING = (signal.SIGTERM, signal.SIGHUP)
+"""What a service manager ends a script with, and a terminal that is closed. Ctrl-C is an exception in Python anyway."""
+
 ASK_S = 1.0
 """Between questions to the node how things stand, while it wants nothing."""
 
@@ -75,6 +79,11 @@ PROGRESS_S = 0.2
 """Between messages of progress: steps of small models come by the thousand."""
 
 LINKED_AGAIN_S = 0.2
+
+UNSCORED = (
+    "nobody will know how good this site's models are: the script registers no function with peer.evaluate(); rounds"
+    " count all the same"
+)
 
 _TORCHRUN = re.compile(r"(LOCAL_|GROUP_|ROLE_)?(RANK|WORLD_SIZE)$|ROLE_NAME$|MASTER_(ADDR|PORT)$|TORCHELASTIC_")
 """Variables that `torchrun` sets."""
@@ -131,7 +140,11 @@ def join(folder: str | Path, model: object, *, evaluate: Evaluation | None = Non
     peer = Peer(site, signed, parameters, model, said=say, declared=said)
     shared = _held_by_all(peer, parameters, model) if _several() else None
     if shared is None or shared.rank == 0:
-        peer.begin()
+        try:
+            peer.begin()
+        except BaseException:
+            peer.close()  # A notebook goes on after an error, and nobody else has this peer.
+            raise
     joined = shared or peer
     if evaluate is not None:
         joined.evaluate(evaluate)
@@ -270,6 +283,9 @@ class Peer:
         self._request: dict[str, Any] | None = None  # to train a round, and not begun
         self._working: dict[str, Any] | None = None  # the same, begun
         self._base: Vector | None = None
+        self._unscored = False  # whether that was said
+        self._metrics = signed.charter.metrics
+        self._unseen: bool | None = None  # whether others see none of what this site measures; not known at first
         self._failure = ""  # how the last evaluation failed, in words
         self._over = ""  # how the run ended, in words
         self._done_at = 0.0  # when the node said first that it is
@@ -279,7 +295,8 @@ class Peer:
         self._dropped: set[int] = set()  # tickets
         self._thread = thread
         self._hook = _count_steps(self._on_step)
-        atexit.register(self.close)  # A script that forgets must not leave a node behind that waits for it for ever.
+        self._caught: list[int] = []  # signals
+        atexit.register(self._leave)  # A script that forgets must not leave a node behind that waits for it for ever.
 
     # --- the loop -----------------------------------------------------------------------------------------------
 
@@ -348,6 +365,10 @@ class Peer:
         if evaluation is not None:
             read = read_result(plain(evaluation))
             scores, remarks = _scores(evaluation, read), [*remarks, *read.remarks]
+            self._compare_names(scores)
+        elif self._evaluation is None and not self._unscored:
+            self._unscored = True
+            self._say(UNSCORED)
         for remark in remarks:
             self._say(remark)
         vector = trained.read()  # A node that comes back may have the model evaluated first, which overwrites it.
@@ -450,25 +471,47 @@ class Peer:
 
         Nothing is lost: started again, both go on where they were.
         """
-        atexit.unregister(self.close)
+        atexit.unregister(self._leave)
         self._hook()
         self._lose_link()
         child, self._child = self._child, None
-        if child is None or child.poll() is not None:
-            return
-        if self._over:
-            self._say("giving the result to sites that are behind; Ctrl-C ends that")
-            try:
-                child.wait()
-                return
-            except KeyboardInterrupt:
-                pass
-        child.send_signal(signal.SIGTERM)
         try:
-            child.wait(CHILD_STOP_S)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.wait()
+            if self._over and child is not None and child.poll() is None:
+                self._say("giving the result to sites that are behind; Ctrl-C ends that")
+                child.wait()
+        except KeyboardInterrupt:
+            pass
+        finally:
+            if child is not None:
+                _stop(child)
+            for number in self._caught:
+                signal.signal(number, signal.SIG_DFL)
+            self._caught.clear()
+
+    def _leave(self) -> None:
+        """Leave as the script ends, with the exit code that it ends with."""
+        with contextlib.suppress(SystemExit):
+            self.close()
+
+    def _catch_signals(self) -> None:
+        """Let a signal that ends this script end the node that it has started, too, unless the script has its own way.
+
+        Nobody else would: that node waits for its script, in a session of its own.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            return
+        own = os.getpid()
+
+        def end(number: int, _: object) -> None:
+            if os.getpid() == own:
+                raise SystemExit(128 + number)  # As shells tell it; what is to be done at the end is done.
+            signal.signal(number, signal.SIG_DFL)  # A process that the script has forked, to load its data.
+            signal.raise_signal(number)
+
+        for number in ENDING:
+            if signal.getsignal(number) is signal.SIG_DFL:
+                signal.signal(number, end)
+                self._caught.append(number)
 
     def __enter__(self) -> Self:
         return self
@@ -500,6 +543,7 @@ class Peer:
     def _start(self) -> None:
         """Start `swarm start`, in a session of its own: Ctrl-C is for the script, which then ends it."""
         self._say(f"starting the node of {self.name}; what it says is in {self._log}")
+        self._catch_signals()
         root = str(Path(__file__).resolve().parents[2])
         search = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH", ""))))
         self._log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -788,11 +832,11 @@ class Peer:
         if self._evaluation is None:
             if round_ < self.rounds:
                 return protocol.Reply("evaluate", ticket=ticket, round=round_, later=True)
-            error = "the script evaluates with its updates only; register a function with peer.evaluate()"
-            return protocol.Reply("evaluate", ticket=ticket, round=round_, error=error)
+            return protocol.Reply("evaluate", ticket=ticket, round=round_, error=protocol.UNSCORED)
         try:
             result = plain(self._score())
             scores = _scores(result, read_result(result))
+            self._compare_names(scores)
         except Exception as error:  # noqa: BLE001 - user code may raise anything; all of it becomes a sentence
             text = error.sentence if isinstance(error, SwarmError) else f"{type(error).__name__}: {error}"
             if text != self._failure:  # It fails in each round in the same way, most likely.
@@ -808,6 +852,16 @@ class Peer:
             remarks=scores.remarks,
             groups=scores.groups,
         )
+
+    def _compare_names(self, scores: protocol.Scores) -> None:
+        """Say, once, that others will see nothing of what is measured: the ledger has the charter's names only."""
+        if self._unseen is None:
+            self._unseen = not {*scores.metrics} & {*self._metrics} and bool(scores.metrics)
+            if self._unseen:
+                self._say(
+                    f"other sites will see none of {', '.join(sorted(scores.metrics))}: the charter shares"
+                    f" {', '.join(self._metrics) or 'no metrics'} (`swarm charter new --metrics` names them)"
+                )
 
     def _score(self) -> Mapping[str, Any]:
         assert self._evaluation is not None, "asked for one"
@@ -838,6 +892,21 @@ class Peer:
         self._told_at = self._clock.now()
         if self._link is not None and self._working is not None:
             self._answer(protocol.Reply("step", round=self.round, step=self._steps))
+
+
+def _stop(child: subprocess.Popen[bytes]) -> None:
+    """End a node: politely, and for certain, whatever interrupts that."""
+    if child.poll() is not None:
+        return
+    child.send_signal(signal.SIGTERM)
+    try:
+        child.wait(CHILD_STOP_S)
+    except subprocess.TimeoutExpired:
+        pass
+    finally:
+        if child.poll() is None:
+            child.kill()
+            child.wait()
 
 
 def _scores(result: object, read: Scored) -> protocol.Scores:

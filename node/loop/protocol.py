@@ -37,6 +37,10 @@ REPLY_BYTES_MAX = 1 << 22
 """Of a script's message: stretches of 100,000 tensors."""
 
 
+UNSCORED = "the script has no evaluation: it sent none with its update, and registered no function with peer.evaluate()"
+"""Why a model has no score that nobody scored. Not a failure; a node knows it by these words, from any process."""
+
+
 class Scores(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """What a script measured on its held-out data. `groups` is how many cases there are of each kind.
 

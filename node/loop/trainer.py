@@ -61,6 +61,7 @@ class ScriptTrainer(Trainer):
         self._known: tuple[str, protocol.Scores] | None = None  # A model whose evaluation came before it was asked for.
         self._early: list[TrainerEvent] = []
         self._came = False
+        self._scores: bool | None = None  # Whether the script has models scored; not known at first.
 
     @property
     @override
@@ -74,6 +75,11 @@ class ScriptTrainer(Trainer):
             return ""  # It is there, or nothing is left to do.
         name = self._settings.task.name
         return f"waits for its script to come {'back' if self._came else 'and train'}: run `python {name}`"
+
+    @property
+    @override
+    def unscored(self) -> str:
+        return "" if self._scores is not False else "the script scores no model: register a function, peer.evaluate()"
 
     @override
     def start(self) -> None:
@@ -226,6 +232,11 @@ class ScriptTrainer(Trainer):
             self._owed = round_, str(self._current["model"])
             self._current, self._moved_at = None, now
             return events
+        if reply.did == "evaluate" and reply.error == protocol.UNSCORED:
+            self._current, self._moved_at = None, now
+            return self._lacking(round_)
+        if reply.evaluation is not None or (reply.did == "evaluate" and not reply.error):
+            self._scores = True
         events = []
         if reply.did == "train" and not reply.error:
             events += self._scored(str(self._current["model"]), reply.evaluation)
@@ -266,8 +277,15 @@ class ScriptTrainer(Trainer):
     def _unpaid(self) -> list[TrainerEvent]:
         """Say that what was owed did not come."""
         owed, self._owed = self._owed, None
-        text = "the script sent no evaluation with its update; register a function with peer.evaluate()"
-        return [] if owed is None else [Failed("evaluate", owed[0], text)]
+        return [] if owed is None else self._lacking(owed[0])
+
+    def _lacking(self, round_: int) -> list[TrainerEvent]:
+        """Return that nothing scored a model. To people once: a script without a function has none in any round."""
+        events: list[TrainerEvent] = []
+        if self._scores is None:
+            self._scores = False
+            events.append(Noted(f"{self.unscored}. Rounds count all the same, and this is said once"))
+        return [*events, Failed("evaluate", round_, protocol.UNSCORED, unscored=True)]
 
     @override
     def _stalled(self) -> Sequence[TrainerEvent]:

@@ -175,7 +175,7 @@ class Spans:
                     if other != trace and before.committed and before.number < one.number:
                         yield self._whole(other)
                 yield from self._deeds(trace, one)
-            case "evaluated" | "evaluation_failed":
+            case "evaluated" | "evaluation_failed" | "unscored":
                 failed = event == "evaluation_failed"
                 yield from self._deed(trace, one, EVALUATE, "evaluating", event, failed=failed)
                 if one.committed:

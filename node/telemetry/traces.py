@@ -52,6 +52,7 @@ OF_EVENTS: Mapping[str, str] = {
     "evaluating": EVALUATE,
     "evaluated": EVALUATE,
     "evaluation_failed": EVALUATE,
+    "unscored": EVALUATE,
 }
 """By event, what it is a part of: mostly, what it ends. Any other event with a round is a part of the round as such."""
 

@@ -10,6 +10,7 @@ from click.testing import CliRunner
 
 import node.examples
 from node.cli.main import cli
+from node.loop.form import is_script
 from tests.node.workers import Bench, benches, write_digits
 
 EXAMPLES = Path(node.examples.__file__).parent
@@ -56,3 +57,11 @@ def test_the_guide_shows_the_examples_own_training() -> None:
     source = (EXAMPLES / "digits_together.py").read_text()
     shown = source[source.index("def train(") : source.index("\n\ndef evaluate(")]
     assert f"```python\n{shown}```" in guide
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/index.md"])
+def test_every_example_is_in_the_tables_with_how_it_is_run(page: str) -> None:
+    rows = [line for line in (Path(__file__).parents[2] / page).read_text().splitlines() if line.startswith("| `")]
+    for file in sorted(EXAMPLES.glob("[!_]*.py")):
+        [row] = [row for row in rows if f"`{file.name}`" in row.split("|")[1]]
+        assert row.split("|")[-2].strip() == ("script" if is_script(file) else "task"), file.name

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from safetensors import safe_open
 from safetensors.numpy import load_file
+from safetensors.torch import load_model
+from torch import nn
 
 from node.export import export_model
+from node.parts import Parts
 from swarm.errors import StoreError, UsageError
 from swarm.vector import Layout, TensorSpec
 
@@ -102,3 +108,78 @@ def test_a_model_that_cannot_be_read_is_refused_in_words(tmp_path: Path) -> None
     with pytest.raises(StoreError, match=r"couldn't read the model in .*nowhere: No such file"):
         exported(tmp_path / "nowhere", tmp_path / "model.safetensors")
     assert not (tmp_path / "model.safetensors").exists()
+
+
+# --- elsewhere: what docs/guides/use-the-model.md says of these files -------------------------------------------------
+
+PAGE = Path(__file__).parents[2] / "docs" / "guides" / "use-the-model.md"
+BLOCKS = dict(re.findall(r"```python title=(\S+)\n(.*?)```", PAGE.read_text(), re.DOTALL))
+
+
+def written(model: nn.Module, folder: Path) -> Path:
+    """Return the file that a node writes of a model."""
+    parts = Parts(model)
+    parts.read().tofile(folder / "vector")
+    export_model(folder / "vector", parts.layout, folder / "model.safetensors", ORIGIN)
+    return folder / "model.safetensors"
+
+
+def odd(dtype: torch.dtype = torch.float32) -> nn.Module:
+    """A model with all that a strict load stumbles over: a tied weight, batch normalisation, a flag."""
+    model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2), nn.Linear(2, 2)).to(dtype)
+    model[2].weight = model[0].weight
+    model.register_buffer("flag", torch.tensor(True))
+    return model
+
+
+def states_equal(one: nn.Module, other: nn.Module) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_a_model_loads_elsewhere_in_its_own_type_and_lacks_buffers_of_no_numbers_alone(
+    tmp_path: Path, dtype: torch.dtype
+) -> None:
+    learned, elsewhere = odd(dtype), odd(dtype)
+    with torch.no_grad():
+        for tensor in learned.parameters():
+            tensor.fill_(0.75)  # which all three types have
+    missing, unexpected = load_model(elsewhere, written(learned, tmp_path), strict=False)
+    assert ({*missing}, {*unexpected}) == ({"flag"}, set())
+    assert states_equal(learned, elsewhere)
+    assert {tensor.dtype for tensor in elsewhere.parameters()} == {dtype}
+    with pytest.raises(RuntimeError, match='Missing key.*"flag", "2.weight"'):
+        elsewhere.load_state_dict(
+            {name: torch.from_numpy(one) for name, one in load_file(tmp_path / "model.safetensors").items()}
+        )
+
+
+def test_names_of_a_compiled_model_are_mended_as_the_page_says(tmp_path: Path) -> None:
+    learned, elsewhere = odd(), odd()
+    compiled: Any = torch.compile(learned, backend="eager")
+    seen: dict[str, Any] = {"path": written(compiled, tmp_path), "model": elsewhere}
+    assert all(name.startswith("_orig_mod.") for name in load_file(seen["path"]))
+    exec(compile(BLOCKS["compiled.py"], str(PAGE), "exec"), seen)
+    assert sorted(seen["missing"]) == ["2.weight", "flag"]
+    assert seen["unexpected"] == []
+    assert states_equal(learned, elsewhere)
+
+
+def test_where_a_file_comes_from_is_read_as_the_page_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    exec(compile(BLOCKS["origin.py"], str(PAGE), "exec"), {"path": written(odd(), tmp_path)})
+    assert capsys.readouterr().out == f"{dict(sorted(ORIGIN.items()))}\n"
+
+
+def test_a_model_of_hugging_face_becomes_a_folder_as_the_page_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transformers = pytest.importorskip("transformers", reason="needs the extra integrations")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    shape = {"image_size": 4, "patch_size": 2, "num_channels": 1, "num_labels": 3}
+    size = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = transformers.ViTConfig(**shape, **size)
+    learned = transformers.ViTForImageClassification(config)
+    seen: dict[str, Any] = {"path": written(learned, tmp_path), "config": config}
+    exec(compile(BLOCKS["pretrained.py"], str(PAGE), "exec"), seen)
+    assert states_equal(learned, seen["again"])

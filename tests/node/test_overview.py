@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from node.cli.charter import described_task
 from node.solo import wait
 from node.trainer import Described, TrainDone, Trainer, TrainerSettings
+from swarm.errors import UsageError
 from tests.node.test_parts import TASK
 from tests.node.workers import Bench, benches
 
@@ -95,6 +97,38 @@ def test_a_name_that_means_nothing_and_looks_as_if_it_should_is_told(
         warning
         == f"task.py says {line.split()[0]} = ..., which means nothing; if it is meant to be {meant}, write that"
     )
+
+
+MASKED = """\
+import torch
+
+
+def build_model():
+    model = torch.nn.Linear(2, 1)
+    model.register_buffer("mask", torch.tensor([0.0, float("-inf")]))
+    return model
+
+
+def load_data(site):
+    return None
+
+
+def train(model, data, run):
+    return {"samples": 1}
+
+
+def evaluate(model, data, run):
+    return {"samples": 1}
+"""
+
+
+@pytest.mark.real
+def test_a_model_that_gossip_would_cut_is_refused_by_name_where_it_would_be_exchanged(tmp_path: Path) -> None:
+    (tmp_path / "task.py").write_text(MASKED)
+    described_task(tmp_path / "task.py", 1)
+    with pytest.raises(UsageError, match="between -1024 and 1024, and mask begins with others") as caught:
+        described_task(tmp_path / "task.py", 1, whole=True)
+    assert 'private = ["mask"]' in caught.value.hint
 
 
 HELPED = """\

@@ -169,6 +169,7 @@ class FakeTrainer:
     """Answers every request at once. An update moves each parameter by the number of the round."""
 
     waiting = ""
+    unscored = ""
 
     def __init__(self) -> None:
         self.layout = MODEL

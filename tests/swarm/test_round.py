@@ -653,6 +653,15 @@ def test_a_site_is_done_when_the_last_model_is_committed_scored_and_on_record() 
     assert round_.advance(committed(3), [], all_blobs, NOW) == []
 
 
+def test_a_model_that_nobody_scores_is_no_failure_and_the_site_is_done_all_the_same() -> None:
+    round_ = site()
+    round_.advance(committed(3), [], all_blobs, NOW)
+    [told] = round_.evaluated(Evaluated(3, MODELS[3], 0, {}, error="no function", unscored=True))
+    assert isinstance(told, Report)
+    assert (told.event, told.level) == ("unscored", "debug")
+    assert DONE in round_.advance(committed(3), [], all_blobs, NOW)
+
+
 def test_a_word_on_others_work_that_is_not_final_is_waited_for_while_it_may_become_so() -> None:
     round_ = site()
     round_.said(e.Evaluation(3, MODELS[3], 5, ()))

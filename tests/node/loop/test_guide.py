@@ -1,5 +1,7 @@
 """The page from-your-script.md does what it says: its files are written, and its commands run, as they stand.
 
+And the first code of use-the-model.md, which goes on with what they leave.
+
 Commands of `swarm` run in this process, as any test's, and so do scripts that need no process of their own: each import
 of PyTorch takes seconds.
 """
@@ -15,6 +17,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from safetensors.numpy import load_file
@@ -26,6 +29,7 @@ pytestmark = [pytest.mark.real, pytest.mark.timeout(300), pytest.mark.filterwarn
 
 ROOT = Path(__file__).parents[3]
 GUIDE = ROOT / "docs" / "guides" / "from-your-script.md"
+AFTERWARDS = ROOT / "docs" / "guides" / "use-the-model.md"
 
 BLOCK = re.compile(r"```python title=(\S+)\n(.*?)```", re.DOTALL)
 COMMANDS = re.compile(r"```console\n(.*?)```", re.DOTALL)
@@ -34,7 +38,7 @@ COMMANDS = re.compile(r"```console\n(.*?)```", re.DOTALL)
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with the page's files in it, to be in."""
-    for name, text in BLOCK.findall(GUIDE.read_text()):
+    for name, text in [*BLOCK.findall(GUIDE.read_text()), *BLOCK.findall(AFTERWARDS.read_text())[:1]]:
         (tmp_path / name).write_text(text)
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -57,7 +61,7 @@ def commands() -> list[list[str]]:
     return [shlex.split(line.removeprefix("$ ")) for line in lines.splitlines()]
 
 
-def test_two_sites_learn_as_the_page_says(folder: Path) -> None:
+def test_two_sites_learn_as_the_page_says(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     printed, running = [], []
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     for words in commands():
@@ -87,7 +91,13 @@ def test_two_sites_learn_as_the_page_says(folder: Path) -> None:
     assert "VALID" in printed[-1]
     models = [(folder / site / "models" / "round-0005.safetensors").read_bytes() for site in "ab"]
     assert models[0] == models[1]
-    assert {*load_file(folder / "a" / "models" / "round-0005.safetensors")} == {"weight", "bias"}
+    tensors = load_file(folder / "a" / "models" / "round-0005.safetensors")
+    assert {*tensors} == {"weight", "bias"}
+    capsys.readouterr()
+    script("elsewhere.py")
+    patients = np.load("hospital-a.npz")["x"][:3].astype(np.float64)
+    benign = patients @ tensors["weight"][0].astype(np.float64) + tensors["bias"][0]
+    assert capsys.readouterr().out == f"malignant? {(benign < 0).tolist()}\n"
 
 
 def test_the_script_alone_and_the_notebook_run(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

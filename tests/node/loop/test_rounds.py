@@ -6,6 +6,9 @@ The node's side is a real trainer in a thread, with requests that the test makes
 from __future__ import annotations
 
 import select
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -228,6 +231,47 @@ def test_a_private_part_stays_from_round_to_round_and_through_a_restart(site: Si
     damaged.peer.close()
 
 
+def node_of(run: Run) -> subprocess.Popen[bytes]:
+    """A process in the place of the node that a script has started."""
+    run.peer._child = subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"], start_new_session=True)
+    run.peer._catch_signals()
+    return run.peer._child
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_that_ends_a_script_ends_the_node_that_it_started(site: Site, number: signal.Signals) -> None:
+    run = Run(site, connect=False)
+    child = node_of(run)
+    with pytest.raises(SystemExit) as ended:
+        signal.raise_signal(number)
+    assert ended.value.code == 128 + number
+    run.peer._leave()
+    assert child.returncode == -signal.SIGTERM
+    assert signal.getsignal(number) is signal.SIG_DFL
+
+
+def test_a_signal_while_others_are_given_the_result_ends_the_node_too(site: Site) -> None:
+    run = Run(site, connect=False)
+    child = node_of(run)
+    run.peer._over = "the run is DONE"
+    run.peer._say = lambda _: signal.raise_signal(signal.SIGTERM)
+    with pytest.raises(SystemExit):
+        run.peer.close()
+    assert child.returncode == -signal.SIGTERM
+
+
+def test_a_script_that_handles_a_signal_itself_goes_on_doing_so(site: Site) -> None:
+    was = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        run = Run(site, connect=False)
+        node_of(run)
+        signal.raise_signal(signal.SIGTERM)
+        run.peer.close()
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, was)
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_model_in_a_wrapper_is_the_model(site: Site) -> None:
     """Nothing compiles: the wrapper does that when it is first called."""
@@ -243,6 +287,29 @@ def test_a_model_in_a_wrapper_is_the_model(site: Site) -> None:
     assert found.read()[0] == 9.0
     with pytest.raises(UsageError, match="the model is not the one received: tensor"):
         run.peer.parameters_of(nn.Sequential(nn.Linear(2, 1), nn.Linear(1, 1)))
+
+
+def test_a_script_without_a_function_hears_once_that_nothing_is_scored(site: Site, node: Node, tmp_path: Path) -> None:
+    run = Run(site)
+    for round_ in (1, 2):
+        node.train(round_, tmp_path, (1.0, 2.0))
+        run.peer.receive()
+        run.peer.send(samples=1)
+        node.next(TrainDone)
+    assert [line for line in run.printed if "peer.evaluate()" in line] == run.printed[-1:]
+    run.peer.close()
+
+
+def test_that_others_see_none_of_the_metrics_is_said_once(site: Site, node: Node, tmp_path: Path) -> None:
+    run = Run(site)
+    assert "mse" not in site.load_charter().charter.metrics
+    run.peer.evaluate(lambda _: {"samples": 9, "mse": 0.5})
+    for round_ in (3, 4):
+        node.evaluate(round_, tmp_path)
+    node.train(5, tmp_path, (1.0, 2.0))
+    run.peer.receive()
+    assert [line.partition(":")[0] for line in run.printed if "mse" in line] == ["other sites will see none of mse"]
+    run.peer.close()
 
 
 def test_cases_are_scored_as_in_a_task_file_and_counted_by_kind(site: Site, node: Node, tmp_path: Path) -> None:

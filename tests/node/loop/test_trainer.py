@@ -237,9 +237,39 @@ def test_an_evaluation_that_never_comes_is_said_to_be_missing(trainer: ScriptTra
     script.say(did="evaluate", ticket=script.hear()["ticket"], round=1, later=True)
     events(trainer)
     script.say(did="train", ticket=script.hear()["ticket"], round=2, **TRAINED)
-    missing, _ = events(trainer)
+    said, missing, _ = events(trainer)
+    assert isinstance(said, Noted)
+    assert trainer.unscored in said.text
     assert isinstance(missing, Failed)
-    assert (missing.kind, missing.round) == ("evaluate", 1)
+    assert (missing.kind, missing.round, missing.unscored) == ("evaluate", 1, True)
+
+
+def test_that_no_function_scores_is_said_once_and_no_more_when_one_does(trainer: ScriptTrainer) -> None:
+    script = Script(trainer)
+    told: list[object] = []
+    for round_ in (1, 2, 3):
+        trainer.evaluate(round_, Path(f"/m{round_}"))
+        events(trainer)
+        script.say(did="evaluate", ticket=script.hear()["ticket"], round=round_, error=protocol.UNSCORED)
+        told += events(trainer)
+    assert [type(event) for event in told] == [Noted, Failed, Failed, Failed]
+    assert "peer.evaluate()" in trainer.unscored
+    trainer.evaluate(4, Path("/m4"))
+    events(trainer)
+    script.say(did="evaluate", ticket=script.hear()["ticket"], round=4, samples=2, metrics={"accuracy": 0.5})
+    assert [type(event) for event in events(trainer)] == [EvaluateDone]
+    assert trainer.unscored == ""
+
+
+def test_a_function_that_fails_is_a_failure_each_time(trainer: ScriptTrainer) -> None:
+    script = Script(trainer)
+    trainer.evaluate(1, Path("/m1"))
+    events(trainer)
+    script.say(did="evaluate", ticket=script.hear()["ticket"], round=1, error="KeyError: 'y'")
+    [failed] = events(trainer)
+    assert isinstance(failed, Failed)
+    assert not failed.unscored
+    assert trainer.unscored == ""
 
 
 def test_a_socket_is_for_this_user_alone_and_goes_with_the_node(trainer: ScriptTrainer) -> None:

@@ -12,7 +12,18 @@ from hypothesis import strategies as st
 
 from swarm.errors import UsageError
 from swarm.mixing.average import BLOCK_ELEMENTS, weighted_mean_into
-from swarm.mixing.gossip import Ratio, Row, check_row, mix, mix_into, mix_ratios, ratio, settled, without
+from swarm.mixing.gossip import (
+    Ratio,
+    Row,
+    check_row,
+    mix,
+    mix_into,
+    mix_ratios,
+    ratio,
+    settled,
+    step_into,
+    without,
+)
 from swarm.vector import Vector
 from topologies.families import random_regular, star
 from topologies.graph import Topology
@@ -40,6 +51,23 @@ def models(n: int, elements: int, seed: int = 0) -> dict[int, Vector]:
 
 
 # --- one step -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("base", "update", "model", "place"),
+    [
+        ([1.0, 2.0], [0.5, -0.5], [1.5, 1.5], None),
+        ([1024.0, -1024.0], [0.0, 0.0], [1024.0, -1024.0], None),
+        ([0.0, 1000.0, -1.0], [0.0, 25.0, -2000.0], [0.0, 1024.0, -1024.0], 1),
+        ([0.0, -np.inf], [0.0, 0.0], [0.0, -1024.0], 1),
+    ],
+)
+def test_a_step_is_kept_within_what_may_be_averaged_and_says_where_it_was_not(
+    base: list[float], update: list[float], model: list[float], place: int | None
+) -> None:
+    stepped = np.array(update, np.float32)
+    assert step_into(stepped, np.array(base, np.float32)) == place
+    assert stepped.tolist() == model
 
 
 def test_one_step_by_hand() -> None:
