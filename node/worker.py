@@ -35,6 +35,7 @@ from torch import distributed
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from node import overview
+from node.changes import DIVERGED, change_into, longest_of
 from node.coalitions import coalition_from
 from node.doctor.shapes import describe_data
 from node.dpsgd.allowance import SPENT, Allowance, Told
@@ -67,8 +68,10 @@ from node.task import (
 from swarm.errors import StoreError, SwarmError, UsageError
 from swarm.mixing.local import DITTO, FEDPROX, ROUNDS_MAX, SCAFFOLD, parse
 from swarm.privacy.accounting import Budget as PrivacyBudget
-from swarm.privacy.clipping import length_of
 from swarm.vector import Vector, unflatten
+
+MEASURED = 'it is a buffer: see what writes to it, or let it stay here, as in private = ["{}"]'
+"""What to do about a tensor that is not finite and that no gradient reaches."""
 
 PROGRESS_S = 0.2
 """Between progress messages: steps of small models come by the thousand."""
@@ -598,23 +601,17 @@ class Worker:
             UsageError: a tensor has become what no number can be added to others' for.
         """
         update = mapped_anew(path, parts.layout.elements, what="make room for the update")
-        tensors, squares = parts.shared, dict[str, float]()
+        tensors = parts.shared
         for name, (start, end) in parts.layout.offsets().items():
             trained = tensors[name].detach().float().cpu().numpy().reshape(-1)
-            with np.errstate(invalid="ignore", over="ignore"):
-                np.subtract(trained, base[start:end], out=update[start:end])
-            if not np.isfinite(update[start:end]).all():
-                # A mask of attention holds -inf, and -inf less -inf is no number: what has not changed has not changed.
-                update[start:end][trained == base[start:end]] = 0.0
-                _check_finite(name, update[start:end], trained, tensors[name])
+            hint = DIVERGED if isinstance(tensors[name], torch.nn.Parameter) else MEASURED.format(name)
+            change_into(update[start:end], trained, base[start:end], name, hint)
             if name in drift:
                 added = drift[name].float().cpu().numpy().reshape(-1) * np.float32(self._steering.steps.get(name, 0))
                 np.subtract(update[start:end], added, out=update[start:end])
-            squares[name] = length_of(update[start:end]) ** 2
         if bend is not None:
             bend.settle(update, self._steering.steps)
-        longest = max(squares, key=squares.__getitem__)
-        return longest, squares[longest] / (sum(squares.values()) or 1.0)
+        return longest_of(update, parts.layout)
 
     def _trained(self, parts: Parts) -> dict[str, object]:
         """Return by what the processes that train together know that they have trained one model; alone, nothing."""
@@ -683,22 +680,6 @@ def _is_exhausted(error: Exception) -> bool:
         return error.errno == errno.ENOMEM
     named = isinstance(error, MemoryError | torch.OutOfMemoryError | Exhausted)
     return named or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error))
-
-
-def _check_finite(name: str, change: NDArray[np.float32], now: NDArray[np.float32], tensor: torch.Tensor) -> None:
-    """Raise `UsageError` if a tensor's change in a round cannot be averaged with others', by the tensor's name."""
-    finite = np.isfinite(change)
-    if finite.all():
-        return
-    value, count = float(now[int(np.argmin(finite))]), int(change.size - finite.sum())
-    if isinstance(tensor, torch.nn.Parameter):
-        hint = "lower the learning rate, or look for empty batches and divisions by zero"
-    else:
-        hint = f'it is a buffer: see what writes to it, or let it stay here, as in private = ["{name}"]'
-    of = f"{count} of its {change.size} numbers" if change.size > 1 else "its one number"
-    raise UsageError(
-        f"couldn't send what was learnt: {name} is not finite after training ({of}, the first is {value})", hint=hint
-    )
 
 
 def _not_together(*_: object, **__: object) -> Private:

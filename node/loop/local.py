@@ -23,6 +23,7 @@ from typing import Any, Generic, Self, TypeVar
 
 import numpy as np
 
+from node.changes import changes_into
 from node.data import SiteData
 from node.evaluation import Evaluation, read_result
 from node.local import LocalPeer, found, stop_all
@@ -241,7 +242,7 @@ class Swarm:
                     with user_code(site, "train", run.train):
                         result = plain(run.train(mine, data))
                         checked_result(result, "train")
-                        check_finite(parameters_of(mine), before)
+                        _check_finite(parameters_of(mine), before)
                 finally:
                     run.turn.release()
                 numbers = dict(result)
@@ -323,24 +324,9 @@ def _file_of(function: Any) -> Path:
     return Path(code.co_filename) if code is not None else Path()
 
 
-def check_finite(parameters: Parameters, before: Vector) -> None:
-    """Raise `UsageError` if training has left, by the tensor's name, what cannot be averaged with others'.
-
-    What was not finite before and is the same now, as a mask of attention that holds -inf, has not changed.
-    """
-    now = parameters.read()
-    odd = ~np.isfinite(now) & (now != before)
-    if not odd.any():
-        return
-    for name, (start, end) in parameters.layout.offsets().items():
-        if odd[start:end].any():
-            first = float(now[start:end][int(np.argmax(odd[start:end]))])
-            count = int(odd[start:end].sum())
-            raise UsageError(
-                f"couldn't send what was learnt: {name} is not finite after training ({count} of its"
-                f" {end - start} numbers, the first is {first})",
-                hint="lower the learning rate, or look for empty batches and divisions by zero",
-            )
+def _check_finite(parameters: Parameters, before: Vector) -> None:
+    """Raise `UsageError` if training has left, by the tensor's name, what cannot be averaged with others'."""
+    changes_into(np.empty_like(before), parameters.read(), before, parameters.layout)
 
 
 def _numbers(scores: Mapping[Any, Any], read: Evaluation) -> dict[str, float]:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from node import overview
+from node.changes import changes_into, longest_of
 from node.declared import Declared
 from node.storage import mapped_anew
 from swarm.errors import UsageError
@@ -191,11 +192,15 @@ class ArrayParameters:
         return ((0, self.layout.elements),)
 
 
-def write_update(trained: Vector, base: Vector, path: Path) -> None:
+def write_update(trained: Vector, base: Vector, layout: Layout, path: Path) -> tuple[str, float]:
     """Write trained minus base into a new file, float32, its room on the disk reserved before.
 
+    Return the tensor that makes most of its norm, and which share of the squared norm that is, 0 to 1.
+
     Raises:
+        UsageError: a tensor has become what no number can be added to others' for.
         StoreError: there is no room, or the disk fails.
     """
     update = mapped_anew(path, trained.size, what="make room for the update")
-    np.subtract(trained, base, out=update)
+    changes_into(update, trained, base, layout)
+    return longest_of(update, layout)

@@ -342,7 +342,8 @@ class Peer:
     ) -> bool:
         """Hand in what was trained since `receive`. Return whether the node took it.
 
-        It does not if it has been paused meanwhile, or was away and the round went on without this site.
+        It does not if it has been paused meanwhile, was away and the round went on without this site, or if a tensor is
+        not finite: that is said by its name, and the round is asked for again a few times.
 
         Args:
             model: The one that was trained; the one that was joined with unless given.
@@ -380,7 +381,13 @@ class Peer:
         lost = self._link is None
         while (request := self._asked_for(work, lost=lost)) is not None:
             self._request = None
-            write_update(vector, base, Path(str(request["update"])))
+            try:
+                longest, share = write_update(vector, base, trained.layout, Path(str(request["update"])))
+            except UsageError as error:  # The node tries a few times, as it does with a task that fails.
+                self._say(error.sentence)
+                ticket = int(request["ticket"])
+                self._answer(protocol.Reply("train", ticket=ticket, round=self.round, error=error.sentence))
+                return False
             reply = protocol.Reply(
                 "train",
                 ticket=int(request["ticket"]),
@@ -388,6 +395,8 @@ class Peer:
                 samples=count,
                 metrics=numbers,
                 parameters=bounds,
+                longest=longest,
+                share=share,
                 evaluation=scores,
             )
             if self._answer(reply):

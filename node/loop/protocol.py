@@ -66,6 +66,8 @@ class Reply(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     metrics: dict[str, float] = {}
     remarks: list[str] = []
     parameters: list[int] = []
+    longest: str = ""
+    share: float = 0.0
     evaluation: Scores | None = None
     groups: list[int] | None = None
     later: bool = False
@@ -98,6 +100,7 @@ def reply_of(body: bytes) -> Reply:
     kinds = [*(reply.groups or []), *((reply.evaluation and reply.evaluation.groups) or [])]
     counts = counts and all(count >= 0 for count in kinds)
     scores = [reply.metrics, {} if reply.evaluation is None else reply.evaluation.metrics]
+    counts = counts and 0.0 <= reply.share <= 1.0
     counts = counts and all(math.isfinite(value) for metrics in scores for value in metrics.values())
     if not counts or len(starts) != len(ends) or any(a < 0 or a >= b for a, b in zip(starts, ends, strict=True)):
         raise UsageError("couldn't read what the script said: its numbers make no sense", hint="use join()")

@@ -244,7 +244,7 @@ class ScriptTrainer(Trainer):
         message |= {"metrics": reply.metrics, "remarks": reply.remarks, "cases": False}
         message["groups"] = [reply.samples] if reply.groups is None else reply.groups
         if reply.did == "train":
-            message["parameters"] = reply.parameters
+            message |= {"parameters": reply.parameters, "longest": reply.longest, "share": reply.share}
         if reply.error:
             message["error"] = reply.error
         return [*events, *self._understand(message, now)]

@@ -50,8 +50,18 @@ def test_writing_a_module_clears_gradients() -> None:
 
 
 def test_an_update_is_trained_minus_received(tmp_path: Path) -> None:
-    write_update(np.array([3, 5], np.float32), np.array([1, 10], np.float32), tmp_path / "update")
-    assert np.fromfile(tmp_path / "update", "<f4").tolist() == [2, -5]
+    trained, base = np.array([3, 5, -np.inf], np.float32), np.array([1, 10, -np.inf], np.float32)
+    layout = Layout((TensorSpec("a", (1,), "float32"), TensorSpec("b", (2,), "float32")))
+    longest, share = write_update(trained, base, layout, tmp_path / "update")
+    assert np.fromfile(tmp_path / "update", "<f4").tolist() == [2, -5, 0], "what has not changed has not changed"
+    assert (longest, share) == ("b", pytest.approx(25 / 29))
+
+
+def test_what_is_not_finite_after_training_is_told_by_its_tensor(tmp_path: Path) -> None:
+    trained, base = np.array([3, np.nan, np.inf], np.float32), np.zeros(3, np.float32)
+    layout = Layout((TensorSpec("a", (1,), "float32"), TensorSpec("b", (2,), "float32")))
+    with pytest.raises(UsageError, match="b is not finite after training .2 of its 2 numbers, the first is nan"):
+        write_update(trained, base, layout, tmp_path / "update")
 
 
 @pytest.mark.parametrize(
