@@ -347,6 +347,16 @@ def test_a_blend_of_a_model_that_is_not_here_becomes_words_and_leaves_no_file(be
     assert not [path for path in (tmp_path / "blobs").iterdir() if path.is_file()]
 
 
+def test_a_model_that_had_to_be_cut_for_gossip_says_where(bench: Bench) -> None:
+    base = bench.blob([1.0, 1000.0, 1020.0, -1020.0])
+    bench.worker.submit_update(Trained(1, None, samples=1), bench.file([1.0, 1.0, 5.0, -5.0]), base)
+    stored, _ = bench.outcome()
+    assert isinstance(stored, Stored)
+    assert bench.values(stored.digest) == [2.0, 1001.0, 1024.0, -1024.0]
+    assert bench.worker.measured is not None
+    assert bench.worker.measured.beyond == 2
+
+
 def test_a_trained_model_is_its_base_plus_the_clipped_update(store: BlobStore) -> None:
     bench = Bench(store, bound=5.0)
     base = bench.blob([1.0, 1.0, 1023.5, -1.0])
