@@ -432,8 +432,9 @@ def new(
     draft.check()
     signed = terms.SignedCharter(draft, {})
     write_file_durably(output, terms.to_toml(signed).encode(), mode=0o644)
-    text = "".join(f"{line}\n" for line in [*notes, *costs])
+    text = "".join(f"{line}\n" for line in costs)
     text += f"{_price(signed.charter)}{_noise_price(signed.charter)}{_summary(signed)}\n"
+    text += "".join(f"{line}\n" for line in notes)
     text += f"{found}\n" if found else ""
     text += f"{_spent_before(before)}\n" if before is not None and draft.site_noise is not None else ""
     text += f"Drafted in {output}. Each founder now runs `swarm charter sign {output}`."

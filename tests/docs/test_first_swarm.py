@@ -26,7 +26,12 @@ from node.local import PROGRAM, free_ports
 from tests.chaos.namespaces import Network, why_not
 from tests.docs.pages import DOCS, ROOT, Command, File, Send, pattern, steps, words
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(300), pytest.mark.filterwarnings("ignore::ResourceWarning")]
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.real,
+    pytest.mark.timeout(300),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+]
 
 WAIT_S = 120.0
 LOOKS = ("status", "members", "doctor", "ledger")

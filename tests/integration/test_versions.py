@@ -45,6 +45,7 @@ def stale(peer: LocalPeer, right: SignedCharter, everybody: list[LocalPeer]) -> 
     write_file_durably(peer.site.folder / "charter.toml", terms.to_toml(signed).encode(), mode=0o644)
 
 
+@pytest.mark.long
 @pytest.mark.real
 @pytest.mark.timeout(600)
 def test_the_previous_version_takes_part_and_a_stale_charter_waits_until_it_is_mended(

@@ -12,7 +12,7 @@ from tests.integration import strace_campaign as campaign
 from tests.integration.peers import wait
 from tests.node.test_local import TASK, hospitals
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.long, pytest.mark.real, pytest.mark.timeout(300)]
 
 CALL = re.compile(r"sin6?_port=htons\((\d+)\).*?(?:inet_addr\(\"|inet_pton\(AF_INET6, \")([^\"]+)\"")
 

@@ -14,6 +14,7 @@ import pytest
 from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 
+from tests.cases import shortened
 from tests.node.workers import Bench, benches
 
 SITES, ROUNDS, EXAMPLES = 4, 10, 1000
@@ -145,7 +146,7 @@ def made() -> Iterator[list[Bench]]:
 PRIVATE = 'private = ["head.*"]\n'
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("seed", shortened(1, SEEDS))
 def test_sites_with_other_label_sets_learn_together_by_private_heads(
     made: list[Bench], tmp_path: Path, seed: int
 ) -> None:
@@ -161,7 +162,7 @@ def test_sites_with_other_label_sets_learn_together_by_private_heads(
 NORM = 'model.add_module("norm", nn.BatchNorm1d(32))'
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("seed", shortened(1, SEEDS))
 def test_no_policy_of_batch_normalisation_is_right_for_all(made: list[Bench], tmp_path: Path, seed: int) -> None:
     policies = ("average", "local", "recalibrate", "local_all")
     scanner, label = (
@@ -187,7 +188,7 @@ def test_no_policy_of_batch_normalisation_is_right_for_all(made: list[Bench], tm
     assert label["average"] == max(label.values())
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("seed", shortened(1, SEEDS))
 def test_many_steps_a_round_on_unlike_data_learn_more_without_their_drift(
     made: list[Bench], tmp_path: Path, seed: int
 ) -> None:

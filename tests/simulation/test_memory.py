@@ -21,6 +21,7 @@ import swarm.ledger.replica
 import swarm.ledger.scores
 from swarm.ledger.state import Signatures
 from tests.builders import make_swarm
+from tests.cases import shortened
 from tests.simulation.fault_campaign import reachable
 from tests.simulation.test_gossip import gossiping
 from topologies.world.learner import QuadraticTask
@@ -76,7 +77,7 @@ def least(world: World, from_: int) -> int:
     return min(found)
 
 
-@pytest.mark.parametrize("how", SWARMS)
+@pytest.mark.parametrize("how", shortened(2, SWARMS))
 def test_thirty_rounds_leave_nothing_behind(how: str) -> None:
     world = gossiping(SWARMS[how](), QuadraticTask(seed=1, samples=(100, 200, 300), rate=1e-4, bound=100.0))
     before, after = least(world, WARM), least(world, LONG)

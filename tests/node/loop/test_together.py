@@ -35,6 +35,7 @@ def start(peer: LocalPeer, *launcher: str) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.long
 @pytest.mark.real
 @pytest.mark.timeout(300)
 def test_two_processes_of_a_script_are_one_site(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from tests.cases import shortened
 from tests.swarm.ledger.crash_states import (
     OWNER,
     RUNS,
@@ -34,7 +35,7 @@ BUDGETS = {
 """States of a depth that the next one starts from, and how many must be seen in all; `make crash-states` has more."""
 
 
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize("name", shortened(2, RUNS))
 def test_three_crashes_in_a_row_lose_nothing_and_pass_for_nothing_else(name: str) -> None:
     programs, segment_bytes = RUNS[name]
     budgets, fewest = BUDGETS[name]

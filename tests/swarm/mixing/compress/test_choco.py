@@ -11,6 +11,7 @@ from swarm.mixing.compress.forms import Spec, decode, encode, parse
 from swarm.mixing.compress.noise import noise_key
 from swarm.mixing.gossip import Row, mix
 from swarm.vector import Vector
+from tests.cases import shortened
 from topologies.families import random_regular
 from topologies.graph import Topology
 from topologies.weights import metropolis_hastings
@@ -78,7 +79,8 @@ def agree(spec: Spec, gamma: float, *, exchanges: int, goal: float = 1e-4) -> tu
 
 
 @pytest.mark.parametrize(
-    ("name", "megabytes"), [("bf16", 1.12), ("int8", 0.57), ("int4", 0.33), ("topk:100", 0.82), ("sign", 0.94)]
+    ("name", "megabytes"),
+    shortened(3, [("bf16", 1.12), ("int8", 0.57), ("int4", 0.33), ("topk:100", 0.82), ("sign", 0.94)]),
 )
 def test_it_agrees_to_one_in_ten_thousand_within_the_bytes_of_the_design(name: str, megabytes: float) -> None:
     spec = parse(name)
