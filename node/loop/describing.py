@@ -24,7 +24,7 @@ import numpy as np
 from node import overview
 from node.framing import receive
 from node.loop import protocol
-from node.loop.declarations import declared_by, running
+from node.loop.declarations import FORM, declared_by, running
 from node.loop.parameters import Parameters, parameters_of, told_of
 from node.task import where_in
 from swarm.errors import SwarmError, UsageError
@@ -114,7 +114,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _answer(request: dict[str, object], chosen: argparse.Namespace) -> dict[str, object]:
     if request["do"] != "describe":
-        return {"error": f"{chosen.task.name} is a script, which trains by itself: run `python {chosen.task.name}`"}
+        return {
+            "error": f"{chosen.task.name} is a script, and nobody else can run its loop or its scores",
+            "hint": f"do that in the script, as with evaluate= in join(), or {FORM}",
+        }
     try:
         found = describe(chosen.task, chosen.data, chosen.seed)
         found.read().tofile(str(request["path"]))
