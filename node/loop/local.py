@@ -242,7 +242,7 @@ class Swarm:
                     with user_code(site, "train", run.train):
                         result = plain(run.train(mine, data))
                         checked_result(result, "train")
-                        _check_finite(parameters_of(mine), before)
+                        check_finite(parameters_of(mine), before)
                 finally:
                     run.turn.release()
                 numbers = dict(result)
@@ -324,7 +324,7 @@ def _file_of(function: Any) -> Path:
     return Path(code.co_filename) if code is not None else Path()
 
 
-def _check_finite(parameters: Parameters, before: Vector) -> None:
+def check_finite(parameters: Parameters, before: Vector) -> None:
     """Raise `UsageError` if training has left, by the tensor's name, what cannot be averaged with others'."""
     changes_into(np.empty_like(before), parameters.read(), before, parameters.layout)
 
