@@ -198,11 +198,14 @@ class Door:
         self._loop, self._ended = asyncio.get_running_loop(), asyncio.Event()
         ready.set()
         await self._ended.wait()
+        # A connection may be on its way in. What takes it in is a task of the loop's, which leaves its socket open if
+        # the server is closed meanwhile: first the last of them, then the servers, in one step.
+        while rest := asyncio.all_tasks() - {asyncio.current_task()}:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.wait(rest)
         for server in self._servers:
             server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _listen(self, target: str) -> str:
         assert self._folder is not None, "opened before"
@@ -212,6 +215,7 @@ class Door:
             task = asyncio.get_running_loop().create_task(self._serve(target, reader, writer))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
+            task.add_done_callback(lambda _: writer.close())  # One that is cancelled before it begins closes nothing.
 
         self._servers.append(await asyncio.start_unix_server(enter, path))
         return f"ipc://{path}"

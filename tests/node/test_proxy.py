@@ -1,11 +1,14 @@
 """What the settings say of a proxy, and what is said of settings that cannot be used."""
 
+import gc
+import socket
+import warnings
 from pathlib import Path
 
 import pytest
 
 from node.config import NetworkSettings
-from node.proxy import read_proxy
+from node.proxy import Door, Proxy, read_proxy
 from swarm.errors import UsageError
 
 
@@ -73,3 +76,19 @@ def test_a_password_file_that_is_not_there_or_no_text_is_named(tmp_path: Path) -
     (tmp_path / "noise").write_bytes(b"\xff\xfe")
     with pytest.raises(UsageError, match="it is not text"):
         read_proxy(settings("http://u@proxy:80", "noise"), tmp_path)
+
+
+@pytest.mark.real
+def test_who_knocks_while_the_door_is_being_closed_leaves_nothing_open() -> None:
+    """Fifty times, as the moments in which a connection is half taken in are short."""
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always", ResourceWarning)
+        for _ in range(50):
+            door = Door(Proxy("http", "127.0.0.1:9"))
+            door.open()
+            way = door.way("tcp://far.example:1").removeprefix("ipc://")
+            with socket.socket(socket.AF_UNIX) as knocking:
+                knocking.connect(way)
+                door.close()
+        gc.collect()
+    assert not [str(one.message) for one in told if "unclosed" in str(one.message)]
