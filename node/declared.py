@@ -37,6 +37,9 @@ GUIDE = "docs/guides/your-own-training.md"
 """Where all of it is explained."""
 
 NORMALISATIONS = ("average", "local", "recalibrate", "local_all")
+STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+"""What a layer of batch normalisation measures: tensors of it end so."""
+
 OPTIMIZER_STATES = ("fresh", "keep")
 EVALUATE_RANKS = ("first", "all")
 

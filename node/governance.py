@@ -105,18 +105,24 @@ def latest_round(state: State) -> int:
     return min(state.round, state.last)
 
 
+def no_rounds(state: State, first: int, last: int) -> str:
+    """Say why the work of these rounds cannot be taken back; empty if it can."""
+    latest = latest_round(state)
+    if 1 <= first <= last <= latest:
+        return ""
+    there, asked = rounds_words(1, latest), rounds_words(first, last)
+    return f"couldn't withdraw the work of {asked}: what there is so far is {there}"
+
+
 def withdraw(state: State, first: int, last: int) -> Say:
     """Return the entry by which this site takes back its work of some rounds; a `last` of 0 is the latest there is.
 
     Raises:
         Reject: there are no such rounds yet.
     """
-    latest = latest_round(state)
-    last = last or latest
-    if not 1 <= first <= last <= latest:
-        there = rounds_words(1, latest)
-        asked = rounds_words(first, last)
-        raise Reject(f"couldn't withdraw the work of {asked}: what there is so far is {there}")
+    last = last or latest_round(state)
+    if why := no_rounds(state, first, last):
+        raise Reject(why)
     return Say(e.ANNOTATION, e.Annotation(e.WITHDRAWAL, first, last))
 
 

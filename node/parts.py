@@ -33,11 +33,9 @@ from safetensors.torch import load
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parameter import is_lazy
 
-from node.declared import GUIDE, Declared, matching
+from node.declared import GUIDE, STATISTICS, Declared, matching
 from swarm.errors import UsageError
 from swarm.vector import Layout, TensorSpec, Vector, flatten, unflatten
-
-STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 
 class Parts:

@@ -11,7 +11,7 @@ from node.cli.init import FOLDER, JSON
 from node.cli.ledger.lineage import held_words
 from node.cli.ledger.reading import names_of, read
 from node.cli.output import emit
-from node.governance import latest_round
+from node.governance import latest_round, no_rounds
 from node.lineage import holding, works_of
 from node.site import Site
 from swarm.errors import UsageError
@@ -47,14 +47,9 @@ def withdraw(folder: Path, rounds: tuple[int, int] | None, *, sure: bool, as_jso
     site = Site(folder)
     me = site.node()
     files, result = read(folder)
-    latest = latest_round(result.state)
-    first, last = rounds or (1, latest)
-    if not 1 <= first <= last <= latest:
-        raise UsageError(
-            f"couldn't withdraw the work of {rounds_words(first, last)}: what there is so far is"
-            f" {rounds_words(1, latest)}",
-            hint="write the first round and the last, as in --rounds 2-3",
-        )
+    first, last = rounds or (1, latest_round(result.state))
+    if why := no_rounds(result.state, first, last):
+        raise UsageError(why, hint="write the first round and the last, as in --rounds 2-3")
     works = works_of(result, me, first, last)
     if not works:
         name = names_of(result).get(me, me.hex()[:8])

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from node.changes import longest_of
 from node.cli.start import trainer_settings
 from node.console import duration_words, size_words
 from node.doctor.case import Case
@@ -19,7 +20,6 @@ from node.doctor.finding import Finding, Level, fail, warn, well
 from node.doctor.machine import update_bytes
 from node.loop.form import is_script
 from node.trainer import Described, Failed, LogLine, Trainer, Tried
-from swarm.privacy.clipping import length_of
 from swarm.vector import Layout
 from topologies.traffic import Network, choose_exact_route
 
@@ -114,9 +114,8 @@ def _judged(case: Case, tried: Tried, path: Path, layout: Layout) -> list[Findin
         text = "a round's training changed nothing in the model"
         return [warn("update", text, "see whether train() steps its optimizer, and on the model that it is given")]
     if norm > bound:
-        squares = {name: length_of(update[start:end]) ** 2 for name, (start, end) in layout.offsets().items()}
-        longest = max(squares, key=squares.__getitem__)
-        part = f"{longest} makes {100 * squares[longest] / norm**2:.0f} % of its square"
+        longest, share = longest_of(update, layout)
+        part = f"{longest} makes {100 * share:.0f} % of its square"
         text = f"the update's norm is {norm:.3g}, and the charter cuts it to {bound:g}; {part}"
         return [warn("update", text, "train less in a round, or agree on a charter with a larger clipping norm")]
     return [well("update", f"its norm is {norm:.3g}, within the charter's {bound:g}", norm=round(norm, 6))]

@@ -96,7 +96,8 @@ def step_into(update: Vector, base: Vector) -> int | None:
     """
     np.add(base, update, out=update)
     found = beyond(update)
-    np.clip(update, -VALUE_LIMIT, VALUE_LIMIT, out=update)
+    if found is not None:
+        np.clip(update, -VALUE_LIMIT, VALUE_LIMIT, out=update)
     return found
 
 
